@@ -1,0 +1,67 @@
+# The same commands for a person and for CI. Each makes the environment it needs in .venv, from requirements.lock.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := pip==26.3# half the time of the pip that Python 3.11 brings
+UV := uv==0.13.9# resolves the lock; installs nothing, because it does not read pip's own configuration
+# Without --no-compile pip compiles all of torch, for longer than the demo runs.
+INSTALL := $(BIN)/python -m pip install -qq --no-compile --constraint requirements.lock
+
+# Tests share the machine with Ray's workers: one thread each. Ray asks nobody for a token and reports to nobody.
+TESTING := env OMP_NUM_THREADS=1 RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0
+# A failed install leaves no stamp, so that the next make tries again.
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-nightly check bench lock clean
+
+help: ## show these targets (what bare `make` does)
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.run ## upscale the photos in examples/ twofold into demo-out/, on this machine
+	@$(BIN)/imgtx upscale examples/ demo-out/ --scale 2
+	@echo
+	@echo "Look at demo-out/images/. Run make demo again: everything is current, nothing is read."
+
+test: $(VENV)/.develop ## run the tests (CI-sized)
+	$(TESTING) $(BIN)/python -m pytest -m "not nightly and not gpu" $(ARGS)
+
+test-nightly: $(VENV)/.develop ## run every test, also those that take many minutes
+	$(TESTING) $(BIN)/python -m pytest --timeout 3600 $(ARGS)
+
+check: $(VENV)/.develop ## lint, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.bench ## measure; tables on the screen, JSON under bench/results/
+	$(BIN)/python -m bench.run_all $(ARGS)
+
+lock: ## resolve the dependencies of pyproject.toml anew into requirements.lock
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install -qq "$(UV)"
+	build/lock/bin/uv pip compile --quiet --universal --upgrade --all-extras --no-annotate --no-config \
+		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+	rm -rf build/lock
+
+clean: ## remove the environment, caches and the demo's output
+	rm -rf $(VENV) build dist demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+
+$(VENV)/.run: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"imgtx needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
+	@echo "installing imgtx into $(VENV) (about a minute, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq "$(PIP)"
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.develop: $(VENV)/.run
+	@echo "installing the tools of make test and make check"
+	@$(INSTALL) --editable ".[test,check]"
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.run
+	@echo "installing the tools of make bench"
+	@$(INSTALL) --editable ".[bench]"
+	@touch $@

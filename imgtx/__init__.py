@@ -1,0 +1,36 @@
+"""imgtx: image Transformers over whole archives.
+
+As a library, without Ray and without storage:
+
+    import imgtx
+    enlarged = imgtx.load("sr-x2")(image)      # HWC uint8 or uint16 -> the same, twice the size
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from imgtx.predict import Predictor
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def load(
+    name_or_path: "str | Path", *, device: str | None = None, precision: str | None = None
+) -> "Predictor":
+    """A model ready to run: a packaged name (`sr-x2`, `sr-x4`) or the path of an imgtx weight file.
+
+    `device` is a torch device, by default the GPU if there is one. `precision` is one of the model's
+    `info.dtypes`, by default float32. The result maps an (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) array of uint8
+    or uint16 to one of the same kind, `scale` times as large.
+    Raises UsageError for an unknown model, ModelError for a file that is not one.
+    """
+    import torch  # here and not above, so that `import imgtx` costs milliseconds
+
+    from imgtx.predict import Predictor
+    from imgtx.weights import load_model
+
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Predictor(load_model(name_or_path), device=chosen, precision=precision or "float32")

@@ -1,0 +1,112 @@
+"""What a model is made of (ModelConfig) and what its weights say of themselves (ModelInfo)."""
+
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from typing import Any, Literal, get_args, get_origin
+
+from imgtx.errors import ModelError
+
+Norm = Literal["post", "pre", "res-post"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of the encoder-decoder Transformer (`imgtx.model.EncoderDecoder`).
+
+    Widths are in channels, `patch` in pixels, `window` in tokens. Raises ValueError for what cannot be.
+    """
+
+    scale: int = 2
+    in_channels: int = 3
+    out_channels: int = 3
+    patch: int = 2
+    dim: int = 96
+    heads: int = 3
+    window: int = 8
+    encoder_blocks: int = 4
+    decoder_blocks: int = 2
+    ffn_ratio: float = 2.0
+    norm: Norm = "post"
+    detail_channels: int = 32
+    detail_blocks: int = 2
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value, least = getattr(self, f.name), 0 if f.name.endswith("_blocks") else 1
+            if f.type is int and not (type(value) is int and value >= least):
+                raise ValueError(f"{f.name} = {value!r}; legal is a whole number of {least} or more")
+        if not isinstance(self.ffn_ratio, int | float) or self.ffn_ratio <= 0:
+            raise ValueError(f"ffn_ratio = {self.ffn_ratio!r}; legal is a number greater than 0")
+        if self.norm not in get_args(Norm):
+            raise ValueError(f"norm = {self.norm!r}; legal are {', '.join(get_args(Norm))}")
+        if self.dim % self.heads:
+            raise ValueError(
+                f"dim = {self.dim} does not divide among heads = {self.heads}: use a multiple of it"
+            )
+
+    @property
+    def multiple(self) -> int:
+        """Input height and width must be multiples of this many pixels (one attention window)."""
+        return self.patch * self.window
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
+        return _strict(cls, values)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Facts that travel inside the weight file and that the pipeline derives its settings from.
+
+    `multiple` and `halo` are in input pixels. `halo` is the context around a tile at which tiled output
+    equals untiled output within 1/255 on photos; it is measured for each set of weights (`jobs.evaluate`).
+    `training` is the model card's record: data, recipe, seed, commit, metrics.
+    """
+
+    name: str
+    task: str
+    scale: int
+    multiple: int
+    halo: int
+    in_channels: int = 3
+    out_channels: int = 3
+    dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    licence: str = "unknown"
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelInfo":
+        info = _strict(cls, values)
+        return replace(info, dtypes=tuple(info.dtypes))
+
+
+def _strict(cls, values: Any):
+    """`cls(**values)` for values out of a weight file, which anyone may have written."""
+    if not isinstance(values, dict):
+        raise ModelError(
+            f"the weights' {cls.__name__} is {type(values).__name__}; legal is a table of fields"
+        )
+    legal = {f.name: f for f in fields(cls)}
+    unknown = sorted(set(values) - set(legal))
+    if unknown:
+        raise ModelError(
+            f"the weights' {cls.__name__} has unknown fields {', '.join(unknown)}; this imgtx knows "
+            f"{', '.join(sorted(legal))}: use the imgtx version that wrote the file, or a newer one"
+        )
+    missing = [n for n, f in legal.items() if f.default is f.default_factory is MISSING and n not in values]
+    if missing:
+        raise ModelError(f"the weights' {cls.__name__} lacks {', '.join(missing)}: write the file with imgtx")
+    for name, value in values.items():
+        kind: Any = get_origin(legal[name].type) or legal[name].type
+        wanted: Any = {float: (int, float), tuple: (list, tuple), Literal: str}.get(kind, kind)
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise ModelError(
+                f"the weights' {cls.__name__} has {name} = {value!r}; legal is {kind.__name__}: "
+                f"write the file with imgtx"
+            )
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ModelError(f"the weights' {cls.__name__} cannot be: {error}") from error

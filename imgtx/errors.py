@@ -1,0 +1,65 @@
+"""Every exception imgtx raises on purpose.
+
+    ImgtxError
+    ├── UsageError      a person's mistake: wrong option, spec, model name, credentials. One line, exit code 2.
+    ├── ImageError      one image cannot be processed: becomes one ledger row with a reason. Never stops a run.
+    ├── ModelError      weights that are truncated, foreign, or do not fit their config.
+    ├── StorageError    object storage did not do what was asked; says whether trying again can help.
+    ├── LeaseHeldError  another run holds the destination.
+    └── RunInterruptedError  a run was stopped, its state is resumable. Exit code 130.
+
+Anything else that escapes is a bug and carries the key of the image it met.
+"""
+
+
+class ImgtxError(Exception):
+    """Base of all; its message is a sentence: what was given, what is legal, what to do next."""
+
+
+class UsageError(ImgtxError):
+    """A mistake that a person can mend; ends the command before any work starts."""
+
+
+class ModelError(ImgtxError):
+    """A weight file that cannot be trusted or used."""
+
+
+class LeaseHeldError(ImgtxError):
+    """Another live run writes to this destination."""
+
+
+class RunInterruptedError(ImgtxError):
+    """The run was stopped by a person or lost its lease; the same command goes on where it stopped."""
+
+
+class ImageError(ImgtxError):
+    """One image that cannot be processed.
+
+    `reason` is a word of the ledger's vocabulary (`pipeline.records.REASONS`).
+    """
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self):
+        return type(self), (self.reason, str(self))
+
+
+class StorageError(ImgtxError):
+    """A request that object storage refused or did not answer.
+
+    `reason` is a word of the ledger's vocabulary; `transient` says whether a later try can succeed.
+    """
+
+    def __init__(self, reason: str, message: str, *, transient: bool = False):
+        super().__init__(message)
+        self.reason = reason
+        self.transient = transient
+
+    def __reduce__(self):
+        return _storage_error, (self.reason, str(self), self.transient)
+
+
+def _storage_error(reason: str, message: str, transient: bool) -> StorageError:
+    return StorageError(reason, message, transient=transient)

@@ -1,0 +1,376 @@
+"""The reference path from an image to a model's output: pad, tile, batch, run, merge.
+
+The library, the pipeline and validation during training all go through `Predictor`. Pixels are integers
+(uint8 or uint16, channels last) on the host and floats in [0, 1] on the device, one batch at a time: a whole
+image is never held as floats. When memory runs out the batch is halved, then the tile, and the smaller
+setting is kept.
+
+Shape legend: N tiles, B tiles in one call, C channels, th and tw height and width of a tile, s scale.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from imgtx.config import ModelInfo
+from imgtx.degrade import imresize
+from imgtx.errors import ImageError, ModelError, UsageError
+from imgtx.tiling import MAX_HALO_SHARE, Plan, default_tile, merge, paste, plan, split, split_band
+
+logger = logging.getLogger(__name__)
+
+# Most input pixels in one call of the model, however much memory there is.
+MOST_CALL_PIXELS = 64 * 2**20
+# What a call needs on a CUDA device per input pixel, for the first guess at a batch. The dense x2 model needs
+# 1,900 to 3,400 bytes in float32, measured on a CPU; where the guess is wrong, memory pressure corrects it.
+CUDA_BYTES_PER_PIXEL = 4096
+# About the most output pixels that `Predictor.bands` yields at once: 192 MB of 8-bit RGB.
+BAND_PIXELS = 64 * 10**6
+# BT.601 luma, in which the papers measure; a neutral grey keeps its value.
+LUMA = (0.299, 0.587, 0.114)
+OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+
+
+class ImageModel(Protocol):
+    """What the pipeline asks of a model, whoever made it (`imgtx.weights.Model` is one)."""
+
+    info: ModelInfo
+
+    def prepare(self, conditions: dict[str, Any]) -> Any:
+        """Compute once per job what every call needs (a style memory, say); None where there is nothing."""
+
+    def __call__(self, batch: Tensor, state: Any) -> Tensor:
+        """(B, in_channels, H, W) float32 in [0, 1], H and W multiples of info.multiple ->
+        (B, out_channels, s H, s W) in [0, 1]."""
+
+
+class Predictor:
+    """Runs one model on images of any size; calling it with an image is all most users need.
+
+    Args:
+        model: an `ImageModel`. If it is a module it is moved to `device` and put in eval mode, in place.
+        device: where the model runs, as torch names it.
+        precision: "float32", or "bfloat16" or "float16" where the model's info lists it.
+        tile: longest side of a tile in input pixels; by default `imgtx.tiling.default_tile`, unless a GPU is
+            too small for it.
+        batch: tiles in one call at most; by default 1 on a CPU (more gains nothing there), what fits
+            elsewhere.
+        conditions: what `model.prepare` is given.
+
+    The attributes `tile`, `batch` and `call_pixels` (most input pixels in one call) show the settings in
+    force; memory pressure lowers `call_pixels` and `tile` for good.
+
+    Raises UsageError for a precision, device, tile or batch that cannot be.
+    """
+
+    def __init__(
+        self,
+        model: ImageModel,
+        *,
+        device: str | torch.device = "cpu",
+        precision: str = "float32",
+        tile: int | None = None,
+        batch: int | None = None,
+        conditions: dict[str, Any] | None = None,
+    ):
+        self.model, self.info, self.precision = model, model.info, precision
+        self.device = _check_device(device)
+        _check_precision(precision, self.info)
+        if batch is not None and batch < 1:
+            raise UsageError(f"batch {batch}: legal is 1 or more; leave it out to let imgtx choose")
+        if isinstance(model, nn.Module):
+            model.to(self.device).eval()
+        self.call_pixels = _affordable_pixels(self.device)
+        self.batch = batch or (1 if self.device.type == "cpu" else MOST_CALL_PIXELS)
+        self.tile = self._check_tile(tile) if tile is not None else self._default_tile()
+        with torch.inference_mode(), self._autocast():
+            self._state = model.prepare(conditions or {})
+
+    @property
+    def digest(self) -> str | None:
+        """The model's digest, if it has one."""
+        return getattr(self.model, "digest", None)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """One image through the model, in the layout and dtype it came in.
+
+        image: (H, W) or (H, W, C), uint8 or uint16; C is 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+        Returns (s H, s W) or (s H, s W, C).
+        Grey goes through an RGB model as three equal channels and comes back as their BT.601 luma; alpha is
+        enlarged by bicubic interpolation (`imgtx.degrade.imresize`); RGB goes through a grey model channel by
+        channel. Values are rounded to the nearest integer, halves up.
+        Raises UsageError for any other array, ImageError("out_of_memory") when not even the smallest tile
+        fits, ImageError("bug") when the model's output is not finite.
+        """
+        _check_image(image)
+        pixels = image[:, :, None] if image.ndim == 2 else image
+        alpha = None
+        if pixels.shape[2] in (2, 4) and pixels.shape[2] != self.info.in_channels:
+            pixels, alpha = pixels[:, :, :-1], pixels[:, :, -1]
+        cut = self.plan_for(*pixels.shape[:2])
+        (output,) = self.run([(cut, split(pixels, cut))])
+        if alpha is not None:
+            scaled = alpha if self.info.scale == 1 else imresize(alpha, self.info.scale)
+            output = np.concatenate([output, scaled[:, :, None]], axis=2)
+        return output[:, :, 0] if image.ndim == 2 else output
+
+    def plan_for(self, height: int, width: int, *, streaming: bool = False) -> Plan:
+        """How this predictor cuts an image; with `streaming`, so that `bands` needs as little memory as it can."""
+        halo, multiple = self.info.halo, self.info.multiple
+        if not streaming:
+            return plan(height, width, tile=self.tile, halo=halo, multiple=multiple)
+        halos = 2 * _round_up(halo, multiple)
+        rows = BAND_PIXELS // (width * self.info.scale**2)
+        tallest = min(self.tile, max(rows + halos, halos + multiple))
+        most = 1 / (1 - MAX_HALO_SHARE) - 1
+        for side in range(self.tile // 2 // multiple * multiple, self.tile, multiple):
+            if side >= halos + multiple:
+                cut = plan(height, width, tile=(min(side, tallest), side), halo=halo, multiple=multiple)
+                if cut.overhead <= most:
+                    return cut  # the smallest tiles whose halos cost no more than is allowed
+        return plan(height, width, tile=(tallest, self.tile), halo=halo, multiple=multiple)
+
+    def run(self, stacks: Sequence[tuple[Plan, np.ndarray]]) -> list[np.ndarray]:
+        """Several images, each as its plan and its tiles (N, th, tw, C), to (s H, s W, C) of the same dtype.
+
+        Tiles of equal shape and dtype share batches, whichever image they belong to. Tiles larger than
+        `self.tile` are cut again, at the price of more halo.
+        Raises as `__call__`; an ImageError does not say which of the images it was: run them one by one then.
+        """
+        scale = self.info.scale
+        outputs = [
+            np.empty((cut.height * scale, cut.width * scale, self._out_channels(tiles)), tiles.dtype)
+            for cut, tiles in stacks
+        ]
+        groups: dict[tuple, list[tuple[int, int]]] = {}
+        for which, (_, tiles) in enumerate(stacks):
+            waiting = groups.setdefault((tiles.shape[1:], tiles.dtype), [])
+            waiting.extend((which, index) for index in range(len(tiles)))
+        for (shape, _), waiting in groups.items():
+            done = 0
+            while done < len(waiting):
+                places = waiting[done : done + self._tiles_per_call(*shape[:2])]
+                batch = np.stack([stacks[which][1][index] for which, index in places])
+                for (which, index), tile in zip(places, self._infer(batch), strict=True):
+                    paste(outputs[which], tile, stacks[which][0], index, scale)
+                done += len(places)
+        return outputs
+
+    def bands(self, cut: Plan, read_rows: Callable[[int, int], np.ndarray]) -> Iterator[np.ndarray]:
+        """A picture too large for memory: its output rows from top to bottom, a row of tiles at a time.
+
+        cut: from `plan_for(height, width, streaming=True)`.
+        read_rows: called with (top, bottom) in input rows, going down with overlaps; returns
+            (bottom - top, W, C) uint8 or uint16.
+        Yields (rows, s W, C), equal to the rows of `run` on the same plan.
+        """
+        scale = self.info.scale
+        for band in cut.bands:
+            tiles = split_band(read_rows(band.input_top, band.input_bottom), cut, band)
+            rows = (band.core_bottom - band.core_top) * scale
+            canvas = np.empty((rows, cut.width * scale, self._out_channels(tiles)), tiles.dtype)
+            first = band.row * len(cut.lefts)
+            for column, tile in enumerate(self._infer(tiles)):
+                paste(canvas, tile, cut, first + column, scale, top=band.core_top)
+            yield canvas
+
+    def _infer(self, tiles: np.ndarray) -> Iterator[np.ndarray]:
+        """(N, th, tw, C) -> N times (s th, s tw, C) in order, integers both, in one or more calls."""
+        height, width = tiles.shape[1:3]
+        done = 0
+        while done < len(tiles):
+            if max(height, width) > self.tile:
+                yield self._infer_in_parts(tiles[done])
+                done += 1
+                continue
+            step = min(self._tiles_per_call(height, width), len(tiles) - done)
+            outputs = self._try_call(tiles[done : done + step])
+            if outputs is None:
+                self._lower_settings(step, height, width)
+            else:
+                yield from outputs
+                done += step
+
+    def _infer_in_parts(self, tile: np.ndarray) -> np.ndarray:
+        """One tile too large for memory, (th, tw, C) -> (s th, s tw, C), cut as if it were an image."""
+        cut = plan(*tile.shape[:2], tile=self.tile, halo=self.info.halo, multiple=self.info.multiple)
+        return merge(np.stack(list(self._infer(split(tile, cut)))), cut, self.info.scale)
+
+    def _try_call(self, tiles: np.ndarray) -> np.ndarray | None:
+        """`_call`, or None when memory ran out."""
+        try:
+            return self._call(tiles)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Only here, outside the handler, are the failed call's tensors free: the traceback held them.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    @torch.inference_mode()
+    def _call(self, tiles: np.ndarray) -> np.ndarray:
+        """(B, th, tw, C) uint8 or uint16 -> (B, s th, s tw, C) of the same dtype: one call of the model."""
+        count, height, width, channels = tiles.shape
+        scale, highest = self.info.scale, np.iinfo(tiles.dtype).max
+        # torch knows uint16 only as a storage type: 16 bit crosses to the device as float32, 8 bit as it is.
+        source = torch.from_numpy(tiles.astype(np.float32) if tiles.dtype == np.uint16 else tiles)
+        batch = source.to(self.device).permute(0, 3, 1, 2).to(torch.float32).contiguous() / highest
+        through_rgb = channels == 1 and self.info.in_channels == 3
+        by_channel = channels == 3 and self.info.in_channels == 1
+        if through_rgb:
+            batch = batch.expand(-1, 3, -1, -1).contiguous()
+        elif by_channel:
+            batch = batch.reshape(-1, 1, height, width)
+        with self._autocast():
+            output = self.model(batch, self._state)
+        self._check_output(output, batch)
+        output = output.to(torch.float32)
+        if through_rgb:
+            output = (output * output.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+        elif by_channel:
+            output = output.reshape(count, channels, height * scale, width * scale)
+        integers = (
+            output.clamp(0, 1).mul_(highest).add_(0.5).to(torch.int32 if highest > 255 else torch.uint8)
+        )
+        return integers.permute(0, 2, 3, 1).contiguous().cpu().numpy().astype(tiles.dtype, copy=False)
+
+    def _autocast(self) -> torch.autocast:
+        """Reduced precision by autocast, not by converting the weights.
+
+        Measured with the dense x2 architecture and random weights on one Zen 5 core (256 px, one thread,
+        median of 3): float32 8.9 s/MP, autocast to bfloat16 5.3, converted weights 5.9; off float32 by at
+        most 2.2/255 (0.34 on average) with autocast, 3.3 (0.46) with converted weights. And autocast leaves
+        the module, which training may own, as it is. Channels-last input gained nothing (float32 9.7 s/MP,
+        autocast 5.0).
+        """
+        reduced = getattr(torch, self.precision)
+        enabled = self.precision != "float32"
+        return torch.autocast(self.device.type, dtype=reduced if enabled else None, enabled=enabled)
+
+    def _check_output(self, output: Tensor, batch: Tensor) -> None:
+        info, (count, _, height, width) = self.info, batch.shape
+        expected = (count, info.out_channels, height * info.scale, width * info.scale)
+        if tuple(output.shape) != expected:
+            raise ModelError(
+                f"model {info.name!r} returned shape {tuple(output.shape)} for {tuple(batch.shape)}; "
+                f"its info promises {expected}: correct the info's scale and channels, or the model"
+            )
+        if not torch.isfinite(output).all():
+            raise ImageError(
+                "bug",
+                f"model {info.name!r} returned values that are not finite in {self.precision}; legal are "
+                "numbers in [0, 1]: use precision float32, or other weights if it happens there too",
+            )
+
+    def _tiles_per_call(self, height: int, width: int) -> int:
+        return max(1, min(self.batch, self.call_pixels // (height * width)))
+
+    def _lower_settings(self, count: int, height: int, width: int) -> None:
+        """After `count` tiles did not fit: half the batch, or half the tile, for this and all later calls."""
+        what = f"memory ran out on {self.device} at {count} tiles of {height} x {width}"
+        smallest = self._smallest_tile()
+        if count > 1:
+            self.call_pixels = count // 2 * height * width
+        elif max(height, width) > smallest:
+            half = max(height, width) // 2 // self.info.multiple * self.info.multiple
+            self.tile = max(smallest, half)
+            self.call_pixels = height * width // 2
+        else:
+            raise ImageError(
+                "out_of_memory",
+                f"{what}, and smaller tiles than {smallest} are mostly halo: "
+                "free memory on this machine, run fewer workers on it, or use a smaller model",
+            )
+        logger.warning(
+            "%s: from now on tiles of at most %d px, %d px a call", what, self.tile, self.call_pixels
+        )
+
+    def _smallest_tile(self) -> int:
+        """Floor of halving: the core is half of the tile's side, so that the work has grown fourfold."""
+        return max(4 * _round_up(self.info.halo, self.info.multiple), self.info.multiple)
+
+    def _default_tile(self) -> int:
+        side = default_tile(halo=self.info.halo, multiple=self.info.multiple)
+        return max(min(side, math.isqrt(self.call_pixels)), self._smallest_tile())
+
+    def _check_tile(self, tile: int) -> int:
+        try:
+            plan(1, 1, tile=tile, halo=self.info.halo, multiple=self.info.multiple)
+        except ValueError as error:
+            raise UsageError(f"{error} (model {self.info.name!r})") from error
+        return tile
+
+    def _out_channels(self, tiles: np.ndarray) -> int:
+        """Channels that come out for these tiles; UsageError where the model cannot take them."""
+        if tiles.dtype not in (np.uint8, np.uint16):
+            raise UsageError(
+                f"tiles of dtype {tiles.dtype}; legal are uint8 and uint16: scale and convert first"
+            )
+        given, wanted = tiles.shape[3], self.info.in_channels
+        if given == wanted:
+            return self.info.out_channels
+        if {given, wanted} == {1, 3}:
+            return given
+        raise UsageError(
+            f"an image of {given} channels for model {self.info.name!r}, which takes {wanted}; "
+            "legal besides are 1 for 3 and 3 for 1: convert the image or choose another model"
+        )
+
+
+def _check_image(image: np.ndarray) -> None:
+    if not isinstance(image, np.ndarray) or image.dtype not in (np.uint8, np.uint16):
+        given = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+        raise UsageError(
+            f"image of type {given}; legal are numpy arrays of uint8 or uint16: scale, round and convert it"
+        )
+    if image.ndim not in (2, 3) or 0 in image.shape or (image.ndim == 3 and image.shape[2] > 4):
+        raise UsageError(
+            f"image of shape {image.shape}; legal are (H, W) and (H, W, 1 to 4), channels last, "
+            "no side empty: transpose or slice it first"
+        )
+
+
+def _check_precision(precision: str, info: ModelInfo) -> None:
+    legal = [name for name in ("float32", "bfloat16", "float16") if name in info.dtypes]
+    if precision not in legal:
+        raise UsageError(
+            f"precision {precision!r} for model {info.name!r}; legal are {', '.join(legal)}: use one"
+        )
+
+
+def _check_device(device: str | torch.device) -> torch.device:
+    try:
+        checked = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(
+            f"device {device!r}; legal are cpu, cuda, cuda:0 and so on: use one of them"
+        ) from error
+    if checked.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            f"device {device!r}, but torch finds no CUDA device here; legal is cpu: use device='cpu'"
+        )
+    return checked
+
+
+def _affordable_pixels(device: torch.device) -> int:
+    """Input pixels for one call that leave half of the device's free memory alone."""
+    if device.type != "cuda":
+        return MOST_CALL_PIXELS
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1, min(MOST_CALL_PIXELS, free // 2 // CUDA_BYTES_PER_PIXEL))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return any(words in str(error).lower() for words in OUT_OF_MEMORY_WORDS)
+
+
+def _round_up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple

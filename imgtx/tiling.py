@@ -1,0 +1,292 @@
+"""Where an image is cut into tiles and how the results are joined: pure geometry on numpy arrays.
+
+An image is padded at the bottom and right to the model's size multiple, then cut into tiles of one shape that
+overlap by at least two halos. Each tile answers for its *core*; the cores partition the padded image exactly.
+The tiles' origins are multiples of the model's multiple, because attention windows must lie where they would
+lie in the uncut image: only then can tiled output equal untiled output.
+
+Lengths are in input pixels unless a `scale` is applied. Images are (height, width, channels) of any dtype.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from imgtx.config import ModelInfo
+
+# Recomputed halo, as a share of all pixels computed, that `default_tile` accepts.
+MAX_HALO_SHARE = 0.15
+# Sides `default_tile` chooses from: below, nothing is gained; above, the activations (2 to 3 kB per pixel in
+# float32) would not fit into the memory of one worker.
+SMALLEST_DEFAULT, LARGEST_DEFAULT = 256, 1024
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rectangle of the padded image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        return self.top + self.height
+
+    @property
+    def right(self) -> int:
+        return self.left + self.width
+
+
+@dataclass(frozen=True)
+class Band:
+    """One row of tiles: the image rows it needs, the image rows its cores answer for (padding left out)."""
+
+    row: int
+    input_top: int
+    input_bottom: int
+    core_top: int
+    core_bottom: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one image of `height` x `width` is cut; made by `plan`.
+
+    `tops` and `lefts` are the origins of the grid's rows and columns; tiles are numbered row by row.
+    """
+
+    height: int
+    width: int
+    tile_height: int
+    tile_width: int
+    halo: int
+    multiple: int
+    tops: tuple[int, ...]
+    lefts: tuple[int, ...]
+
+    @property
+    def padded_height(self) -> int:
+        return _round_up(self.height, self.multiple)
+
+    @property
+    def padded_width(self) -> int:
+        return _round_up(self.width, self.multiple)
+
+    @property
+    def count(self) -> int:
+        return len(self.tops) * len(self.lefts)
+
+    @property
+    def overhead(self) -> float:
+        """Pixels computed per pixel of the padded image, less one: the price of the halos."""
+        computed = self.count * self.tile_height * self.tile_width
+        return computed / (self.padded_height * self.padded_width) - 1
+
+    @cached_property
+    def tiles(self) -> tuple[Tile, ...]:
+        return tuple(
+            Tile(t, left, self.tile_height, self.tile_width) for t in self.tops for left in self.lefts
+        )
+
+    @cached_property
+    def cores(self) -> tuple[Tile, ...]:
+        """For each tile the part of the padded image that is taken from it: an exact partition."""
+        rows = _cuts(self.tops, self.tile_height, self.padded_height, self.multiple)
+        columns = _cuts(self.lefts, self.tile_width, self.padded_width, self.multiple)
+        return tuple(Tile(t, left, b - t, r - left) for t, b in rows for left, r in columns)
+
+    @cached_property
+    def bands(self) -> tuple[Band, ...]:
+        """The rows of tiles from top to bottom; their core rows partition the image."""
+        bands = []
+        for row, top in enumerate(self.tops):
+            needed = _reflect(top, top + self.tile_height, self.height)
+            core = self.cores[row * len(self.lefts)]
+            core_bottom = min(core.bottom, self.height)
+            bands.append(Band(row, int(needed.min()), int(needed.max()) + 1, core.top, core_bottom))
+        return tuple(bands)
+
+
+def plan(height: int, width: int, *, tile: int | tuple[int, int], halo: int, multiple: int) -> Plan:
+    """Cut an image of `height` x `width` pixels into tiles of at most `tile` pixels a side.
+
+    `tile` may also be (height, width). An axis that fits into `tile` once padded is not cut. The halo is
+    rounded up to `multiple`, and the tiles are made as small as their number allows, so that the last one
+    is not mostly overlap.
+    Raises ValueError for sizes below 1 and for a tile with no room beside its halos.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(
+            f"image size {height} x {width}: both sides must be at least 1 pixel; drop empty images"
+        )
+    if halo < 0 or multiple < 1:
+        raise ValueError(f"halo {halo} and multiple {multiple}: legal are halo >= 0 and multiple >= 1")
+    tile_limits = tile if isinstance(tile, tuple) else (tile, tile)
+    halo = _round_up(halo, multiple)
+    for limit in tile_limits:
+        if limit < 2 * halo + multiple:
+            raise ValueError(
+                f"tile {limit} leaves no room between its two halos of {halo} pixels; "
+                f"legal is {2 * halo + multiple} or more: choose a larger tile"
+            )
+    tile_height, tops = _cut_axis(_round_up(height, multiple), tile_limits[0], halo, multiple)
+    tile_width, lefts = _cut_axis(_round_up(width, multiple), tile_limits[1], halo, multiple)
+    return Plan(height, width, tile_height, tile_width, halo, multiple, tops, lefts)
+
+
+def default_tile(*, halo: int, multiple: int) -> int:
+    """The smallest side at which halos stay below MAX_HALO_SHARE in images of 1 megapixel and more.
+
+    Not below SMALLEST_DEFAULT; not above LARGEST_DEFAULT either, which halos beyond 32 pixels would need.
+    Along one axis an image of length L is cut into N tiles that compute less than 2 halo (N - 1) + multiple N
+    pixels too many, and N - 1 < L / (tile - 2 halo).
+    """
+    halo = _round_up(halo, multiple)
+    per_axis = math.sqrt(1 / (1 - MAX_HALO_SHARE)) - 1
+    side = _round_up(math.ceil(2 * halo + (2 * halo + multiple) / per_axis), multiple)
+    smallest_legal = 2 * halo + multiple
+    return max(
+        _round_up(min(max(side, SMALLEST_DEFAULT), LARGEST_DEFAULT), multiple),
+        smallest_legal,
+    )
+
+
+def plan_for_model(info: ModelInfo, height: int, width: int) -> Plan:
+    """The plan that a model's own facts ask for: what decode cuts by and transform joins by."""
+    tile = default_tile(halo=info.halo, multiple=info.multiple)
+    return plan(height, width, tile=tile, halo=info.halo, multiple=info.multiple)
+
+
+def split(image: np.ndarray, plan: Plan) -> np.ndarray:
+    """(height, width, C) -> (plan.count, tile_height, tile_width, C), a new array.
+
+    Padding mirrors the image at its last row and column; an axis of 1 pixel is repeated.
+    """
+    _check_size(image, plan.height, plan.width)
+    tiles = np.empty((plan.count, plan.tile_height, plan.tile_width, image.shape[2]), image.dtype)
+    for band in plan.bands:
+        first = band.row * len(plan.lefts)
+        _fill(
+            tiles[first : first + len(plan.lefts)],
+            image[band.input_top : band.input_bottom],
+            plan,
+            band,
+        )
+    return tiles
+
+
+def merge(tiles: np.ndarray, plan: Plan, scale: int) -> np.ndarray:
+    """The inverse of `split`: (plan.count, s tile_height, s tile_width, C) -> (s height, s width, C)."""
+    image = np.empty((plan.height * scale, plan.width * scale, tiles.shape[3]), tiles.dtype)
+    for index in range(plan.count):
+        paste(image, tiles[index], plan, index, scale)
+    return image
+
+
+def split_band(rows: np.ndarray, plan: Plan, band: Band) -> np.ndarray:
+    """The band's part of `split`, from image rows input_top to input_bottom alone.
+
+    rows (input_bottom - input_top, width, C) -> (columns, tile_height, tile_width, C).
+    """
+    _check_size(rows, band.input_bottom - band.input_top, plan.width)
+    tiles = np.empty((len(plan.lefts), plan.tile_height, plan.tile_width, rows.shape[2]), rows.dtype)
+    _fill(tiles, rows, plan, band)
+    return tiles
+
+
+def merge_band(tiles: np.ndarray, plan: Plan, band: Band, scale: int) -> np.ndarray:
+    """The band's part of `merge`: (columns, s tile_height, s tile_width, C) -> (s core rows, s width, C)."""
+    rows = np.empty(
+        (
+            (band.core_bottom - band.core_top) * scale,
+            plan.width * scale,
+            tiles.shape[3],
+        ),
+        tiles.dtype,
+    )
+    for column, tile in enumerate(tiles):
+        paste(
+            rows,
+            tile,
+            plan,
+            band.row * len(plan.lefts) + column,
+            scale,
+            top=band.core_top,
+        )
+    return rows
+
+
+def paste(
+    canvas: np.ndarray,
+    tile: np.ndarray,
+    plan: Plan,
+    index: int,
+    scale: int,
+    *,
+    top: int = 0,
+) -> None:
+    """Write the core of output tile number `index` into `canvas`, whose first row is `scale` times `top`."""
+    origin, core = plan.tiles[index], plan.cores[index]
+    bottom, right = min(core.bottom, plan.height), min(core.right, plan.width)
+    canvas[
+        (core.top - top) * scale : (bottom - top) * scale,
+        core.left * scale : right * scale,
+    ] = tile[
+        (core.top - origin.top) * scale : (bottom - origin.top) * scale,
+        (core.left - origin.left) * scale : (right - origin.left) * scale,
+    ]
+
+
+def _cut_axis(length: int, tile: int, halo: int, multiple: int) -> tuple[int, tuple[int, ...]]:
+    """The tile's length along one axis and the tiles' origins; `length` is a multiple of `multiple`."""
+    if length <= tile:
+        return length, (0,)
+    largest_step = tile // multiple * multiple - 2 * halo
+    count = -(-(length - 2 * halo) // largest_step)
+    tile = _round_up(-(-(length - 2 * halo) // count), multiple) + 2 * halo
+    # Spreading the origins evenly keeps each step within tile - 2 halo, because that is a multiple too.
+    slack = (length - tile) // multiple
+    return tile, tuple(i * slack // (count - 1) * multiple for i in range(count))
+
+
+def _cuts(origins: tuple[int, ...], tile: int, length: int, multiple: int) -> list[tuple[int, int]]:
+    """Start and stop of each core along one axis; cuts lie mid-overlap, where context is widest."""
+    middles = [
+        second + (first + tile - second) // 2 // multiple * multiple for first, second in pairwise(origins)
+    ]
+    return list(zip([0, *middles], [*middles, length], strict=True))
+
+
+def _fill(tiles: np.ndarray, rows: np.ndarray, plan: Plan, band: Band) -> None:
+    top = plan.tops[band.row]
+    rows = rows.take(_reflect(top, top + plan.tile_height, plan.height) - band.input_top, axis=0)
+    if plan.padded_width > plan.width:
+        padding = rows.take(_reflect(plan.width, plan.padded_width, plan.width), axis=1)
+        rows = np.concatenate([rows, padding], axis=1)
+    for tile, left in zip(tiles, plan.lefts, strict=True):
+        tile[...] = rows[:, left : left + plan.tile_width]
+
+
+def _reflect(start: int, stop: int, size: int) -> np.ndarray:
+    """Which of `size` positions stands at start..stop when they are mirrored, the last one not repeated."""
+    if size == 1:
+        return np.zeros(stop - start, np.intp)
+    positions = np.arange(start, stop) % (2 * size - 2)
+    return np.minimum(positions, 2 * size - 2 - positions)
+
+
+def _check_size(image: np.ndarray, height: int, width: int) -> None:
+    if image.ndim != 3 or image.shape[:2] != (height, width):
+        raise ValueError(
+            f"array of shape {image.shape}, but the plan cuts ({height}, {width}, channels): "
+            "make the plan from the array's own height and width"
+        )
+
+
+def _round_up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
