@@ -1,0 +1,57 @@
+"""A stable 64-bit hash of strings, for whole Arrow columns at once, and the bucket a key falls into.
+
+Tabulation hashing: the hash is the sum, modulo 2**64, of one random word per (position, byte). Any two
+strings collide with probability 2**-64, the same on every machine and in every process, which Python's `hash`
+is not. It shares work out and finds candidates; what must be exact compares the strings themselves.
+"""
+
+from functools import cache
+
+import numpy as np
+import pyarrow as pa
+
+_ROWS_AT_ONCE = 1 << 16  # bounds the temporaries: 8 bytes for every byte of this many strings
+_POSITIONS = 4096  # longer strings reuse the words of the positions before; S3 keys end at 1024 bytes
+
+
+def hash64(strings: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Hashes of a string column: uint64 of shape (rows,). Nulls hash like the empty string."""
+    chunks = strings.chunks if isinstance(strings, pa.ChunkedArray) else [strings]
+    hashes = [
+        _hash_chunk(chunk.slice(start, _ROWS_AT_ONCE))
+        for chunk in chunks
+        for start in range(0, len(chunk), _ROWS_AT_ONCE)
+    ]
+    return np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
+
+
+def bucket_of(keys: pa.Array | pa.ChunkedArray, buckets: int) -> np.ndarray:
+    """The bucket of each key among `buckets`, a power of two: int64 of shape (rows,).
+
+    Bucket i of n holds exactly the buckets i and i + n of 2n, so a file cut for one count serves another.
+    """
+    if buckets < 1 or buckets & (buckets - 1):
+        raise ValueError(f"{buckets} buckets were asked for; the count is a power of two from 1 up")
+    return (hash64(keys) & np.uint64(buckets - 1)).astype(np.int64)
+
+
+def _hash_chunk(strings: pa.Array) -> np.ndarray:
+    strings = strings.cast(pa.large_string()).fill_null("")
+    _, offset_buffer, data_buffer = strings.buffers()
+    offsets = np.frombuffer(offset_buffer, np.int64)[strings.offset : strings.offset + len(strings) + 1]
+    data = np.frombuffer(data_buffer or b"", np.uint8)[offsets[0] : offsets[-1]].astype(np.intp)
+    starts = offsets - offsets[0]
+    position = np.arange(len(data)) - np.repeat(starts[:-1], np.diff(starts))
+    position &= _POSITIONS - 1
+    running = np.zeros(len(data) + 1, np.uint64)
+    np.cumsum(_words()[position * 256 + data], out=running[1:])
+    return running[starts[1:]] - running[starts[:-1]]
+
+
+@cache
+def _words() -> np.ndarray:
+    """The random word of each (position, byte): splitmix64 of its index, so that no seed has to be kept."""
+    x = np.arange(1, _POSITIONS * 256 + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

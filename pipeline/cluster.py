@@ -1,0 +1,199 @@
+"""Ray itself: start or join it, size the pools, set its data context. The only file that knows Ray's knobs."""
+
+import _thread
+import logging
+import math
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from imgtx.errors import RunInterruptedError, UsageError
+from pipeline.spec import RunSpec
+
+log = logging.getLogger("imgtx.pipeline")
+
+# glibc returns freed memory to the system at every large free and takes it back page by page; kept, a forward pass
+# is 1.3 to 1.6 times faster on a CPU. OMP: one thread an actor, one actor a core.
+WORKER_ENVIRONMENT = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+    "OMP_NUM_THREADS": "1",
+}
+# Read by Ray when it is imported or started.
+LOCAL_SETTINGS = {
+    "RAY_AUTH_MODE": "disabled",  # a private cluster on loopback; else Ray writes a token into the home folder
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_worker_niceness": "0",  # at Ray's own 15 any other program on the machine starves the run
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's C++ side else warns on stderr of restarts that we plan for
+}
+OBJECT_STORE_BYTES = 1 << 30  # local runs: images in flight; Ray Data holds back the stages when it is full
+ROWS_PER_BLOCK = 16  # most images that one decode task takes; a block costs Ray about 60 ms
+# Decoded pixels that travel to a model in one block. On a CPU, where a megapixel takes seconds, blocks of one image
+# share the work evenly to the end; a GPU wants many tiles at once.
+BLOCK_BYTES_CPU, BLOCK_BYTES_GPU = 2 << 20, 32 << 20
+WATCH_SECONDS = 1.0
+RAY_ENDED = "Ray's own processes ended, perhaps for want of memory"
+STALL_SECONDS = 600
+START_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How the road is laid over the machines. CPUs and GPUs are Ray's logical units."""
+
+    actors: int
+    actor_cpus: float
+    actor_gpus: float
+    task_cpus: float
+    rows_per_block: int
+    block_bytes: int
+    tasks_in_flight: int = 2
+    restarts: int = 3
+    retries: int = 1
+
+    def isolated(self) -> "Pool":
+        """One image a block and one block an actor: what crashes then was alone."""
+        return replace(self, rows_per_block=1, tasks_in_flight=1, retries=0)
+
+
+def size_pool(spec: RunSpec, resources: dict[str, float], images: int) -> Pool:
+    """Pools from what the cluster has: an actor a GPU, else an actor a core.
+
+    Without GPUs, models and codecs share the cores: actors hold three quarters of each, so that tasks always find
+    room (actors that hold every CPU starve the stages before them for ever).
+    """
+    gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
+    if cpus < 1:
+        raise UsageError("the Ray cluster offers no CPU: start a node with at least one")
+    if spec.gpus and spec.gpus > gpus:
+        raise UsageError(f"--gpus {spec.gpus:g}: the cluster has {gpus:g}; leave it out to use what is there")
+    use_gpu = gpus > 0 and spec.gpus != 0
+    most = spec.gpus or gpus if use_gpu else cpus
+    actors = spec.workers or max(1, int(most))
+    actors = max(1, min(actors, images))
+    rows = max(1, min(ROWS_PER_BLOCK, images // (2 * actors)))
+    if use_gpu:
+        share = min(1.0, most) / math.ceil(actors / max(1, int(most)))  # so that whole actors fit on each GPU
+        return Pool(actors, min(0.5, cpus / (2 * actors)), share, 0.5, rows, BLOCK_BYTES_GPU)
+    return Pool(actors, 0.75 * min(1.0, cpus / actors), 0.0, 0.25, rows, BLOCK_BYTES_CPU)
+
+
+@contextmanager
+def ray_session(spec: RunSpec) -> Iterator[dict[str, float]]:
+    """Start a private local Ray, or join the cluster at `spec.address`; yields its resources.
+
+    A session that is already running in this process is used and left alone.
+    """
+    environment = WORKER_ENVIRONMENT if spec.address else WORKER_ENVIRONMENT | LOCAL_SETTINGS
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    ours = not ray.is_initialized()
+    if ours:
+        on_terminate = signal.getsignal(signal.SIGTERM)
+        with _stderr_closed():
+            _start(spec)
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray installs its own, which aborts
+    stop = threading.Event()
+    threading.Thread(target=_interrupt_when_ray_ends, args=(stop,), daemon=True).start()
+    try:
+        yield ray.cluster_resources()
+    except KeyboardInterrupt:
+        if ray_has_ended():
+            raise RunInterruptedError(RAY_ENDED) from None
+        raise
+    finally:
+        stop.set()
+        if ours and not ray_has_ended():  # a dead one would make us wait until its C++ side ends this process
+            ray.shutdown()
+
+
+def _interrupt_when_ray_ends(stop: threading.Event) -> None:
+    """Interrupt the main thread when Ray is gone, before its C++ side ends this process without a word."""
+    while not stop.wait(WATCH_SECONDS):
+        if ray_has_ended():
+            _thread.interrupt_main()
+            return
+
+
+@contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Ray's C++ side greets on file descriptor 2 when it is told to be quiet."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _start(spec: RunSpec) -> None:
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not spec.address:
+        _start_local(quiet)
+        return
+    try:
+        ray.init(address=spec.address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"--address {spec.address}: no Ray cluster answers there ({str(error).splitlines()[0]}); "
+            f"give ray://HOST:10001, HOST:6379 or auto, or leave it out for a local run"
+        ) from error
+
+
+def _start_local(quiet: dict[str, Any]) -> None:
+    """A private Ray on this machine. Ray gives its own processes 30 s to come up: a busy machine needs a second try."""
+    import ray
+
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(
+                address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet
+            )
+        except Exception as error:
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise UsageError(
+                    f"Ray did not start on this machine ({str(error).splitlines()[0]}): free some memory and CPU and "
+                    f"run the same command again, or give a cluster with --address"
+                ) from error
+            log.warning("Ray did not start at attempt %d: %s", attempt, error)
+        else:
+            return
+
+
+def ray_has_ended() -> bool:
+    """Whether a daemon of the local Ray that this process started is dead; of a joined cluster it cannot tell."""
+    import ray
+
+    node = ray._private.worker._global_node  # no public door: everything public hangs or aborts by then
+    return node is not None and bool(node.dead_processes())
+
+
+def configure_data(pool: Pool) -> None:
+    """Ray Data's settings for this process: our own progress, lost blocks tolerated (we count every key ourselves)."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = -1
+    context.execution_options.preserve_order = False
+    context.execution_no_progress_timeout_s = STALL_SECONDS
+    context.target_max_block_size = pool.block_bytes
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # else a traceback for each block that is lost
+    # bounds on restarts and retries have no other door yet than the arguments that Ray deprecates for 2.64
+    warnings.filterwarnings("ignore", message=".*ray_remote_args.*")

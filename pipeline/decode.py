@@ -1,0 +1,66 @@
+"""Fetch and decode: one listed object becomes the stack of tiles that travels to the model.
+
+Runs in CPU tasks without torch. The header is read first: size and form are admitted or refused before a pixel is
+decoded.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import pyarrow as pa
+
+from imgtx.errors import ImageError
+from imgtx.pixels import Header, pack_carry, read_header
+from imgtx.pixels import decode as decode_picture
+from imgtx.tiling import plan_for_model, split
+from pipeline.records import PIXELS
+from pipeline.rows import Row, as_bytes, guarded, rows_of, to_table
+from pipeline.spec import Job
+from pipeline.storage import Store, open_store
+
+
+def decode(batch: pa.Table, job: Job) -> Iterator[pa.Table]:
+    """WORK rows -> PIXELS rows, one table an image, so that Ray can cut blocks by bytes."""
+    store = open_store(job.spec.source, endpoint_url=job.spec.endpoint_url)
+    for row in rows_of(batch):
+        row = guarded("fetch", row, partial(fetch, store=store))
+        yield to_table([guarded("decode", row, partial(to_tiles, job=job))], PIXELS)
+
+
+def fetch(row: Row, store: Store) -> Row:
+    return row | {"data": store.read(row["key"])}
+
+
+def to_tiles(row: Row, job: Job) -> Row:
+    """Decode `data` into `tiles`; a picture too large for memory is only marked, the transform spools it."""
+    data = row.pop("data")
+    header = read_header(data)
+    admit(header, job)
+    row |= {"in_height": header.height, "in_width": header.width}
+    if is_large(header, job):
+        return row | {"large": True}
+    picture = decode_picture(data, max_pixels=int(job.spec.max_megapixels * 1e6))
+    tiles = split(picture.pixels, plan_for_model(job.info, header.height, header.width))
+    return row | {
+        "dtype": str(tiles.dtype),
+        "shape": tiles.shape,
+        "tiles": as_bytes(tiles),
+        "alpha": b"" if picture.alpha is None else as_bytes(picture.alpha),
+        "carry": pack_carry(picture),
+        "notes": list(picture.notes),
+    }
+
+
+def admit(header: Header, job: Job) -> None:
+    """Refuse from the header what the spec does not admit."""
+    megapixels = header.height * header.width / 1e6
+    if megapixels > job.spec.max_megapixels:
+        raise ImageError(
+            "too_large",
+            f"{header.width} x {header.height} is {megapixels:.0f} megapixels, the limit is "
+            f"{job.spec.max_megapixels:g}: raise it with --set max_megapixels=N",
+        )
+
+
+def is_large(header: Header, job: Job) -> bool:
+    return header.height * header.width * job.info.scale**2 > job.spec.stream_megapixels * 1e6

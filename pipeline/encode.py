@@ -1,0 +1,40 @@
+"""Encode: a whole transformed image becomes the bytes of its output file. CPU tasks, no torch."""
+
+import hashlib
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from imgtx.pixels import Picture, unpack_carry
+from imgtx.pixels import encode as encode_picture
+from pipeline.names import format_of
+from pipeline.records import ENCODED
+from pipeline.rows import Row, guarded, rows_of, to_table
+from pipeline.spec import Job
+
+
+def encode(batch: pa.Table, job: Job) -> Iterator[pa.Table]:
+    """PIXELS rows (whole images) -> ENCODED rows, one table an image."""
+    for row in rows_of(batch):
+        yield to_table([guarded("encode", row, partial(to_file, job=job))], ENCODED)
+
+
+def to_file(row: Row, job: Job) -> Row:
+    """Encode in the spec's format, with what the source carried (ICC, EXIF) where the format can."""
+    carry = unpack_carry(row["carry"])
+    dtype = np.dtype(row["dtype"])
+    _, height, width, channels = row["shape"]
+    pixels = np.frombuffer(row["tiles"], dtype).reshape(height, width, channels)
+    alpha = np.frombuffer(row["alpha"], dtype).reshape(height, width) if len(row["alpha"]) else None
+    picture = Picture(pixels, alpha, carry.icc, carry.exif, carry.format, ())
+    data, notes = encode_picture(picture, format_of(row["output"]), quality=job.spec.quality)
+    return row | {
+        "encoded": data,
+        "out_height": height,
+        "out_width": width,
+        "out_bytes": len(data),
+        "out_sha256": hashlib.sha256(data).hexdigest(),
+        "notes": [*row["notes"], *notes],
+    }

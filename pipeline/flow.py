@@ -1,0 +1,47 @@
+"""The road of an image. If you wonder what happens to one, this page is the answer.
+
+    work rows ── decode ──> tile stacks ── transform ──> whole images ── encode ──> files ── publish ──> outcome rows
+                 CPU tasks                 actors, GPU                  CPU tasks, on any node
+
+One row is one image from end to end. Stages are plain functions on Arrow tables (`pipeline/decode.py` and so on, a
+stage a file); a failure becomes a row, never an exception. The driver drains the outcome rows into the ledger.
+"""
+
+import pyarrow as pa
+import ray.data
+from ray.data import ActorPoolStrategy, Dataset
+
+from pipeline.cluster import Pool
+from pipeline.decode import decode
+from pipeline.encode import encode
+from pipeline.publish import publish
+from pipeline.spec import Job
+from pipeline.transform import Transform
+
+
+def road(work: pa.Table, job: Job, pool: Pool) -> Dataset:
+    """WORK rows -> OUTCOME rows, lazily; nothing runs until the dataset is iterated."""
+    tables = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
+    tasks = tables | {"fn_kwargs": {"job": job}, "num_cpus": pool.task_cpus}
+    # Ray Data asks for a number beside a GPU; on a CPU an actor takes each block as it comes
+    on_device = tables | {"batch_size": pool.rows_per_block if pool.actor_gpus else None}
+    actors = ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=pool.tasks_in_flight)
+    blocks = [
+        work.slice(start, pool.rows_per_block) for start in range(0, work.num_rows, pool.rows_per_block)
+    ]
+    return (
+        ray.data.from_arrow(blocks)
+        .map_batches(decode, **tasks)
+        .map_batches(
+            Transform,
+            fn_constructor_kwargs={"job": job},
+            compute=actors,
+            num_cpus=pool.actor_cpus,
+            num_gpus=pool.actor_gpus,
+            max_restarts=pool.restarts,
+            max_task_retries=pool.retries,
+            **on_device,
+        )
+        .map_batches(encode, **tasks)
+        .map_batches(publish, **tasks)
+    )

@@ -1,0 +1,256 @@
+"""One run at a time on a destination.
+
+    with Lease(store, run_id) as lease:
+        while work and not lease.lost:
+            ...
+
+A lease is a chain of generations, `lease/000001.json`, `lease/000002.json`, ...: the highest is the holder's.
+A run takes the lease by creating the next generation (conditionally: of any number of racers one wins) once
+the holder has released it or is dead. Old generations are removed, the highest never: so whoever creates one
+late, from an old listing, finds a higher one beside it and stands back.
+
+Who is dead? No clocks are compared, since hosts disagree about the time. A holder changes its file every
+ttl / 4; one whose file does not change while somebody watches it for ttl seconds of his own clock is dead. A
+holder that could not change its file for so long has lost the lease by its own account, no later than the
+watcher takes it. On the machine of the holder its process id and start time settle the matter at once.
+"""
+
+import contextlib
+import getpass
+import json
+import logging
+import math
+import os
+import re
+import socket
+import threading
+import time
+import uuid
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+
+from imgtx.errors import LeaseHeldError, StorageError
+from pipeline.storage import Store
+from pipeline.storage_retry import HASTY
+
+PREFIX = "lease/"
+HELD, RELEASED = "held", "released"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What a lease file says. `machine` names one boot of one host, so that process ids can be compared."""
+
+    run: str
+    host: str
+    machine: str
+    pid: int
+    started: str  # the process's start time, in the kernel's own words: ids are used again
+    user: str
+    since: str  # UTC, for people: never compared
+    token: str  # no two acquisitions have the same
+    state: str = HELD
+    beat: int = 0
+
+    def describe(self) -> str:
+        return f"run {self.run} (user {self.user}, host {self.host}, process {self.pid}, since {self.since})"
+
+
+class Lease:
+    """The right of one run to write to `store`, as a context manager.
+
+    ttl: seconds without a sign of life after which a holder is dead; it beats every ttl / 4.
+    steal: take the lease from a live holder, which learns of it within ttl / 4.
+
+    Entering raises LeaseHeldError, with the holder's name, when another run holds it: at once for a run on
+    this machine, after up to ttl / 4 for one elsewhere, which is watched. It raises StorageError where the
+    storage fails. A process that ends without leaving (SIGKILL) holds it until it is found dead.
+    """
+
+    def __init__(self, store: Store, run_id: str, *, ttl: float = 60.0, steal: bool = False):
+        self._store = store
+        # A beat that goes on trying for longer than the lease lives would be a beat too late.
+        self._hasty = replace(store, patience=HASTY)
+        self._ttl = ttl
+        self._steal = steal
+        self._holder = _this_process(run_id)
+        self._generation = 0
+        self._last_beat = math.inf  # until it is held it cannot be lost
+        self._lost = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat_until_stopped, name="imgtx-lease", daemon=True)
+
+    @property
+    def lost(self) -> bool:
+        """True, for ever, once another run may hold the lease: stop, and write nothing more."""
+        if time.monotonic() - self._last_beat > self._ttl:
+            self._lost = True
+        return self._lost
+
+    def __enter__(self) -> "Lease":
+        self._acquire()
+        self._remove_generations_below(self._generation)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(5)
+        # A release that fails is harmless: this process is soon found dead.
+        with contextlib.suppress(StorageError):
+            if not self.lost and not self._newer_exists():
+                self._hasty.write(_key(self._generation), _encode(replace(self._holder, state=RELEASED)))
+
+    def _acquire(self) -> None:
+        steal = self._steal
+        while True:
+            highest = max(_generations(self._store), default=0)
+            if highest and not steal:
+                self._wait_until_free(highest)
+            steal = False  # from the holder that stood there, never from a racer who was faster
+            self._generation = highest + 1
+            asked = time.monotonic()
+            if not self._store.create(_key(self._generation), _encode(self._holder)):
+                continue
+            if max(_generations(self._store), default=0) == self._generation:
+                self._last_beat = asked
+                return
+            self._store.delete(_key(self._generation))
+
+    def _wait_until_free(self, generation: int) -> None:
+        """Return when this generation is released, dead or gone; raise LeaseHeldError when it lives."""
+        first = self._read(generation)
+        begin = time.monotonic()
+        if first is None:
+            return
+        holder = _decode(first)
+        if holder is not None:
+            runs = _runs_here(holder)
+            if holder.state == RELEASED or runs is False:
+                return
+            if runs:
+                raise self._held_by(holder)
+        _log.info("%s; watching it for up to %g s", self._held_by(holder), self._ttl)
+        while True:
+            time.sleep(self._ttl / 16)
+            asked = time.monotonic()
+            content = self._read(generation)
+            if content is None:
+                return
+            if content != first:
+                holder = _decode(content)
+                if holder is not None and holder.state == RELEASED:
+                    return
+                raise self._held_by(holder)
+            if asked - begin > self._ttl:
+                return
+
+    def _held_by(self, holder: Holder | None) -> LeaseHeldError:
+        who = holder.describe() if holder is not None else "a run whose lease cannot be read"
+        return LeaseHeldError(
+            f"the destination {self._store.describe()} is held by {who}; one run at a time writes to a "
+            "destination: wait for its end, or break its lease with --steal if you know that it is dead"
+        )
+
+    def _read(self, generation: int) -> bytes | None:
+        try:
+            return self._store.read(_key(generation))
+        except StorageError as error:
+            if error.reason == "not_found":
+                return None
+            raise
+
+    def _beat_until_stopped(self) -> None:
+        while not self._stop.wait(self._ttl / 4) and not self.lost:
+            try:
+                if self._newer_exists():
+                    self._lost = True
+                    return
+                asked = time.monotonic()
+                self._holder = replace(self._holder, beat=self._holder.beat + 1)
+                self._hasty.write(_key(self._generation), _encode(self._holder))
+                self._last_beat = asked
+            except StorageError as error:
+                _log.warning("the lease could not be renewed, and will be tried again: %s", error)
+
+    def _newer_exists(self) -> bool:
+        return max(_generations(self._hasty), default=0) > self._generation
+
+    def _remove_generations_below(self, generation: int) -> None:
+        for old in _generations(self._store):
+            if old < generation:
+                self._store.delete(_key(old))
+
+
+def _this_process(run_id: str) -> Holder:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = str(os.getuid())
+    return Holder(
+        run=run_id,
+        host=socket.gethostname(),
+        machine=_machine(),
+        pid=os.getpid(),
+        started=_started(os.getpid()) or "",
+        user=user,
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+        token=uuid.uuid4().hex,
+    )
+
+
+def _machine() -> str:
+    """One boot and process-id namespace of one host; "" where that cannot be told, and nothing equals it."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str | None:
+    """When a process began, in clock ticks since boot; "ended" for a zombie, None if it cannot be seen."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            state, *rest = file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return "ended" if state in "ZX" else rest[18]
+
+
+def _runs_here(holder: Holder) -> bool | None:
+    """Whether the holder's process runs on this machine; None if that cannot be told from here."""
+    if not holder.machine or holder.machine != _machine():
+        return None
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's process, which /proc may hide
+    started = _started(holder.pid)
+    return None if started is None else started == holder.started
+
+
+def _key(generation: int) -> str:
+    return f"{PREFIX}{generation:06d}.json"
+
+
+def _generations(store: Store) -> list[int]:
+    keys = [key for batch in store.list(PREFIX) for key in batch.column("key").to_pylist()]
+    return [int(match[1]) for key in keys if (match := re.fullmatch(rf"{PREFIX}(\d+)\.json", key))]
+
+
+def _encode(holder: Holder) -> bytes:
+    return json.dumps(asdict(holder), indent=1).encode()
+
+
+def _decode(content: bytes) -> Holder | None:
+    """The holder, or None for content that is no lease of ours."""
+    try:
+        values = json.loads(content)
+        return Holder(**{field.name: values[field.name] for field in fields(Holder)})
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,250 @@
+"""The ledger: what became of every key, as Parquet parts under `ledger/` of a destination.
+
+The newest row of a key, by `sequence`, is its truth. Its newest `written` row names the file that stands in
+`images/` for it, also after a later attempt failed. Compaction keeps those two rows of each key, writes them
+into larger parts first and deletes the old parts last: killed in between, it leaves rows twice, which changes
+no answer.
+
+There is one writer at a time, the run that holds the lease. Readers need none: a part that vanishes under a
+reader was compacted, and listing again finds its rows.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imgtx.errors import StorageError
+from pipeline.buckets import bucket_of
+from pipeline.ledger_parts import Part, list_parts, read_parts, write_part
+from pipeline.records import FAILED, LEDGER, OUTCOME, PENDING, SKIPPED, WRITTEN
+from pipeline.storage import Store
+
+LOOSE_PARTS = 256  # with more appended parts than this, or more bytes in them, a run compacts before it plans
+LOOSE_BYTES = 64 << 20
+BUCKET_BYTES = 32 << 20  # of Parquet in one bucket: some 400,000 rows
+MOST_BUCKETS = 256  # each is an open file while rows are sorted into buckets
+
+_KEPT = (WRITTEN, SKIPPED, FAILED, PENDING)
+
+# What is known of a key: its newest row, and as `written_*` its newest written row ("" and -1: there is
+# none).
+STATE = pa.schema(
+    [
+        ("key", pa.string()),
+        ("version", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("recipe", pa.string()),
+        ("output", pa.string()),
+        ("sequence", pa.int64()),
+        ("written_output", pa.string()),
+        ("written_sequence", pa.int64()),
+    ]
+)
+_STATE_READS = STATE.names[:-2]
+
+
+class Ledger:
+    """The ledger of one destination.
+
+    clock: nanoseconds since the epoch. It may run backwards between runs: sequences do not.
+    """
+
+    def __init__(self, store: Store, *, clock: Callable[[], int] = time.time_ns):
+        self._store = store
+        self._clock = clock
+        self._last: int | None = None
+
+    def append(self, rows: pa.Table, *, recipe: str, run: str) -> int:
+        """Write finished OUTCOME rows as one part, durable on return; of two rows of a key the later one
+        wins.
+
+        recipe: digest of the recipe; run: id of the run. Returns the sequence of the last row. An empty table
+        writes nothing. Raises ValueError for a row that is not finished, StorageError if the part was not
+        written.
+        """
+        rows = rows.select(OUTCOME.names).cast(OUTCOME)
+        unfinished = pc.invert(pc.is_in(rows["status"], pa.array(_KEPT)))
+        if pc.any(unfinished).as_py():
+            key = rows["key"].filter(unfinished)[0].as_py()
+            raise ValueError(
+                f"the row of key {key!r} has no status of {', '.join(_KEPT)}: only those are kept"
+            )
+        if self._last is None:
+            self._last = max((part.sequence for part in list_parts(self._store)), default=0)
+        if rows.num_rows == 0:
+            return self._last
+        first = max(self._clock(), self._last + 1)
+        count = rows.num_rows
+        marks = [
+            pa.array([recipe], pa.string()).take(pa.array(np.zeros(count, np.int8))),
+            pa.array([run], pa.string()).take(pa.array(np.zeros(count, np.int8))),
+            pa.array(np.arange(first, first + count)),
+        ]
+        self._last = write_part(self._store, pa.table([*rows.columns, *marks], schema=LEDGER))
+        return self._last
+
+    def current(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The newest row of every key, oldest first, with these columns of LEDGER (all by default).
+
+        It holds every row of the ledger in memory for a moment; `current_by_bucket` holds a piece at a time.
+        """
+        return next(self.current_by_bucket(1, columns))
+
+    def current_by_bucket(self, buckets: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """`current` in pieces: of `buckets` tables (a power of two), number i holds the keys with `bucket_of`
+        i."""
+        wanted = list(columns or LEDGER.names)
+        for rows in self._rows_by_bucket(buckets, _with(wanted, "key", "sequence")):
+            newest, _ = _newest(rows)
+            yield rows.select(wanted).take(newest)
+
+    def state_by_bucket(self, buckets: int, also: Sequence[str] = ()) -> Iterator[pa.Table]:
+        """What is known of every key, one row each, in `buckets` tables as in `current_by_bucket`.
+
+        Columns of STATE, then those of LEDGER named in `also`, from the newest row.
+        """
+        schema = pa.schema([*STATE, *_schema(also)])
+        for rows in self._rows_by_bucket(buckets, [*_STATE_READS, *also]):
+            newest, written = _newest(rows)
+            file = rows.select(["output", "sequence"]).take(pa.array(written, mask=written < 0))
+            known = {
+                **dict(zip(rows.column_names, rows.take(newest).columns, strict=True)),
+                "written_output": pc.fill_null(file["output"], ""),
+                "written_sequence": pc.fill_null(file["sequence"], -1),
+            }
+            yield pa.table([known[name] for name in schema.names], schema=schema)
+
+    def bucket_count(self) -> int:
+        """Into how many buckets to cut this ledger so that each fits in a few hundred megabytes."""
+        return _bucket_count(list_parts(self._store))
+
+    def compact_if_due(self) -> bool:
+        """Compact if appended parts have piled up. For the writer, at the start of a run."""
+        loose = [part for part in list_parts(self._store) if not part.compacted]
+        due = len(loose) > LOOSE_PARTS or sum(part.size for part in loose) > LOOSE_BYTES
+        if due:
+            self.compact()
+        return due
+
+    def compact(self) -> int:
+        """Rewrite all parts into one for each bucket, without superseded rows; returns how many parts went.
+
+        For the writer only. Harmless if killed at any moment; the next compaction also clears what was left.
+        """
+        old = list_parts(self._store)
+        if _is_compact(old):
+            return 0
+        buckets = _bucket_count(old)
+        for index, rows in enumerate(self._rows_by_bucket(buckets, LEDGER.names, old)):
+            newest, written = _newest(rows)
+            kept = np.unique(np.concatenate([newest, written[written >= 0]]))
+            if len(kept):
+                write_part(self._store, rows.take(kept), (index, buckets))
+        for part in old:
+            self._store.delete(part.name)
+        return len(old)
+
+    def _rows_by_bucket(
+        self, buckets: int, columns: Sequence[str], parts: list[Part] | None = None
+    ) -> Iterator[pa.Table]:
+        """All rows, superseded ones too, a table for each bucket."""
+        if buckets == 1:
+            yield self._all_rows(columns, parts)
+            return
+        parts = list_parts(self._store) if parts is None else parts
+        mixed = [part for part in parts if part.buckets < buckets]
+        with tempfile.TemporaryDirectory(prefix="imgtx-ledger-") as folder:
+            spilled = _spill(read_parts(self._store, mixed, columns), buckets, Path(folder))
+            for index in range(buckets):
+                whole = [part for part in parts if part.buckets >= buckets and part.bucket % buckets == index]
+                pieces = [*spilled(index), *read_parts(self._store, whole, columns)]
+                yield pa.concat_tables([_schema(columns).empty_table(), *pieces])
+
+    def _all_rows(self, columns: Sequence[str], parts: list[Part] | None) -> pa.Table:
+        attempts = 3
+        while True:
+            listed = list_parts(self._store) if parts is None else parts
+            try:
+                pieces = list(read_parts(self._store, listed, columns))
+                return pa.concat_tables([_schema(columns).empty_table(), *pieces])
+            except StorageError as error:
+                attempts -= 1
+                if error.reason != "not_found" or not attempts:
+                    raise
+
+
+def _newest(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers, for each key in the order of its newest row: of that row, and of its newest written row or
+    -1.
+
+    Equal sequences are copies of one row (a compaction that was killed); either serves.
+    """
+    order = np.argsort(rows["sequence"].to_numpy(), kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    best = {"newest": rank}
+    if "status" in rows.column_names:
+        best["written"] = np.where(pc.equal(rows["status"], WRITTEN).to_numpy(zero_copy_only=False), rank, -1)
+    grouped = (
+        pa.table({"key": rows["key"], **{name: pa.array(ranks) for name, ranks in best.items()}})
+        .group_by("key")
+        .aggregate([(name, "max") for name in best])
+        .sort_by("newest_max")
+    )
+    newest = order[grouped["newest_max"].to_numpy()]
+    if "written" not in best:
+        return newest, np.full(len(newest), -1)
+    written = grouped["written_max"].to_numpy()
+    return newest, np.where(written < 0, -1, order[written])
+
+
+def _spill(tables: Iterator[pa.Table], buckets: int, folder: Path) -> Callable[[int], list[pa.Table]]:
+    """Sort rows into one local file for each bucket; returns how to read one."""
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
+    try:
+        for table in tables:
+            bucket = bucket_of(table["key"], buckets)
+            order = np.argsort(bucket, kind="stable")
+            table, edges = table.take(order), np.searchsorted(bucket[order], np.arange(buckets + 1))
+            for index in np.flatnonzero(np.diff(edges)).tolist():
+                if index not in writers:
+                    writers[index] = pa.ipc.new_file(str(folder / str(index)), table.schema, options=options)
+                writers[index].write_table(table.slice(edges[index], edges[index + 1] - edges[index]))
+    finally:
+        for writer in writers.values():
+            writer.close()
+
+    def read(index: int) -> list[pa.Table]:
+        if index not in writers:
+            return []
+        with pa.OSFile(str(folder / str(index))) as file:
+            return [pa.ipc.open_file(file).read_all()]
+
+    return read
+
+
+def _is_compact(parts: Sequence[Part]) -> bool:
+    one_cut = len({part.buckets for part in parts}) <= 1 and len({part.bucket for part in parts}) == len(
+        parts
+    )
+    return one_cut and all(part.compacted for part in parts)
+
+
+def _bucket_count(parts: Sequence[Part]) -> int:
+    wanted = -(-sum(part.size for part in parts) // BUCKET_BYTES)
+    return min(MOST_BUCKETS, 1 << max(0, wanted - 1).bit_length())
+
+
+def _schema(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([LEDGER.field(name) for name in columns])
+
+
+def _with(columns: Sequence[str], *needed: str) -> list[str]:
+    return [*columns, *(name for name in needed if name not in columns)]

@@ -1,0 +1,109 @@
+"""The files of a ledger: how a part is named, written and read, and what is said of one that is not ours.
+
+`ledger/<highest sequence>-<random>.parquet` was appended. `ledger/<highest
+sequence>-<bucket>of<buckets>-<random>.parquet` was made by compaction and holds the keys of one bucket of
+their hash. Names sort by time; the random end keeps two writers, one of which lost its lease, from ever
+writing the same name.
+"""
+
+import re
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from imgtx.errors import UsageError
+from pipeline.records import LEDGER
+from pipeline.storage import Store
+
+PREFIX = "ledger/"
+_NAME = re.compile(r"ledger/(\d{20})-(?:(\d+)of(\d+)-)?[0-9a-f]{12}\.parquet")
+_READERS = 8
+_REPETITIVE = [
+    "status",
+    "stage",
+    "reason",
+    "notes.list.element",
+    "recipe",
+    "run",
+]  # worth a Parquet dictionary
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file. `sequence` is the highest in it, `size` its bytes; an appended part is bucket 0 of 1."""
+
+    name: str
+    size: int
+    sequence: int
+    bucket: int
+    buckets: int
+    compacted: bool
+
+
+def list_parts(store: Store) -> list[Part]:
+    """The ledger's parts, oldest first. Raises UsageError for a Parquet file with a name imgtx does not
+    give."""
+    parts = []
+    for batch in store.list(PREFIX):
+        for name, size in zip(batch["key"].to_pylist(), batch["size"].to_pylist(), strict=True):
+            if name.endswith(".parquet"):
+                parts.append(_part(name, size))
+    return sorted(parts, key=lambda part: part.name)
+
+
+def write_part(store: Store, rows: pa.Table, bucket: tuple[int, int] | None = None) -> int:
+    """Write LEDGER rows as one new part; bucket (i, n) says that compaction made it. Returns its highest
+    sequence."""
+    highest = pa.compute.max(rows["sequence"]).as_py()
+    middle = "" if bucket is None else f"{bucket[0]:03d}of{bucket[1]:03d}-"
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd", use_dictionary=_REPETITIVE, write_page_checksum=True)
+    store.write(
+        f"{PREFIX}{highest:020d}-{middle}{uuid.uuid4().hex[:12]}.parquet", sink.getvalue().to_pybytes()
+    )
+    return highest
+
+
+def read_parts(store: Store, parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Each part's rows with these columns, in the order of `parts`; a few parts are read ahead at a time."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(parts), 2 * _READERS):
+            yield from pool.map(
+                partial(_read_part, store, list(columns)), parts[start : start + 2 * _READERS]
+            )
+
+
+def _read_part(store: Store, columns: list[str], part: Part) -> pa.Table:
+    data = store.read(part.name)
+    try:
+        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+            wrong = [f.name for f in LEDGER if f not in file.schema_arrow]
+            rows = None if wrong else file.read(columns, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(
+            f"{part.name} ({len(data)} bytes) is not a whole Parquet file ({first_line}); every part "
+            "of a ledger is: restore it from a copy, or move it away and the next run does its images again"
+        ) from error
+    if rows is None:
+        raise UsageError(
+            f"{part.name} lacks the ledger's columns {', '.join(wrong)} or has them in another type; this "
+            "imgtx reads ledgers of its own version: use the version that wrote it, or another destination"
+        )
+    return rows.select(columns)
+
+
+def _part(name: str, size: int) -> Part:
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise UsageError(
+            f"{name} is not a name that imgtx gives; {PREFIX} holds only parts such as "
+            f"{PREFIX}{0:020d}-0123456789ab.parquet: move the file to another folder"
+        )
+    sequence, bucket, buckets = match.groups()
+    return Part(name, size, int(sequence), int(bucket or 0), int(buckets or 1), bucket is not None)

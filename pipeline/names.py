@@ -1,0 +1,135 @@
+"""The name of each output under `images/`, made from the listed keys alone.
+
+An output mirrors its key; only the suffix changes when the format does. Names that a file system could take
+for one another (they differ in letter case or Unicode form only, or one is a folder of another) get a short
+hash of their key before the suffix: every member of such a group, so that no name depends on which key came
+first. The same listing always gives the same names, whatever an earlier run had done of it.
+"""
+
+import os.path
+import unicodedata
+from hashlib import sha256
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imgtx.pixels import SUFFIXES, output_format, suffix_for
+from pipeline.buckets import hash64
+
+_DIGITS = (0, 8, 16, 32, 64)  # hex digits after the "~" at each level; a name climbs until it stands alone
+_LONGEST = 255  # bytes in one component of a path, on every common file system
+
+
+def output_names(keys: pa.Array | pa.ChunkedArray, requested: str) -> pa.Array:
+    """Output names of a whole listing of distinct keys, in its order: strings of shape (rows,).
+
+    requested: a writable format, or "same" for the format that the key's suffix stands for; a key without an
+    image suffix keeps its name. The names are distinct even after Unicode normalisation and case folding,
+    none is a folder of another, and none has a component of more than 255 bytes through a change made here.
+    """
+    keys = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
+    plain = names = _with_suffix_of(keys, requested)
+    folded = fold(names)
+    folders, hashes = _folder_hashes(folded), hash64(folded)
+    level = np.zeros(len(keys), np.int8)
+    climbs = _too_long(names) | _clashes(hashes, folders)
+    while climbs.any():
+        level[climbs] += 1
+        rows = np.flatnonzero(climbs)
+        changed = pa.array(
+            [
+                _hashed_name(name, key, _DIGITS[step])
+                for name, key, step in zip(
+                    plain.take(rows).to_pylist(),
+                    keys.take(rows).to_pylist(),
+                    level[rows].tolist(),
+                    strict=True,
+                )
+            ],
+            pa.string(),
+        )
+        names = pc.replace_with_mask(names, pa.array(climbs), changed)
+        hashes[rows] = hash64(fold(changed))
+        climbs = _clashes(hashes, folders) & (level < len(_DIGITS) - 1)
+    return names
+
+
+def fold(names: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Names as a file system that ignores letter case and Unicode form sees them; "/" stays "/"."""
+    names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
+    foreign = pc.invert(pc.string_is_ascii(names))
+    folded = pc.ascii_lower(names)
+    if not pc.any(foreign).as_py():
+        return folded
+    # Arrow lowers letters but does not fold case ("ß" and "SS" differ): only names beyond ASCII pay for
+    # Python.
+    exact = [
+        unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        for name in names.filter(foreign).to_pylist()
+    ]
+    return pc.replace_with_mask(folded, foreign, pa.array(exact, pa.string()))
+
+
+def _with_suffix_of(keys: pa.Array, requested: str) -> pa.Array:
+    lowered, names = pc.ascii_lower(keys), keys
+    for suffix, source_format in SUFFIXES.items():
+        target = output_format(source_format, requested)
+        if target == source_format:
+            continue
+        stems = pc.utf8_slice_codeunits(keys, 0, -len(suffix))
+        replaced = pc.binary_join_element_wise(stems, suffix_for(target), "")
+        names = pc.if_else(pc.ends_with(lowered, suffix), replaced, names)
+    return names
+
+
+def _clashes(hashes: np.ndarray, folders: np.ndarray) -> np.ndarray:
+    """Which names are shared or are a folder of another: bool (rows,).
+
+    Equal hashes of unequal names (a chance of 2**-64 a pair) make two names longer than they need be, no
+    more.
+    """
+    order = np.argsort(hashes)
+    same = hashes[order[1:]] == hashes[order[:-1]]
+    shared = np.zeros(len(hashes), bool)
+    shared[order[1:][same]] = True
+    shared[order[:-1][same]] = True
+    return shared | np.isin(hashes, folders)
+
+
+def _folder_hashes(folded: pa.Array) -> np.ndarray:
+    """Hashes of every folder that the names lie in, at any depth. A hash before the suffix moves no
+    folder."""
+    levels, names = [], folded
+    while len(names := pc.unique(_parents(names))):
+        levels.append(hash64(names))
+    return np.concatenate(levels) if levels else np.zeros(0, np.uint64)
+
+
+def _parents(names: pa.Array) -> pa.Array:
+    """The folder of each name that lies in one; names at the top are left out."""
+    nested = names.filter(pc.match_substring(names, "/"))
+    return pc.list_element(pc.split_pattern(nested, "/", max_splits=1, reverse=True), 0)
+
+
+def _too_long(names: pa.Array) -> np.ndarray:
+    """Which names have a last component over the limit although the key's own may not: bool (rows,)."""
+    long = pc.greater(pc.binary_length(names), _LONGEST).to_numpy(zero_copy_only=False)
+    for row in np.flatnonzero(long):
+        long[row] = len(names[row].as_py().rpartition("/")[2].encode()) > _LONGEST
+    return long
+
+
+def _hashed_name(name: str, key: str, digits: int) -> str:
+    folder, slash, last = name.rpartition("/")
+    stem, dot, suffix = last.rpartition(".")
+    if not dot:
+        stem, suffix = suffix, ""
+    tail = f"~{sha256(key.encode()).hexdigest()[:digits]}{dot}{suffix}"
+    room = max(0, _LONGEST - len(tail.encode()))
+    return folder + slash + stem.encode()[:room].decode(errors="ignore") + tail
+
+
+def format_of(output: str) -> str:
+    """The format that an output's name promises: PNG bytes that came as `a.jpg` go out as the JPEG the name says."""
+    return SUFFIXES[os.path.splitext(output)[1].lower()]

@@ -1,0 +1,98 @@
+"""The column dictionary: every column that travels down the road or rests in the ledger, defined once.
+
+Rows travel as Arrow tables; one row is one image from listing to ledger. Pixels travel as raw bytes
+(`large_binary`) beside their shape and dtype: Ray's tensor columns pickle mixed shapes and cast mixed dtypes
+in silence, Arrow bytes do neither and are read without a copy.
+"""
+
+import pyarrow as pa
+
+WRITTEN, CURRENT, SKIPPED, FAILED, PENDING = "written", "current", "skipped", "failed", "pending"
+STATUSES = (WRITTEN, CURRENT, SKIPPED, FAILED, PENDING)
+
+# Why an image was not written. `retry`: a plain second run tries again, because time alone may mend it;
+# the others wait for a changed source, a new recipe or `imgtx retry`.
+REASONS = {
+    "empty": "the object has no bytes",
+    "not_an_image": "the bytes are not those of an image format imgtx reads",
+    "truncated": "the image ends before its pixels do",
+    "corrupt": "the decoder refused the bytes",
+    "too_large": "more pixels than the spec admits; refused from the header, before decoding",
+    "animated": "more than one frame or page",
+    "unsupported": "a legal image in a form imgtx cannot carry faithfully",
+    "no_space_in_format": "the result exceeds a limit of the output format",
+    "suffix": "the name has no image suffix; listed, never fetched",
+    "unsafe_key": "the key would escape the destination or cannot be a file name",
+    "not_found": "listed, but gone when fetched",
+    "forbidden": "the storage refused access to the object",
+    "storage": "the storage failed in another way",
+    "changed": "the object changed between listing and fetching",
+    "out_of_memory": "did not fit even with the smallest batch and tile",
+    "worker_crash": "ended its worker process each time it ran alone",
+    "bug": "an unexpected exception in imgtx; the message names it",
+}
+RETRIED_BY_A_PLAIN_RUN = frozenset({"not_found", "forbidden", "storage", "changed", "worker_crash"})
+
+STAGES = ("list", "fetch", "decode", "transform", "encode", "publish")
+
+# One listed object. `version` is the storage's word for content: etag, or mtime and size where there is none.
+INVENTORY = pa.schema([("key", pa.string()), ("size", pa.int64()), ("version", pa.string())])
+
+# One image that this run must process; `output` is its name under `images/`.
+WORK = pa.schema([*INVENTORY, ("output", pa.string())])
+
+# What every stage hands on about an image; a row with a `status` is finished and passes through untouched.
+OUTCOME = pa.schema(
+    [
+        *WORK,
+        ("status", pa.string()),
+        ("stage", pa.string()),  # where it failed, else ""
+        ("reason", pa.string()),  # a word of REASONS, else ""
+        ("message", pa.string()),
+        ("notes", pa.list_(pa.string())),  # conversions applied, by rule name: "cmyk->srgb", "exif-dropped"
+        ("in_height", pa.int32()),  # pixels, after EXIF orientation
+        ("in_width", pa.int32()),
+        ("out_height", pa.int32()),
+        ("out_width", pa.int32()),
+        ("out_bytes", pa.int64()),
+        ("out_sha256", pa.string()),  # of the written bytes
+        ("seconds_decode", pa.float32()),  # fetch and decode
+        ("seconds_transform", pa.float32()),
+        ("seconds_encode", pa.float32()),  # encode and publish
+    ]
+)
+
+# A ledger row: an outcome, under which recipe, when, by which run. `sequence` (nanoseconds since the epoch,
+# strictly increasing within a destination) decides which row of a key is the newest.
+LEDGER = pa.schema(
+    [
+        *OUTCOME,
+        ("recipe", pa.string()),
+        ("run", pa.string()),
+        ("sequence", pa.int64()),
+    ]
+)
+
+# decode -> transform: the patch tensors. `tiles` holds uint8 or uint16 in C order; `shape` is
+# (tiles, height, width, channels). `alpha` is (in_height, in_width) of the same dtype, or empty.
+# `carry` is what must survive (ICC profile, EXIF, source format), packed by `imgtx.pixels.pack_carry`.
+# transform -> encode: the same columns, now one whole image: shape (1, out_height, out_width, channels),
+# alpha (out_height, out_width). A row with a `status` carries empty pixels. `large`: too big for memory, so the
+# row carries no pixels and the transform takes it from the source to the destination through local disk.
+PIXELS = pa.schema(
+    [
+        *OUTCOME,
+        ("dtype", pa.string()),
+        ("shape", pa.list_(pa.int32(), 4)),
+        ("tiles", pa.large_binary()),
+        ("alpha", pa.large_binary()),
+        ("carry", pa.binary()),
+        ("large", pa.bool_()),
+    ]
+)
+
+# encode -> publish: the output file's bytes.
+ENCODED = pa.schema([*OUTCOME, ("encoded", pa.large_binary())])
+
+# Where things lie under a destination.
+IMAGES, RUNS = "images/", "runs/"

@@ -1,0 +1,114 @@
+"""Rows between Arrow and Python: read a batch row by row, make tables again, turn exceptions into outcomes."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from imgtx.errors import ImageError, StorageError
+from pipeline.records import FAILED
+
+log = logging.getLogger("imgtx.pipeline")
+
+Row = dict[str, Any]
+
+# Which column a stage's seconds are added to: moving an object counts with making sense of it.
+CLOCKS = {
+    "fetch": "seconds_decode",
+    "decode": "seconds_decode",
+    "transform": "seconds_transform",
+    "encode": "seconds_encode",
+    "publish": "seconds_encode",
+}
+
+
+def rows_of(batch: pa.Table) -> Iterator[Row]:
+    """Each row as a dict; large binary columns as buffers that share the batch's memory, the rest as Python values."""
+    columns = [
+        _shared(batch[f.name])
+        if pa.types.is_large_binary(f.type)
+        else (value.as_py() for value in batch[f.name])
+        for f in batch.schema
+    ]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(batch.schema.names, values, strict=True))
+
+
+def _shared(column: pa.ChunkedArray) -> Iterator[pa.Buffer]:
+    """Each value where it lies: a scalar's own `as_buffer` copies it."""
+    for chunk in column.chunks:
+        if len(chunk):
+            _, offsets, data = chunk.buffers()
+            bounds = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+            for start, stop in pairwise(bounds.tolist()):
+                yield data.slice(start, stop - start) if stop > start else pa.py_buffer(b"")
+
+
+def to_table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
+    """Rows as a table of exactly `schema`: columns it does not name are dropped, absent ones get their empty value."""
+    columns = [_column([row.get(f.name, empty(f.type)) for row in rows], f.type) for f in schema]
+    return pa.table(columns, schema=schema)
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_large_binary(kind) or not values:
+        return pa.array(values, kind)
+    arrays = [_one_binary(value) for value in values]
+    return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)  # which copies, even a single one
+
+
+def _one_binary(value: Any) -> pa.Array:
+    """An array of one value around the value's own memory: pixels are copied once, by Ray, and not here too."""
+    buffer = value if isinstance(value, pa.Buffer) else pa.py_buffer(value)
+    offsets = pa.py_buffer(np.array([0, buffer.size], np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, buffer])
+
+
+def empty(kind: pa.DataType) -> Any:
+    """The value of a column that a row does not have: never null, because Ray's block concatenation is strict."""
+    if pa.types.is_string(kind):
+        return ""
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return b""
+    if pa.types.is_fixed_size_list(kind):
+        return [0] * kind.list_size
+    if pa.types.is_list(kind):
+        return []
+    return False if pa.types.is_boolean(kind) else 0
+
+
+def guarded(stage: str, row: Row, work: Callable[[Row], Row]) -> Row:
+    """`work(row)`, timed as `seconds_<stage>`; an exception becomes a failed row with stage, reason and message.
+
+    A row that already has a status passes through untouched.
+    """
+    if row.get("status"):
+        return row
+    started = time.perf_counter()
+    try:
+        row = work(row)
+    except (ImageError, StorageError) as error:
+        row = failed(row, stage, error.reason, str(error))
+    except MemoryError as error:
+        row = failed(row, stage, "out_of_memory", f"not enough memory for this image: {error}")
+    except Exception as error:  # a bug must cost one image, not the run; the row carries its name
+        log.exception("bug at stage %s with key %r", stage, row.get("key"))
+        row = failed(row, stage, "bug", f"{type(error).__name__}: {error}")
+    spent = CLOCKS[stage]
+    row[spent] = row.get(spent, 0.0) + time.perf_counter() - started
+    return row
+
+
+def failed(row: Row, stage: str, reason: str, message: str) -> Row:
+    """The row as an outcome: failed at `stage`, its pixels dropped."""
+    kept = {k: v for k, v in row.items() if not isinstance(v, (pa.Buffer, np.ndarray))}
+    return kept | {"status": FAILED, "stage": stage, "reason": reason, "message": message[:500]}
+
+
+def as_bytes(array: np.ndarray) -> pa.Buffer:
+    """The array's memory in C order, without a copy where it already lies so."""
+    return pa.py_buffer(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

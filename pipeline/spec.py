@@ -1,0 +1,123 @@
+"""What a run is asked to do (RunSpec), what decides its pixels (Recipe), and both joined with the model's facts (Job).
+
+Everything a person can get wrong is checked here, before Ray starts.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from imgtx.config import ModelInfo
+from imgtx.errors import UsageError
+from imgtx.pixels import WRITABLE
+
+# Raised whenever imgtx itself begins to compute other pixels from the same recipe.
+PIXEL_VERSION = 1
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One invocation, as the person gave it. URIs are local paths, `s3://`, or anything fsspec opens.
+
+    `max_failed` is a share ("1%") or a count ("20"). `max_megapixels` bounds the input, `stream_megapixels` is the
+    output size above which an image goes through local disk in bands instead of memory.
+    """
+
+    source: str
+    destination: str
+    task: str = "super-resolution"
+    model: str = "sr-x2"
+    scale: int | None = None
+    format: str = "same"
+    quality: int = 92
+    precision: str = "float32"
+    limit: int | None = None
+    workers: int | None = None
+    gpus: float | None = None
+    max_failed: str = "1%"
+    max_megapixels: float = 1000.0
+    stream_megapixels: float = 50.0
+    endpoint_url: str | None = None
+    address: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def failures_allowed(self, listed: int) -> int:
+        """How many failed images this run forgives, of `listed`."""
+        if self.max_failed.endswith("%"):
+            return int(listed * float(self.max_failed[:-1]) / 100)
+        return int(self.max_failed)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides an output's pixels; its digest stands in every ledger row."""
+
+    task: str
+    model_digest: str
+    scale: int
+    format: str
+    quality: int
+    precision: str
+    pixel_version: int = PIXEL_VERSION
+
+    @property
+    def digest(self) -> str:
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked spec together with what its model says of itself; this is what travels to the workers."""
+
+    spec: RunSpec
+    info: ModelInfo
+    recipe: Recipe
+
+
+def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
+    """Check `spec` against the model it names; UsageError says what was given, what is legal, what to do."""
+    check_spec(spec)
+    if info.task != spec.task:
+        raise UsageError(
+            f"--model {spec.model} is for {info.task}, this command does {spec.task}: "
+            f"see `imgtx models list` for models of this task"
+        )
+    if spec.scale is not None and spec.scale != info.scale:
+        raise UsageError(
+            f"--scale {spec.scale} contradicts --model {spec.model}, which enlarges x{info.scale}: leave one out"
+        )
+    if spec.precision not in info.dtypes:
+        raise UsageError(
+            f"--precision {spec.precision} was not measured for {spec.model}: it runs in {', '.join(info.dtypes)}"
+        )
+    recipe = Recipe(spec.task, model_digest, info.scale, spec.format, spec.quality, spec.precision)
+    return Job(spec, info, recipe)
+
+
+def check_spec(spec: RunSpec) -> None:
+    """The checks that need no model and no storage."""
+    if spec.format not in ("same", *WRITABLE):
+        raise UsageError(f"--format {spec.format}: legal are same, {', '.join(WRITABLE)}")
+    if not 1 <= spec.quality <= 100:
+        raise UsageError(f"--quality {spec.quality}: legal are 1 to 100")
+    if spec.precision not in PRECISIONS:
+        raise UsageError(f"--precision {spec.precision}: legal are {', '.join(PRECISIONS)}")
+    for name in ("limit", "workers", "max_megapixels", "stream_megapixels"):
+        value = getattr(spec, name)
+        if value is not None and not value > 0:  # so that nan fails too
+            given = f"--{name} {value}" if name in ("limit", "workers") else f"--set {name}={value}"
+            raise UsageError(f"{given}: give a number greater than 0")
+    if spec.gpus is not None and not spec.gpus >= 0:
+        raise UsageError(f"--gpus {spec.gpus}: give 0 for none, or a number of GPUs")
+    try:
+        allowed = spec.failures_allowed(100)
+    except (ValueError, OverflowError):
+        allowed = -1
+    if allowed < 0:
+        raise UsageError(f"--max-failed {spec.max_failed}: give a share such as 1% or a count such as 20")

@@ -1,0 +1,126 @@
+"""The back end of `pipeline.storage` for all else that fsspec opens: `memory://`; `gs://`, ... if installed.
+
+Written against `memory://`. Elsewhere it is as good as the file system's own `pipe_file`: whole-object writes
+on object stores; `create` is only atomic where the file system makes `mode="create"` so.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+
+from imgtx.errors import StorageError
+from pipeline.records import INVENTORY
+from pipeline.storage_retry import TEMPORARY, Answer, Patience, retried
+
+_BATCH = 8192
+# The memory file system is one dictionary per process, and so is the lock that makes its `create` atomic.
+_CREATING = threading.Lock()
+
+
+class FsspecFiles:
+    """Objects under `uri`, through the file system that fsspec has for its scheme."""
+
+    def __init__(self, uri: str, patience: Patience):
+        self._fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+        self._root = root.rstrip("/")
+        self._patience = patience
+
+    def probe(self) -> None:
+        self._ask("list", "", lambda: self._fs.exists(self._root))
+
+    def read(self, key: str) -> bytes:
+        return self._ask("read", key, lambda: self._fs.cat_file(self._path(key)))
+
+    def download(self, key: str, target: str) -> None:
+        self._ask("read", key, lambda: self._fs.get_file(self._path(key), target))
+
+    def write(self, key: str, data: bytes | memoryview) -> None:
+        self._ask("write", key, lambda: self._fs.pipe_file(self._path(key), data))
+
+    def upload(self, key: str, source: str) -> None:
+        if os.path.getsize(source) == 0:
+            return self.write(key, b"")  # put_file of an empty file makes a directory on some file systems
+        return self._ask("write", key, lambda: self._fs.put_file(source, self._path(key)))
+
+    def create(self, key: str, data: bytes) -> bool:
+        def create() -> bool:
+            try:
+                self._fs.pipe_file(self._path(key), data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+        with _CREATING:
+            return self._ask("write", key, create)
+
+    def delete(self, key: str) -> None:
+        def remove() -> None:
+            try:
+                self._fs.rm_file(self._path(key))
+            except FileNotFoundError:
+                return
+
+        self._ask("delete", key, remove)
+
+    def stat(self, key: str) -> tuple[int, str] | None:
+        def look() -> dict[str, Any] | None:
+            try:
+                return self._fs.info(self._path(key))
+            except FileNotFoundError:
+                return None
+
+        info = self._ask("stat", key, look)
+        return (info["size"], _version(info)) if info and info["type"] == "file" else None
+
+    def list(self, prefix: str) -> Iterator[pa.RecordBatch]:
+        folder = f"{self._root}/{prefix.rpartition('/')[0]}".rstrip("/")
+        found = self._ask("list", prefix, lambda: self._fs.find(folder, detail=True))
+        start = len(self._root) + 1
+        rows = [
+            (path[start:], info["size"], _version(info))
+            for path, info in found.items()
+            if path.startswith(f"{self._root}/{prefix}") and not _hidden(path)
+        ]
+        for first in range(0, len(rows), _BATCH):
+            columns = zip(*rows[first : first + _BATCH], strict=True)
+            yield pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=INVENTORY)
+
+    def sweep(self, older_than: float) -> int:
+        return 0  # writes here leave no temporary names
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+    def _ask(self, verb: str, key: str, call: Callable[[], Answer]) -> Answer:
+        return retried(call, partial(_explain, verb, self._path(key)), self._patience)
+
+
+def _hidden(path: str) -> bool:
+    return path.endswith("/") or path.rpartition("/")[2].startswith(TEMPORARY)
+
+
+def _version(info: dict[str, Any]) -> str:
+    for name in ("ETag", "etag", "md5Hash", "content_md5", "created", "mtime", "LastModified", "updated"):
+        if (value := info.get(name)) is not None:
+            # The memory file system's `find` says seconds where its `info` says a datetime.
+            stamp = value.timestamp() if hasattr(value, "timestamp") else value
+            return str(stamp).strip('"') + f"-{info['size']}"
+    return str(info["size"])
+
+
+def _explain(verb: str, path: str, error: Exception) -> StorageError | None:
+    given = f"cannot {verb} {path}: {error or type(error).__name__}"
+    if isinstance(error, FileNotFoundError):
+        return StorageError("not_found", f"{given}; an object must stand there: check the name")
+    if isinstance(error, PermissionError):
+        return StorageError("forbidden", f"{given}; these credentials need access: ask the owner for it")
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return StorageError("storage", f"{given}; the storage must answer: run again", transient=True)
+    if isinstance(error, OSError):
+        return StorageError("storage", f"{given}; check the storage and run again")
+    return None

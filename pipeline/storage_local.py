@@ -1,0 +1,280 @@
+"""The local-disk back end of `pipeline.storage`: whole-object writes and a streaming tree walk.
+
+An object is put whole: temporary file in the same directory, fsync, rename, fsync of the directory. A crash
+leaves the old object, the new one, or neither, and at worst a temporary file that `sweep` removes.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import stat as modes
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from imgtx.errors import StorageError
+from pipeline.records import INVENTORY
+from pipeline.storage_retry import TEMPORARY, Answer, Patience, retried
+
+_BATCH = 8192
+_TRANSIENT = {errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT}
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+
+
+class LocalFiles:
+    """Objects as files under the directory `root` (absolute)."""
+
+    def __init__(self, root: str, patience: Patience):
+        self._root = root
+        self._patience = patience
+
+    def probe(self) -> None:
+        def first_entry() -> None:
+            with os.scandir(self._root) as entries:
+                next(entries, None)
+
+        self._ask("list", self._root, first_entry)
+
+    def read(self, key: str) -> bytes:
+        path = self._path(key)
+
+        def whole_file() -> bytes:
+            with open(path, "rb") as file:
+                return file.read()
+
+        return self._ask("read", path, whole_file)
+
+    def download(self, key: str, target: str) -> None:
+        path = self._path(key)
+        self._ask("read", path, lambda: shutil.copyfile(path, target))
+
+    def write(self, key: str, data: bytes | memoryview) -> None:
+        self._put(key, lambda file: file.write(data), _replace)
+
+    def upload(self, key: str, source: str) -> None:
+        # Copied even on one device: a rename would carry the spool file's private mode to the output.
+        def copy(file: BinaryIO) -> None:
+            with open(source, "rb") as spooled:
+                shutil.copyfileobj(spooled, file, 1 << 20)
+
+        self._put(key, copy, _replace)
+
+    def create(self, key: str, data: bytes) -> bool:
+        return self._put(key, lambda file: file.write(data), _link_if_absent)
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+
+        def unlink() -> None:
+            try:
+                os.unlink(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            _sync_directory(os.path.dirname(path))
+
+        self._ask("delete", path, unlink)
+
+    def stat(self, key: str) -> tuple[int, str] | None:
+        path = self._path(key)
+
+        def look() -> os.stat_result | None:
+            try:
+                return os.stat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+        status = self._ask("stat", path, look)
+        return _facts(status) if status is not None and modes.S_ISREG(status.st_mode) else None
+
+    def list(self, prefix: str) -> Iterator[pa.RecordBatch]:
+        rows: list[tuple[str, int, str]] = []
+        for key, entry in self._walk(prefix):
+            if entry.name.startswith(TEMPORARY):
+                continue
+            try:
+                status = entry.stat()
+            except OSError:
+                # A dangling link, or a file behind a closed door: listed, so that fetching it says why.
+                rows.append((_text(key), 0, ""))
+            else:
+                if not modes.S_ISREG(status.st_mode):
+                    continue  # a FIFO or a device would hang its reader
+                rows.append((_text(key), *_facts(status)))
+            if len(rows) == _BATCH:
+                yield _batch(rows)
+                rows = []
+        if rows:
+            yield _batch(rows)
+
+    def sweep(self, older_than: float) -> int:
+        limit = time.time() - older_than
+        swept = 0
+        for _, entry in self._walk(""):
+            if entry.name.startswith(TEMPORARY):
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.stat(follow_symlinks=False).st_mtime <= limit:
+                        self._ask("sweep", entry.path, partial(os.unlink, entry.path))
+                        swept += 1
+        return swept
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """Every (key, entry) below the root whose key starts with `prefix` and is no directory.
+
+        Follows linked directories except to one of their own ancestors, as `find -L` does. Holds one
+        directory open at a time and none in memory.
+        """
+        folders = [prefix.rpartition("/")[0]]
+        while folders:
+            folder = folders.pop()
+            path = os.path.join(self._root, folder) if folder else self._root
+            try:
+                with os.scandir(path) as entries:
+                    for entry in entries:
+                        key = f"{folder}/{entry.name}" if folder else entry.name
+                        if not key.startswith(prefix):
+                            continue
+                        if not _is_directory(entry):
+                            yield key, entry
+                        elif not (entry.is_symlink() and self._is_loop(folder, entry)):
+                            folders.append(key)
+            except OSError as error:
+                gone = isinstance(error, (FileNotFoundError, NotADirectoryError))
+                if gone and (prefix or folder):
+                    continue  # nothing under this prefix yet, or removed since its parent was read
+                raise _failure("list", path, error) from error
+
+    def _is_loop(self, folder: str, link: os.DirEntry[str]) -> bool:
+        target = os.stat(link.path)
+        parts = folder.split("/") if folder else []
+        ancestors = (os.path.join(self._root, *parts[:depth]) for depth in range(len(parts) + 1))
+        return any(os.path.samestat(target, os.stat(ancestor)) for ancestor in ancestors)
+
+    def _put(self, key: str, fill: Callable[[BinaryIO], object], commit: Callable[[str, str], bool]) -> bool:
+        path = self._path(key)
+        folder = os.path.dirname(path)
+
+        def put() -> bool:
+            temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
+            _make_directories(folder)
+            try:
+                with open(temporary, "xb") as file:
+                    fill(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                committed = commit(temporary, path)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+            _sync_directory(folder)
+            return committed
+
+        return self._ask("write", path, put)
+
+    def _ask(self, verb: str, path: str, call: Callable[[], Answer]) -> Answer:
+        return retried(call, partial(_explain, verb, path), self._patience)
+
+    def _path(self, key: str) -> str:
+        parts = key.split("/")
+        if "\0" in key or any(part in ("", ".", "..") for part in parts):
+            raise StorageError(
+                "unsafe_key",
+                f"the key {key!r} cannot be a file under {self._root}; a key is file names joined by single "
+                "slashes: rename the object",
+            )
+        return os.path.join(self._root, *parts)
+
+
+def _replace(temporary: str, path: str) -> bool:
+    os.replace(temporary, path)
+    return True
+
+
+def _link_if_absent(temporary: str, path: str) -> bool:
+    try:
+        try:
+            os.link(temporary, path)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            # exFAT and some network mounts: still exclusive, though a reader may meet half of the bytes.
+            with open(path, "xb") as file, open(temporary, "rb") as whole:
+                shutil.copyfileobj(whole, file)
+                file.flush()
+                os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    return True
+
+
+def _make_directories(folder: str) -> None:
+    if os.path.isdir(folder):
+        return
+    parent = os.path.dirname(folder)
+    _make_directories(parent)
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        if not os.path.isdir(folder):
+            raise
+    _sync_directory(parent)
+
+
+def _sync_directory(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network mounts that cannot sync a directory
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _facts(status: os.stat_result) -> tuple[int, str]:
+    return status.st_size, f"{status.st_mtime_ns}-{status.st_size}"
+
+
+def _text(key: str) -> str:
+    """`key` as valid Unicode: a byte that is not UTF-8 becomes SUBSTITUTE (U+001A) and its hexadecimal.
+
+    A control character makes the key unsafe, so the file is accounted for by name and never fetched.
+    """
+    if key.isascii():
+        return key
+    return "".join(f"\x1a{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else c for c in key)
+
+
+def _batch(rows: list[tuple[str, int, str]]) -> pa.RecordBatch:
+    columns = [pa.array(column) for column in zip(*rows, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=INVENTORY)
+
+
+def _explain(verb: str, path: str, error: Exception) -> StorageError | None:
+    return _failure(verb, path, error) if isinstance(error, OSError) else None
+
+
+def _failure(verb: str, path: str, error: OSError) -> StorageError:
+    given = f"cannot {verb} {path}: {error.strerror or error}"
+    number = error.errno
+    if number in (errno.ENOENT, errno.EISDIR) or (number == errno.ENOTDIR and verb != "write"):
+        return StorageError("not_found", f"{given}; a file must stand there: check the name")
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageError("forbidden", f"{given}; this user needs access: change its permissions or owner")
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError("storage", f"{given}; the disk must have room: free some and run again")
+    if number in (errno.ENOTDIR, errno.EEXIST):
+        return StorageError("storage", f"{given}; a file stands where a folder is needed: move it away")
+    again = "run again" if number in _TRANSIENT else "check the disk and its mount"
+    return StorageError("storage", f"{given}; {again}", transient=number in _TRANSIENT)

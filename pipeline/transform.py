@@ -1,0 +1,91 @@
+"""Transform: tile stacks become whole output images. The one stage with state: the model, loaded once an actor."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from imgtx.degrade import imresize
+from imgtx.errors import ImgtxError
+from imgtx.tiling import Plan, plan_for_model
+from pipeline.large import transform_large
+from pipeline.records import PIXELS
+from pipeline.rows import Row, as_bytes, guarded, rows_of, to_table
+from pipeline.spec import Job
+
+log = logging.getLogger("imgtx.pipeline")
+
+GROUP_BYTES = 64 << 20  # of tiles that go to the device together: bounds what their outputs take of memory
+
+
+class Transform:
+    """Holds one model on one device; takes PIXELS tables of tile stacks, yields PIXELS tables of whole images."""
+
+    def __init__(self, job: Job):
+        # torch is imported where a model runs and nowhere else: CPU stages start ten times faster without it
+        import torch
+
+        from imgtx import load
+
+        if not torch.cuda.is_available():
+            torch.set_num_threads(1)  # one actor a core beats one process with many threads
+        self.job = job
+        self.predictor = load(job.spec.model, precision=job.spec.precision)
+        self.batched = self.predictor.device.type != "cpu"
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        rows = rows_of(batch)
+        # tiles of several images fill one device batch on a GPU; on a CPU a batch gains nothing and costs memory
+        for group in _groups(rows) if self.batched else ([row] for row in rows):
+            together = self._predict_together(group) if self.batched else {}
+            for row in group:
+                work = partial(self._transform, ready=together.get(row["key"]))
+                yield to_table([guarded("transform", row, work)], PIXELS)
+
+    def _predict_together(self, rows: list[Row]) -> dict[str, np.ndarray]:
+        """Outputs of the rows that can share batches; empty where that failed, so that each then runs alone."""
+        ready = [row for row in rows if not row["status"] and not row["large"]]
+        try:
+            outputs = self.predictor.run([self._stack(row) for row in ready])
+        except (ImgtxError, RuntimeError) as error:
+            log.warning("a shared batch of %d images failed (%s): running them one by one", len(ready), error)
+            return {}
+        return {row["key"]: output for row, output in zip(ready, outputs, strict=True)}
+
+    def _transform(self, row: Row, ready: np.ndarray | None) -> Row:
+        if row["large"]:
+            return transform_large(row, self.job, self.predictor)
+        output = self.predictor.run([self._stack(row)])[0] if ready is None else ready
+        height, width, channels = output.shape
+        return row | {
+            "shape": (1, height, width, channels),
+            "tiles": as_bytes(output),
+            "alpha": self._enlarged_alpha(row),
+        }
+
+    def _stack(self, row: Row) -> tuple[Plan, np.ndarray]:
+        tiles = np.frombuffer(row["tiles"], row["dtype"]).reshape(row["shape"])
+        return plan_for_model(self.job.info, row["in_height"], row["in_width"]), tiles
+
+    def _enlarged_alpha(self, row: Row) -> pa.Buffer | bytes:
+        """Alpha is enlarged by bicubic: it is a mask, not a picture the model was trained on."""
+        if not len(row["alpha"]):
+            return b""
+        alpha = np.frombuffer(row["alpha"], row["dtype"]).reshape(row["in_height"], row["in_width"])
+        return as_bytes(imresize(alpha, self.job.info.scale))
+
+
+def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows in lists of at most GROUP_BYTES of tiles, or of one row."""
+    group: list[Row] = []
+    size = 0
+    for row in rows:
+        if group and size + len(row["tiles"]) > GROUP_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(row)
+        size += len(row["tiles"])
+    if group:
+        yield group

@@ -1,0 +1,290 @@
+"""Verify: hold the ledger against what really lies in the destination and in the source.
+
+The ledger is read first, then both ends are listed once: of a destination at rest every difference is a
+problem. While a run is at work, files that wait for their row look like orphans.
+
+Nothing is mended here. `forget` marks keys as pending, and the next run makes their outputs again under the
+same names; files nobody names, and outputs whose source is gone, are for a person to judge.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from hashlib import file_digest
+from io import BufferedReader, BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imgtx.errors import ImageError, StorageError
+from imgtx.header import examine
+from imgtx.pixels import SUFFIXES
+from pipeline.buckets import hash64
+from pipeline.inventory import classify, inventory
+from pipeline.ledger import Ledger
+from pipeline.names import fold
+from pipeline.records import IMAGES, OUTCOME, PENDING, WORK, WRITTEN
+from pipeline.rows import to_table
+from pipeline.storage import Store
+
+PROBLEMS = {
+    "deleted": "a written output is not there",
+    "truncated": "an output has fewer bytes than were written",
+    "swapped": "an output has other bytes than were written",
+    "dimensions": "an output's header contradicts its row, or the row is no whole multiple of its input",
+    "unreadable": "the storage did not give the output out",
+    "doubled": "another key has written a file of the same name since",
+    "orphan": "a file under images/ that no current row names",
+    "no_row": "a source image that the ledger does not know",
+    "changed": "a source image of another version than its row",
+}
+DAMAGED = ("deleted", "truncated", "swapped", "dimensions", "doubled")
+
+# `redoable`: the source still has the key, so that a run can make its output again.
+PROBLEM = pa.schema(
+    [
+        ("key", pa.string()),
+        ("output", pa.string()),
+        ("problem", pa.string()),
+        ("message", pa.string()),
+        ("redoable", pa.bool_()),
+    ]
+)
+_FACTS = ("out_bytes", "out_sha256", "in_height", "in_width", "out_height", "out_width")
+
+_READERS = 8
+_ROWS_AT_ONCE = 4096
+_IN_MEMORY = 32 << 20  # bytes; a larger output is read through a temporary file
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """problems: PROBLEM rows. counts: rows `written`, source images `listed`, keys `vanished`, outputs
+    `read`, and
+    each problem found, by its name in PROBLEMS."""
+
+    problems: pa.Table
+    counts: dict[str, int]
+
+    def damaged_keys(self) -> list[str]:
+        """Keys whose outputs are not what was written and can be made again: what `forget` should get."""
+        damaged = pc.and_(pc.is_in(self.problems["problem"], pa.array(DAMAGED)), self.problems["redoable"])
+        return pc.unique(self.problems["key"].filter(damaged)).to_pylist()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"counts": self.counts, "problems": self.problems.to_pylist()}
+
+
+def verify(source: Store, destination: Store, ledger: Ledger, *, deep: bool = True) -> VerifyReport:
+    """Check every current written row, every file under `images/` and every source image.
+
+    deep: also read each output and compare checksum and dimensions; without it names and sizes only, and
+    nothing is read. Memory holds some 600 bytes a key, and a few outputs of at most 32 MiB each. Raises
+    UsageError for a ledger that cannot be read, StorageError where an end cannot be listed.
+    """
+    state = pa.concat_tables(ledger.state_by_bucket(ledger.bucket_count(), _FACTS)).combine_chunks()
+    files = _files(destination)
+    listed = _images(source, destination.is_local)
+    state = state.append_column("redoable", pc.is_in(state["key"], listed["key"].combine_chunks()))
+
+    written = state.filter(pc.equal(state["status"], WRITTEN))
+    lost, written = _split(written, pc.is_in(written["key"], _overwritten(state)))
+    size = files["size"].take(pc.index_in(written["output"], files["output"].combine_chunks()))
+    sound = _bools(pc.equal(size, written["out_bytes"]))
+    whole = written.filter(pa.array(sound))
+    found = [
+        _doubled(lost),
+        *_wrong_size(written.filter(pa.array(~sound)), size.filter(pa.array(~sound))),
+        _wrong_scale(whole),
+        *(_read_all(destination, whole) if deep else ()),
+        _orphans(files, state),
+        *_source_problems(listed, state),
+    ]
+    problems = pa.concat_tables([PROBLEM.empty_table(), *found])
+    counts = {
+        "written": len(written) + len(lost),
+        "listed": len(listed),
+        "vanished": len(state) - pc.sum(state["redoable"]).as_py() if len(state) else 0,
+        "read": len(whole) if deep else 0,
+    }
+    named = {item["values"]: item["counts"] for item in pc.value_counts(problems["problem"]).to_pylist()}
+    return VerifyReport(problems, counts | {name: named[name] for name in PROBLEMS if name in named})
+
+
+def forget(ledger: Ledger, keys: list[str]) -> int:
+    """Mark keys of the ledger as pending, so that the next run makes their outputs again; returns how many.
+
+    Writes to the ledger, so the caller holds the destination's lease. Keys without a row are left alone: a
+    run takes them as new anyway.
+    """
+    wanted, forgotten = pa.array(keys, pa.string()), 0
+    for rows in list(ledger.current_by_bucket(ledger.bucket_count(), WORK.names)):
+        rows = rows.filter(pc.is_in(rows["key"], wanted))
+        if not len(rows):
+            continue
+        pending = [row | {"status": PENDING, "message": "sent back by verify"} for row in rows.to_pylist()]
+        ledger.append(to_table(pending, OUTCOME), recipe="", run="verify")
+        forgotten += len(rows)
+    return forgotten
+
+
+def _files(destination: Store) -> pa.Table:
+    """Every file under `images/`: output and size."""
+    tables = [pa.table({"output": pa.array([], pa.string()), "size": pa.array([], pa.int64())})]
+    for batch in destination.list(IMAGES):
+        output = pc.utf8_slice_codeunits(batch["key"], len(IMAGES))
+        tables.append(pa.table({"output": output, "size": batch["size"]}))
+    return pa.concat_tables(tables)
+
+
+def _images(source: Store, local_destination: bool) -> pa.Table:
+    """Every source image, those refused by name too: key and version."""
+    tables = [pa.table({"key": pa.array([], pa.string()), "version": pa.array([], pa.string())})]
+    for batch in inventory(source):
+        known = pa.Table.from_batches([classify(batch, SUFFIXES, local_destination=local_destination)])
+        tables.append(known.filter(pc.not_equal(known["reason"], "suffix")).select(["key", "version"]))
+    return pa.concat_tables(tables)
+
+
+def _overwritten(state: pa.Table) -> pa.Array:
+    """Keys of which another key has since written a file of the same folded name."""
+    rows = state.filter(pc.not_equal(state["written_output"], "")).sort_by("written_sequence")
+    hashes = hash64(fold(rows["written_output"]))
+    _, last = np.unique(hashes[::-1], return_index=True)
+    overwritten = np.ones(len(rows), bool)
+    overwritten[len(rows) - 1 - last] = False
+    return rows["key"].filter(pa.array(overwritten)).combine_chunks()
+
+
+def _doubled(lost: pa.Table) -> pa.Table:
+    # A key that left the source lost its file by right: the listing gave the name to another key.
+    lost = lost.filter(lost["redoable"])
+    return _problems(
+        lost, "doubled", "another key has written this file since: run again, and both get their own"
+    )
+
+
+def _wrong_size(rows: pa.Table, size: pa.ChunkedArray) -> Iterator[pa.Table]:
+    there = _bools(pc.is_valid(size))
+    fewer = _bools(pc.less(size, rows["out_bytes"]))
+    yield _problems(rows.filter(pa.array(~there)), "deleted", "the file is not there")
+    text = pc.binary_join_element_wise(
+        "the file has",
+        size.cast(pa.string()),
+        "bytes,",
+        rows["out_bytes"].cast(pa.string()),
+        "were written",
+        " ",
+    )
+    for problem, where in (("truncated", fewer), ("swapped", there & ~fewer)):
+        yield _problems(rows.filter(pa.array(where)), problem, text.filter(pa.array(where)))
+
+
+def _wrong_scale(rows: pa.Table) -> pa.Table:
+    """Rows whose output is no whole multiple of its input, the same both ways; rows without an input pass."""
+    in_height, in_width, out_height, out_width = (
+        rows[name].to_numpy().astype(np.int64)
+        for name in ("in_height", "in_width", "out_height", "out_width")
+    )
+    known = (in_height > 0) & (in_width > 0)
+    scale = out_height // np.maximum(in_height, 1)
+    fits = (scale > 0) & (in_height * scale == out_height) & (in_width * scale == out_width)
+    message = "the row's output size is no whole multiple of its input's: report it, with the row"
+    return _problems(rows.filter(pa.array(known & ~fits)), "dimensions", message)
+
+
+def _orphans(files: pa.Table, state: pa.Table) -> pa.Table:
+    """Files that no written row names. What a pending key wrote waits to be overwritten and is none."""
+    current = pc.and_(
+        pc.is_in(state["status"], pa.array([WRITTEN, PENDING])), pc.not_equal(state["written_output"], "")
+    )
+    named = state["written_output"].filter(current).combine_chunks()
+    orphans = files["output"].filter(pc.invert(pc.is_in(files["output"], named)))
+    place = pc.index_in(orphans, state["written_output"].combine_chunks())
+    message = pc.if_else(
+        pc.is_valid(place),
+        "left by an earlier success of its key, whose newest attempt failed: keep it or delete it",
+        "no row of the ledger names this file: delete it if it is not yours",
+    )
+    rows = pa.table({"key": pc.fill_null(state["key"].take(place), ""), "output": orphans})
+    return _problems(rows.append_column("redoable", pa.repeat(False, len(rows))), "orphan", message)
+
+
+def _source_problems(listed: pa.Table, state: pa.Table) -> Iterator[pa.Table]:
+    known = state.select(["version", "output"]).take(
+        pc.index_in(listed["key"], state["key"].combine_chunks())
+    )
+    rows = pa.table({"key": listed["key"], "output": pc.fill_null(known["output"], "")})
+    rows = rows.append_column("redoable", pa.repeat(True, len(rows)))
+    absent = pc.is_null(known["version"])
+    changed = pc.fill_null(pc.not_equal(known["version"], listed["version"]), False)
+    yield _problems(rows.filter(absent), "no_row", "the ledger does not know this image: run again")
+    yield _problems(rows.filter(changed), "changed", "the source changed after its row: run again")
+
+
+def _read_all(destination: Store, rows: pa.Table) -> Iterator[pa.Table]:
+    """What reading each output says against it; a few thousand rows at a time are Python objects."""
+    rows = rows.select(["key", "output", "redoable", *_FACTS])
+    with ThreadPoolExecutor(_READERS) as pool:
+        for batch in rows.to_batches(max_chunksize=_ROWS_AT_ONCE):
+            found = [
+                problem for problem in pool.map(partial(_read, destination), batch.to_pylist()) if problem
+            ]
+            yield pa.Table.from_pylist(found, PROBLEM)
+
+
+def _read(destination: Store, row: dict[str, Any]) -> dict[str, Any] | None:
+    """The row's PROBLEM when its output is read, or None."""
+    name = IMAGES + row["output"]
+    try:
+        if row["out_bytes"] > _IN_MEMORY:
+            with TemporaryDirectory(prefix="imgtx-verify-") as folder:
+                path = Path(folder) / "output"
+                destination.download(name, str(path))
+                with path.open("rb") as file:
+                    complaint = _complaint(file, row)
+        else:
+            complaint = _complaint(BytesIO(destination.read(name)), row)
+    except StorageError as error:
+        complaint = ("deleted" if error.reason == "not_found" else "unreadable", str(error))
+    if complaint is None:
+        return None
+    problem, message = complaint
+    known = {"key": row["key"], "output": row["output"], "redoable": row["redoable"]}
+    return known | {"problem": problem, "message": message}
+
+
+def _complaint(file: BytesIO | BufferedReader, row: dict[str, Any]) -> tuple[str, str] | None:
+    """(problem, message) of an output's bytes, or None if they are what the row says."""
+    digest = file_digest(file, "sha256").hexdigest()
+    if digest != row["out_sha256"]:
+        return "swapped", f"the file's sha256 begins {digest[:12]}, {row['out_sha256'][:12]} was written"
+    try:
+        header = examine(file).header
+    except ImageError as error:
+        return "dimensions", f"the header cannot be read: {error}"
+    if (header.height, header.width) != (row["out_height"], row["out_width"]):
+        stated, meant = f"{header.width} x {header.height}", f"{row['out_width']} x {row['out_height']}"
+        return "dimensions", f"the header states {stated} pixels, {meant} were written"
+    return None
+
+
+def _split(rows: pa.Table, where: pa.ChunkedArray) -> tuple[pa.Table, pa.Table]:
+    return rows.filter(where), rows.filter(pc.invert(where))
+
+
+def _problems(rows: pa.Table, problem: str, message: str | pa.ChunkedArray) -> pa.Table:
+    """PROBLEM rows for all of `rows` (key, output, redoable)."""
+    columns = {name: rows[name] for name in ("key", "output", "redoable")}
+    columns["problem"] = pa.repeat(problem, len(rows))
+    columns["message"] = pa.repeat(message, len(rows)) if isinstance(message, str) else message
+    return pa.table([columns[name] for name in PROBLEM.names], schema=PROBLEM)
+
+
+def _bools(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(pc.fill_null(values, False))
