@@ -1,0 +1,322 @@
+"""The command line. Thin: each command reads its options, calls one function of `jobs`, prints what came back."""
+
+import json
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from imgtx import __version__
+from imgtx.errors import ImgtxError, LeaseHeldError, ModelError, RunInterruptedError, StorageError, UsageError
+
+DONE, BUG, USAGE, FAILURES, INTERRUPTED = 0, 1, 2, 3, 130
+
+EPILOG = (
+    "Exit codes: 0 done; 2 wrong usage, nothing was done; 3 finished with more failures than --max-failed, or not "
+    "finished; 130 interrupted, the same command goes on; 1 a bug in imgtx."
+)
+
+
+class Commands(click.Group):
+    """A group that ends every known error in one line and an exit code, and names a bug as one."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (UsageError, ModelError, LeaseHeldError) as error:
+            _stop(str(error), USAGE)
+        except StorageError as error:
+            _stop(f"{error}; nothing is lost, run the same command again", FAILURES)
+        except KeyboardInterrupt:
+            _stop("stopped; the same command goes on", INTERRUPTED)
+        except RunInterruptedError as error:
+            _stop(str(error), INTERRUPTED)
+        except ImgtxError as error:
+            _stop(str(error), FAILURES)
+        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            with tempfile.NamedTemporaryFile("w", prefix="imgtx-bug-", suffix=".txt", delete=False) as file:
+                file.write(traceback.format_exc())
+            _stop(f"a bug in imgtx: {type(error).__name__}: {error}; its traceback is in {file.name}", BUG)
+
+
+def _stop(message: str, code: int) -> None:
+    click.echo(f"imgtx: {message}", err=True)
+    raise click.exceptions.Exit(code)
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="imgtx")
+def main() -> None:
+    """Image Transformers over whole archives.
+
+    Point imgtx at a folder or a bucket: every image comes out transformed, or stands in the ledger with the reason
+    it did not. Stop it at any moment and start it again: it costs only what is left.
+
+    \b
+    imgtx upscale photos/ out/ --scale 4
+    imgtx upscale s3://bucket/archive/ s3://bucket/out/
+    imgtx status out/
+    """
+    signal.signal(signal.SIGTERM, _as_interrupt)
+
+
+def _as_interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def run_options(command: Callable) -> Callable:
+    """The options that every command that starts a run shares; each is a field of `pipeline.spec.RunSpec`."""
+    options = (
+        click.option(
+            "--scale", type=int, help="Enlargement; chooses the packaged model sr-x<SCALE>.  [default: 2]"
+        ),
+        click.option(
+            "--model", metavar="URI", help="A packaged name (imgtx models list) or a .safetensors file."
+        ),
+        click.option(
+            "--format",
+            help="same, png, jpeg, webp, tiff or bmp; same keeps each image's own.  [default: same]",
+        ),
+        click.option("--quality", type=int, help="Of JPEG and WebP, 1 to 100.  [default: 92]"),
+        click.option("--precision", help="float32, bfloat16 or float16.  [default: float32]"),
+        click.option(
+            "--limit", type=int, metavar="N", help="Take up at most N images; the rest stay pending."
+        ),
+        click.option(
+            "--workers", type=int, metavar="N", help="Model actors.  [default: one a GPU, else one a core]"
+        ),
+        click.option("--gpus", type=float, metavar="N", help="GPUs to use; 0 for none.  [default: all]"),
+        click.option(
+            "--max-failed", metavar="N|P%", help="Failures to forgive before exit code 3.  [default: 1%]"
+        ),
+        click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS."),
+        click.option("--address", metavar="ADDRESS", help="A Ray cluster.  [default: a private local Ray]"),
+        click.option(
+            "--spec",
+            "spec_file",
+            type=click.Path(path_type=Path),
+            help="A TOML file with these and rarer settings.",
+        ),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Any field of the spec; may be repeated.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Machine-readable output, one JSON document a line."
+)
+
+
+@main.command()
+@click.argument("source")
+@click.argument("destination")
+@run_options
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop (the same as imgtx plan).")
+@click.option("--steal", is_flag=True, help="Take the destination from a holder that you know is dead.")
+@json_option
+def upscale(source: str, destination: str, dry_run: bool, steal: bool, as_json: bool, **options: Any) -> None:
+    """Enlarge every image under SOURCE into DESTINATION.
+
+    SOURCE and DESTINATION are folders, s3:// URIs or anything fsspec opens. Outputs mirror the source tree under
+    DESTINATION/images; the ledger beside them holds one row for each key. What is current is not read again.
+
+    \b
+    imgtx upscale photos/ out/ --scale 4 --format png
+    imgtx upscale s3://bucket/in/ s3://bucket/out/ --endpoint-url http://localhost:9000
+    """
+    from jobs.spec_file import read_run_spec
+
+    spec = read_run_spec(source, destination, "super-resolution", options)
+    if dry_run:
+        _show_plan(spec, as_json)
+    else:
+        _run(spec, as_json, steal=steal)
+
+
+@main.command()
+@click.argument("source")
+@click.argument("destination")
+@run_options
+@json_option
+def plan(source: str, destination: str, as_json: bool, **options: Any) -> None:
+    """Say what upscale would do, and fetch nothing: new, changed, stale, failed before, done."""
+    from jobs.spec_file import read_run_spec
+
+    _show_plan(read_run_spec(source, destination, "super-resolution", options), as_json)
+
+
+@main.command()
+@click.argument("destination")
+@click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS.")
+@click.option("--steal", is_flag=True, help="Take the destination from a holder that you know is dead.")
+@json_option
+def retry(destination: str, endpoint_url: str | None, steal: bool, as_json: bool) -> None:
+    """Run the images of DESTINATION that failed once more, with the settings of its last run."""
+    from jobs.show import last_spec
+
+    _run(last_spec(destination, endpoint_url), as_json, steal=steal, retry_failed=True)
+
+
+@main.command()
+@click.argument("destination")
+@click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS.")
+@json_option
+def status(destination: str, endpoint_url: str | None, as_json: bool) -> None:
+    """Show what the ledger of DESTINATION says, and its last run. Needs no Ray."""
+    from jobs.show import print_status, read_status
+
+    report = read_status(destination, endpoint_url)
+    click.echo(json.dumps(report)) if as_json else print_status(report, Console())
+
+
+@main.command()
+@click.argument("destination")
+@click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS.")
+@click.option("--quick", is_flag=True, help="Names and sizes only; no object is read.")
+@click.option(
+    "--fix", is_flag=True, help="Mark what is damaged as pending, so that the next run makes it again."
+)
+@json_option
+def verify(destination: str, endpoint_url: str | None, quick: bool, fix: bool, as_json: bool) -> None:
+    """Hold the ledger of DESTINATION against what really lies there and in its source.
+
+    Finds outputs that are missing, truncated or swapped, files nobody asked for, and keys without a row. Exit code 3
+    where it finds any.
+    """
+    from jobs.show import print_verify, run_verify
+
+    report = run_verify(destination, endpoint_url, deep=not quick, fix=fix)
+    click.echo(json.dumps(report.to_dict())) if as_json else print_verify(report, Console())
+    if report.problems.num_rows:
+        raise click.exceptions.Exit(FAILURES)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("datasets", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Write the report as JSON.")
+@json_option
+def evaluate(model: str, datasets: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Measure MODEL on folders of clean images by the papers' protocol, beside bicubic.
+
+    \b
+    imgtx evaluate sr-x2 benchmarks/set5 benchmarks/set14
+    """
+    from jobs.evaluate import evaluate as run_evaluation
+    from jobs.evaluate import print_report
+
+    report = run_evaluation(model, datasets, out_json=out)
+    click.echo(json.dumps(report.to_dict())) if as_json else print_report(report, Console())
+
+
+@main.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Where state and weights go.  [default: runs/<name>]"
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any field of the spec; may be repeated."
+)
+def train(spec: Path, folder: Path | None, settings: tuple[str, ...]) -> None:
+    """Train a model as the TOML file SPEC says; the same command goes on after an interruption.
+
+    \b
+    imgtx train jobs/specs/sr-x2.toml --set minutes=10
+    """
+    from jobs.spec_values import parse_settings
+    from jobs.train import run_training
+    from jobs.train_spec import load_train_spec
+
+    loaded = load_train_spec(spec, parse_settings(settings))
+    path = run_training(loaded, folder or Path("runs") / loaded.name, Console(stderr=True))
+    click.echo(path)
+
+
+@main.group()
+def models() -> None:
+    """The models at hand."""
+
+
+@models.command("list")
+@json_option
+def list_models(as_json: bool) -> None:
+    """List the packaged models with what they do and how well."""
+    from jobs.show import model_rows, print_models
+
+    rows = model_rows()
+    click.echo(json.dumps(rows)) if as_json else print_models(rows, Console())
+
+
+@models.command("show")
+@click.argument("model")
+def show_model(model: str) -> None:
+    """Print everything the weights of MODEL say of themselves, as JSON."""
+    from imgtx.weights import read_info
+
+    info, digest = read_info(model)
+    click.echo(json.dumps({"digest": digest} | info.to_dict(), indent=2))
+
+
+@models.command("finish")
+@click.argument("weights", type=click.Path(path_type=Path))
+@click.argument("datasets", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--photos", required=True, type=click.Path(path_type=Path), help="Clean photos to measure the halo on."
+)
+@click.option(
+    "--out",
+    default="imgtx/packaged",
+    type=click.Path(path_type=Path),
+    help="Where the results go.",
+    show_default=True,
+)
+def finish_model(weights: Path, datasets: tuple[Path, ...], photos: Path, out: Path) -> None:
+    """Make trained WEIGHTS ready to ship: measure halo and quality, write both into them, and a model card.
+
+    \b
+    imgtx models finish runs/sr-x2/sr-x2.safetensors benchmarks/set5 --photos photos/valid
+    """
+    from jobs.model_card import finish
+
+    click.echo(finish(weights, photos=photos, benchmarks=datasets, out=out).card)
+
+
+def _run(spec: Any, as_json: bool, *, steal: bool, retry_failed: bool = False) -> None:
+    from jobs.progress import watcher
+    from jobs.run import run
+    from jobs.show import print_summary
+
+    console = Console(stderr=True)
+    with watcher(as_json=as_json, console=console) as watch:
+        summary = run(spec, watch, retry_failed=retry_failed, steal=steal)
+    click.echo(json.dumps(summary.to_dict())) if as_json else print_summary(summary, spec, Console())
+    if summary.failed > spec.failures_allowed(summary.listed) or not summary.accounted:
+        raise click.exceptions.Exit(FAILURES)
+
+
+def _show_plan(spec: Any, as_json: bool) -> None:
+    from jobs.run import plan_run, prepare
+    from jobs.show import plan_dict, print_plan
+
+    made = plan_run(prepare(spec))
+    click.echo(json.dumps(plan_dict(made))) if as_json else print_plan(made, Console())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

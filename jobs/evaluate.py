@@ -1,0 +1,327 @@
+"""Quality by the papers' protocol: super-resolution against clean images, beside bicubic and published rows.
+
+Notable choices: the low-resolution input is uint8 made by MATLAB's `imresize`; the model runs through
+`imgtx.load`, the same path as production; bicubic goes through every step as the control row, so that a
+mistake in the protocol shows in a number that is known; one untimed call comes before the clock starts.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from imgtx.degrade import imresize, modcrop
+from imgtx.errors import ImageError, ImgtxError, UsageError
+from imgtx.metrics import psnr_y, ssim_y
+from imgtx.pixels import SUFFIXES, decode, read_header
+
+# (h, w, C) uint8 -> (scale h, scale w, C) uint8, with C 1 or 3
+Upscaler = Callable[[np.ndarray], np.ndarray]
+
+PROTOCOL = (
+    "clean image cut to multiples of {scale}, shrunk by MATLAB's bicubic imresize to uint8 and upscaled to "
+    "uint8; PSNR and SSIM on BT.601 luma as float (a grey image as it is), peak 255, {scale} border pixels "
+    "cropped, mean over images; seconds per megapixel of the small input, after one untimed call"
+)
+# Printed in the papers, never measured here; PSNR-Y in dB by scale, model and dataset.
+PUBLISHED = {
+    2: {
+        "bicubic": {"set5": 33.66, "set14": 30.24, "b100": 29.56, "urban100": 26.88},
+        "EDSR-baseline": {"set5": 38.0},
+        "SwinIR-light": {"set5": 38.14, "set14": 33.86, "b100": 32.31, "urban100": 32.76},
+        "SwinIR": {"set5": 38.42, "set14": 34.46, "b100": 32.53, "urban100": 33.81},
+    },
+    3: {"bicubic": {"set5": 30.39}},
+    4: {
+        "bicubic": {"set5": 28.42, "set14": 26.00, "b100": 25.96, "urban100": 23.14},
+        "EDSR-baseline": {"set5": 32.09, "set14": 28.58, "b100": 27.57, "urban100": 26.04},
+        "SwinIR-light": {"set5": 32.44, "set14": 28.77, "b100": 27.69, "urban100": 26.47},
+        "SwinIR": {"set5": 32.92, "set14": 29.09, "b100": 27.92, "urban100": 27.45},
+    },
+}
+_SSIM_WINDOW = 11
+_MAX_PIXELS = 200_000_000  # a test image above this is a mistake, not a benchmark
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Clean images under one name: the files of one folder, in the order of their names."""
+
+    name: str
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """One image: sides of the small input in pixels, model and bicubic against clean, model time."""
+
+    name: str
+    height: int
+    width: int
+    psnr_y: float
+    ssim_y: float
+    bicubic_psnr_y: float
+    bicubic_ssim_y: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DatasetScore:
+    """The images of one dataset and their means."""
+
+    name: str
+    images: tuple[ImageScore, ...]
+
+    def mean(self, value: str) -> float:
+        """Mean over images of a field of ImageScore."""
+        return fmean(getattr(image, value) for image in self.images)
+
+    @property
+    def seconds_per_megapixel(self) -> float:
+        """Of input, over all images together."""
+        pixels = sum(image.height * image.width for image in self.images)
+        return sum(image.seconds for image in self.images) / (pixels / 1e6)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found and under which conditions it can be repeated."""
+
+    model: str
+    digest: str
+    scale: int
+    protocol: str
+    datasets: tuple[DatasetScore, ...]
+    device: str
+    precision: str
+    torch: str
+    threads: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; the infinite PSNR of equal images becomes None."""
+        values = asdict(self) | {"datasets": []}
+        for dataset in self.datasets:
+            means = {
+                name: _finite(dataset.mean(name))
+                for name in ("psnr_y", "ssim_y", "bicubic_psnr_y", "bicubic_ssim_y")
+            }
+            means["seconds_per_megapixel"] = dataset.seconds_per_megapixel
+            images = [{k: _finite(v) for k, v in asdict(image).items()} for image in dataset.images]
+            values["datasets"].append({"name": dataset.name, "means": means, "images": images})
+        return values
+
+
+def evaluate(
+    model: str | Path,
+    datasets: Sequence[Path],
+    *,
+    out_json: Path | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+) -> Report:
+    """Score a super-resolution model for `imgtx evaluate MODEL DATASET...`; `print_report` shows the result.
+
+    Args:
+        model: a packaged name or a weight file, as `imgtx.load` takes it.
+        datasets: folders of clean images, or folders of such folders.
+        out_json: also write `Report.to_dict()` there.
+        device, precision: as `imgtx.load` takes them.
+
+    Raises:
+        UsageError: unknown model, a model of another task, a folder without images, an image that is not
+            8-bit grey or RGB or is too small for the scale. All before the model runs on the first image.
+    """
+    found = find_datasets(datasets)
+    if out_json is not None:
+        _check_writable(out_json)
+    import torch  # after the cheap checks: a mistyped folder is told at once
+
+    import imgtx
+
+    predictor = imgtx.load(model, device=device, precision=precision)
+    info = predictor.info
+    if info.task != "super-resolution":
+        raise UsageError(
+            f"evaluate was given {model}, a model for {info.task}; legal are super-resolution models: "
+            f"`imgtx models list` shows them"
+        )
+    scores = score(predictor, info.scale, found)
+    report = Report(
+        model=info.name,
+        digest=predictor.digest or "",
+        scale=info.scale,
+        protocol=PROTOCOL.format(scale=info.scale),
+        datasets=scores,
+        device=str(predictor.device),
+        precision=predictor.precision,
+        torch=torch.__version__,
+        threads=torch.get_num_threads(),
+    )
+    if out_json is not None:
+        out_json.write_text(json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
+    return report
+
+
+def find_datasets(paths: Sequence[Path]) -> tuple[Dataset, ...]:
+    """The datasets under `paths`: each path's own images, then those of its folders, one level down.
+
+    Raises:
+        UsageError: no path at all, a path that is no folder, or one without images.
+    """
+    if not paths:
+        raise UsageError("evaluate was given no dataset; legal is one folder of images or more: name one")
+    found = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise UsageError(
+                f"evaluate was given {path}, which is no folder; legal is a folder of images, or a folder of "
+                f"such folders: check the path"
+            )
+        folders = [path, *sorted(child for child in path.iterdir() if child.is_dir())]
+        here = [Dataset(folder.resolve().name, files) for folder in folders if (files := _images(folder))]
+        if not here:
+            raise UsageError(
+                f"evaluate found no image in {path} or the folders right under it; legal are "
+                f"{' '.join(sorted(SUFFIXES))}: check the path"
+            )
+        found += here
+    return tuple(found)
+
+
+def score(predictor: Upscaler, scale: int, datasets: Sequence[Dataset]) -> tuple[DatasetScore, ...]:
+    """Run the protocol with any callable that upscales by `scale`; progress on a terminal's standard error.
+
+    Args:
+        predictor: (h, w, C) uint8 -> (scale h, scale w, C) uint8, C 1 or 3 as in the file.
+        scale: the predictor's factor.
+        datasets: what `find_datasets` returned.
+
+    Raises:
+        UsageError: an image that the protocol cannot take.
+        ImgtxError: the predictor returned another shape or dtype.
+    """
+    for dataset in datasets:
+        for path in dataset.files:
+            _check_image(path, scale)
+    predictor(imresize(_read_clean(datasets[0].files[0], scale), 1 / scale))
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("evaluate", total=sum(len(dataset.files) for dataset in datasets))
+        scores = []
+        for dataset in datasets:
+            progress.update(bar, description=dataset.name)
+            images = []
+            for path in dataset.files:
+                images.append(_score_image(predictor, scale, path))
+                progress.advance(bar)
+            scores.append(DatasetScore(dataset.name, tuple(images)))
+    return tuple(scores)
+
+
+def print_report(report: Report, console: Console) -> None:
+    """The model beside its control and the published rows, dataset by dataset, then the protocol."""
+    table = Table(title=f"{report.model} x{report.scale}", title_justify="left")
+    for heading in ("dataset", "images", "method"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("PSNR-Y", "SSIM-Y", "s/MP"):
+        table.add_column(heading, justify="right")
+    for dataset in report.datasets:
+        own = _cells(dataset, ""), f"{dataset.seconds_per_megapixel:.2f}"
+        table.add_row(dataset.name, str(len(dataset.images)), report.model, *own[0], own[1], style="bold")
+        table.add_row("", "", "bicubic (control)", *_cells(dataset, "bicubic_"), "")
+        for name, row in PUBLISHED.get(report.scale, {}).items():
+            if dataset.name.casefold() in row:
+                cells = f"{row[dataset.name.casefold()]:.2f}", "", ""
+                table.add_row("", "", f"{name} (published)", *cells, style="dim")
+        table.add_section()
+    console.print(table)
+    console.print(f"Protocol: {report.protocol}.", highlight=False)
+    if any(dataset.name.casefold() == "set14" for dataset in report.datasets):
+        console.print(
+            "Set14 holds one grey image: published rows of networks take it as RGB, worth 0.09 dB there.",
+            highlight=False,
+        )
+    conditions = f"{report.device}, {report.precision}, {report.threads} threads, torch {report.torch}"
+    console.print(f"Model {report.digest[:12]} on {conditions}.", highlight=False)
+
+
+def _cells(dataset: DatasetScore, prefix: str) -> tuple[str, str]:
+    return f"{dataset.mean(prefix + 'psnr_y'):.2f}", f"{dataset.mean(prefix + 'ssim_y'):.4f}"
+
+
+def _images(folder: Path) -> tuple[Path, ...]:
+    return tuple(sorted(f for f in folder.iterdir() if f.is_file() and f.suffix.lower() in SUFFIXES))
+
+
+def _check_image(path: Path, scale: int) -> None:
+    """Refuse from the header what the protocol cannot take, before any image costs model time."""
+    try:
+        header = read_header(path.read_bytes())
+    except ImageError as error:
+        raise UsageError(f"{path} cannot be read ({error}); legal are whole images: mend it") from error
+    if header.depth != 8 or header.alpha:
+        kind = f"{header.depth} bits a channel{' and transparency' if header.alpha else ''}"
+        raise UsageError(
+            f"{path} has {kind}; legal for the protocol is 8-bit grey or RGB: convert it or take it out"
+        )
+    needed = scale * math.ceil((_SSIM_WINDOW + 2 * scale) / scale)
+    if min(header.height, header.width) < needed:
+        raise UsageError(
+            f"{path} is {header.height}x{header.width}; legal at scale {scale} is {needed}x{needed} or more, "
+            f"so that one SSIM window remains: take it out"
+        )
+
+
+def _read_clean(path: Path, scale: int) -> np.ndarray:
+    try:
+        return modcrop(decode(path.read_bytes(), max_pixels=_MAX_PIXELS).pixels, scale)
+    except ImageError as error:
+        raise UsageError(f"{path} cannot be read ({error}); legal are whole images: mend it") from error
+
+
+def _score_image(predictor: Upscaler, scale: int, path: Path) -> ImageScore:
+    clean = _read_clean(path, scale)
+    small = imresize(clean, 1 / scale)
+    start = time.perf_counter()
+    output = predictor(small)
+    seconds = time.perf_counter() - start
+    if output.shape != clean.shape or output.dtype != np.uint8:
+        raise ImgtxError(
+            f"the model returned {output.shape} {output.dtype} for {path}; legal is {clean.shape} uint8: its "
+            f"info is wrong, make the weights anew"
+        )
+    control = imresize(small, scale)
+    return ImageScore(
+        name=path.name,
+        height=small.shape[0],
+        width=small.shape[1],
+        psnr_y=psnr_y(output, clean, crop=scale),
+        ssim_y=ssim_y(output, clean, crop=scale),
+        bicubic_psnr_y=psnr_y(control, clean, crop=scale),
+        bicubic_ssim_y=ssim_y(control, clean, crop=scale),
+        seconds=seconds,
+    )
+
+
+def _check_writable(path: Path) -> None:
+    """Told before minutes of work, not after."""
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(
+            f"the report cannot be written to {path}; legal is a file in a folder that exists and may be "
+            f"written: choose another path"
+        )
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

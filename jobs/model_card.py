@@ -1,0 +1,125 @@
+"""Finish a trained weight file: measure its halo and its quality, write both into it, and lay a card beside it.
+
+Everything the card says can be measured again by the commands it names.
+"""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from imgtx.config import ModelInfo
+from imgtx.errors import ModelError, UsageError
+from imgtx.halo import HaloReport, measure_halo
+from imgtx.model import EncoderDecoder
+from imgtx.pixels import decode
+from imgtx.weights import file_digest, load_model, save_weights
+from jobs.evaluate import Report, evaluate, find_datasets
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What `finish` made."""
+
+    weights: Path
+    card: Path
+    info: ModelInfo
+
+
+def finish(weights: Path, *, photos: Path, benchmarks: Sequence[Path], out: Path) -> Finished:
+    """Measure `weights` and write `<name>.safetensors`, `<name>.md` and `<name>.json` into `out`.
+
+    photos: clean photos for the halo, never a benchmark; benchmarks: datasets for the table.
+    Raises ModelError where no halo makes tiled equal untiled.
+    """
+    model = load_model(weights)
+    assert isinstance(model.network, EncoderDecoder)  # load_model reads nothing else
+    halo = measure_halo(model, read_photos(photos, model.info.scale))
+    if halo.halo is None:
+        raise ModelError(f"{weights}: no measured halo makes tiled output equal untiled: {halo.differences}")
+    report = evaluate(weights, benchmarks)
+    metrics = {d.name: round(d.mean("psnr_y"), 3) for d in report.datasets}
+    training = model.info.training | {"metrics": metrics, "commit": commit(), "finished": f"{date.today()}"}
+    training["spec"] = without_paths(training["spec"])
+    info = replace(model.info, halo=halo.halo, training=training)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{info.name}.safetensors"
+    save_weights(path, model.network, info)
+    path.with_suffix(".json").write_text(
+        json.dumps(report.to_dict() | {"digest": file_digest(path)}, indent=1) + "\n"
+    )
+    card = path.with_suffix(".md")
+    card.write_text(card_text(info, report, halo, file_digest(path)))
+    return Finished(path, card, info)
+
+
+def read_photos(folder: Path, scale: int, most: int = 3) -> list:
+    """A few photos as the model would meet them: uint8 (H, W, 3), the larger side cut to 512 px of input."""
+    files = [path for dataset in find_datasets([folder]) for path in dataset.files][:most]
+    if not files:
+        raise UsageError(f"no photos under {folder}: give a folder of clean photos")
+    return [decode(path.read_bytes(), max_pixels=100_000_000).pixels[:512, :512] for path in files]
+
+
+def card_text(info: ModelInfo, report: Report, halo: HaloReport, digest: str) -> str:
+    """The model card in Markdown."""
+    training = info.training
+    spec: dict[str, Any] = training["spec"]
+    rows = "\n".join(
+        f"| {d.name} | {len(d.images)} | {d.mean('psnr_y'):.2f} | {d.mean('bicubic_psnr_y'):.2f} "
+        f"| {d.mean('ssim_y'):.4f} | {d.mean('bicubic_ssim_y'):.4f} |"
+        for d in report.datasets
+    )
+    curve = ", ".join(f"{h['valid_psnr_y']:.2f} at {h['step']}" for h in training["history"])
+    differences = "; ".join(
+        f"halo {d.halo}: {d.as_float * 255:.3f} of 255, {d.as_uint8} levels after rounding"
+        for d in halo.differences
+    )
+    return f"""# {info.name}
+
+Super-resolution x{info.scale}: bicubic reduction undone on clean photos. Not trained on JPEG damage or noise.
+
+- weights: `{info.name}.safetensors`, SHA-256 `{digest}`
+- licence: {info.licence}
+- data: {training["data"]}; chosen on the validation photos, never on a benchmark
+- recipe: {training["steps"]} steps of batch {spec["batch"]} x {spec["crop"]} px, {training["minutes"]} minutes of one
+  CPU core shared with other work, {spec["precision"]} autocast, Adam at {spec["peak_lr"]} with cosine, L1, weight
+  average {spec["average"]}, seed {spec["seed"]}{warm(spec)}, torch {training["torch"]}, commit {training["commit"]}
+- shape: {json.dumps(spec["model"]) if spec["model"] else "the defaults of `imgtx.config.ModelConfig`"}
+- again: `imgtx train jobs/specs/{info.name}.toml`
+- validation PSNR-Y in dB by step: {curve}
+- halo {info.halo} px, multiple {info.multiple} px: the largest difference of tiled and untiled output on validation
+  photos ({differences})
+
+PSNR-Y in dB and SSIM-Y by `imgtx evaluate {info.name} DATASETS`:
+
+| dataset | images | PSNR-Y | bicubic | SSIM-Y | bicubic |
+|---|---|---|---|---|---|
+{rows}
+
+Protocol: {report.protocol}.
+"""
+
+
+def without_paths(spec: dict[str, Any]) -> dict[str, Any]:
+    """The training spec as it is told to others: folders of the machine that trained mean nothing elsewhere."""
+    kept = {name: value for name, value in spec.items() if name not in ("train", "valid")}
+    return kept | {"init_from": Path(spec["init_from"]).stem}
+
+
+def warm(spec: dict[str, Any]) -> str:
+    return f", started from {spec['init_from']}" if spec["init_from"] else ""
+
+
+def commit() -> str:
+    """The commit of the checkout this runs from, or "unknown"."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

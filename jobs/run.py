@@ -1,0 +1,257 @@
+"""One run from spec to summary: plan, lease, process, record, account.
+
+    prepare (every user mistake ends here) -> lease -> plan -> passes over the road -> summary
+
+The driver is the only writer of the ledger. It drains outcome rows and appends them every few seconds; killed at any
+moment it loses at most those seconds, and the next run redoes just these images.
+"""
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, UsageError
+from imgtx.pixels import SUFFIXES
+from jobs.tally import Summary, Tally
+from pipeline.inventory import classify, inventory
+from pipeline.lease import Lease
+from pipeline.ledger import Ledger
+from pipeline.plan import FAILED_BEFORE, Plan, make_plan
+from pipeline.records import FAILED, IMAGES, OUTCOME, RUNS, WORK, WRITTEN
+from pipeline.rows import to_table
+from pipeline.spec import Job, RunSpec, make_job
+from pipeline.storage import Store, check_apart, check_destination, check_source, open_store
+
+if TYPE_CHECKING:
+    from pipeline.cluster import Pool  # at run time Ray is imported only by a run that has work
+
+log = logging.getLogger("imgtx.run")
+
+WAVE = 50_000  # keys per Ray dataset: bounds what Ray holds of a plan, costs seconds for each wave
+FLUSH_ROWS, FLUSH_SECONDS = 500, 3.0
+STATUS_SECONDS = 10.0
+ISOLATED_PASSES = 2
+
+Watcher = Callable[[Tally], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked run, before Ray: its job, its stores, its plan."""
+
+    job: Job
+    source: Store
+    destination: Store
+    ledger: Ledger
+    run_id: str
+
+
+def prepare(spec: RunSpec) -> Prepared:
+    """Resolve the model and open both ends; raises UsageError for whatever a person can mend."""
+    from imgtx.weights import read_info
+
+    info, digest = read_info(spec.model)
+    job = make_job(spec, info, digest)
+    source = open_store(spec.source, endpoint_url=spec.endpoint_url)
+    destination = open_store(spec.destination, endpoint_url=spec.endpoint_url)
+    check_apart(source, destination)
+    check_source(source)
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}"
+    return Prepared(job, source, destination, Ledger(destination), run_id)
+
+
+def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
+    """List the source and subtract the ledger; nothing is fetched. UsageError for a source without images."""
+    listing = (
+        classify(batch, SUFFIXES, local_destination=run.destination.is_local)
+        for batch in inventory(run.source)
+    )
+    plan = make_plan(
+        listing,
+        run.ledger,
+        recipe=run.job.recipe.digest,
+        requested_format=run.job.spec.format,
+        retry_failed=retry_failed,
+    )
+    if not plan.listed:
+        raise UsageError(
+            f"the source {run.source.describe()} is empty: give a folder or prefix that holds images"
+        )
+    return plan
+
+
+def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, steal: bool = False) -> Summary:
+    """Process everything the plan asks for; returns the summary that also lies under `runs/<run id>/`.
+
+    Raises UsageError before any work, LeaseHeldError where another run is at work, RunInterruptedError after Ctrl-C.
+    """
+    prepared = prepare(spec)
+    check_destination(prepared.destination)
+    with Lease(prepared.destination, prepared.run_id, steal=steal) as lease:
+        # what killed workers left half-written: under the lease nobody else writes now
+        prepared.destination.sweep(older_than=0)
+        prepared.ledger.compact_if_due()
+        plan = plan_run(prepared, retry_failed=retry_failed)
+        session = Session(prepared, plan, lease, watch)
+        try:
+            session.process()
+        except (KeyboardInterrupt, RunInterruptedError) as stop:
+            session.finish("interrupted")
+            why = f" ({stop})" if str(stop) else ""
+            raise RunInterruptedError(
+                f"stopped{why}: {session.tally.done} done, {session.tally.pending} pending; "
+                "run the same command to go on"
+            ) from stop
+        except Exception:
+            with suppress(ImgtxError):  # the first error is the one to tell
+                session.finish("failed")
+            raise
+        return session.finish("done")
+
+
+class Session:
+    """The work of one run under its lease: passes over the road, the ledger, the status file."""
+
+    def __init__(self, run: Prepared, plan: Plan, lease: Lease, watch: Watcher):
+        self.run, self.lease, self.watch = run, lease, watch
+        self.work = plan.work.slice(0, run.job.spec.limit)
+        self.replacing = self.work.filter(pc.not_equal(self.work["previous_output"], ""))
+        self.left_out = plan.left_out.filter(pc.invert(plan.left_out["recorded"]))
+        retried = pc.sum(pc.equal(self.work["cause"], FAILED_BEFORE)).as_py() or 0
+        self.tally = Tally.from_plan(run.run_id, plan, to_do=self.work.num_rows, retried=retried)
+        self.buffer: list[pa.Table] = []
+        self.flushed = self.reported = time.monotonic()
+        self._put("spec.json", run.job.spec.to_dict() | {"recipe": run.job.recipe.digest})
+        self._put("status.json", self.tally.to_dict("running"))
+
+    def process(self) -> None:
+        self._record_left_out()
+        if not self.work.num_rows:
+            return
+        from pipeline.cluster import configure_data, ray_session, size_pool
+
+        with ray_session(self.run.job.spec) as resources:
+            pool = size_pool(self.run.job.spec, resources, self.work.num_rows)
+            configure_data(pool)
+            self.tally.actors = pool.actors
+            self.tally.started_work = time.monotonic()
+            for start in range(0, self.work.num_rows, WAVE):
+                self._wave(self.work.slice(start, WAVE), pool)
+
+    def _wave(self, work: pa.Table, pool: "Pool") -> None:
+        """Run one slice of the work until every key has a row: lost keys again, alone; then they are recorded."""
+        lost, _ = self._pass(work, pool)
+        passes = 0
+        while lost.num_rows and passes < ISOLATED_PASSES:
+            log.warning("%d images came back without a row: running them alone", lost.num_rows)
+            before = lost.num_rows
+            lost, whole = self._pass(lost, pool.isolated())
+            # a pass that Ray gave up has not run every image: it counts only if it brought nothing
+            passes += whole or lost.num_rows == before
+        if not lost.num_rows:
+            return
+        message = "its worker process ended each time this image ran alone"
+        rows = [
+            row | {"status": FAILED, "stage": "transform", "reason": "worker_crash", "message": message}
+            for row in lost.to_pylist()
+        ]
+        self._take(to_table(rows, OUTCOME))
+
+    def _pass(self, work: pa.Table, pool: "Pool") -> tuple[pa.Table, bool]:
+        """One Ray dataset over `work`: the rows that came back without an outcome, and whether it ran to its end."""
+        from pipeline.cluster import RAY_ENDED, ray_has_ended
+        from pipeline.flow import road
+
+        seen: list[pa.ChunkedArray] = []
+        whole = True
+        try:
+            for block in road(work.select(WORK.names), self.run.job, pool).iter_batches(
+                batch_size=None, batch_format="pyarrow", prefetch_batches=0
+            ):
+                seen.append(block["key"])
+                self._take(block)
+        except Exception as error:
+            # Ray gave the dataset up; every key without a row is planned again, so nothing is lost by going on
+            if not _is_ray_failure(error):
+                raise
+            if getattr(error, "actor_init_failed", False):
+                raise ModelError(_why_no_model(self.run.job, error)) from error
+            whole = False
+            log.warning("Ray ended a pass early: %s", str(error).splitlines()[0][:200])
+        self._flush()
+        if ray_has_ended():  # an image that found no Ray must not be blamed for its worker's end
+            raise RunInterruptedError(RAY_ENDED)
+        done = pa.chunked_array([c for array in seen for c in array.chunks], pa.string())
+        return work.filter(pc.invert(pc.is_in(work["key"], value_set=done))), whole
+
+    def _take(self, rows: pa.Table) -> None:
+        if not rows.num_rows:
+            return
+        self.tally.add(rows)
+        self.buffer.append(rows.select(OUTCOME.names).cast(OUTCOME))
+        now = time.monotonic()
+        if sum(t.num_rows for t in self.buffer) >= FLUSH_ROWS or now - self.flushed > FLUSH_SECONDS:
+            self._flush()
+        if now - self.reported > STATUS_SECONDS:
+            self.reported = now
+            self._put("status.json", self.tally.to_dict("running"))
+        self.watch(self.tally)
+
+    def _flush(self) -> None:
+        """Append what came in to the ledger; delete the outputs that it supersedes."""
+        if self.lease.lost:
+            raise RunInterruptedError("another run took the lease over")
+        self.flushed = time.monotonic()
+        if not self.buffer:
+            return
+        rows = pa.concat_tables(self.buffer)
+        self.buffer.clear()
+        # before the row: killed in between, the key is stale still and runs again; the other order leaves an orphan
+        for name in self._superseded(rows):
+            self.run.destination.delete(IMAGES + name)
+        self.run.ledger.append(rows, recipe=self.run.job.recipe.digest, run=self.run.run_id)
+
+    def _superseded(self, rows: pa.Table) -> list[str]:
+        """Files under another name that the rows' new outputs replace."""
+        written = rows.filter(pc.equal(rows["status"], WRITTEN))["key"].combine_chunks()
+        gone = self.replacing.filter(pc.is_in(self.replacing["key"], value_set=written))
+        return gone["previous_output"].to_pylist()
+
+    def _record_left_out(self) -> None:
+        """Rows for what was never fetched, once: names that are no image's, and names no output can have."""
+        for batch in self.left_out.to_batches(max_chunksize=WAVE):
+            rows = [row | {"stage": "list"} for row in batch.to_pylist()]
+            table = to_table(rows, OUTCOME)
+            self.run.ledger.append(table, recipe=self.run.job.recipe.digest, run=self.run.run_id)
+
+    def finish(self, state: str) -> Summary:
+        self._flush()
+        summary = self.tally.summary(state)
+        self._put("status.json", self.tally.to_dict(state))
+        self._put("summary.json", summary.to_dict())
+        return summary
+
+    def _put(self, name: str, content: dict) -> None:
+        data = json.dumps(content, indent=2).encode()
+        self.run.destination.write(f"{RUNS}{self.run.run_id}/{name}", data)
+
+
+def _why_no_model(job: Job, error: Exception) -> str:
+    cause = str(error).strip().splitlines()[-1]
+    return (
+        f"--model {job.spec.model} could not be loaded by a worker ({cause}): every machine of the cluster needs the "
+        "file under this path and room for it"
+    )
+
+
+def _is_ray_failure(error: BaseException) -> bool:
+    return type(error).__module__.split(".")[0] == "ray"

@@ -1,0 +1,191 @@
+"""What a person wants to see of a destination, a plan, a run, a model: gathered here, printed as tables."""
+
+import json
+from typing import Any
+
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from imgtx.errors import StorageError, UsageError
+from jobs.tally import Summary
+from pipeline.lease import Lease
+from pipeline.ledger import Ledger
+from pipeline.plan import CLASSES, Plan
+from pipeline.records import FAILED, IMAGES, REASONS, RUNS
+from pipeline.spec import RunSpec
+from pipeline.storage import Store, open_store
+from pipeline.verify import VerifyReport, forget, verify
+
+
+def last_run(store: Store) -> str:
+    """The id of the newest run under a destination; UsageError where there never was one."""
+    runs: set[str] = set()
+    for batch in store.list(RUNS):
+        runs.update(
+            key.split("/")[1] for key in batch.column("key").to_pylist() if key.endswith("/spec.json")
+        )
+    if not runs:
+        raise UsageError(
+            f"{store.describe()} holds no imgtx run: give the destination of an earlier `imgtx upscale`"
+        )
+    return max(runs)
+
+
+def last_spec(destination: str, endpoint_url: str | None) -> RunSpec:
+    """The spec of the newest run; the destination and endpoint given now win over those recorded then."""
+    store = open_store(destination, endpoint_url=endpoint_url)
+    values = _read_json(store, f"{RUNS}{last_run(store)}/spec.json")
+    values.pop("recipe", None)
+    try:
+        spec = RunSpec(**values | {"destination": destination, "limit": None})
+    except TypeError as error:
+        raise UsageError(
+            f"the last run's spec is of another imgtx version ({error}): run imgtx upscale anew"
+        ) from error
+    return spec if endpoint_url is None else RunSpec(**spec.to_dict() | {"endpoint_url": endpoint_url})
+
+
+def read_status(destination: str, endpoint_url: str | None) -> dict[str, Any]:
+    """The newest run's own words and the ledger's counts: by status, and of the failed by reason."""
+    store = open_store(destination, endpoint_url=endpoint_url)
+    run = _read_json(store, f"{RUNS}{last_run(store)}/status.json")
+    rows = Ledger(store).current(["key", "status", "reason", "stage", "message"])
+    failed = rows.filter(pc.equal(rows["status"], FAILED))
+    return {
+        "destination": store.describe(),
+        "run": run,
+        "ledger": _counts(rows["status"]),
+        "failures": _counts(failed["reason"]),
+        "examples": failed.slice(0, 10).select(["key", "stage", "reason", "message"]).to_pylist(),
+    }
+
+
+def print_status(report: dict[str, Any], console: Console) -> None:
+    run = report["run"]
+    console.print(f"[bold]{escape(report['destination'])}[/]  run {run['run']}: {run['state']}")
+    console.print(
+        f"listed {run['listed']} = written {run['written']} + current {run['current']} + skipped {run['skipped']} "
+        f"+ failed {run['failed']} + pending {run['pending']}"
+    )
+    console.print("ledger: " + (", ".join(f"{k} {v}" for k, v in report["ledger"].items()) or "empty"))
+    if report["failures"]:
+        console.print(_failures(report["failures"]))
+        _print_examples(report["examples"], console)
+        console.print("imgtx retry DESTINATION runs them once more")
+
+
+def _failures(counts: dict[str, int]) -> Table:
+    table = Table("reason", "images", "meaning", title="failed")
+    for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
+        table.add_row(reason, str(count), REASONS.get(reason, ""))
+    return table
+
+
+def _print_examples(rows: list[dict[str, str]], console: Console) -> None:
+    for row in rows:
+        console.print(f"  {row['key']}: {row['message']} [{row['stage']}]", markup=False, highlight=False)
+
+
+def plan_dict(plan: Plan) -> dict[str, Any]:
+    return {
+        "listed": plan.listed,
+        "to_do": plan.work.num_rows,
+        "classes": {
+            name: {"images": plan.counts.get(name, 0), "bytes": plan.sizes.get(name, 0)} for name in CLASSES
+        },
+        "vanished": plan.vanished,
+    }
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    table = Table(
+        "class", "images", "MB", "meaning", title=f"{plan.listed} listed, {plan.work.num_rows} to do"
+    )
+    for name, meaning in CLASSES.items():
+        table.add_row(name, str(plan.counts.get(name, 0)), f"{plan.sizes.get(name, 0) / 1e6:.1f}", meaning)
+    console.print(table)
+    if plan.vanished:
+        console.print(f"{plan.vanished} keys of the ledger are no longer in the source; their outputs stay")
+
+
+def print_summary(summary: Summary, spec: RunSpec, console: Console) -> None:
+    console.print(
+        f"[bold]listed {summary.listed} = written {summary.written} + current {summary.current} "
+        f"+ skipped {summary.skipped} + failed {summary.failed} + pending {summary.pending}[/]"
+    )
+    if summary.written:
+        console.print(
+            f"{summary.megapixels:.2f} megapixels in {summary.seconds_work:.1f} s after start-up "
+            f"({summary.megapixels_per_second:.2f} MP/s), {summary.bytes_in / 1e6:.1f} MB read, "
+            f"{summary.bytes_out / 1e6:.1f} MB written; {summary.seconds_total:.1f} s in all"
+        )
+    if summary.bottleneck:
+        console.print(summary.bottleneck)
+    if summary.reasons:
+        console.print(_failures(summary.reasons))
+    root = escape(spec.destination.rstrip("/"))
+    console.print(
+        f"results {root}/{IMAGES}  ledger {root}/ledger/  summary {root}/{RUNS}{summary.run}/summary.json"
+    )
+
+
+def run_verify(destination: str, endpoint_url: str | None, *, deep: bool, fix: bool) -> VerifyReport:
+    """Verify a destination against the source of its last run; `fix` marks damaged keys as pending."""
+    spec = last_spec(destination, endpoint_url)
+    store = open_store(destination, endpoint_url=spec.endpoint_url)
+    ledger = Ledger(store)
+    report = verify(open_store(spec.source, endpoint_url=spec.endpoint_url), store, ledger, deep=deep)
+    if fix:
+        with Lease(store, "verify"):
+            forget(ledger, report.damaged_keys())
+    return report
+
+
+def print_verify(report: VerifyReport, console: Console) -> None:
+    for row in report.problems.slice(0, 50).to_pylist():
+        console.print(f"{row['problem']}: {row['output'] or row['key']}: {row['message']}", markup=False)
+    if report.problems.num_rows > 50:
+        console.print(f"... and {report.problems.num_rows - 50} more (--json lists them all)")
+    counts = ", ".join(f"{name} {count}" for name, count in report.counts.items())
+    console.print(f"[bold]{'damaged' if report.problems.num_rows else 'sound'}[/]: {counts}")
+
+
+def model_rows() -> list[dict[str, Any]]:
+    """One row a packaged model."""
+    from imgtx.weights import packaged_models, read_info
+
+    rows = []
+    for name in packaged_models():
+        info, digest = read_info(name)
+        rows.append(
+            {
+                "name": name,
+                "task": info.task,
+                "scale": info.scale,
+                "licence": info.licence,
+                "digest": digest[:12],
+            }
+            | {"metrics": info.training.get("metrics", {})}
+        )
+    return rows
+
+
+def print_models(rows: list[dict[str, Any]], console: Console) -> None:
+    table = Table("model", "task", "scale", "PSNR-Y", "licence", "digest", title="packaged models")
+    for row in rows:
+        metrics = "  ".join(f"{name} {value}" for name, value in row["metrics"].items())
+        table.add_row(row["name"], row["task"], f"x{row['scale']}", metrics, row["licence"], row["digest"])
+    console.print(table)
+
+
+def _counts(column: Any) -> dict[str, int]:
+    return {item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist()}
+
+
+def _read_json(store: Store, key: str) -> dict[str, Any]:
+    try:
+        return json.loads(store.read(key))
+    except (StorageError, ValueError) as error:
+        raise UsageError(f"{store.describe()}: {key} cannot be read ({error})") from error

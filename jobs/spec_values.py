@@ -1,0 +1,89 @@
+"""What every spec shares: read TOML, parse NAME=VALUE settings, hold names and types against a dataclass."""
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+from imgtx.errors import UsageError
+
+Values = dict[str, Any]
+
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    dict: "a table",
+    bool: "true or false",
+    list: "a list",
+}
+
+
+def read_toml(path: Path) -> Values:
+    """The tables of a TOML file; UsageError where there is none."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"no spec at {path}: give a TOML file; jobs/specs/ holds examples") from error
+    except OSError as error:
+        raise UsageError(f"the spec {path} cannot be read ({error.strerror}): give a TOML file") from error
+    except ValueError as error:
+        raise UsageError(f"the spec {path} is not valid TOML ({error}): mend that line") from error
+
+
+def parse_settings(settings: Sequence[str]) -> Values:
+    """`("a=1", "b.c=two")` -> {"a": 1, "b": {"c": "two"}}; values are TOML, bare words are strings."""
+    values: Values = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        names = [part.strip() for part in name.split(".")]
+        if not equals or not all(names):
+            raise UsageError(f"--set {setting}: give NAME=VALUE, for example --set limit=10")
+        table: Values = {names[-1]: _parse_value(text.strip())}
+        for parent in reversed(names[:-1]):
+            table = {parent: table}
+        values = merge(values, table)
+    return values
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def merge(values: Values, changes: Values) -> Values:
+    """`values` with `changes` over it, table by table: one changed field leaves its neighbours alone."""
+    merged = dict(values)
+    for name, change in changes.items():
+        old = merged.get(name)
+        merged[name] = merge(old, change) if isinstance(old, dict) and isinstance(change, dict) else change
+    return merged
+
+
+def check_fields(values: Values, cls: type, where: str, *, without: Sequence[str] = ()) -> None:
+    """UsageError for a name that is no field of the dataclass `cls`, or a value of another type.
+
+    `where` opens the message; `without` names fields that cannot be set here.
+    """
+    kinds = {f.name: f.type for f in fields(cls) if f.name not in without}
+    for name, value in values.items():
+        if name not in kinds:
+            near = difflib.get_close_matches(name, kinds, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"legal are {', '.join(kinds)}"
+            raise UsageError(f"{where}: unknown field {name!r}; {hint}")
+        _check_type(name, value, kinds[name], where)
+
+
+def _check_type(name: str, value: Any, kind: Any, where: str) -> None:
+    union = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+    legal = [get_origin(k) or k for k in union if k is not type(None)]
+    if type(value) in legal or (float in legal and type(value) is int) or not WORDS.keys() >= set(legal):
+        return  # what WORDS does not know, the dataclass checks by itself
+    wanted = " or ".join(WORDS[k] for k in legal)
+    given = WORDS.get(type(value), "of another kind")
+    raise UsageError(f"{where}: {name} = {value!r} is {given}; legal is {wanted}")

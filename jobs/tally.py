@@ -1,0 +1,171 @@
+"""Counting a run: the accounting identity, rates, and what limited it.
+
+listed = written + current + skipped + failed + pending, at every moment.
+"""
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.plan import CURRENT, FAILED_BEFORE, REFUSED, Plan
+from pipeline.records import FAILED, SKIPPED, WRITTEN
+
+STAGE_SECONDS = ("decode", "transform", "encode")
+
+
+@dataclass
+class Tally:
+    """Counts of one run while it goes; megapixels are input megapixels, seconds are summed over workers."""
+
+    run: str
+    listed: int
+    current: int
+    skipped: int
+    failed_before: int  # failed as they would again, and names that no output can have
+    to_do: int
+    causes: dict[str, int]
+    written: int = 0
+    failed: int = 0
+    megapixels: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    actors: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGE_SECONDS, 0.0))
+    started: float = field(default_factory=time.monotonic)
+    started_work: float = 0.0
+
+    @classmethod
+    def from_plan(cls, run: str, plan: Plan, *, to_do: int, retried: int) -> "Tally":
+        """`to_do`: images this run takes up, `retried`: how many of those failed before."""
+        counts = plan.counts
+        failed_before = counts[FAILED_BEFORE] - retried + counts[REFUSED]
+        causes = {name: n for name, n in counts.items() if n}
+        return cls(run, plan.listed, counts[CURRENT], counts[SKIPPED], failed_before, to_do, causes)
+
+    @property
+    def done(self) -> int:
+        """Images this run has finished, well or badly."""
+        return self.written + self.failed
+
+    @property
+    def pending(self) -> int:
+        """Images that still wait: interrupted, or beyond --limit."""
+        return self.listed - self.written - self.current - self.skipped - self.failed - self.failed_before
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds since the pipeline was up; 0 before."""
+        return time.monotonic() - self.started_work if self.started_work else 0.0
+
+    def add(self, outcomes: pa.Table) -> None:
+        """Count OUTCOME rows."""
+        written = outcomes.filter(pc.equal(outcomes["status"], WRITTEN))
+        failed = outcomes.filter(pc.equal(outcomes["status"], FAILED))
+        self.written += written.num_rows
+        self.failed += failed.num_rows
+        self.reasons.update(failed["reason"].to_pylist())
+        height, width = (written[c].cast(pa.float64()) for c in ("in_height", "in_width"))
+        self.megapixels += (pc.sum(pc.multiply(height, width)).as_py() or 0) / 1e6
+        self.bytes_in += pc.sum(written["size"]).as_py() or 0
+        self.bytes_out += pc.sum(written["out_bytes"]).as_py() or 0
+        for stage in STAGE_SECONDS:
+            self.stage_seconds[stage] += pc.sum(outcomes[f"seconds_{stage}"]).as_py() or 0.0
+
+    def to_dict(self, state: str) -> dict[str, Any]:
+        """The content of `status.json`."""
+        return {
+            "run": self.run,
+            "state": state,
+            "listed": self.listed,
+            "written": self.written,
+            "current": self.current,
+            "skipped": self.skipped,
+            "failed": self.failed + self.failed_before,
+            "pending": self.pending,
+            "reasons": dict(self.reasons),
+            "megapixels": round(self.megapixels, 2),
+            "seconds": round(self.seconds, 1),
+            "updated": time.time(),
+        }
+
+    def summary(self, state: str) -> "Summary":
+        seconds = self.seconds
+        return Summary(
+            run=self.run,
+            state=state,
+            listed=self.listed,
+            written=self.written,
+            current=self.current,
+            skipped=self.skipped,
+            failed=self.failed + self.failed_before,
+            failed_before=self.failed_before,
+            pending=self.pending,
+            causes=self.causes,
+            reasons=dict(self.reasons),
+            megapixels=round(self.megapixels, 3),
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            seconds_total=round(time.monotonic() - self.started, 2),
+            seconds_work=round(seconds, 2),
+            megapixels_per_second=round(self.megapixels / seconds, 4) if seconds else 0.0,
+            stage_seconds={k: round(v, 2) for k, v in self.stage_seconds.items()},
+            bottleneck=self.bottleneck(),
+        )
+
+    def bottleneck(self) -> str:
+        """What limited the run, in a sentence."""
+        spent = sum(self.stage_seconds.values())
+        if not spent or not self.actors or not self.seconds:
+            return ""
+        busy = self.stage_seconds["transform"] / (self.actors * self.seconds)
+        share = {stage: seconds / spent for stage, seconds in self.stage_seconds.items()}
+        models = "model" if self.actors == 1 else f"{self.actors} models"
+        if busy > 0.7:
+            return f"the {models} limited this run (busy {busy:.0%} of the time): more or faster devices help"
+        most = max(("decode", "encode"), key=share.__getitem__)
+        return (
+            f"the {models} waited {1 - busy:.0%} of the time; {most} took {share[most]:.0%} of all work: "
+            + (
+                "more CPUs, or --format jpeg, help"
+                if most == "encode"
+                else "more CPUs or a nearer source help"
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended; the content of `summary.json`. `seconds_work` leaves start-up out."""
+
+    run: str
+    state: str
+    listed: int
+    written: int
+    current: int
+    skipped: int
+    failed: int
+    failed_before: int
+    pending: int
+    causes: dict[str, int]
+    reasons: dict[str, int]
+    megapixels: float
+    bytes_in: int
+    bytes_out: int
+    seconds_total: float
+    seconds_work: float
+    megapixels_per_second: float
+    stage_seconds: dict[str, float]
+    bottleneck: str
+
+    @property
+    def accounted(self) -> bool:
+        """Whether every listed image is in exactly one place."""
+        return self.listed == self.written + self.current + self.skipped + self.failed + self.pending
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"accounted": self.accounted}

@@ -1,0 +1,95 @@
+"""The training spec: a frozen, validated reading of a TOML file."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imgtx.config import ModelConfig
+from imgtx.errors import UsageError
+from jobs.spec_values import check_fields, merge, read_toml
+
+# Fields of the network that follow from the spec and the data, so that [model] cannot set them.
+DERIVED = ("scale", "in_channels", "out_channels")
+POSITIVE = (
+    "minutes", "batch", "crop", "peak_lr", "clip", "valid_images", "validate_minutes", "checkpoint_minutes",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """Everything that decides the weights. Paths are read relative to the working directory.
+
+    Training lasts `minutes` of time spent in the loop (interruptions do not count): the schedule follows the
+    share of that time, so that a busy machine trains fewer steps, not a truncated schedule.
+    """
+
+    name: str
+    train: str
+    valid: str
+    minutes: float
+    scale: int = 2
+    licence: str = "unknown"
+    data_note: str = ""
+    init_from: str = ""
+    batch: int = 16
+    crop: int = 48
+    peak_lr: float = 1e-3
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    average: float = 0.999
+    seed: int = 0
+    precision: str = "bfloat16"
+    valid_images: int = 12
+    validate_minutes: float = 8.0
+    checkpoint_minutes: float = 2.0
+    model: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> ModelConfig:
+        return ModelConfig(scale=self.scale, **self.model)
+
+
+def load_train_spec(path: Path, overrides: dict[str, Any] | None = None) -> TrainSpec:
+    """Read and check a spec; UsageError names the field, what was given and what is legal."""
+    values = merge(read_toml(path), overrides or {})
+    check_fields(values, TrainSpec, str(path))
+    check_fields(values.get("model", {}), ModelConfig, f"{path} [model]", without=DERIVED)
+    missing = [name for name in ("name", "train", "valid", "minutes") if name not in values]
+    if missing:
+        raise UsageError(
+            f"{path} lacks {', '.join(missing)}: a training spec needs name, train, valid, minutes"
+        )
+    spec = TrainSpec(**values)
+    _check_values(spec, path)
+    return spec
+
+
+def _check_values(spec: TrainSpec, path: Path) -> None:
+    if spec.scale not in (2, 3, 4):
+        raise UsageError(f"{path}: scale = {spec.scale}; legal are 2, 3 and 4")
+    if spec.precision not in ("float32", "bfloat16"):
+        raise UsageError(f"{path}: precision = {spec.precision!r}; legal are 'float32' and 'bfloat16'")
+    if not spec.name or Path(spec.name).name != spec.name:
+        raise UsageError(f"{path}: name = {spec.name!r}; legal is a file name, for the weights bear it")
+    for name in POSITIVE:
+        if not getattr(spec, name) > 0:  # so that nan fails too
+            raise UsageError(f"{path}: {name} = {getattr(spec, name)}; legal is more than 0")
+    for name in ("seed", "weight_decay", "average"):
+        if not getattr(spec, name) >= 0:
+            raise UsageError(f"{path}: {name} = {getattr(spec, name)}; legal is 0 or more")
+    if spec.average >= 1:
+        raise UsageError(f"{path}: average = {spec.average}; legal is less than 1: at 1 no step would count")
+    try:
+        multiple = spec.config.multiple
+    except ValueError as error:
+        raise UsageError(f"{path} [model]: {error}") from error
+    if spec.crop % multiple:
+        raise UsageError(
+            f"{path}: crop = {spec.crop} is not a multiple of the model's {multiple} px (patch x window): "
+            f"use {max(1, spec.crop // multiple) * multiple}"
+        )
+    for name in ("train", "valid"):
+        if not Path(getattr(spec, name)).is_dir():
+            raise UsageError(
+                f"{path}: {name} = {getattr(spec, name)!r} is not a folder: give one that holds images"
+            )
