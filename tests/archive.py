@@ -1,0 +1,91 @@
+"""Small archives, a small model and a look into a destination, for the tests that run the whole road."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from imgtx.config import ModelConfig, ModelInfo
+from imgtx.model import EncoderDecoder
+from imgtx.weights import save_weights
+from pipeline.ledger import Ledger
+from pipeline.records import IMAGES
+from pipeline.storage import Store, open_store
+from pipeline.storage_retry import TEMPORARY
+from tests.zoo import photo, saved
+
+FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tif": "TIFF"}
+
+
+def save_tiny_model(path: Path, *, seed: int = 0, scale: int = 2) -> str:
+    """Weights of a model that is small and not bicubic; another seed, another digest. Returns the path."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = ModelConfig(
+            scale=scale,
+            dim=16,
+            heads=1,
+            encoder_blocks=1,
+            decoder_blocks=1,
+            detail_channels=8,
+            detail_blocks=1,
+        )
+        network = EncoderDecoder(config)
+        torch.nn.init.normal_(network.head.weight, std=0.01)
+    info = ModelInfo(
+        name=path.stem, task="super-resolution", scale=scale, multiple=config.multiple, halo=config.multiple
+    )
+    save_weights(path, network, info)
+    return str(path)
+
+
+def picture(number: int) -> tuple[str, bytes]:
+    """(key, bytes) of image `number`: no two have the same pixels; formats and sizes take turns."""
+    suffix = sorted(FORMATS)[number % len(FORMATS)]
+    pixels = photo(24 + number % 11, 32 + number % 7).copy()
+    pixels[:3, :8] = np.frombuffer(hashlib.sha256(str(number).encode()).digest()[:24], np.uint8).reshape(8, 3)
+    return f"{number % 3}/image-{number:04d}.{suffix}", saved(pixels, FORMATS[suffix])
+
+
+def fill(store: Store, count: int, start: int = 0) -> list[str]:
+    """Put `count` pictures into a store; returns their keys."""
+    pictures = [picture(number) for number in range(start, start + count)]
+    for key, data in pictures:
+        store.write(key, data)
+    return [key for key, _ in pictures]
+
+
+@dataclass(frozen=True)
+class Destination:
+    """What lies under a destination, beside what its ledger says."""
+
+    rows: dict[str, dict[str, Any]]  # key -> current ledger row
+    files: dict[str, str]  # name under images/ -> sha256
+    temporary: list[str]
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """key -> sha256 of the file that its written row names."""
+        return {k: self.files[row["output"]] for k, row in self.rows.items() if row["status"] == "written"}
+
+
+def look(uri: str) -> Destination:
+    """Read a destination to its last byte."""
+    store = open_store(uri)
+    rows = Ledger(store).current().to_pylist()
+    keys = [key for batch in store.list(IMAGES) for key in batch["key"].to_pylist()]
+    files = {key.removeprefix(IMAGES): hashlib.sha256(store.read(key)).hexdigest() for key in keys}
+    temporary = [str(p) for p in Path(uri).rglob(f"{TEMPORARY}*")] if store.is_local else []
+    assert len({row["key"] for row in rows}) == len(rows)
+    return Destination({row["key"]: row for row in rows}, files, temporary)
+
+
+def assert_sound(found: Destination) -> None:
+    """Written rows and files match one to one, down to the bytes, and nothing half-written is left."""
+    written = [row for row in found.rows.values() if row["status"] == "written"]
+    assert sorted(found.files) == sorted(row["output"] for row in written)
+    assert {row["output"]: row["out_sha256"] for row in written} == found.files
+    assert found.temporary == []

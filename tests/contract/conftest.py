@@ -1,0 +1,51 @@
+"""One battery, three back ends: `store` is an empty Store on local disk, in memory, and on S3 (moto)."""
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import boto3
+import pytest
+
+from pipeline.storage import Store, open_store
+from tests.s3server import S3Server, serving
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[S3Server]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_server(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The server, with this process's environment pointing at it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_server.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return moto_server
+
+
+@pytest.fixture
+def s3_store(s3_server: S3Server) -> Store:
+    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    return open_store(f"s3://{bucket}/some/root")
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def store(backend: str, request: pytest.FixtureRequest) -> Store:
+    makers: dict[str, Callable[[], Store]] = {
+        "local": lambda: open_store(str(request.getfixturevalue("tmp_path") / "some" / "root")),
+        "memory": lambda: open_store(f"memory://{uuid.uuid4().hex}/some/root"),
+        "s3": lambda: request.getfixturevalue("s3_store"),
+    }
+    return makers[backend]()

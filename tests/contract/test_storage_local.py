@@ -1,0 +1,213 @@
+"""What only a disk can do wrong."""
+
+import contextlib
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imgtx.errors import StorageError, UsageError
+from pipeline import storage_local
+from pipeline.storage import Store, check_destination, check_source, open_store, same_or_inside
+from pipeline.storage_retry import TEMPORARY
+from tests.contract.test_storage import listed
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def store(root: Path) -> Store:
+    return open_store(str(root))
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may do anything, so a test of permissions must not run as root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that the user nobody can reach; pytest's own is private."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+def test_a_failed_write_leaves_the_old_object_and_no_litter(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store.write("a/k", b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(storage_local.os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        store.write("a/k", b"new")
+    assert store.read("a/k") == b"old"
+    assert os.listdir(root / "a") == ["k"]
+
+
+def test_bytes_are_synced_before_they_are_named(store: Store, monkeypatch: pytest.MonkeyPatch):
+    steps: list[str] = []
+    sync, rename = os.fsync, os.replace
+
+    def watched_sync(descriptor: int) -> None:
+        steps.append("sync file" if stat.S_ISREG(os.fstat(descriptor).st_mode) else "sync folder")
+        sync(descriptor)
+
+    def watched_rename(source: str, target: str) -> None:
+        steps.append("name")
+        rename(source, target)
+
+    store.write("folder/made", b"before")
+    monkeypatch.setattr(storage_local.os, "fsync", watched_sync)
+    monkeypatch.setattr(storage_local.os, "replace", watched_rename)
+    store.write("folder/k", b"1")
+    assert steps == ["sync file", "name", "sync folder"]
+
+
+def test_sweep_removes_only_old_temporary_files(store: Store, root: Path):
+    store.write("a/kept.jpg", b"1")
+    old, young = root / "a" / f"{TEMPORARY}old", root / f"{TEMPORARY}young"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 100,) * 2)
+    assert store.sweep(older_than=50) == 1
+    assert not old.exists()
+    assert store.sweep(older_than=0) == 1
+    assert not young.exists()
+    assert set(listed(store)) == {"a/kept.jpg"}
+
+
+@pytest.mark.parametrize("key", ["../outside", "a/../../outside", "/etc/passwd", "a//b", "", "a/./b", "a\0b"])
+def test_a_key_never_leaves_the_root(store: Store, key: str):
+    for ask in (store.read, store.stat, store.delete, lambda key: store.write(key, b"1")):
+        with pytest.raises(StorageError) as caught:
+            ask(key)
+        assert caught.value.reason == "unsafe_key"
+
+
+def test_a_file_where_a_folder_is_needed(store: Store):
+    store.write("a", b"1")
+    with pytest.raises(StorageError, match="a file stands where a folder is needed"):
+        store.write("a/b", b"1")
+    with pytest.raises(StorageError) as caught:
+        store.create("a/b", b"1")
+    assert caught.value.reason == "storage"
+
+
+def test_links_are_followed_but_not_round_in_circles(store: Store, root: Path, tmp_path: Path):
+    store.write("2019/a.jpg", b"1")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "b.jpg").write_bytes(b"22")
+    (root / "linked").symlink_to(elsewhere)
+    (root / "2019" / "up").symlink_to(root)
+    (root / "2019" / "self").symlink_to(root / "2019")
+    (root / "file.jpg").symlink_to(elsewhere / "b.jpg")
+    assert {key: size for key, (size, _) in listed(store).items()} == {
+        "2019/a.jpg": 1,
+        "linked/b.jpg": 2,
+        "file.jpg": 2,
+    }
+
+
+def test_what_cannot_be_looked_at_is_listed_all_the_same(store: Store, root: Path):
+    store.write("a.jpg", b"1")
+    (root / "dangling.jpg").symlink_to("nowhere")
+    (root / "ouroboros.jpg").symlink_to("ouroboros.jpg")
+    os.mkfifo(root / "pipe.jpg")
+    rows = listed(store)
+    assert set(rows) == {"a.jpg", "dangling.jpg", "ouroboros.jpg"}
+    assert rows["dangling.jpg"] == (0, "")
+    with pytest.raises(StorageError) as caught:
+        store.read("dangling.jpg")
+    assert caught.value.reason == "not_found"
+
+
+def test_a_name_that_is_not_utf8_is_listed_with_a_control_character(store: Store, root: Path):
+    root.mkdir()
+    Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9.jpg")).touch()
+    assert set(listed(store)) == {"caf\x1ae9.jpg"}
+
+
+def test_many_files_come_in_batches(store: Store, root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(storage_local, "_BATCH", 10)
+    for folder in "abc":
+        (root / folder).mkdir(parents=True)
+        for number in range(8):
+            (root / folder / str(number)).touch()
+    assert [batch.num_rows for batch in store.list()] == [10, 10, 4]
+    assert len(listed(store)) == 24
+
+
+def test_a_closed_folder_is_never_passed_over(public: Path):
+    store = open_store(str(public))
+    store.write("open/a.jpg", b"1")
+    store.write("closed/b.jpg", b"1")
+    os.chmod(public / "closed", 0)
+    with as_nobody(), pytest.raises(StorageError, match=f"{public}/closed") as caught:
+        listed(store)
+    os.chmod(public / "closed", 0o755)
+    assert caught.value.reason == "forbidden"
+
+
+def test_a_closed_file_is_forbidden(public: Path):
+    store = open_store(str(public))
+    store.write("b.jpg", b"1")
+    os.chmod(public / "b.jpg", 0)
+    with as_nobody(), pytest.raises(StorageError) as caught:
+        store.read("b.jpg")
+    assert caught.value.reason == "forbidden"
+
+
+def test_preflight_names_a_read_only_destination(public: Path):
+    with as_nobody(), pytest.raises(UsageError, match=r"destination.*Permission denied"):
+        check_destination(open_store(str(public / "new")))
+
+
+def test_preflight_names_a_missing_source(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"source.*missing"):
+        check_source(open_store(str(tmp_path / "missing")))
+    with pytest.raises(StorageError, match="missing"):
+        listed(open_store(str(tmp_path / "missing")))
+
+
+def test_preflight_refuses_files(tmp_path: Path):
+    (tmp_path / "a.jpg").touch()
+    for check in (check_source, check_destination):
+        with pytest.raises(UsageError, match="is a file"):
+            check(open_store(str(tmp_path / "a.jpg")))
+
+
+def test_inside_through_a_link(tmp_path: Path):
+    (tmp_path / "real" / "photos").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert same_or_inside(
+        open_store(str(tmp_path / "real")), open_store(str(tmp_path / "link/photos/new/out"))
+    )
+    assert not same_or_inside(open_store(str(tmp_path / "real/photos")), open_store(str(tmp_path / "link")))
+
+
+def test_a_relative_path_stays_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    store = open_store("photos")
+    store.write("k", b"1")
+    monkeypatch.chdir("/")
+    assert store.read("k") == b"1"

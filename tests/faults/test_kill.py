@@ -1,0 +1,112 @@
+"""Killed at any moment and started again, a run ends as if nobody had disturbed it.
+
+IMGTX_FAULT_KILLS: how many kills in the nightly size, 20 where it is not set.
+"""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.archive import Destination, assert_sound, look
+from tests.faults.conftest import COUNT, Archive, Command, Start, title
+
+NIGHTLY_KILLS = int(os.environ.get("IMGTX_FAULT_KILLS", "20"))
+SIZES = [
+    (3, COUNT),
+    pytest.param(NIGHTLY_KILLS, 40 * NIGHTLY_KILLS, marks=pytest.mark.nightly),
+]  # kills, images
+GONE_WITHIN = 20.0  # seconds for Ray's own processes to follow a killed driver
+
+
+def assert_equal(found: Destination, undisturbed: Destination) -> None:
+    assert_sound(found)
+    assert found.files == undisturbed.files
+    assert {key: row["output"] for key, row in found.rows.items()} == {
+        key: row["output"] for key, row in undisturbed.rows.items()
+    }
+    assert {row["status"] for row in found.rows.values()} == {"written"}
+
+
+def verify(destination: Path) -> int:
+    from click.testing import CliRunner
+
+    from jobs.cli import main
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return CliRunner().invoke(main, ["verify", str(destination)]).exit_code
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def kill_driver(command: Command, chance: random.Random, outputs: int) -> None:
+    """SIGKILL after some outputs, at most `outputs`, and a moment more; in one of four, while it still starts."""
+    if chance.random() < 0.25:
+        time.sleep(chance.uniform(0, 8))
+    else:
+        target = command.published() + chance.randint(1, outputs)
+        command.wait_for(lambda: command.published() >= target)
+        time.sleep(chance.uniform(0, 0.3))
+    family = command.family()
+    command.signal(signal.SIGKILL)
+    command.process.wait()
+    # Ray's agents take a minute or two more to notice; they touch nothing of ours
+    deadline = time.monotonic() + GONE_WITHIN
+    while working := [p for p in family if is_alive(p) and "agent" not in title(p).lower()]:
+        assert time.monotonic() < deadline, f"outlived their driver: {working}"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("kills", "count"), SIZES)
+def test_driver_killed_again_and_again(
+    kills: int, count: int, start: Start, archive_of: Callable[[int], Archive], tmp_path: Path
+):
+    archive, chance, redone = archive_of(count), random.Random(kills), []
+    for _ in range(kills):
+        command = start(archive.source, tmp_path / "out")
+        kill_driver(command, chance, count // (2 * kills))
+        if command.process.returncode != -signal.SIGKILL:
+            break  # it was done before its turn came
+        state = look(str(command.destination))
+        redone.append(len(state.files) - len(state.outputs))
+        assert set(state.files) <= set(archive.undisturbed.files)
+    assert len(redone) > kills // 2
+    last = start(archive.source, tmp_path / "out")
+    assert last.finish() == 0, last.log.read_text()
+    assert_equal(look(str(last.destination)), archive.undisturbed)
+    assert verify(last.destination) == 0
+    print(f"{len(redone)} kills of the driver: outputs without a row at each: {redone}")
+
+
+@pytest.mark.parametrize(("kills", "count"), SIZES)
+def test_workers_killed_while_the_run_goes_on(
+    kills: int, count: int, start: Start, archive_of: Callable[[int], Archive], tmp_path: Path
+):
+    archive, chance, killed = archive_of(count), random.Random(kills), []
+    command = start(archive.source, tmp_path / "out")
+    while len(killed) < kills:
+        target = command.published() + chance.randint(1, count // (4 * kills))
+        if not command.wait_for(lambda target=target: command.published() >= target and command.workers()):
+            break
+        victim = chance.choice(command.workers() or [None])
+        if victim is not None:
+            killed.append(victim.pid)
+            victim.kill()
+    assert command.finish() == 0, command.log.read_text()
+    assert killed
+    assert_equal(look(str(command.destination)), archive.undisturbed)
+    assert verify(command.destination) == 0
+    print(f"{len(killed)} workers killed; {command.summary()['seconds_work']} s")

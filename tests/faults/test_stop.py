@@ -1,0 +1,50 @@
+"""Ctrl-C and SIGTERM stop cleanly: exit code 130, soon, and the same command goes on."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.archive import look
+from tests.faults.conftest import Archive, Command, Start
+from tests.faults.test_kill import assert_equal
+
+SOON = 15.0
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
+def test_stopped_in_the_middle(how: str, start: Start, archive: Archive, tmp_path: Path):
+    command = start(archive.source, tmp_path / "out")
+    # the first image, not the first ledger part: on a fast machine all are made in the seconds between
+    assert command.wait_for(lambda: any(path.is_file() for path in (tmp_path / "out" / "images").rglob("*")))
+    asked = time.monotonic()
+    stop(command, how)
+    assert command.finish() == 130, command.log.read_text()
+    assert time.monotonic() - asked < SOON
+    said = command.log.read_text()
+    assert "run the same command to go on" in said
+    assert "Traceback" not in said
+    state = look(str(command.destination))
+    assert len(state.outputs) < archive.count
+    again = start(archive.source, tmp_path / "out")
+    assert again.finish() == 0, again.log.read_text()
+    assert again.summary()["current"] == len(state.outputs)
+    assert_equal(look(str(again.destination)), archive.undisturbed)
+
+
+def test_stopped_while_ray_starts(start: Start, archive: Archive, tmp_path: Path):
+    command = start(archive.source, tmp_path / "out")
+    assert command.wait_for(lambda: bool(command.family()))
+    asked = time.monotonic()
+    stop(command, "ctrl-c")
+    assert command.finish() == 130, command.log.read_text()
+    assert time.monotonic() - asked < SOON
+    assert "Traceback" not in command.log.read_text()
+
+
+def stop(command: Command, how: str) -> None:
+    if how == "ctrl-c":
+        command.signal_group(signal.SIGINT)
+    else:
+        command.signal(signal.SIGTERM)

@@ -1,0 +1,152 @@
+"""The road end to end: S3, pictures through local disk, the GPU's plan, limits, retries, two runs at once."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyvips
+from click.testing import CliRunner
+
+from imgtx.errors import LeaseHeldError, ModelError
+from jobs.cli import main
+from jobs.run import plan_run, run
+from jobs.show import read_status
+from jobs.tally import Tally
+from pipeline.lease import Lease
+from pipeline.plan import Plan
+from pipeline.records import FAILED
+from pipeline.spec import RunSpec
+from pipeline.storage import Store, open_store
+from tests.archive import assert_sound, fill, look, save_tiny_model
+from tests.zoo import photo, saved
+
+NAMES = (
+    "with space.png",
+    "100%25 %zz.png",
+    "hash#tag.png",
+    "what?.png",
+    "a+b&c=d;e.png",
+    "café.png",
+    "写真.png",
+    "deep/er/still.png",
+)
+
+
+def saved_16_bit(samples: np.ndarray) -> bytes:
+    return pyvips.Image.new_from_array(samples).copy(interpretation="rgb16").pngsave_buffer()
+
+
+def ignore(tally: Tally) -> None:
+    pass
+
+
+@pytest.fixture
+def spec(source: Store, tmp_path: Path, model: str) -> RunSpec:
+    return RunSpec(source.uri, str(tmp_path / "out"), model=model, gpus=0, workers=1)
+
+
+def test_from_s3_to_s3_under_every_name(bucket: str, spec: RunSpec, source: Store):
+    """The same bytes as on local disk, whose road the other tests hold."""
+    remote = open_store(f"{bucket}/archive")
+    for name in NAMES:
+        for store in (source, remote):
+            store.write(name, saved(photo()))
+    assert run(spec, ignore).written == len(NAMES)
+    in_s3 = replace(spec, source=remote.uri, destination=f"{bucket}/out")
+    summary = run(in_s3, ignore)
+    assert (summary.written, summary.accounted) == (len(NAMES), True)
+    found = look(in_s3.destination)
+    assert set(found.outputs) == set(NAMES)
+    assert found.files == look(spec.destination).files
+    assert_sound(found)
+
+
+@pytest.mark.parametrize(("channels", "depth"), [(3, 8), (4, 8), (3, 16), (1, 8)])
+def test_through_local_disk_equals_through_memory(spec: RunSpec, source: Store, channels: int, depth: int):
+    image = photo(157, 203, channels, depth)
+    source.write("a.png", saved(image) if depth == 8 else saved_16_bit(image))
+    memory = run(spec, ignore)
+    streamed = replace(spec, destination=f"{spec.destination}-streamed", stream_megapixels=0.01)
+    disk = run(streamed, ignore)
+    assert (memory.written, disk.written) == (1, 1)
+    both = [pyvips.Image.new_from_file(str(Path(s.destination, "images", "a.png"))) for s in (spec, streamed)]
+    assert both[0].bands == channels
+    np.testing.assert_array_equal(*(image.numpy() for image in both))
+    assert_sound(look(streamed.destination))
+
+
+def test_the_plan_for_a_gpu_finishes_with_the_same_pixels(spec: RunSpec, source: Store):
+    """Codec tasks and the model's actor do not fuse there, and pixels cross the object store."""
+    keys = fill(source, 9)
+    on_gpu = replace(spec, destination=f"{spec.destination}-gpu", gpus=None, workers=None)
+    assert (run(spec, ignore).written, run(on_gpu, ignore).written) == (9, 9)
+    found = look(on_gpu.destination)
+    assert set(found.outputs) == set(keys)
+    assert found.files == look(spec.destination).files
+
+
+def test_a_limit_leaves_the_rest_pending_and_retry_runs_what_failed(spec: RunSpec, source: Store):
+    keys = fill(source, 6)
+    source.write("broken.png", saved(photo())[:100])
+    limited = run(replace(spec, limit=4), ignore)
+    assert (limited.written + limited.failed, limited.pending, limited.accounted) == (4, 3, True)
+    rest = run(spec, ignore)
+    assert (rest.listed, rest.failed, rest.pending, rest.accounted) == (7, 1, 0, True)
+    again = run(spec, ignore, retry_failed=True)
+    assert (again.failed, again.failed_before, again.current) == (1, 0, 6)
+    plain = run(spec, ignore)
+    assert (plain.failed, plain.failed_before, plain.current) == (1, 1, 6)
+    found = look(spec.destination)
+    assert found.rows["broken.png"]["status"] == FAILED
+    assert set(found.outputs) == set(keys)
+    assert_sound(found)
+
+
+def test_a_second_run_on_one_destination_is_refused_with_the_holders_name(spec: RunSpec, source: Store):
+    fill(source, 1)
+    with (
+        Lease(open_store(spec.destination), "the-first-run"),
+        pytest.raises(LeaseHeldError, match=f"the-first-run.*process {os.getpid()}"),
+    ):
+        run(spec, ignore)
+    assert run(spec, ignore).written == 1
+
+
+def test_a_model_that_no_worker_can_load_is_one_error_and_blames_no_image(
+    spec: RunSpec, source: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As on a cluster whose machines lack the file: it goes after the driver has looked at it."""
+    fill(source, 4)
+    only_here = save_tiny_model(tmp_path / "only-here.safetensors")
+
+    def plan_and_lose(*arguments: object, **options: bool) -> Plan:
+        Path(only_here).unlink()
+        return plan_run(*arguments, **options)
+
+    monkeypatch.setattr("jobs.run.plan_run", plan_and_lose)
+    with pytest.raises(ModelError, match=r"only-here.*could not be loaded by a worker"):
+        run(replace(spec, model=only_here), ignore)
+    assert look(spec.destination).rows == {}
+    monkeypatch.undo()
+    assert read_status(spec.destination, None)["run"]["state"] == "failed"
+    assert run(spec, ignore).written == 4  # the lease was let go
+
+
+def test_a_ledger_part_cut_short_is_named_in_one_line(spec: RunSpec, source: Store):
+    fill(source, 2)
+    run(spec, ignore)
+    part = min(Path(spec.destination, "ledger").iterdir())
+    part.write_bytes(part.read_bytes()[:-50])
+    for command in (["upscale", spec.source], ["plan", spec.source], ["status"], ["verify"]):
+        arguments = [*command, spec.destination]
+        arguments += ["--model", spec.model] if len(command) > 1 else []
+        before = signal.getsignal(signal.SIGTERM)
+        result = CliRunner().invoke(main, arguments)
+        signal.signal(signal.SIGTERM, before)
+        assert result.exit_code == 2, command
+        assert result.stdout == "", command
+        assert result.stderr.count("\n") == 1, command
+        assert part.name in result.stderr, command

@@ -1,0 +1,122 @@
+"""Bad and odd images beside good ones in one archive: all are accounted for, none takes a neighbour along."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from jobs.cli import main
+from pipeline.records import REASONS, STAGES
+from pipeline.storage import Store, open_store
+from tests.archive import Destination, assert_sound, fill, look
+from tests.zoo import Expectation, build_zoo
+
+UNREADABLE = "broken/behind a closed door.png"  # a name in the source that leads nowhere
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[str, Expectation]]:
+    """The zoo, ten good images, an unreadable one and a note that is no image's name."""
+    folder = tmp_path_factory.mktemp("zoo")
+    expected = build_zoo(folder)
+    expected |= dict.fromkeys(fill(open_store(str(folder)), 10), Expectation())
+    (folder / UNREADABLE).symlink_to(folder / "nowhere")
+    (folder / "notes.txt").write_text("not an image")
+    return open_store(str(folder)), expected | {UNREADABLE: Expectation("not_found")}
+
+
+@pytest.fixture(scope="module")
+def destination(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("zoo-out"))
+
+
+@pytest.fixture(scope="module")
+def first_run(zoo: tuple[Store, dict[str, Expectation]], destination: str, model: str) -> Result:
+    return imgtx(*command(zoo[0].uri, destination, model))
+
+
+@pytest.fixture(scope="module")
+def found(first_run: Result, destination: str) -> Destination:
+    return look(destination)
+
+
+def command(source: str, destination: str, model: str) -> tuple[str, ...]:
+    # 100 megapixels: less than the zoo's decompression bombs claim
+    options = ("--model", model, "--gpus", "0", "--set", "max_megapixels=100", "--json")
+    return ("upscale", source, destination, *options)
+
+
+def imgtx(*arguments: str) -> Result:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return CliRunner().invoke(main, arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def summary_of(result: Result) -> dict:
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_every_good_image_is_written_and_every_bad_one_says_why(
+    zoo: tuple[Store, dict[str, Expectation]], found: Destination
+):
+    _, expected = zoo
+    assert sum(not e.written for e in expected.values()) >= 20
+    assert set(found.rows) == {*expected, "notes.txt"}
+    wrong = {
+        key: (row["status"], row["reason"], row["message"])
+        for key, row in found.rows.items()
+        if key in expected and row["reason"] != expected[key].reason
+    }
+    assert wrong == {}
+    for key, row in found.rows.items():
+        if row["status"] == "failed":
+            assert row["stage"] in STAGES, key
+            assert row["reason"] in REASONS, key
+            assert row["message"], key
+    assert_sound(found)
+
+
+def test_outputs_have_twice_the_size_and_say_what_was_converted(
+    zoo: tuple[Store, dict[str, Expectation]], found: Destination, destination: str
+):
+    for key, expectation in zoo[1].items():
+        if not expectation.written or expectation.size is None:
+            continue
+        row = found.rows[key]
+        height, width = expectation.size
+        assert (row["out_height"], row["out_width"]) == (2 * height, 2 * width), key
+        assert set(expectation.notes) <= set(row["notes"]), key
+        with Image.open(Path(destination, "images", row["output"])) as output:
+            assert output.size == (2 * width, 2 * height), key
+            output.load()
+
+
+def test_the_accounting_identity_holds(
+    first_run: Result, zoo: tuple[Store, dict[str, Expectation]], found: Destination
+):
+    summary, expected = summary_of(first_run), zoo[1]
+    bad = sum(not e.written for e in expected.values())
+    assert summary["accounted"]
+    assert summary["listed"] == len(expected) + 1
+    assert (summary["written"], summary["failed"], summary["skipped"]) == (len(expected) - bad, bad, 1)
+    assert (summary["current"], summary["pending"]) == (0, 0)
+    assert sum(summary["reasons"].values()) == bad
+
+
+def test_too_many_failures_are_exit_code_3_and_forgiven_ones_0(
+    first_run: Result, zoo: tuple[Store, dict[str, Expectation]], destination: str, model: str
+):
+    assert first_run.exit_code == 3, first_run.output
+    again = command(zoo[0].uri, destination, model)
+    forgiven = imgtx(*again, "--max-failed", "50%")
+    assert forgiven.exit_code == 0, forgiven.output
+    counted = summary_of(forgiven)
+    bad = sum(not e.written for e in zoo[1].values())
+    assert imgtx(*again, "--max-failed", str(bad - 1)).exit_code == 3
+    assert imgtx(*again, "--max-failed", str(bad)).exit_code == 0
+    assert (counted["written"], counted["current"]) == (0, len(zoo[1]) - bad)

@@ -1,0 +1,56 @@
+"""The locked door: a unit test cannot start Ray, reach a network or wait. `test_door.py` tries the lock.
+
+What needs those belongs to tests/contract (sockets), tests/ray or tests/faults.
+"""
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+LONGEST_SLEEP = 0.2  # seconds
+
+_open_socket, _sleep = socket.socket, time.sleep
+
+
+def _refuse(what: str):
+    # A BaseException, so that an `except Exception` in the code under test cannot swallow it.
+    pytest.fail(
+        f"a unit test {what}: move it to tests/contract, tests/ray or tests/faults, or hand the code a fake"
+    )
+
+
+def _refuse_ray(*args: object, **options: object) -> None:
+    _refuse("called ray.init")
+
+
+def _refuse_lookup(host: object, *args: object, **options: object) -> None:
+    _refuse(f"looked up the host {host!r}")
+
+
+class _LocalSocket(_open_socket):
+    """A socket that only opens for AF_UNIX: asyncio wakes its loops through a pair of those."""
+
+    def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None):
+        if fileno is None and family != socket.AF_UNIX:
+            _refuse("opened a network socket")
+        super().__init__(family, type, proto, fileno)
+
+
+def _short_sleep(seconds: float) -> None:
+    if seconds > LONGEST_SLEEP:
+        _refuse(f"slept {seconds} s; {LONGEST_SLEEP} s is the most")
+    _sleep(seconds)
+
+
+# Not `monkeypatch`: its scope is one function, and hypothesis runs many examples in that.
+@pytest.fixture(autouse=True, scope="module")
+def locked_door() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray, "init", _refuse_ray)
+        patch.setattr(socket, "socket", _LocalSocket)
+        patch.setattr(socket, "getaddrinfo", _refuse_lookup)
+        patch.setattr(time, "sleep", _short_sleep)
+        yield

@@ -1,0 +1,17 @@
+"""Ledger rows for tests: an OUTCOME table from the columns a test cares about."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.records import OUTCOME, WRITTEN
+from pipeline.rows import to_table
+
+
+def outcome(key: str, **columns: Any) -> dict[str, Any]:
+    """One finished row: written under the key's own name, unless said otherwise."""
+    return {"key": key, "size": 10, "version": "v1", "output": key, "status": WRITTEN} | columns
+
+
+def outcomes(*rows: dict[str, Any]) -> pa.Table:
+    return to_table(rows, OUTCOME)

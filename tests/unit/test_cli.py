@@ -1,0 +1,335 @@
+"""Commands as a person meets them: one line for each mistake, exit codes, JSON, and what is shown of a destination.
+
+Runs go over the real stages in this process; only Ray is left out (see `in_process`).
+"""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner, Result
+
+from imgtx import __version__
+from imgtx.errors import ImageError, LeaseHeldError, StorageError
+from jobs.cli import BUG, DONE, FAILURES, INTERRUPTED, USAGE, main
+from pipeline import cluster, flow
+from pipeline.decode import decode
+from pipeline.encode import encode
+from pipeline.publish import publish
+from pipeline.transform import Transform
+from tests.archive import save_tiny_model
+from tests.zoo import photo, saved
+
+
+@pytest.fixture(autouse=True)
+def keep_signals() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+class InProcess:
+    """What `road` returns, without Ray: the stages one after the other, a block an image."""
+
+    def __init__(self, work: pa.Table, job, pool):
+        self.work, self.job = work, job
+
+    def iter_batches(self, **options: Any) -> Iterator[pa.Table]:
+        transform = Transform(self.job)
+        for index in range(self.work.num_rows):
+            table = self.work.slice(index, 1)
+            for stage in (decode, transform, encode, publish):
+                (table,) = stage(table) if stage is transform else stage(table, self.job)
+            yield table
+
+
+@pytest.fixture
+def in_process(monkeypatch) -> None:
+    @contextmanager
+    def session(spec):
+        yield {"CPU": 2.0}
+
+    monkeypatch.setattr(cluster, "ray_session", session)
+    monkeypatch.setattr(flow, "road", InProcess)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch) -> Path:
+    """An empty working directory with two photos under `in`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        (tmp_path / "in" / f"{number}.png").write_bytes(saved(photo(20 + number, 24)))
+    return tmp_path
+
+
+def imgtx(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def complaint(*arguments: str, code: int = USAGE) -> str:
+    """The one line on stderr with which the command ends."""
+    result = imgtx(*arguments)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("imgtx: ")
+    assert "Traceback" not in line
+    return line
+
+
+COMMANDS = {
+    (): "Image Transformers over whole archives",
+    ("upscale",): "Enlarge every image",
+    ("plan",): "fetch nothing",
+    ("status",): "what the ledger of DESTINATION says",
+    ("verify",): "missing, truncated or swapped",
+    ("retry",): "that failed once more",
+    ("evaluate",): "beside bicubic",
+    ("train",): "goes on after an interruption",
+    ("models",): "models at hand",
+    ("models", "list"): "packaged models",
+    ("models", "show"): "weights of MODEL say of themselves",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_says_what_a_command_does(command, flag):
+    result = imgtx(*command, flag)
+    assert result.exit_code == DONE
+    assert COMMANDS[command] in " ".join(result.stdout.split())
+
+
+def test_version():
+    assert imgtx("--version").stdout.strip().endswith(__version__)
+
+
+@pytest.mark.parametrize("command", ["upscale", "plan"])
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("nowhere", "out"), "the source cannot be read"),
+        (("in/0.png", "out"), "is a file; a source is a folder"),
+        (("empty", "out"), "is empty: give a folder or prefix that holds images"),
+        (("in", "in/out"), "lies in the source"),
+        (("in", "in"), "lies in the source"),
+        (("", "out"), "an empty URI"),
+        (("in", "out", "--scale", "9"), "--scale 9: the packaged models enlarge by"),
+        (("in", "out", "--model", "sr-x2", "--scale", "4"), "--scale 4 contradicts --model sr-x2"),
+        (("in", "out", "--model", "sr-x99"), "unknown model 'sr-x99': packaged models are sr-x2"),
+        (("in", "out", "--model", "no.safetensors"), "no weight file at no.safetensors"),
+        (("in", "out", "--model", "bad.safetensors"), "bad.safetensors is not a whole safetensors file"),
+        (("in", "out", "--format", "gif"), "--format gif: legal are same"),
+        (("in", "out", "--quality", "0"), "--quality 0: legal are 1 to 100"),
+        (("in", "out", "--max-failed", "few"), "--max-failed few: give a share"),
+        (("in", "out", "--precision", "float8"), "--precision float8: legal are"),
+        (("in", "out", "--limit", "0"), "--limit 0: give a number greater than 0"),
+        (("in", "out", "--set", "quality=high"), "quality = 'high' is text; legal is a whole number"),
+        (("in", "out", "--set", "qualty=3"), "did you mean 'quality'?"),
+        (("in", "out", "--spec", "no.toml"), "no spec at no.toml"),
+        (("s3://bucket/in", "out", "--endpoint-url", "localhost:9000"), "endpoint is no plain http"),
+        (("s3://key:secret@bucket/in", "out"), "put credentials in the environment"),
+        (("gopher://in", "out"), "cannot open gopher://in"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_before_ray_starts(place, command, arguments, named):
+    (place / "empty").mkdir()
+    (place / "bad.safetensors").write_bytes(b"none")
+    line = complaint(command, *arguments)
+    assert named in line
+    assert "secret" not in line
+    assert not (place / "out" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("destination", "named"),
+    [
+        ("file", "is a file; give a folder"),
+        ("file/out", "cannot be written"),
+        ("/proc/out", "cannot be written"),
+    ],
+)
+def test_a_destination_that_cannot_be_written_ends_in_one_line(place, destination, named):
+    (place / "file").write_text("in the way")
+    assert named in complaint("upscale", "in", destination)
+
+
+def test_an_option_of_the_wrong_type_is_clicks_to_tell():
+    result = imgtx("upscale", "in", "out", "--quality", "high")
+    assert result.exit_code == USAGE
+    assert "'high' is not a valid integer" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "verify", "retry"])
+def test_a_destination_without_a_run_is_named(place, command):
+    assert "holds no imgtx run" in complaint(command, "in")
+    assert "holds no imgtx run" in complaint(command, "nowhere")
+
+
+def raising(error: BaseException):
+    def prepare(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    return prepare
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "named"),
+    [
+        (LeaseHeldError("held by ada"), USAGE, "held by ada"),
+        (StorageError("storage", "no answer", transient=True), FAILURES, "run the same command again"),
+        (KeyboardInterrupt(), INTERRUPTED, "the same command goes on"),
+        (ImageError("bug", "a sentence"), FAILURES, "a sentence"),
+    ],
+)
+def test_each_kind_of_end_has_its_exit_code(place, monkeypatch, error, code, named):
+    monkeypatch.setattr("jobs.run.prepare", raising(error))
+    assert named in complaint("upscale", "in", "out", code=code)
+
+
+def test_a_bug_leaves_its_traceback_in_a_file(place, monkeypatch):
+    monkeypatch.setattr("jobs.run.prepare", raising(ZeroDivisionError("of all things")))
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    line = complaint("plan", "in", "out", code=BUG)
+    assert "a bug in imgtx: ZeroDivisionError: of all things" in line
+    (report,) = place.glob("imgtx-bug-*.txt")
+    assert line.endswith(str(report))
+    assert "Traceback" in report.read_text()
+
+
+def test_a_run_from_plan_to_verify(place, in_process, model):
+    (place / "in" / "cut.png").write_bytes(saved(photo())[:200])
+    (place / "in" / "notes.txt").write_text("no image")
+    given = ("in", "out", "--model", model)
+    planned = json.loads(imgtx("plan", *given, "--json").stdout)
+    assert (planned["listed"], planned["to_do"]) == (4, 3)
+    assert planned["classes"]["new"]["images"] == 3
+    assert imgtx("upscale", *given, "--dry-run", "--json").stdout.strip() == json.dumps(planned)
+    assert not (place / "out").exists()
+
+    result = imgtx("upscale", *given)
+    assert result.exit_code == FAILURES  # 1 of 4 is more than 1%
+    text = " ".join(result.stdout.split())
+    assert "listed 4 = written 2 + current 0 + skipped 1 + failed 1 + pending 0" in text
+    assert "truncated" in text
+    assert sorted(p.name for p in (place / "out" / "images").iterdir()) == ["0.png", "1.png"]
+
+    again = imgtx("upscale", *given, "--json", "--max-failed", "1")
+    assert again.exit_code == DONE
+    summary = json.loads(again.stdout)
+    assert (summary["written"], summary["current"], summary["failed"], summary["accounted"]) == (
+        0,
+        2,
+        1,
+        True,
+    )
+
+    status = imgtx("status", "out")
+    assert status.exit_code == DONE
+    assert "truncated" in status.stdout
+    assert "cut.png" in status.stdout
+    report = json.loads(imgtx("status", "out", "--json").stdout)
+    assert report["ledger"] == {"written": 2, "failed": 1, "skipped": 1}
+    assert report["failures"] == {"truncated": 1}
+
+    assert imgtx("verify", "out").exit_code == DONE
+    assert json.loads(imgtx("verify", "out", "--json").stdout)["problems"] == []
+
+    (place / "in" / "cut.png").write_bytes(saved(photo()))
+    retried = json.loads(imgtx("retry", "out", "--json").stdout)
+    assert (retried["written"], retried["current"], retried["failed"]) == (1, 2, 0)
+
+
+def test_verify_finds_what_was_damaged_and_fix_makes_it_again(place, in_process, model):
+    given = ("in", "out", "--model", model)
+    assert imgtx("upscale", *given).exit_code == DONE
+    (place / "out" / "images" / "0.png").unlink()
+    found = imgtx("verify", "out")
+    assert found.exit_code == FAILURES
+    assert "deleted: 0.png" in found.stdout
+    assert imgtx("verify", "out", "--fix", "--json").exit_code == FAILURES
+    assert json.loads(imgtx("upscale", *given, "--json").stdout)["written"] == 1
+    assert imgtx("verify", "out").exit_code == DONE
+
+
+def test_limit_leaves_the_rest_pending_and_retry_takes_the_last_runs_settings(place, in_process, model):
+    summary = json.loads(imgtx("upscale", "in", "out", "--model", model, "--limit", "1", "--json").stdout)
+    assert (summary["written"], summary["pending"], summary["accounted"]) == (1, 1, True)
+    summary = json.loads(imgtx("retry", "out", "--json").stdout)
+    assert (summary["written"], summary["current"], summary["pending"]) == (1, 1, 0)
+
+
+def test_a_stopped_run_says_how_to_go_on(place, in_process, model, monkeypatch):
+    blocks = InProcess.iter_batches
+
+    def stopped(self, **options):
+        yield next(blocks(self))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InProcess, "iter_batches", stopped)
+        line = complaint("upscale", "in", "out", "--model", model, code=INTERRUPTED)
+    assert "1 done, 1 pending; run the same command to go on" in line
+    assert json.loads(imgtx("status", "out", "--json").stdout)["run"]["state"] == "interrupted"
+    summary = json.loads(imgtx("upscale", "in", "out", "--model", model, "--json").stdout)
+    assert (summary["written"], summary["current"]) == (1, 1)
+
+
+def test_tables_for_people_print(place, in_process, model):
+    assert imgtx("upscale", "in", "out", "--model", model).exit_code == DONE
+    for command in (("plan", "in", "out", "--model", model), ("status", "out"), ("models", "list")):
+        result = imgtx(*command)
+        assert result.exit_code == DONE, result.output
+        assert result.stdout.strip()
+
+
+def test_names_in_brackets_are_not_taken_for_markup(place, in_process, model):
+    (place / "in" / "cut[bold].png").write_bytes(b"none")
+    result = imgtx("upscale", "in", "out[red]", "--model", model)
+    assert "out[red]/images/" in "".join(result.stdout.split())
+    status = imgtx("status", "out[red]").stdout
+    assert "out[red]" in status
+    assert "cut[bold].png" in status
+
+
+def test_models_list_and_show_are_json(model):
+    rows = json.loads(imgtx("models", "list", "--json").stdout)
+    assert "sr-x2" in [row["name"] for row in rows]
+    shown = json.loads(imgtx("models", "show", model).stdout)
+    assert (shown["scale"], shown["task"], len(shown["digest"])) == (2, "super-resolution", 64)
+
+
+def test_evaluate_prints_only_json(place, model):
+    (place / "set").mkdir()
+    (place / "set" / "a.png").write_bytes(saved(photo(48, 48)))
+    result = imgtx("evaluate", model, "set", "--json")
+    assert result.exit_code == DONE
+    report = json.loads(result.stdout)
+    assert report["datasets"][0]["name"] == "set"
+    assert "nowhere" in complaint("evaluate", model, "nowhere")
+
+
+def test_train_ends_in_one_line_or_names_its_weights(place):
+    assert "no spec at none.toml" in complaint("train", "none.toml")
+    (place / "spec.toml").write_text('name = "a"\nminutes = "x"\ntrain = "in"\nvalid = "in"')
+    assert "minutes = 'x' is text" in complaint("train", "spec.toml")
+    model = "{dim = 16, heads = 1, window = 2, encoder_blocks = 1, decoder_blocks = 1, detail_channels = 4}"
+    result = imgtx(
+        *("train", "spec.toml", "--folder", "folder", "--set", "minutes=0.001", "--set", "crop=8"),
+        *("--set", f"model={model}", "--set", "batch=1"),
+    )
+    assert result.exit_code == DONE, result.output
+    assert result.stdout.strip() == str(Path("folder") / "a.safetensors")
+    assert "valid_psnr_y" in result.stderr
+    assert json.loads((place / "folder" / "log.jsonl").read_text().splitlines()[-1])["valid_psnr_y"] > 10

@@ -1,0 +1,69 @@
+"""measure_halo with models whose reach is known to the pixel."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from imgtx.config import ModelInfo
+from imgtx.errors import UsageError
+from imgtx.halo import measure_halo
+
+
+class Box:
+    """x2 enlargement of a mean over (2 reach + 1)^2 pixels: sees exactly `reach` pixels far."""
+
+    def __init__(self, reach: int):
+        self.reach = reach
+        self.info = ModelInfo("box", "super-resolution", scale=2, multiple=8, halo=0)
+
+    def prepare(self, conditions):
+        return None
+
+    def __call__(self, batch: torch.Tensor, state) -> torch.Tensor:
+        side = 2 * self.reach + 1
+        padded = functional.pad(batch, [self.reach] * 4)
+        mean = functional.avg_pool2d(functional.avg_pool2d(padded, (side, 1), stride=1), (1, side), stride=1)
+        return functional.interpolate(mean, scale_factor=2.0)
+
+
+def photo(seed: int = 0, size: tuple[int, int] = (203, 181)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("reach", "halo"), [(1, 8), (8, 8), (9, 16), (20, 24)])
+def test_finds_the_smallest_multiple_that_covers_the_reach(reach, halo):
+    # Black and white, so that even one missing row of a wide box weighs more than the tolerance.
+    images = [np.where(photo(seed) > 127, 255, 0).astype(np.uint8) for seed in (0, 1)]
+    report = measure_halo(Box(reach), images, candidates=[24, 8, 16])
+    assert [d.halo for d in report.differences] == [8, 16, 24]
+    by_halo = {d.halo: d for d in report.differences}
+    assert report.halo == halo
+    assert by_halo[halo].as_float < 1e-6
+    assert by_halo[halo].as_uint8 == 0
+
+
+def test_too_small_candidates_give_none_and_say_how_far_off():
+    report = measure_halo(Box(20), [photo()], candidates=[0, 8])
+    assert report.halo is None
+    assert report.differences[0].as_float > report.differences[1].as_float > 1 / 255
+    assert report.differences[0].as_uint8 > 1
+    assert not report.differences[1].within
+
+
+def test_the_worst_image_decides():
+    flat = np.full((203, 181, 3), 0, np.uint8)
+    report = measure_halo(Box(9), [flat, photo(), flat], candidates=[8, 16])
+    assert report.differences[0].image == 1
+    assert report.halo == 16
+
+
+def test_mistakes_are_one_sentence():
+    with pytest.raises(UsageError, match="no image"):
+        measure_halo(Box(1), [])
+    with pytest.raises(UsageError, match=r"\[12\]"):
+        measure_halo(Box(1), [photo()], candidates=[8, 12])
+    with pytest.raises(UsageError, match="uint8"):
+        measure_halo(Box(1), [photo().astype(np.float32)])
+    with pytest.raises(UsageError, match="64x64"):
+        measure_halo(Box(1), [photo(size=(64, 64))])

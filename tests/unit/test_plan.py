@@ -1,0 +1,226 @@
+"""What a run would do: each class proved, nothing fetched, names and superseded files safe."""
+
+import uuid
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pytest
+
+from imgtx.pixels import SUFFIXES
+from pipeline import ledger as ledger_module
+from pipeline.inventory import classify
+from pipeline.ledger import Ledger
+from pipeline.plan import CLASSES, LEFT_OUT, PLANNED, Plan, make_plan
+from pipeline.records import FAILED, INVENTORY, PENDING, REASONS, RETRIED_BY_A_PLAIN_RUN, SKIPPED
+from pipeline.storage import open_store
+from tests.unit.ledger_rows import outcome, outcomes
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger(open_store(f"memory://{uuid.uuid4().hex}/"))
+
+
+def listing(*keys: str, version: str = "v1") -> Iterator[pa.RecordBatch]:
+    """Batches of two rows, so that every test crosses a boundary."""
+    for start in range(0, len(keys), 2):
+        rows = [{"key": key, "size": 10, "version": version} for key in keys[start : start + 2]]
+        yield classify(pa.RecordBatch.from_pylist(rows, INVENTORY), SUFFIXES, local_destination=True)
+
+
+def plan(ledger: Ledger, *keys: str, recipe: str = "r1", format: str = "same", **options) -> Plan:
+    return make_plan(listing(*keys), ledger, recipe=recipe, requested_format=format, **options)
+
+
+def causes(made: Plan) -> dict[str, str]:
+    return dict(zip(made.work["key"].to_pylist(), made.work["cause"].to_pylist(), strict=True))
+
+
+def outputs(made: Plan) -> dict[str, tuple[str, str]]:
+    rows = made.work.select(["key", "output", "previous_output"]).to_pylist()
+    return {row["key"]: (row["output"], row["previous_output"]) for row in rows}
+
+
+def nonzero(made: Plan) -> dict[str, int]:
+    assert list(made.counts) == list(CLASSES) == list(made.sizes)
+    return {cause: count for cause, count in made.counts.items() if count}
+
+
+def run(ledger: Ledger, made: Plan, *, recipe: str = "r1") -> None:
+    """Write every planned output, as a run would."""
+    rows = [
+        outcome(row["key"], output=row["output"], version=row["version"]) for row in made.work.to_pylist()
+    ]
+    ledger.append(outcomes(*rows), recipe=recipe, run="1")
+
+
+def test_an_empty_listing_and_an_empty_ledger(ledger):
+    made = plan(ledger)
+    assert made.listed == made.vanished == 0
+    assert made.work.equals(PLANNED.empty_table())
+    assert made.left_out.equals(LEFT_OUT.empty_table())
+
+
+def test_all_is_new_at_first_and_current_after_the_run(ledger):
+    made = plan(ledger, "b.png", "a.jpg", "c/d.tif", format="png")
+    assert nonzero(made) == {"new": 3}
+    assert made.work.schema == PLANNED
+    assert made.work["key"].to_pylist() == ["b.png", "a.jpg", "c/d.tif"]
+    assert outputs(made) == {"b.png": ("b.png", ""), "a.jpg": ("a.png", ""), "c/d.tif": ("c/d.png", "")}
+    run(ledger, made)
+    again = plan(ledger, "b.png", "a.jpg", "c/d.tif", format="png")
+    assert nonzero(again) == {"current": 3}
+    assert len(again.work) == 0
+
+
+def test_a_row_changed_at_the_source_runs_again(ledger):
+    run(ledger, plan(ledger, "a.png", "b.png"))
+    ledger.append(outcomes(outcome("b.png", version="v0")), recipe="r1", run="0")
+    assert causes(plan(ledger, "a.png", "b.png")) == {"b.png": "changed"}
+
+
+def test_another_recipe_makes_written_and_failed_rows_stale(ledger):
+    ledger.append(
+        outcomes(outcome("a.png"), outcome("b.png", status=FAILED, reason="corrupt")), recipe="r1", run="1"
+    )
+    assert causes(plan(ledger, "a.png", "b.png", recipe="r2")) == {"a.png": "stale", "b.png": "stale"}
+
+
+@pytest.mark.parametrize("reason", sorted(REASONS))
+def test_a_failure_runs_again_only_if_time_may_mend_it(ledger, reason):
+    ledger.append(outcomes(outcome("a.png", status=FAILED, reason=reason)), recipe="r1", run="1")
+    made = plan(ledger, "a.png")
+    if reason in RETRIED_BY_A_PLAIN_RUN:
+        assert causes(made) == {"a.png": "retry"}
+    else:
+        assert nonzero(made) == {"failed_before": 1}
+        assert len(made.work) == 0
+        assert causes(plan(ledger, "a.png", retry_failed=True)) == {"a.png": "failed_before"}
+
+
+def test_pending_rows_run_again_and_rows_once_skipped_are_new(ledger):
+    ledger.append(outcomes(outcome("a.png", status=PENDING)), recipe="", run="1")
+    ledger.append(outcomes(outcome("b.png", status=SKIPPED, reason="suffix")), recipe="r1", run="1")
+    assert causes(plan(ledger, "a.png", "b.png")) == {"a.png": "retry", "b.png": "new"}
+
+
+def test_left_out_rows_are_counted_and_say_whether_the_ledger_knows(ledger):
+    made = plan(ledger, "a.png", "notes.txt", "x/../b.png", "c//d.png")
+    assert nonzero(made) == {"new": 1, "skipped": 1, "refused": 2}
+    assert made.listed == 4
+    assert made.left_out.schema == LEFT_OUT
+    rows = {row["key"]: row for row in made.left_out.to_pylist()}
+    assert (rows["notes.txt"]["status"], rows["notes.txt"]["reason"]) == ("skipped", "suffix")
+    assert (rows["c//d.png"]["status"], rows["c//d.png"]["reason"]) == ("failed", "unsafe_key")
+    assert rows["c//d.png"]["message"]
+    assert not any(row["recorded"] for row in rows.values())
+    ledger.append(outcomes(outcome("c//d.png", status=FAILED, reason="unsafe_key")), recipe="r1", run="1")
+    again = {row["key"]: row["recorded"] for row in plan(ledger, *rows).left_out.to_pylist()}
+    assert again == {"notes.txt": False, "x/../b.png": False, "c//d.png": True}
+
+
+def test_keys_no_longer_listed_are_counted_and_left_alone(ledger):
+    run(ledger, plan(ledger, "a.png", "b.png", "c.png"))
+    made = plan(ledger, "b.png")
+    assert made.vanished == 2
+    assert nonzero(made) == {"current": 1}
+    assert plan(ledger).vanished == 3
+
+
+def test_a_key_listed_twice_is_one_key(ledger):
+    made = plan(ledger, "a.png", "b.png", "a.png")
+    assert nonzero(made) == {"new": 2}
+    assert outputs(made) == {"b.png": ("b.png", ""), "a.png": ("a.png", "")}
+
+
+def test_a_bare_inventory_will_do(ledger):
+    batch = pa.RecordBatch.from_pylist([{"key": "a.png", "size": 7, "version": "v"}], INVENTORY)
+    made = make_plan([batch], ledger, recipe="r", requested_format="same")
+    assert (made.counts["new"], made.sizes["new"]) == (1, 7)
+
+
+def test_sizes_are_bytes_of_source_by_class(ledger):
+    run(ledger, plan(ledger, "a.png"))
+    made = plan(ledger, "a.png", "b.png", "c.png", "d.txt")
+    assert {cause: size for cause, size in made.sizes.items() if size} == {
+        "current": 10,
+        "new": 20,
+        "skipped": 10,
+    }
+
+
+def test_a_new_format_supersedes_the_old_file(ledger):
+    run(ledger, plan(ledger, "a.jpg", "b.png", format="png"))
+    made = plan(ledger, "a.jpg", "b.png", recipe="r2", format="webp")
+    assert outputs(made) == {"a.jpg": ("a.webp", "a.png"), "b.png": ("b.webp", "b.png")}
+    run(ledger, made, recipe="r2")
+    back = plan(ledger, "a.jpg", "b.png", format="png")
+    assert outputs(back) == {"a.jpg": ("a.png", "a.webp"), "b.png": ("b.png", "b.webp")}
+
+
+def test_the_old_file_is_remembered_through_failures_and_compaction(ledger):
+    run(ledger, plan(ledger, "a.jpg", format="png"))
+    ledger.append(
+        outcomes(outcome("a.jpg", output="a.webp", status=FAILED, reason="storage")), recipe="r2", run="2"
+    )
+    ledger.compact()
+    assert outputs(plan(ledger, "a.jpg", recipe="r2", format="webp")) == {"a.jpg": ("a.webp", "a.png")}
+
+
+def test_a_new_neighbour_renames_both_and_deletes_nothing_of_the_other(ledger):
+    run(ledger, plan(ledger, "a.jpg", format="png"))
+    made = plan(ledger, "a.jpg", "a.png", format="png")
+    assert causes(made) == {"a.jpg": "stale", "a.png": "new"}
+    named = outputs(made)
+    assert named["a.jpg"][0] != named["a.png"][0]
+    assert named["a.jpg"][1] == "a.png"
+    assert named["a.png"][1] == ""
+    run(ledger, made)
+    assert nonzero(plan(ledger, "a.jpg", "a.png", format="png")) == {"current": 2}
+
+
+def test_an_old_file_whose_name_another_key_gets_is_not_deleted(ledger):
+    run(ledger, plan(ledger, "a.jpg", format="png"))
+    made = plan(ledger, "a.jpg", "a.png", recipe="r2", format="same")
+    assert outputs(made) == {"a.jpg": ("a.jpg", ""), "a.png": ("a.png", "")}
+
+
+def test_a_file_that_another_key_has_overwritten_is_current_no_more(ledger):
+    run(ledger, plan(ledger, "a.jpg", format="png"))  # a.jpg -> a.png
+    later = make_plan(
+        listing("A.PNG"), ledger, recipe="r2", requested_format="same"
+    )  # A.PNG: the same on a folding disk
+    run(ledger, later, recipe="r2")
+    assert causes(plan(ledger, "a.jpg", format="png")) == {"a.jpg": "stale"}
+    assert outputs(plan(ledger, "a.jpg", recipe="r3", format="webp")) == {"a.jpg": ("a.webp", "")}
+
+
+def test_an_interrupted_run_goes_on_under_the_same_names(ledger):
+    keys = ["a.jpg", "a.png", "A.png", "b.jpg", "b.png/c.png", "d.jpg"]
+    whole = outputs(plan(ledger, *keys, format="png"))
+    ledger.append(
+        outcomes(*(outcome(key, output=whole[key][0]) for key in ["A.png", "b.jpg"])), recipe="r1", run="1"
+    )
+    rest = plan(ledger, *keys, format="png")
+    assert nonzero(rest) == {"new": 4, "current": 2}
+    assert outputs(rest) == {key: whole[key] for key in keys if key not in ("A.png", "b.jpg")}
+
+
+def test_many_buckets_give_the_same_plan(ledger, monkeypatch):
+    keys = [f"{i % 7}/k{i}.jpg" for i in range(300)]
+    run(ledger, plan(ledger, *keys[:200], format="png"))
+    ledger.append(
+        outcomes(*(outcome(key, status=FAILED, reason="corrupt") for key in keys[:50])), recipe="r1", run="2"
+    )
+    ledger.append(outcomes(*(outcome(f"gone{i}") for i in range(30))), recipe="r1", run="2")
+    listed = [*keys, "readme.txt"]
+    expected = plan(ledger, *listed, format="png", recipe="r1", retry_failed=True)
+    assert nonzero(expected) == {"new": 100, "failed_before": 50, "current": 150, "skipped": 1}
+    monkeypatch.setattr(ledger_module, "BUCKET_BYTES", 3000)
+    assert ledger.bucket_count() >= 4
+    for _ in range(2):
+        made = plan(ledger, *listed, format="png", recipe="r1", retry_failed=True)
+        assert made.work.equals(expected.work)
+        assert made.left_out.equals(expected.left_out)
+        assert (made.counts, made.sizes, made.vanished) == (expected.counts, expected.sizes, 30)
+        ledger.compact()

@@ -1,0 +1,211 @@
+"""The rules of the house as tests: who may import whom, how large a thing may be, what no file may say."""
+
+import ast
+import graphlib
+import re
+import subprocess
+import sys
+from fnmatch import fnmatch
+
+import pytest
+
+from tests.unit.source_tree import LAYERS, ROOT, Module, files, imports, modules, packages, source_modules
+
+MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 400, 60, 6
+
+STAGES = ("pipeline.decode", "pipeline.transform", "pipeline.encode", "pipeline.publish")
+
+# Where each heavy library may be imported. A CPU worker without torch starts in a tenth of the time and a
+# fifth of the memory; storage and Ray stay behind one door each, so that they can be changed there.
+MAY_IMPORT = {
+    "torch": (
+        "imgtx/__init__.py",  # inside load()
+        "imgtx/layers.py",
+        "imgtx/model.py",
+        "imgtx/tasks/*.py",
+        "imgtx/adapters/*.py",
+        "imgtx/weights.py",
+        "imgtx/predict.py",
+        "imgtx/halo.py",
+        "imgtx/losses.py",
+        "imgtx/optim.py",
+        "pipeline/transform.py",  # inside the actor
+        "jobs/train*.py",
+        "jobs/evaluate.py",
+    ),
+    "ray": ("pipeline/flow.py", "pipeline/cluster.py", "jobs/train.py", "jobs/submit.py"),
+    "fsspec": ("pipeline/storage.py", "pipeline/storage_*.py"),
+    "s3fs": ("pipeline/storage.py", "pipeline/storage_*.py"),
+    "botocore": ("pipeline/storage.py", "pipeline/storage_*.py"),
+    "pyarrow": ("pipeline/*.py", "jobs/*.py"),
+    "click": ("jobs/*.py",),
+    "rich": ("jobs/*.py",),
+    "spandrel": ("imgtx/adapters/*.py",),
+}
+
+# The cheap side: `imgtx --help`, decode and encode workers, everything that only reads the ledger.
+TORCH_FREE = (
+    "imgtx",
+    "imgtx.config",
+    "imgtx.degrade",
+    "imgtx.errors",
+    "imgtx.metrics",
+    "imgtx.pixels",
+    "imgtx.spool",
+    "imgtx.tiling",
+    "jobs.cli",
+    "pipeline.decode",
+    "pipeline.encode",
+    "pipeline.inventory",
+    "pipeline.ledger",
+    "pipeline.plan",
+    "pipeline.publish",
+    "pipeline.spec",
+    "pipeline.storage",
+    "pipeline.transform",
+    "pipeline.verify",
+)
+
+# Split by brackets and wildcards, so that this file does not say what it forbids.
+REGISTRY = re.compile(r"\b(pypi|pythonhosted|npmjs|debian)[.]org\b|\bdownload[.]pytorch\b")
+MACHINE_PATH = re.compile(r"(?<![\w.~}/-])/(work|root|opt/wheels|opt/pypi|home/\w+)/")
+
+
+def by_path(module: Module) -> str:
+    return module.path
+
+
+class TestImports:
+    @pytest.mark.parametrize("module", source_modules(), ids=by_path)
+    def test_imports_point_downward(self, module):
+        allowed = LAYERS[: LAYERS.index(module.layer) + 1]
+        upward = packages(imports(module.tree)) & ({*LAYERS, "tests", "bench", "infra"} - {*allowed})
+        assert not upward, f"{module.path} imports {sorted(upward)}; it may import {allowed}"
+
+    def test_there_are_no_cycles(self):
+        names = {module.name for module in source_modules()}
+        graph = {
+            module.name: {name for name in imports(module.tree) if name in names and name != module.name}
+            for module in source_modules()
+        }
+        for package in LAYERS:  # `from pipeline import x` names the package only on the way to x
+            for targets in graph.values():
+                targets.discard(package)
+        graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
+
+    @pytest.mark.parametrize("module", [m for m in source_modules() if m.name in STAGES], ids=by_path)
+    def test_stages_do_not_know_each_other(self, module):
+        others = {*STAGES} - {module.name}
+        assert not imports(module.tree) & others
+
+    @pytest.mark.parametrize("library", MAY_IMPORT)
+    def test_heavy_libraries_stay_behind_their_doors(self, library):
+        for module in source_modules():
+            if library in packages(imports(module.tree)):
+                assert any(fnmatch(module.path, pattern) for pattern in MAY_IMPORT[library]), (
+                    f"{module.path} imports {library}; only {MAY_IMPORT[library]} may"
+                )
+
+    def test_safetensors_for_torch_counts_as_torch(self):
+        for module in source_modules():
+            if "safetensors.torch" in imports(module.tree):
+                assert any(fnmatch(module.path, pattern) for pattern in MAY_IMPORT["torch"]), module.path
+
+    @pytest.mark.parametrize("path", ["imgtx/__init__.py", "pipeline/transform.py", "jobs/evaluate.py"])
+    def test_torch_is_imported_late_where_the_file_also_serves_without_it(self, path):
+        (module,) = [module for module in modules() if module.path == path]
+        assert "torch" not in packages(imports(module.tree, lazy=False))
+
+    def test_the_cheap_side_starts_without_torch_and_ray(self):
+        present = [name for name in TORCH_FREE if any(module.name == name for module in modules())]
+        code = (
+            f"import importlib, sys\nfor name in {present!r}:\n"
+            "    importlib.import_module(name)\n"
+            "    heavy = {'torch', 'ray'} & sys.modules.keys()\n"
+            "    assert not heavy, f'import {name} brings {sorted(heavy)}'\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr.splitlines()[-1]
+
+    def test_the_road_is_laid_in_one_file(self):
+        calling = {
+            module.path
+            for module in source_modules()
+            for node in ast.walk(module.tree)
+            if isinstance(node, ast.Attribute) and node.attr == "map_batches"
+        }
+        assert calling <= {"pipeline/flow.py"}
+
+
+class TestSizes:
+    @pytest.mark.parametrize("module", modules(), ids=by_path)
+    def test_a_file_is_one_idea(self, module):
+        lines = len((ROOT / module.path).read_text(encoding="utf-8").splitlines())
+        assert lines <= MOST_LINES_OF_A_FILE, f"{module.path} has {lines} lines: split it by idea"
+
+    @pytest.mark.parametrize("module", modules(), ids=by_path)
+    def test_functions_fit_a_screen(self, module):
+        for function in _functions(module):
+            lines = (function.end_lineno or 0) - function.lineno + 1
+            assert lines <= MOST_LINES_OF_A_FUNCTION, f"{module.path}: {function.name} has {lines} lines"
+
+    @pytest.mark.parametrize("module", modules(), ids=by_path)
+    def test_functions_take_few_parameters(self, module):
+        for function in _functions(module):
+            names = [
+                a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
+            ]
+            names = names[names[:1] in (["self"], ["cls"]) :]
+            assert len(names) <= MOST_PARAMETERS, (
+                f"{module.path}: {function.name} takes {len(names)} parameters: hand it the spec or a value"
+            )
+
+    def test_the_road_fits_one_screen(self):
+        flow = ROOT / "pipeline/flow.py"
+        assert len(flow.read_text(encoding="utf-8").splitlines()) <= 60
+
+
+class TestNamesAndWords:
+    def test_no_file_is_called_after_nothing(self):
+        forbidden = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "handler"}
+        assert not [module.path for module in modules() if module.name.split(".")[-1] in forbidden]
+
+    def test_no_file_names_a_registry_or_a_path_of_one_machine(self):
+        found = []
+        for path in files():
+            data = (ROOT / path).read_bytes()
+            if b"\0" in data:
+                continue
+            for number, line in enumerate(data.decode("utf-8").splitlines(), 1):
+                if REGISTRY.search(line) or MACHINE_PATH.search(line):
+                    found.append(f"{path}:{number}: {line.strip()}")
+        assert not found, "\n".join(found)
+
+    @pytest.mark.parametrize(
+        "line",
+        ["see /{}/data/x".format("work"), "'/{}/.cache'".format("root"), "//{}.org/simple".format("pypi")],
+    )
+    def test_the_patterns_find_what_they_forbid(self, line):
+        assert REGISTRY.search(line) or MACHINE_PATH.search(line)
+
+    @pytest.mark.parametrize("line", ["s3://bucket/work/x", "~/work/x", "a/root/b", "src/home/me/x"])
+    def test_the_patterns_leave_the_rest_alone(self, line):
+        assert not REGISTRY.search(line)
+        assert not MACHINE_PATH.search(line)
+
+    def test_every_suppression_says_which_rule_and_why(self):
+        suppression = re.compile(r"#\s*(noqa|type:\s*ignore)(?P<rest>.*)")
+        reasoned = re.compile(r"(: [A-Z]+\d+|\[[\w-]+\])\s*[-#(].*\w")
+        for module in modules():
+            for number, line in enumerate((ROOT / module.path).read_text(encoding="utf-8").splitlines(), 1):
+                found = suppression.search(line)
+                if found and "suppression" not in line:
+                    assert reasoned.match(found["rest"]), (
+                        f"{module.path}:{number} hides a finding without a reason"
+                    )
+
+
+def _functions(module: Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return [
+        node for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]

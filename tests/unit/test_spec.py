@@ -1,0 +1,164 @@
+"""From options, file and settings to a checked job: who wins, and the one line for each mistake."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgtx.config import ModelInfo
+from imgtx.errors import UsageError
+from jobs.spec_file import read_run_spec
+from jobs.spec_values import merge, parse_settings
+from pipeline.spec import Recipe, RunSpec, make_job
+
+INFO = ModelInfo("sr-x2", "super-resolution", scale=2, multiple=16, halo=32)
+OPTIONS = {f.name: None for f in fields(RunSpec) if f.name not in ("source", "destination", "task")}
+
+
+def read(*set_now: str, file: Path | None = None, **options: Any) -> RunSpec:
+    given = OPTIONS | options | {"spec_file": file, "settings": set_now}
+    return read_run_spec("in", "out", "super-resolution", given)
+
+
+def complaint(work, *arguments: Any, **options: Any) -> str:
+    with pytest.raises(UsageError) as caught:
+        work(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_defaults_then_file_then_options_then_settings(tmp_path):
+    file = tmp_path / "spec.toml"
+    file.write_text('quality = 50\nformat = "jpeg"\nlimit = 7\nmodel = "sr-x2"')
+    assert read().quality == 92
+    assert read(file=file).quality == 50
+    assert read(file=file, quality=60).quality == 60
+    assert read("quality=70", file=file, quality=60).quality == 70
+    assert (read("quality=70", file=file).format, read(file=file).limit) == ("jpeg", 7)
+
+
+def test_the_scale_chooses_the_packaged_model():
+    assert read().model == "sr-x2"
+    assert read(scale=2).model == "sr-x2"
+    assert read(scale=2, model="other.safetensors").model == "other.safetensors"
+    for scale in (0, 7, -2):
+        assert f"--scale {scale}: the packaged models enlarge by" in complaint(read, scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("quality=high", "--set: quality = 'high' is text; legal is a whole number"),
+        ("limit=1.5", "limit = 1.5 is a number; legal is a whole number"),
+        ("limit=true", "limit = True is true or false; legal is a whole number"),
+        ("model=3", "model = 3 is a whole number; legal is text"),
+        ("gpus=all", "gpus = 'all' is text; legal is a number"),
+        ("quallity=3", "did you mean 'quality'?"),
+        ("quality.deep=3", "quality = {'deep': 3} is a table"),
+        ("source=elsewhere", "unknown field 'source'"),
+        ("quality", "give NAME=VALUE"),
+        ("=3", "give NAME=VALUE"),
+        ("a..b=3", "give NAME=VALUE"),
+    ],
+)
+def test_a_bad_setting_ends_in_one_line(setting, named):
+    assert named in complaint(read, setting)
+
+
+def test_a_bad_file_ends_in_one_line(tmp_path):
+    assert "no spec at" in complaint(read, file=tmp_path / "none.toml")
+    assert "cannot be read" in complaint(read, file=tmp_path)
+    file = tmp_path / "spec.toml"
+    for text, named in (("quality = ", "not valid TOML"), ("qualty = 3", "did you mean 'quality'?")):
+        file.write_text(text)
+        assert named in complaint(read, file=file)
+    file.write_bytes(b"\xff\xfe")
+    assert "not valid TOML" in complaint(read, file=file)
+
+
+def test_a_count_of_failures_may_be_a_number(tmp_path):
+    assert read("max_failed=20").failures_allowed(1000) == 20
+    assert read("max_failed=5%").failures_allowed(1000) == 50
+    assert read(max_failed="0").failures_allowed(1000) == 0
+    (tmp_path / "spec.toml").write_text("max_failed = 3")
+    assert read(file=tmp_path / "spec.toml").max_failed == "3"
+
+
+def test_settings_reach_into_tables_and_bare_words_are_text():
+    assert parse_settings(("a=1", "b.c=two", "b.d=[1, 2]", "e='x=y'", "b.c=three")) == {
+        "a": 1,
+        "b": {"c": "three", "d": [1, 2]},
+        "e": "x=y",
+    }
+    assert parse_settings(("a=1", "a.b=2")) == {"a": {"b": 2}}
+
+
+TABLES = st.recursive(
+    st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3), max_leaves=8
+).filter(lambda value: isinstance(value, dict))
+
+
+@settings(deadline=None, max_examples=60)
+@given(TABLES, TABLES)
+def test_merging_keeps_what_is_not_changed(values, changes):
+    merged = merge(values, changes)
+    assert merge(merged, changes) == merged
+    assert set(merged) == set(values) | set(changes)
+    assert all(merged[name] == values[name] for name in set(values) - set(changes))
+    assert merge(values, {}) == values
+    assert merge({}, changes) == changes
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"format": "gif"}, "--format gif: legal are same, png, jpeg"),
+        ({"quality": 0}, "--quality 0: legal are 1 to 100"),
+        ({"quality": 101}, "--quality 101"),
+        ({"precision": "double"}, "--precision double: legal are float32"),
+        ({"precision": "float16"}, "--precision float16 was not measured"),
+        ({"limit": 0}, "--limit 0: give a number greater than 0"),
+        ({"workers": -1}, "--workers -1"),
+        ({"gpus": -1.0}, "--gpus -1.0"),
+        ({"max_megapixels": 0.0}, "--set max_megapixels=0.0"),
+        ({"stream_megapixels": float("nan")}, "--set stream_megapixels=nan"),
+        ({"max_failed": "some"}, "--max-failed some: give a share such as 1% or a count such as 20"),
+        ({"max_failed": "-1"}, "--max-failed -1"),
+        ({"max_failed": "inf%"}, "--max-failed inf%"),
+        ({"max_failed": "nan%"}, "--max-failed nan%"),
+        ({"max_failed": ""}, "--max-failed"),
+        ({"scale": 4}, "--scale 4 contradicts --model sr-x2, which enlarges x2"),
+        ({"task": "restoration"}, "is for super-resolution, this command does restoration"),
+    ],
+)
+def test_a_job_that_cannot_be_ends_in_one_line(change, named):
+    assert named in complaint(make_job, replace(RunSpec("in", "out"), **change), INFO, "d")
+
+
+def test_a_good_job_says_what_decides_its_pixels():
+    job = make_job(RunSpec("in", "out", scale=2, quality=80), INFO, "digest")
+    assert job.recipe == Recipe("super-resolution", "digest", 2, "same", 80, "float32")
+    assert job.recipe.digest == make_job(RunSpec("other", "else", quality=80), INFO, "digest").recipe.digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model_digest": "e"}, {"scale": 3}, {"format": "png"}, {"quality": 91}, {"precision": "bfloat16"},
+     {"pixel_version": 99}, {"task": "restoration"}],
+)  # fmt: skip
+def test_whatever_changes_pixels_changes_the_recipe(change):
+    recipe = Recipe("super-resolution", "d", 2, "same", 92, "float32")
+    assert replace(recipe, **change).digest != recipe.digest
+
+
+def test_a_spec_survives_json_and_pickle():
+    import json
+    import pickle
+
+    spec = RunSpec("in", "out", limit=3, gpus=0.5)
+    assert RunSpec(**json.loads(json.dumps(spec.to_dict()))) == spec
+    job = make_job(spec, INFO, "d")
+    assert pickle.loads(pickle.dumps(job)) == job

@@ -1,0 +1,216 @@
+"""Pictures on disk: the same pixels, notes and refusals as in memory, whatever the strips and turns."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgtx import exif, pixels, spool
+from imgtx.errors import ImageError
+from imgtx.pixels import Picture, decode, encode
+from imgtx.spool import SpooledPicture, SpoolWriter, spool_in
+from tests import zoo
+
+MAX_PIXELS = 50_000_000
+
+
+@pytest.fixture(scope="module")
+def zoo_files(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("zoo")
+    return directory, zoo.build_zoo(directory)
+
+
+def whole(spooled: SpooledPicture) -> Picture:
+    alpha = spooled.alpha_rows(0, spooled.height) if spooled.alpha_path else None
+    carry = spooled.carry
+    return Picture(spooled.rows(0, spooled.height), alpha, carry.icc, carry.exif, carry.format, spooled.notes)
+
+
+def assert_same(got: Picture, wanted: Picture) -> None:
+    np.testing.assert_array_equal(got.pixels, wanted.pixels)
+    assert got.pixels.dtype == wanted.pixels.dtype
+    assert (got.alpha is None) == (wanted.alpha is None)
+    if got.alpha is not None and wanted.alpha is not None:
+        np.testing.assert_array_equal(got.alpha, wanted.alpha)
+    assert (got.icc, got.exif, got.format, got.notes) == (
+        wanted.icc,
+        wanted.exif,
+        wanted.format,
+        wanted.notes,
+    )
+
+
+def write(image: Picture, directory, format: str, quality: int, step: int = 7):
+    """The picture through a SpoolWriter, `step` rows at a time: (path, notes)."""
+    height, width, channels = image.pixels.shape
+    writer = SpoolWriter(directory, height, width, channels, image.pixels.dtype, image.alpha is not None)
+    for top in range(0, height, step):
+        writer.append(
+            image.pixels[top : top + step], None if image.alpha is None else image.alpha[top : top + step]
+        )
+    path = writer.finish(format, quality, image.icc, image.exif)
+    return path, writer.notes
+
+
+class TestIn:
+    @pytest.mark.parametrize("strip_pixels", [2**22, 1])
+    def test_the_whole_zoo_as_in_memory(self, zoo_files, tmp_path, monkeypatch, strip_pixels):
+        monkeypatch.setattr(spool, "_STRIP_PIXELS", strip_pixels)
+        directory, expected = zoo_files
+        for key, wanted in expected.items():
+            if wanted.written:
+                spooled = spool_in(directory / key, tmp_path, max_pixels=MAX_PIXELS)
+                assert_same(whole(spooled), decode((directory / key).read_bytes(), max_pixels=MAX_PIXELS))
+                spooled.remove()
+            else:
+                with pytest.raises(ImageError) as caught:
+                    spool_in(directory / key, tmp_path, max_pixels=MAX_PIXELS)
+                assert caught.value.reason == wanted.reason, key
+            assert not list(tmp_path.iterdir()), f"{key} left files behind"
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_turning_by_strips_equals_turning_whole(self, tmp_path, monkeypatch, orientation):
+        monkeypatch.setattr(spool, "_STRIP_PIXELS", 1)
+        rgba = zoo.photo(53, 31, channels=4)
+        data = zoo.saved(rgba, exif=zoo.exif_block(orientation))
+        spooled = spool_in(io.BytesIO(data), tmp_path, max_pixels=MAX_PIXELS)
+        assert_same(whole(spooled), decode(data, max_pixels=MAX_PIXELS))
+
+    def test_any_rows(self, tmp_path):
+        image = zoo.photo(40, 30, channels=4)
+        spooled = spool_in(io.BytesIO(zoo.saved(image)), tmp_path, max_pixels=MAX_PIXELS)
+        np.testing.assert_array_equal(spooled.rows(11, 13), image[11:13, :, :3])
+        np.testing.assert_array_equal(spooled.alpha_rows(39, 40), image[39:, :, 3])
+        assert spooled.rows(5, 5).shape == (0, 30, 3)
+        with pytest.raises(ValueError, match="lie outside"):
+            spooled.rows(39, 41)
+
+    def test_a_full_disk_is_not_the_images_fault(self, tmp_path, monkeypatch):
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(spool.os, "pwrite", full)
+        with pytest.raises(OSError, match="No space left"):
+            spool_in(io.BytesIO(zoo.saved(zoo.photo())), tmp_path, max_pixels=MAX_PIXELS)
+        assert not list(tmp_path.iterdir())
+
+
+class TestOut:
+    @settings(deadline=None, max_examples=40)
+    @given(
+        st.tuples(st.integers(1, 60), st.integers(1, 60), st.sampled_from([1, 3])),
+        st.sampled_from([np.uint8, np.uint16]),
+        st.booleans(),
+        st.integers(1, 60),
+        st.sampled_from(["png", "tiff", "bmp", "webp"]),
+    )
+    def test_equals_encoding_in_memory(self, tmp_path_factory, shape, dtype, with_alpha, step, format):
+        rng = np.random.default_rng(shape[0])
+        top = np.iinfo(dtype).max + 1
+        alpha = rng.integers(0, top, shape[:2], dtype) if with_alpha else None
+        image = Picture(rng.integers(0, top, shape, dtype), alpha, b"", b"", "png", ())
+        path, notes = write(image, tmp_path_factory.mktemp("out"), format, 100, step)
+        data, wanted_notes = encode(image, format, quality=100)
+        assert notes == wanted_notes
+        assert_same(decode(path.read_bytes(), max_pixels=MAX_PIXELS), decode(data, max_pixels=MAX_PIXELS))
+        if format in ("png", "tiff"):
+            assert path.read_bytes() == data
+
+    @pytest.mark.parametrize("format", ["png", "tiff", "jpeg", "webp"])
+    def test_profile_and_exif_survive(self, tmp_path, format):
+        block = exif.upright(exif.bare(zoo.exif_block(6)))
+        image = Picture(zoo.photo(60, 80), None, zoo.rgb_profile(), block, "jpeg", ())
+        path, notes = write(image, tmp_path, format, 90)
+        got, wanted = path.read_bytes(), encode(image, format, quality=90)[0]
+        assert notes == ()
+        assert_same(decode(got, max_pixels=MAX_PIXELS), decode(wanted, max_pixels=MAX_PIXELS))
+        carried = decode(got, max_pixels=MAX_PIXELS).exif
+        if format == "tiff":  # whose tags are read back into a fresh block
+            assert b"A. Nobody" in carried
+            assert b"maker note" in carried
+        else:
+            assert carried == exif.resized(block, 60, 80)
+        assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+    @pytest.mark.parametrize("quality", [60, 90, 100])
+    def test_jpeg_has_the_pixels_of_pillows(self, tmp_path, quality):
+        image = Picture(zoo.photo(61, 83), None, b"", b"", "jpeg", ())
+        path, _ = write(image, tmp_path, "jpeg", quality)
+        got = decode(path.read_bytes(), max_pixels=MAX_PIXELS)
+        wanted = decode(encode(image, "jpeg", quality=quality)[0], max_pixels=MAX_PIXELS)
+        np.testing.assert_array_equal(got.pixels, wanted.pixels)
+
+    def test_webp_with_alpha_and_metadata(self, tmp_path):
+        rgba = zoo.photo(30, 41, channels=4)
+        block = exif.bare(zoo.exif_block())
+        image = Picture(rgba[..., :3].copy(), rgba[..., 3].copy(), zoo.rgb_profile(), block, "webp", ())
+        path, _ = write(image, tmp_path, "webp", 100)
+        got = decode(path.read_bytes(), max_pixels=MAX_PIXELS)
+        np.testing.assert_array_equal(np.dstack([got.pixels, got.alpha]), rgba)
+        assert got.icc == image.icc
+
+    def test_too_wide_is_refused_as_in_memory(self, tmp_path):
+        writer = SpoolWriter(tmp_path, 1, 16_384, 3, np.uint8, False)
+        writer.append(np.zeros((1, 16_384, 3), np.uint8))
+        with pytest.raises(ImageError) as caught:
+            writer.finish("webp", 90, b"", b"")
+        assert caught.value.reason == "no_space_in_format"
+        assert not list(tmp_path.iterdir())
+
+    def test_rows_that_were_not_announced(self, tmp_path):
+        writer = SpoolWriter(tmp_path, 4, 6, 3, np.uint8, False)
+        with pytest.raises(ValueError, match="announced"):
+            writer.append(np.zeros((2, 6, 3), np.uint16))
+        writer.append(np.zeros((3, 6, 3), np.uint8))
+        with pytest.raises(ValueError, match="5 rows for an image of 4"):
+            writer.append(np.zeros((2, 6, 3), np.uint8))
+        with pytest.raises(ValueError, match="3 rows were appended"):
+            writer.finish("png", 90, b"", b"")
+
+    def test_64_bit_tiff(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("imgtx.lossless._CLASSIC_TIFF_BYTES", 100)
+        image = Picture(
+            zoo.photo(33, 21, depth=16), None, zoo.rgb_profile(), exif.bare(zoo.exif_block()), "tiff", ()
+        )
+        path, notes = write(image, tmp_path, "tiff", 90)
+        got = decode(path.read_bytes(), max_pixels=MAX_PIXELS)
+        assert path.read_bytes()[:4] == b"II+\0"
+        assert notes == ("exif-dropped",)
+        np.testing.assert_array_equal(got.pixels, image.pixels)
+        assert got.icc == image.icc
+
+
+_THROUGH = """
+import re, sys
+import numpy as np
+from pathlib import Path
+from imgtx.spool import SpoolWriter, spool_in
+directory = Path(sys.argv[1])
+writer = SpoolWriter(directory, 12000, 8000, 3, np.uint8, False)
+for top in range(0, 12000, 100):
+    writer.append(np.full((100, 8000, 3), top % 251, np.uint8))
+path = writer.finish(sys.argv[2], 90, b"", b"")
+spool_in(path, directory, max_pixels=10**9)
+# Not ru_maxrss: a child is born with its parent's.
+print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024)
+"""
+
+
+@pytest.mark.parametrize("format", ["jpeg", "png"])
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_288_megabytes_of_pixels_pass_through_less_memory_than_that(tmp_path, format):
+    done = subprocess.run(
+        [sys.executable, "-c", _THROUGH, str(tmp_path), format], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 280  # MB
+
+
+def test_notes_are_named_once(tmp_path):
+    image = Picture(zoo.photo(30, 20, channels=1, depth=16)[..., None], None, b"", b"", "png", ())
+    _, notes = write(image, tmp_path, "webp", 90, step=1)
+    assert notes == ("16bit->8bit", "grey->rgb")
+    assert set(notes) <= pixels.NOTES.keys()

@@ -1,0 +1,280 @@
+"""decode, transform, encode, publish chained by hand over small archives: what comes out, and what must survive."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import imgtx
+from imgtx import exif, predict
+from imgtx.degrade import imresize
+from imgtx.pixels import SUFFIXES, Picture
+from imgtx.pixels import decode as decode_picture
+from imgtx.weights import load_model, read_info, save_weights
+from pipeline.decode import decode
+from pipeline.encode import encode
+from pipeline.names import format_of
+from pipeline.publish import publish
+from pipeline.records import OUTCOME, PIXELS, WORK
+from pipeline.rows import rows_of, to_table
+from pipeline.spec import Job, RunSpec, make_job
+from pipeline.storage import open_store
+from pipeline.transform import Transform
+from tests.archive import save_tiny_model
+from tests.zoo import exif_block, photo, rgb_profile, saved
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture
+def job(tmp_path: Path, model: str) -> Job:
+    info, digest = read_info(model)
+    (tmp_path / "source").mkdir()
+    return make_job(RunSpec(str(tmp_path / "source"), str(tmp_path / "out"), model=model), info, digest)
+
+
+def put(job: Job, **files: bytes) -> pa.Table:
+    """Files into the source; the WORK rows for them, output under the source's own name."""
+    for name, data in files.items():
+        (Path(job.spec.source) / name).write_bytes(data)
+    return work(*files)
+
+
+def work(*keys: str) -> pa.Table:
+    rows = [{"key": key, "size": 1, "version": "v", "output": key} for key in keys]
+    return to_table(rows, WORK)
+
+
+def through(stage: Callable[[pa.Table], Iterator[pa.Table]], table: pa.Table) -> pa.Table:
+    """All tables of a stage, serialised and read-only as Ray hands them on."""
+    made = pa.concat_tables(list(stage(table)))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, made.schema) as writer:
+        writer.write_table(made)
+    return pa.ipc.open_stream(pa.py_buffer(sink.getvalue().to_pybytes())).read_all()
+
+
+def road(job: Job, table: pa.Table, *, transform: Transform | None = None) -> list[dict[str, Any]]:
+    """All stages in order; the outcome rows."""
+    table = through(lambda batch: decode(batch, job), table)
+    table = through(transform or Transform(job), table)
+    table = through(lambda batch: encode(batch, job), table)
+    outcomes = through(lambda batch: publish(batch, job), table)
+    assert outcomes.schema == OUTCOME
+    return outcomes.to_pylist()
+
+
+def written(job: Job, row: dict[str, Any]) -> Picture:
+    """The output of a row, decoded; the row tells its size and digest truly."""
+    assert (row["status"], row["reason"], row["message"]) == ("written", "", "")
+    data = (Path(job.spec.destination) / "images" / row["output"]).read_bytes()
+    assert (row["out_bytes"], row["out_sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+    picture = decode_picture(data, max_pixels=10**7)
+    assert picture.pixels.shape[:2] == (row["out_height"], row["out_width"])
+    assert (row["out_height"], row["out_width"]) == (2 * row["in_height"], 2 * row["in_width"])
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [
+        ("rgb.png", photo(21, 34)),
+        ("grey.png", photo(21, 34, 1)),
+        ("deep-grey.png", photo(21, 34, 1, depth=16)),
+        ("rgba.png", photo(21, 34, 4)),
+        ("one.png", photo(21, 34)[:1, :1]),
+        ("rgb.tif", photo(21, 34)),
+        ("rgb.bmp", photo(21, 34)),
+    ],
+)
+def test_what_comes_out_is_what_the_library_makes(job, name, pixels):
+    """Lossless formats: to the bit, alpha and 16 bit too."""
+    output = f"{Path(name).stem}.png"
+    table = put(job, **{name: saved(pixels, {".tif": "TIFF", ".bmp": "BMP"}.get(Path(name).suffix, "PNG"))})
+    table = table.set_column(table.schema.get_field_index("output"), "output", pa.array([output]))
+    (row,) = road(job, table)
+    picture = written(job, row)
+    expected = imgtx.load(job.spec.model, device="cpu")(pixels)
+    found = picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
+    assert found.dtype == pixels.dtype
+    assert np.array_equal(found.squeeze(), expected.squeeze())
+    assert picture.pixels.shape[2] == (1 if pixels.ndim == 2 else 3)
+    assert min(row["seconds_decode"], row["seconds_transform"], row["seconds_encode"]) > 0
+
+
+def test_orientation_profile_and_exif_survive(job):
+    block = exif_block(6, 34, 22)
+    (row,) = road(
+        job, put(job, **{"turned.jpg": saved(photo(22, 34), "JPEG", exif=block, icc_profile=rgb_profile())})
+    )
+    picture = written(job, row)
+    assert (row["in_height"], row["in_width"]) == (34, 22)
+    assert "oriented" in row["notes"]
+    assert picture.icc == rgb_profile()
+    assert b"A. Nobody" in picture.exif
+    assert exif.orientation(picture.exif) == 1
+
+
+def test_a_format_that_cannot_hold_it_leaves_a_note(job):
+    table = put(job, **{"deep.png": saved(photo(22, 34, 1, depth=16))})
+    table = table.set_column(table.schema.get_field_index("output"), "output", pa.array(["deep.jpg"]))
+    (row,) = road(job, table)
+    assert written(job, row).pixels.dtype == np.uint8
+    assert row["notes"]
+
+
+def test_alpha_is_enlarged_as_a_mask(job):
+    rgba = photo(22, 34, 4)
+    (row,) = road(job, put(job, **{"a.png": saved(rgba)}))
+    assert np.array_equal(written(job, row).alpha, imresize(rgba[..., 3], 2))
+
+
+def test_bad_images_are_rows_and_their_neighbours_are_written(job):
+    table = put(
+        job,
+        **{
+            "a.png": saved(photo()),
+            "cut.png": saved(photo())[:300],
+            "empty.png": b"",
+            "page.png": b"<html>not here</html>",
+            "z.png": saved(photo()),
+        },
+    )
+    rows = {row["key"]: row for row in road(job, pa.concat_tables([table, work("gone.png")]))}
+    assert [rows[key]["status"] for key in ("a.png", "z.png")] == ["written"] * 2
+    failures = {key: (row["stage"], row["reason"]) for key, row in rows.items() if row["status"] == "failed"}
+    assert failures == {
+        "cut.png": ("decode", "truncated"),
+        "empty.png": ("decode", "empty"),
+        "page.png": ("decode", "not_an_image"),
+        "gone.png": ("fetch", "not_found"),
+    }
+    assert all(rows[key]["message"] for key in failures)
+    assert sorted(p.name for p in (Path(job.spec.destination) / "images").iterdir()) == ["a.png", "z.png"]
+
+
+def test_a_bomb_is_refused_from_its_header(job):
+    job = replace(job, spec=replace(job.spec, max_megapixels=0.001))
+    (row,) = road(job, put(job, **{"a.png": saved(photo(40, 40))}))
+    assert (row["stage"], row["reason"]) == ("decode", "too_large")
+    assert "--set max_megapixels=" in row["message"]
+
+
+def test_a_bug_inside_the_model_costs_one_image(job, monkeypatch):
+    transform = Transform(job)
+    run = transform.predictor.run
+
+    def sometimes(stacks):
+        if stacks[0][0].height == 30:
+            raise IndexError("tensor out of place")
+        return run(stacks)
+
+    monkeypatch.setattr(transform.predictor, "run", sometimes)
+    table = put(job, **{"bad.png": saved(photo(30, 40)), "good.png": saved(photo(40, 40))})
+    bad, good = road(job, table, transform=transform)
+    assert (bad["status"], bad["stage"], bad["reason"]) == ("failed", "transform", "bug")
+    assert bad["message"] == "IndexError: tensor out of place"
+    assert (bad["in_height"], bad["out_height"]) == (30, 0)
+    written(job, good)
+
+
+def test_a_destination_that_refuses_is_a_row_of_publish(job):
+    Path(job.spec.destination).mkdir()
+    (Path(job.spec.destination) / "images").write_text("a file in the way")
+    (row,) = road(job, put(job, **{"a.png": saved(photo())}))
+    assert (row["status"], row["stage"]) == ("failed", "publish")
+    assert row["reason"] in ("storage", "forbidden")
+
+
+def test_failed_rows_carry_no_pixels_between_stages(job):
+    table = through(lambda batch: decode(batch, job), put(job, **{"cut.png": saved(photo())[:300]}))
+    assert table.schema == PIXELS
+    assert table["tiles"].to_pylist() == [b""]
+
+
+@pytest.fixture
+def wide_halo(job: Job, tmp_path: Path) -> Job:
+    """The job with a halo as wide as the tiny model looks: cut or not, its pixels are the same."""
+    model = load_model(job.spec.model)
+    path = tmp_path / "wide.safetensors"
+    save_weights(path, model.network, replace(model.info, halo=64))
+    return make_job(replace(job.spec, model=str(path)), *read_info(path))
+
+
+@pytest.mark.parametrize("channels", [3, 4, 1])
+def test_the_large_road_equals_the_ordinary_road(wide_halo, channels, monkeypatch):
+    job = wide_halo
+    table = put(job, **{"a.png": saved(photo(200, 40, channels, depth=16 if channels == 1 else 8))})
+    (ordinary,) = road(job, table)
+    expected = written(job, ordinary)
+    (Path(job.spec.destination) / "images" / "a.png").unlink()
+    large = replace(job, spec=replace(job.spec, stream_megapixels=0.01))
+    (marked,) = rows_of(through(lambda batch: decode(batch, large), table))
+    assert marked["large"]
+    assert len(marked["tiles"]) == 0
+    monkeypatch.setattr(predict, "BAND_PIXELS", 1)  # bands as low as the halo allows
+    transform = Transform(large)
+    assert len(transform.predictor.plan_for(200, 40, streaming=True).bands) > 2
+    (row,) = road(large, table, transform=transform)
+    found = written(job, row)
+    assert found.pixels.dtype == expected.pixels.dtype
+    difference = np.abs(found.pixels.astype(int) - expected.pixels.astype(int))
+    assert difference.max() <= 1  # float sums of another order may round to the other side
+    assert np.mean(difference > 0) < 0.01
+    assert (found.alpha is None) == (expected.alpha is None)
+    assert found.alpha is None or np.array_equal(found.alpha, expected.alpha)
+    same = ("key", "in_height", "in_width", "out_height", "out_width", "notes")
+    assert [row[name] for name in same] == [ordinary[name] for name in same]
+
+
+def test_a_large_image_that_breaks_is_a_row(job):
+    large = replace(job, spec=replace(job.spec, stream_megapixels=0.001))
+    (row,) = road(large, put(large, **{"a.png": saved(photo())[:-400]}))
+    assert (row["status"], row["reason"]) == ("failed", "truncated")
+    assert not (Path(job.spec.destination) / "images" / "a.png").exists()
+
+
+def test_a_shared_batch_that_fails_runs_again_one_by_one(job, monkeypatch, caplog):
+    """The way of a GPU: several images in one call, and a bad one does not take its neighbours along."""
+    transform = Transform(job)
+    transform.batched = True
+    run, calls = transform.predictor.run, []
+
+    def narrow(stacks):
+        calls.append(len(stacks))
+        if len(stacks) == 3:
+            raise RuntimeError("CUDA error")
+        return run(stacks)
+
+    monkeypatch.setattr(transform.predictor, "run", narrow)
+    files = {f"{i}.png": saved(np.roll(photo(32, 32), i)) for i in range(3)}
+    rows = road(job, put(job, **files), transform=transform)
+    assert calls == [3, 1, 1, 1]
+    for i, row in enumerate(rows):
+        expected = imgtx.load(job.spec.model, device="cpu")(np.roll(photo(32, 32), i))
+        assert np.array_equal(written(job, row).pixels, expected)
+    calls.clear()
+    road(job, work("0.png", "1.png", "gone.png"), transform=transform)
+    assert calls == [2]
+
+
+def test_stages_speak_to_any_store(model):
+    info, digest = read_info(model)
+    job = make_job(RunSpec("memory://stages/in", "memory://stages/out", model=model), info, digest)
+    open_store(job.spec.source).write("ü 1%.png", saved(photo()))
+    (row,) = road(job, work("ü 1%.png"))
+    assert row["status"] == "written"
+    data = open_store(job.spec.destination).read("images/ü 1%.png")
+    assert hashlib.sha256(data).hexdigest() == row["out_sha256"]
+
+
+def test_the_output_name_decides_the_format():
+    assert {format_of("a" + suffix) for suffix in SUFFIXES} == set(SUFFIXES.values())

@@ -1,0 +1,156 @@
+"""The accounting identity holds at every moment; the line and the bottleneck say what is so."""
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from jobs import progress, tally
+from jobs.tally import Tally
+from pipeline.plan import CLASSES, CURRENT, FAILED_BEFORE, LEFT_OUT, NEW, PLANNED, REFUSED, SKIPPED, Plan
+from pipeline.records import FAILED
+from tests.unit.ledger_rows import outcome, outcomes
+
+
+class Clock:
+    """Stands in for the module `time`: a minute has sixty seconds when the test says so."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    time = monotonic
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(tally, "time", clock)
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def plan(**counts: int) -> Plan:
+    whole = dict.fromkeys(CLASSES, 0) | counts
+    return Plan(PLANNED.empty_table(), LEFT_OUT.empty_table(), whole, dict.fromkeys(CLASSES, 0), 0)
+
+
+def started(clock: Clock, *, to_do: int = 20, **counts: int) -> Tally:
+    counted = Tally.from_plan("r", plan(**({NEW: to_do} | counts)), to_do=to_do, retried=0)
+    counted.actors, counted.started_work = 1, clock.now
+    return counted
+
+
+def good(key: str, **seconds: float) -> dict:
+    return outcome(key, size=100, out_bytes=300, in_height=1000, in_width=500, **seconds)
+
+
+def bad(key: str, reason: str) -> dict:
+    return outcome(key, status=FAILED, stage="decode", reason=reason)
+
+
+def held(counted: Tally) -> bool:
+    summary = counted.summary("running")
+    left = counted.to_dict("running")
+    places = ("written", "current", "skipped", "failed", "pending")
+    return summary.accounted and left["listed"] == sum(left[name] for name in places)
+
+
+def test_every_listed_image_is_in_one_place_at_every_moment(clock):
+    counts = {NEW: 6, CURRENT: 5, SKIPPED: 2, FAILED_BEFORE: 4, REFUSED: 1}
+    counted = Tally.from_plan("r", plan(**counts), to_do=6, retried=0)
+    assert held(counted)
+    assert (counted.listed, counted.pending, counted.failed_before) == (18, 6, 5)
+    for rows in (
+        outcomes(good("a"), bad("b", "truncated")),
+        outcomes(),
+        outcomes(bad("c", "empty"), good("d")),
+    ):
+        counted.add(rows)
+        assert held(counted)
+    assert (counted.written, counted.failed, counted.pending, counted.done) == (2, 2, 2, 4)
+    summary = counted.summary("done")
+    assert (summary.failed, summary.failed_before, summary.reasons) == (7, 5, {"truncated": 1, "empty": 1})
+    assert (summary.megapixels, summary.bytes_in, summary.bytes_out) == (1.0, 200, 600)
+    assert summary.causes == counts
+    json.dumps(summary.to_dict())
+
+
+def test_what_is_retried_waits_and_has_not_failed_before(clock):
+    counted = Tally.from_plan("r", plan(**{FAILED_BEFORE: 3, CURRENT: 1}), to_do=2, retried=2)
+    assert (counted.failed_before, counted.pending) == (1, 2)
+    assert held(counted)
+    counted.add(outcomes(good("a")))
+    assert (counted.written, counted.pending) == (1, 1)
+
+
+def test_a_summary_that_does_not_add_up_says_so(clock):
+    summary = started(clock).summary("done")
+    assert summary.accounted
+    assert not replace(summary, written=summary.written + 1).accounted
+    assert replace(summary, written=1).to_dict()["accounted"] is False
+
+
+def test_the_line_says_where_the_run_stands(clock):
+    counted = started(clock, to_do=2000)
+    assert progress.line(counted) == "0/2000 images  starting Ray"
+    clock.now += 100
+    counted.add(
+        outcomes(
+            *(good(str(i)) for i in range(4)), bad("x", "truncated"), bad("y", "empty"), bad("z", "empty")
+        )
+    )
+    counted.add(outcomes(*(good(str(i)) for i in range(10, 23))))
+    expected = "20/2000 images  0.09 MP/s  ETA 2:45:00  failed 3 (empty 2, truncated 1)"
+    assert progress.line(counted) == expected
+
+
+def test_lines_come_every_half_minute_and_json_is_a_document_a_line(clock, capsys):
+    counted = started(clock)
+    for as_json in (False, True):
+        with progress.watcher(as_json=as_json, console=Console(force_terminal=False)) as watch:
+            for _ in range(7):
+                clock.now += 10
+                watch(counted)
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == ["0/20 images  0.00 MP/s"] * 2
+    documents = [json.loads(text) for text in printed.out.splitlines()]
+    assert [document["state"] for document in documents] == ["running"] * 2
+
+
+def test_the_bar_draws(clock):
+    console = Console(force_terminal=True, width=100, file=io.StringIO())
+    counted = started(clock)
+    with progress.watcher(as_json=False, console=console) as watch:
+        counted.add(outcomes(bad("b", "truncated")))
+        watch(counted)
+    assert "1/20" in console.file.getvalue()
+    assert "truncated 1" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("actors", "seconds", "sentence"),
+    [
+        (1, {"seconds_transform": 90.0, "seconds_decode": 5.0}, "the model limited this run (busy 90% of the time)"),
+        (2, {"seconds_transform": 190.0}, "the 2 models limited this run (busy 95% of the time)"),
+        (1, {"seconds_transform": 20.0, "seconds_decode": 60.0, "seconds_encode": 20.0}, "decode took 60% of all work"),
+        (1, {"seconds_transform": 20.0, "seconds_decode": 20.0, "seconds_encode": 60.0}, "or --format jpeg, help"),
+        (0, {"seconds_transform": 20.0}, ""),
+        (1, {}, ""),
+    ],
+)  # fmt: skip
+def test_the_bottleneck_in_a_sentence(clock, actors, seconds, sentence):
+    counted = started(clock)
+    counted.actors = actors
+    clock.now += 100
+    counted.add(outcomes(good("a", **seconds)))
+    assert sentence in counted.bottleneck()
+    assert bool(sentence) == bool(counted.bottleneck())
+
+
+def test_a_run_without_work_has_no_rate(clock):
+    summary = Tally.from_plan("r", plan(current=3), to_do=0, retried=0).summary("done")
+    assert (summary.megapixels_per_second, summary.seconds_work, summary.bottleneck) == (0.0, 0.0, "")

@@ -1,0 +1,221 @@
+"""The geometry of tiling, held exactly: integers in, integers out, no tolerance anywhere."""
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgtx.tiling import (
+    LARGEST_DEFAULT,
+    MAX_HALO_SHARE,
+    Plan,
+    default_tile,
+    merge,
+    merge_band,
+    plan,
+    split,
+    split_band,
+)
+
+sizes = st.integers(1, 200)
+exact = settings(deadline=None, max_examples=150)
+
+
+@st.composite
+def plans(draw, min_halo=lambda multiple: 0):
+    multiple = draw(st.sampled_from([1, 2, 3, 4, 8, 16]))
+    halo = draw(st.integers(min_halo(multiple), min_halo(multiple) + 20))
+    smallest = 2 * -(-halo // multiple) * multiple + multiple
+    tile = draw(st.tuples(*[st.integers(smallest, smallest + 80)] * 2))
+    return plan(draw(sizes), draw(sizes), tile=tile, halo=halo, multiple=multiple)
+
+
+def picture(cut: Plan, channels: int = 2) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 65536, (cut.height, cut.width, channels)).astype(np.uint16)
+
+
+def padded(image: np.ndarray, multiple: int) -> np.ndarray:
+    """numpy's own reflection, the reference for ours (it repeats the pixel of a 1-pixel axis)."""
+    below, beside = (-side % multiple for side in image.shape[:2])
+    return np.pad(image, ((0, below), (0, beside), (0, 0)), mode="reflect")
+
+
+@exact
+@given(plans())
+def test_split_then_merge_is_the_identity(cut):
+    image = picture(cut)
+    tiles = split(image, cut)
+    assert tiles.shape == (cut.count, cut.tile_height, cut.tile_width, 2)
+    assert tiles.dtype == image.dtype
+    np.testing.assert_array_equal(merge(tiles, cut, 1), image)
+
+
+@exact
+@given(plans())
+def test_tiles_are_cuts_of_the_reflected_image(cut):
+    image = picture(cut)
+    whole = padded(image, cut.multiple)
+    assert whole.shape[:2] == (cut.padded_height, cut.padded_width)
+    for tile, array in zip(cut.tiles, split(image, cut), strict=True):
+        np.testing.assert_array_equal(array, whole[tile.top : tile.bottom, tile.left : tile.right])
+
+
+@exact
+@given(plans())
+def test_cores_partition_the_padded_image_and_keep_their_halo(cut):
+    owners = np.zeros((cut.padded_height, cut.padded_width), int)
+    for tile, core in zip(cut.tiles, cut.cores, strict=True):
+        owners[core.top : core.bottom, core.left : core.right] += 1
+        for origin in (tile.top, tile.left, tile.height, tile.width):
+            assert origin % cut.multiple == 0
+        assert core.top - tile.top >= cut.halo or core.top == tile.top == 0
+        assert core.left - tile.left >= cut.halo or core.left == tile.left == 0
+        assert tile.bottom - core.bottom >= cut.halo or core.bottom == tile.bottom == cut.padded_height
+        assert tile.right - core.right >= cut.halo or core.right == tile.right == cut.padded_width
+    assert (owners == 1).all()
+
+
+@exact
+@given(plans())
+def test_bands_equal_the_whole(cut):
+    image = picture(cut)
+    tiles = split(image, cut)
+    row = 0
+    for band in cut.bands:
+        assert band.core_top == row
+        row = band.core_bottom
+        band_tiles = split_band(image[band.input_top : band.input_bottom], cut, band)
+        first = band.row * len(cut.lefts)
+        np.testing.assert_array_equal(band_tiles, tiles[first : first + len(cut.lefts)])
+        np.testing.assert_array_equal(
+            merge_band(band_tiles, cut, band, 1),
+            image[band.core_top : band.core_bottom],
+        )
+    assert row == cut.height
+
+
+def window_model(image: np.ndarray, multiple: int, scale: int) -> np.ndarray:
+    """Integers (H, W, C) -> (sH, sW, C): sums over windows, 3x3 sums with zeros outside, nearest enlargement.
+
+    Like window attention it sees pixels at most `multiple` away and depends on where the windows lie.
+    """
+    height, width, channels = image.shape
+    windows = image.astype(np.int64).reshape(
+        height // multiple, multiple, width // multiple, multiple, channels
+    )
+    pattern = np.arange(multiple**2).reshape(1, multiple, 1, multiple, 1)
+    mixed = (windows.sum((1, 3), keepdims=True) + windows * (pattern + 1)).reshape(image.shape)
+    edged = np.pad(mixed, ((1, 1), (1, 1), (0, 0)))
+    boxed = sum(edged[y : y + height, x : x + width] * (3 * y + x + 1) for y in range(3) for x in range(3))
+    subpixels = np.arange(scale**2).reshape(scale, scale)
+    pattern = np.tile(subpixels, (height, width))[..., None]
+    return boxed.repeat(scale, 0).repeat(scale, 1) * 100 + pattern
+
+
+@settings(deadline=None, max_examples=80)
+@given(plans(min_halo=lambda multiple: multiple), st.sampled_from([1, 2, 3, 4]))
+def test_tiled_equals_untiled_exactly(cut, scale):
+    image = picture(cut, channels=1)
+    whole = window_model(padded(image, cut.multiple), cut.multiple, scale)
+    whole = whole[: cut.height * scale, : cut.width * scale]
+    tiles = np.stack([window_model(tile, cut.multiple, scale) for tile in split(image, cut)])
+    np.testing.assert_array_equal(merge(tiles, cut, scale), whole)
+    rows = []
+    for band in cut.bands:
+        first = band.row * len(cut.lefts)
+        rows.append(merge_band(tiles[first : first + len(cut.lefts)], cut, band, scale))
+    np.testing.assert_array_equal(np.concatenate(rows), whole)
+
+
+def test_the_window_model_sees_a_missing_halo():
+    """The test above can fail: without a halo the same model shows seams."""
+    cut = plan(64, 64, tile=32, halo=0, multiple=8)
+    image = picture(cut, channels=1)
+    tiles = np.stack([window_model(tile, 8, 1) for tile in split(image, cut)])
+    assert (merge(tiles, cut, 1) != window_model(image, 8, 1)).any()
+
+
+def test_small_images_are_not_cut():
+    cut = plan(37, 500, tile=64, halo=8, multiple=16)
+    assert (cut.tile_height, cut.tops) == (48, (0,))
+    assert len(cut.lefts) > 1
+    uncut = plan(37, 50, tile=64, halo=8, multiple=16)
+    assert uncut.count == 1
+    assert uncut.overhead == 0
+
+
+def test_tiles_are_balanced():
+    """1040 pixels in tiles of 1024 become two tiles of 544, not one full and one mostly overlap."""
+    cut = plan(16, 1040, tile=1024, halo=16, multiple=16)
+    assert cut.tile_width == 544
+    assert cut.lefts == (0, 496)
+    assert cut.overhead == pytest.approx(2 * 544 / 1040 - 1)
+
+
+@exact
+@given(plans())
+def test_no_tile_exceeds_the_limit_or_could_be_smaller(cut):
+    for length, side, origins in [
+        (cut.padded_height, cut.tile_height, cut.tops),
+        (cut.padded_width, cut.tile_width, cut.lefts),
+    ]:
+        assert origins[-1] + side == length
+        covered_by_smaller = len(origins) * (side - cut.multiple - 2 * cut.halo) + 2 * cut.halo
+        assert len(origins) == 1 or covered_by_smaller < length
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.integers(1000, 20000),
+    st.integers(1000, 20000),
+    st.integers(0, 32),
+    st.sampled_from([1, 2, 4, 8, 16]),
+)
+def test_default_tile_keeps_the_overhead_low(height, width, halo, multiple):
+    tile = default_tile(halo=halo, multiple=multiple)
+    assert tile <= LARGEST_DEFAULT
+    overhead = plan(height, width, tile=tile, halo=halo, multiple=multiple).overhead
+    assert overhead / (1 + overhead) < MAX_HALO_SHARE
+
+
+def test_default_tile_is_legal_for_any_halo():
+    for halo in (0, 1, 100, 511, 512, 2000):
+        for multiple in (1, 7, 16, 64):
+            plan(
+                5000,
+                5000,
+                tile=default_tile(halo=halo, multiple=multiple),
+                halo=halo,
+                multiple=multiple,
+            )
+
+
+@pytest.mark.parametrize("tile", [0, 15, 64, 79, (80, 79)])
+def test_a_tile_without_room_is_refused_in_a_sentence(tile):
+    with pytest.raises(ValueError, match=r"leaves no room .* legal is 80 or more: choose a larger tile"):
+        plan(10, 10, tile=tile, halo=20, multiple=16)
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (-1, 5)])
+def test_an_empty_image_is_refused(size):
+    with pytest.raises(ValueError, match="at least 1 pixel"):
+        plan(*size, tile=64, halo=0, multiple=16)
+
+
+def test_an_array_of_another_size_is_refused():
+    cut = plan(10, 12, tile=64, halo=0, multiple=8)
+    with pytest.raises(ValueError, match=r"plan cuts \(10, 12, channels\)"):
+        split(np.zeros((12, 10, 3), np.uint8), cut)
+    with pytest.raises(ValueError, match=r"plan cuts \(10, 12, channels\)"):
+        split_band(np.zeros((9, 12, 3), np.uint8), cut, cut.bands[0])
+
+
+def test_plans_are_values_and_travel_between_processes():
+    cut = plan(100, 90, tile=48, halo=8, multiple=8)
+    assert cut.cores
+    copy = pickle.loads(pickle.dumps(cut))
+    assert copy == cut
+    assert copy.cores == cut.cores
+    assert hash(copy) == hash(cut)

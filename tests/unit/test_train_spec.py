@@ -1,0 +1,113 @@
+"""A training spec that cannot work ends in one line that says what was given and what is legal."""
+
+from pathlib import Path
+
+import pytest
+
+from imgtx.errors import UsageError
+from jobs.spec_values import parse_settings
+from jobs.train_spec import load_train_spec
+
+SPECS = Path(__file__).parents[2] / "jobs" / "specs"
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    """A function that writes a good spec with lines added, and returns its path."""
+    (tmp_path / "photos").mkdir()
+
+    def write(*lines: str, without: str = "") -> Path:
+        good = {
+            "name": '"tiny"', "minutes": "1",
+            "train": f'"{tmp_path}/photos"', "valid": f'"{tmp_path}/photos"',
+        }  # fmt: skip
+        good.pop(without, None)
+        changed = {line.partition("=")[0].strip() for line in lines}
+        kept = [f"{name} = {value}" for name, value in good.items() if name not in changed]
+        path = tmp_path / "spec.toml"
+        path.write_text("\n".join([*kept, *lines]))
+        return path
+
+    return write
+
+
+def complaint(path: Path, *settings: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        load_train_spec(path, parse_settings(settings))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_good_spec_loads_with_its_defaults(write):
+    spec = load_train_spec(write("[model]", "dim = 32", "heads = 1"))
+    assert (spec.name, spec.minutes, spec.scale, spec.crop, spec.precision) == ("tiny", 1, 2, 48, "bfloat16")
+    assert (spec.config.dim, spec.config.scale, spec.config.window) == (32, 2, 8)
+
+
+def test_settings_win_over_the_file_and_leave_neighbours_alone(write):
+    path = write("scale = 3", "[model]", "dim = 32", "heads = 1")
+    spec = load_train_spec(path, parse_settings(("scale=4", "model.dim=64")))
+    assert (spec.scale, spec.config.dim, spec.config.heads) == (4, 64, 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("minuts = 3", "did you mean 'minutes'?"),
+        ("zzz = 3", "legal are name, train"),
+        ('minutes = "x"', "minutes = 'x' is text; legal is a number"),
+        ("minutes = 0", "minutes = 0; legal is more than 0"),
+        ("minutes = nan", "minutes = nan; legal is more than 0"),
+        ("batch = 1.5", "batch = 1.5 is a number; legal is a whole number"),
+        ("batch = true", "batch = True is true or false; legal is a whole number"),
+        ("name = 3", "name = 3 is a whole number; legal is text"),
+        ('name = "a/b"', "name = 'a/b'; legal is a file name"),
+        ("scale = 5", "scale = 5; legal are 2, 3 and 4"),
+        ("crop = 40", "use 32"),
+        ("crop = 8", "use 16"),
+        ("crop = 0", "crop = 0"),
+        ('precision = "float16"', "legal are 'float32' and 'bfloat16'"),
+        ('train = "nowhere"', "train = 'nowhere' is not a folder"),
+        ('valid = "nowhere"', "valid = 'nowhere' is not a folder"),
+        ("seed = -1", "seed = -1; legal is 0 or more"),
+        ("average = 1.0", "average = 1.0; legal is less than 1"),
+        ("model = 3", "model = 3 is a whole number; legal is a table"),
+        ("[model]\ndimm = 32", "did you mean 'dim'?"),
+        ('[model]\ndim = "32"', "dim = '32' is text; legal is a whole number"),
+        ("[model]\nscale = 2", "unknown field 'scale'"),
+        ("[model]\nheads = 5", "dim = 96 does not divide among heads = 5"),
+        ('[model]\nnorm = "batch"', "legal are post, pre, res-post"),
+        ("[model]\nwindow = 0", "window = 0; legal is a whole number of 1 or more"),
+        ("minutes = ", "not valid TOML"),
+    ],
+)
+def test_a_bad_line_is_named(write, line, named):
+    path = write(line)
+    message = complaint(path)
+    assert named in message
+    assert str(path) in message
+
+
+@pytest.mark.parametrize("name", ["name", "train", "valid", "minutes"])
+def test_a_missing_field_is_named(write, name):
+    assert f"lacks {name}:" in complaint(write(without=name))
+
+
+def test_a_bad_setting_is_named(write):
+    assert "minutes = 'soon' is text" in complaint(write(), "minutes=soon")
+    assert "unknown field 'model.'" not in complaint(write(), "model.wndow=4")
+
+
+def test_a_spec_that_is_no_file(tmp_path):
+    assert "no spec at" in complaint(tmp_path / "none.toml")
+    assert "cannot be read" in complaint(tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b'name = "\xe4"')
+    assert "not valid TOML" in complaint(tmp_path / "latin.toml")
+
+
+def test_shipped_training_specs_name_only_real_fields(tmp_path):
+    shipped = list(SPECS.glob("sr-*.toml"))
+    assert shipped
+    for path in shipped:
+        spec = load_train_spec(path, {"train": str(tmp_path), "valid": str(tmp_path)})
+        assert spec.name == path.stem

@@ -1,0 +1,321 @@
+"""Bad and odd image files, each with what must become of it. Built, never stored: every byte is made here."""
+
+import io
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyvips
+from PIL import Image, ImageCms
+
+ORIENTATION, ARTIST = 0x0112, 0x013B
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a run must make of a file: written (`reason` ""), or the ledger's reason.
+
+    `size` is (height, width) as displayed, `notes` the conversions that decoding must name.
+    """
+
+    reason: str = ""
+    size: tuple[int, int] | None = None
+    channels: int = 3
+    depth: int = 8
+    alpha: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def written(self) -> bool:
+        return not self.reason
+
+
+def build_zoo(directory: Path) -> dict[str, Expectation]:
+    """Write the zoo under `directory`; key (relative path) -> what must become of it."""
+    members = {**_forms(), **_tiffs(), **_metadata(), **_shapes_and_names(), **_broken(), **_refused()}
+    for key, (data, _) in members.items():
+        path = directory / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return {key: expectation for key, (_, expectation) in members.items()}
+
+
+def photo(height: int = 48, width: int = 64, channels: int = 3, depth: int = 8) -> np.ndarray:
+    """A smooth picture with an edge, no two corners alike: (height, width, channels), or (height, width)."""
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    planes = [x, y, (x + 2 * y) / 3, 1 - 0.7 * x * y][:channels]
+    values = np.stack(planes, axis=-1) * 0.8 + 0.1 * (x + y > 0.7)[..., None]
+    top = 2**depth - 1
+    whole = np.rint(values * top).clip(0, top).astype(np.uint16 if depth == 16 else np.uint8)
+    return whole[..., 0] if channels == 1 else whole
+
+
+def saved(image: Image.Image | np.ndarray, format: str = "PNG", **options) -> bytes:
+    """Pillow's file bytes."""
+    out = io.BytesIO()
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(out, format, **options)
+    return out.getvalue()
+
+
+def exif_block(orientation: int = 1, width: int = 64, height: int = 48) -> bytes:
+    """EXIF with orientation, artist, dimensions, a maker note and a thumbnail, as a camera writes it."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    exif[ARTIST] = "A. Nobody"
+    exif.get_ifd(0x8769).update({0xA002: width, 0xA003: height, 0x927C: b"maker note \x01\x02"})
+    block = bytearray(exif.tobytes()[6:])
+    order = ">" if block[:2] == b"MM" else "<"
+    (first,) = struct.unpack_from(order + "I", block, 4)
+    (count,) = struct.unpack_from(order + "H", block, first)
+    struct.pack_into(order + "I", block, first + 2 + 12 * count, len(block))
+    thumbnail = saved(photo(6, 8), "JPEG")
+    start = len(block) + 2 + 24 + 4
+    block += struct.pack(order + "H", 2)
+    block += struct.pack(order + "HHII", 0x0201, 4, 1, start) + struct.pack(
+        order + "HHII", 0x0202, 4, 1, len(thumbnail)
+    )
+    return b"Exif\0\0" + bytes(block) + struct.pack(order + "I", 0) + thumbnail
+
+
+def rgb_profile() -> bytes:
+    """A whole RGB profile."""
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def _vips_png(samples: np.ndarray, interpretation: str) -> bytes:
+    return pyvips.Image.new_from_array(samples).copy(interpretation=interpretation).pngsave_buffer()
+
+
+def _forms() -> dict[str, tuple[bytes, Expectation]]:
+    rgb, rgba, grey = photo(), photo(channels=4), photo(channels=1)
+    grey16, rgb16, rgba16 = (photo(channels=1, depth=16), photo(depth=16), photo(channels=4, depth=16))
+    size = (48, 64)
+    palette = Image.fromarray(rgb).quantize(32)
+    clear = palette.copy()
+    clear.info["transparency"] = bytes(range(0, 256, 8))
+    la = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(rgba[..., 3])])
+    cmyk = Image.fromarray(rgb).convert("CMYK")
+    colour, one = Expectation(size=size), Expectation(size=size, channels=1)
+    colour16, one16 = (Expectation(size=size, depth=16), Expectation(size=size, channels=1, depth=16))
+    return {
+        "forms/rgb.png": (saved(rgb), colour),
+        "forms/rgba.png": (saved(rgba), Expectation(size=size, alpha=True)),
+        "forms/grey.png": (saved(grey), one),
+        "forms/grey-alpha.png": (saved(la), Expectation(size=size, channels=1, alpha=True)),
+        "forms/grey-key.png": (saved(grey, transparency=12), Expectation(size=size, channels=1, alpha=True)),
+        "forms/palette.png": (saved(palette), Expectation(size=size, notes=("palette->rgb",))),
+        "forms/palette-clear.png": (
+            saved(clear),
+            Expectation(size=size, alpha=True, notes=("palette->rgb",)),
+        ),
+        "forms/1bit.png": (
+            saved(Image.fromarray(grey).convert("1")),
+            Expectation(size=size, channels=1, notes=("1bit->grey",)),
+        ),
+        "forms/2bit.png": (_low_bit_png(), Expectation(size=(3, 4), channels=1, notes=("lowbit->grey",))),
+        "forms/grey16.png": (saved(grey16), one16),
+        "forms/rgb16.png": (_vips_png(rgb16, "rgb16"), colour16),
+        "forms/rgba16.png": (_vips_png(rgba16, "rgb16"), Expectation(size=size, depth=16, alpha=True)),
+        "forms/baseline.jpg": (saved(rgb, "JPEG", quality=90), colour),
+        "forms/progressive.jpg": (saved(rgb, "JPEG", progressive=True), colour),
+        "forms/grey.jpg": (saved(grey, "JPEG"), one),
+        "forms/cmyk-adobe.jpg": (saved(cmyk, "JPEG"), Expectation(size=size, notes=("cmyk->rgb",))),
+        "forms/cmyk-plain.jpg": (
+            _without_adobe(saved(cmyk, "JPEG")),
+            Expectation(size=size, notes=("cmyk->rgb",)),
+        ),
+        "forms/lossy.webp": (saved(rgb, "WEBP", quality=80), colour),
+        "forms/lossless.webp": (
+            saved(rgba, "WEBP", lossless=True, exact=True),
+            Expectation(size=size, alpha=True),
+        ),
+        "forms/rgb.bmp": (saved(rgb, "BMP"), colour),
+        "forms/palette.bmp": (saved(palette, "BMP"), Expectation(size=size, notes=("palette->rgb",))),
+    }
+
+
+def _tiffs() -> dict[str, tuple[bytes, Expectation]]:
+    rgb, rgba, grey = photo(), photo(channels=4), photo(channels=1)
+    grey16, rgb16 = photo(channels=1, depth=16), photo(depth=16)
+    cmyk = Image.fromarray(rgb).convert("CMYK")
+    size = (48, 64)
+    colour, one = Expectation(size=size), Expectation(size=size, channels=1)
+    colour16, one16 = (Expectation(size=size, depth=16), Expectation(size=size, channels=1, depth=16))
+    tiff16 = (
+        pyvips.Image.new_from_array(rgb16).copy(interpretation="rgb16").tiffsave_buffer(compression="lzw")
+    )
+    return {
+        "forms/plain.tif": (saved(rgb, "TIFF"), colour),
+        "forms/lzw.tif": (saved(rgb, "TIFF", compression="tiff_lzw"), colour),
+        "forms/deflate-grey.tif": (saved(grey, "TIFF", compression="tiff_adobe_deflate"), one),
+        "forms/rgba.tif": (saved(rgba, "TIFF"), Expectation(size=size, alpha=True)),
+        "forms/cmyk.tif": (saved(cmyk, "TIFF"), Expectation(size=size, notes=("cmyk->rgb",))),
+        "forms/grey16.tif": (saved(grey16, "TIFF"), one16),
+        "forms/rgb16.tif": (tiff16, colour16),
+        "forms/4bit.tif": (_low_bit_tiff(), Expectation(size=(3, 4), channels=1, notes=("lowbit->grey",))),
+        "forms/premultiplied.tif": (
+            _premultiplied_tiff(),
+            Expectation(size=size, alpha=True, notes=("alpha-unpremultiplied",)),
+        ),
+        "forms/1bit.tif": (
+            saved(Image.fromarray(grey).convert("1"), "TIFF", compression="group4"),
+            Expectation(size=size, channels=1, notes=("1bit->grey",)),
+        ),
+    }
+
+
+def _low_bit_png() -> bytes:
+    """A 4 x 3 grey PNG of 2 bits: 0, 85, 170, 255 in each row."""
+    header = struct.pack(">IIBBBBB", 4, 3, 2, 0, 0, 0, 0)
+    body = zlib.compress(b"\0\x1b" * 3)
+    return (
+        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b"")
+    )
+
+
+def _low_bit_tiff() -> bytes:
+    """A 4 x 3 grey TIFF of 4 bits: 0, 85, 170, 255 in each row."""
+    tags = ((256, 4), (257, 3), (258, 4), (259, 1), (262, 1), (273, 8), (277, 1), (278, 3), (279, 6))
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag == 273 else 3, 1, value) for tag, value in tags)
+    return (
+        struct.pack("<2sHI", b"II", 42, 14)
+        + b"\x05\xaf" * 3
+        + struct.pack("<H", len(tags))
+        + entries
+        + bytes(4)
+    )
+
+
+def _premultiplied_tiff() -> bytes:
+    return (
+        pyvips.Image.new_from_array(photo(channels=4))
+        .copy(interpretation="srgb")
+        .tiffsave_buffer(premultiply=True)
+    )
+
+
+def _without_adobe(jpeg: bytes) -> bytes:
+    at = jpeg.index(b"\xff\xee")
+    return jpeg[:at] + jpeg[at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big") :]
+
+
+def _metadata() -> dict[str, tuple[bytes, Expectation]]:
+    members = {}
+    for orientation in range(1, 9):
+        size = (48, 64) if orientation < 5 else (64, 48)
+        notes = ("oriented",) if orientation > 1 else ()
+        block = exif_block(orientation)
+        expectation = Expectation(size=size, notes=notes)
+        members[f"oriented/{orientation}.jpg"] = (saved(photo(), "JPEG", exif=block, quality=95), expectation)
+        members[f"oriented/{orientation}.png"] = (saved(photo(), exif=block), expectation)
+    turned = Image.Exif()
+    turned[ORIENTATION] = 6
+    turned_size = Expectation(size=(64, 48), notes=("oriented",))
+    fits, foreign = (Expectation(size=(48, 64)), Expectation(size=(48, 64), notes=("icc-dropped",)))
+    grey_foreign = Expectation(size=(48, 64), channels=1, notes=("icc-dropped",))
+    icc = rgb_profile()
+    return {
+        **members,
+        "oriented/turned.webp": (saved(photo(), "WEBP", exif=turned), turned_size),
+        "oriented/turned.tif": (saved(photo(), "TIFF", exif=turned), turned_size),
+        "profile/rgb.jpg": (saved(photo(), "JPEG", icc_profile=icc), fits),
+        "profile/rgb.png": (saved(photo(), icc_profile=icc), fits),
+        "profile/rgb.webp": (saved(photo(), "WEBP", icc_profile=icc), fits),
+        "profile/rgb.tif": (saved(photo(), "TIFF", icc_profile=icc), fits),
+        "profile/damaged.jpg": (saved(photo(), "JPEG", icc_profile=icc[:50]), foreign),
+        "profile/rgb-on-grey.jpg": (saved(photo(channels=1), "JPEG", icc_profile=icc), grey_foreign),
+    }
+
+
+def _shapes_and_names() -> dict[str, tuple[bytes, Expectation]]:
+    plain, good = saved(photo(20, 30)), Expectation(size=(20, 30))
+    shapes = {
+        f"shapes/{h}x{w}.png": (saved(photo(h, w)), Expectation(size=(h, w)))
+        for h, w in ((1, 1), (1, 5000), (5000, 1))
+    }
+    names = (
+        "with space.png",
+        "100%25 %zz.png",
+        "hash#tag.png",
+        "what?.png",
+        "a&b=c;d.png",
+        "'quoted\".png",
+        "caf\u00e9 nfc.png",
+        "cafe\u0301 nfd.png",
+        "\u5199\u771f.png",
+        "long" * 55 + ".png",
+        "deep/er/and/deep/er/still.png",
+        "UPPER.PNG",
+        "two.dots.png",
+    )
+    legal = [name for name in names if os.name != "nt" or not set(name) & set('?"')]
+    return {
+        **shapes,
+        **dict.fromkeys(legal, (plain, good)),
+        "names/png-inside.jpg": (plain, good),
+        "names/jpeg-inside.png": (saved(photo(20, 30), "JPEG"), good),
+    }
+
+
+def _broken() -> dict[str, tuple[bytes, Expectation]]:
+    rgb = photo()
+    noise = np.random.default_rng(7).integers(0, 256, (64, 64, 3), np.uint8)
+    jpeg, png, webp = saved(noise, "JPEG"), saved(noise), saved(noise, "WEBP")
+    tiff, bmp = saved(noise, "TIFF"), saved(noise, "BMP")
+    flipped = bytearray(png)
+    flipped[len(png) // 2] ^= 0x10
+    truncated, corrupt = Expectation("truncated"), Expectation("corrupt")
+    members = {"jpg": jpeg, "png": png, "webp": webp, "tif": tiff, "bmp": bmp}
+    html = b"<!DOCTYPE html><html><body>404 Not Found</body></html>"
+    return {
+        **{
+            f"broken/truncated.{suffix}": (data[: len(data) * 2 // 3], truncated)
+            for suffix, data in members.items()
+        },
+        "broken/only-a-signature.png": (b"\x89PNG\r\n\x1a\n", truncated),
+        "broken/crc.png": (bytes(flipped), corrupt),
+        "broken/zero-sides.png": (_huge_png(0, 0), corrupt),
+        "broken/empty.jpg": (b"", Expectation("empty")),
+        "broken/page.jpg": (html, Expectation("not_an_image")),
+        "broken/text.png": (b"this is a note, not a picture\n" * 9, Expectation("not_an_image")),
+        "broken/nulls.jpg": (bytes(5000), Expectation("not_an_image")),
+        "broken/tail.jpg": (saved(rgb, "JPEG") + b"trailing bytes" * 9, Expectation(size=(48, 64))),
+    }
+
+
+def _refused() -> dict[str, tuple[bytes, Expectation]]:
+    frames = [Image.fromarray(photo()), Image.fromarray(photo()[::-1].copy())]
+    both = {"save_all": True, "append_images": frames[1:]}
+    animated, unsupported, bomb = (
+        Expectation("animated"),
+        Expectation("unsupported"),
+        Expectation("too_large"),
+    )
+    lab = pyvips.Image.new_from_array(photo()).copy(interpretation="srgb").colourspace("lab")
+    return {
+        "refused/animated.webp": (saved(frames[0], "WEBP", **both), animated),
+        "refused/animated.png": (saved(frames[0], "PNG", **both), animated),
+        "refused/gif-inside.png": (saved(frames[0], "GIF", **both), animated),
+        "refused/pages.tif": (saved(frames[0], "TIFF", **both), animated),
+        "refused/still-gif.png": (saved(frames[0], "GIF"), unsupported),
+        "refused/float.tif": (saved(photo(channels=1).astype(np.float32), "TIFF"), unsupported),
+        "refused/int32.tif": (saved(photo(channels=1).astype(np.int32), "TIFF"), unsupported),
+        "refused/lab.tif": (lab.tiffsave_buffer(), unsupported),
+        "refused/bomb.png": (_huge_png(200_000, 200_000), bomb),
+        "refused/bomb.webp": (b"RIFF\x22\0\0\0WEBPVP8L\x15\0\0\0\x2f\xff\xff\xff\x0f" + bytes(17), bomb),
+    }
+
+
+def _huge_png(height: int, width: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = zlib.compress(bytes(10_000))
+    return (
+        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b"")
+    )
