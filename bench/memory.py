@@ -1,0 +1,134 @@
+"""Peak resident memory of every process of a run while a 12,000 x 9,000 image goes through x2.
+
+    python -m bench.memory [--model sr-x2] [--width 12000 --height 9000]
+
+The archive holds the large JPEG and a few ordinary ones. Every 0.2 s the kernel is asked for what each process below
+the run occupies: its resident set (RSS, what counts against the limit: it holds shared pages in full), its
+proportional set (PSS: shared pages divided among those who map them) and what is its alone (USS). Without --model the
+smallest possible network runs, with the packaged halo and tiles; sr-x2 itself takes about a quarter of an hour.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+from PIL import Image
+
+from bench.photos import photo_archive
+from bench.report import save
+from bench.road_noop import smallest_model
+
+LIMIT_MB = 2000
+ORDINARY_SIDES = (640, 1024)
+
+
+@dataclass
+class Peak:
+    """The most that any process of one kind took, in MB; the three need not be of one moment."""
+
+    rss: float = 0.0
+    pss: float = 0.0
+    uss: float = 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model")
+    parser.add_argument("--width", type=int, default=12_000)
+    parser.add_argument("--height", type=int, default=9_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="imgtx-bench-") as name:
+        folder = Path(name)
+        photo_archive(folder / "in", 2.0, sides=ORDINARY_SIDES)
+        large_photo(folder / "in" / "large.jpg", options.width, options.height)
+        model = options.model or str(smallest_model(folder / "smallest.safetensors"))
+        command = [
+            sys.executable,
+            "-m",
+            "jobs.cli",
+            "upscale",
+            str(folder / "in"),
+            str(folder / "out"),
+            "--model",
+            model,
+        ]
+        started = time.perf_counter()
+        peaks = watch(subprocess.Popen(command))
+        seconds = time.perf_counter() - started
+        assert (folder / "out" / "images" / "large.jpg").stat().st_size
+    values = {
+        "image": [options.width, options.height],
+        "model": options.model or "smallest network, packaged tiles and halo",
+        "seconds": round(seconds, 1),
+        "peak_mb": {
+            kind: {name: round(mb) for name, mb in asdict(peak).items()}
+            for kind, peak in sorted(peaks.items(), key=lambda item: -item[1].rss)
+        },
+        "limit_mb": LIMIT_MB,
+    }
+    save("memory" if not options.model else f"memory-{Path(options.model).stem}", values)
+    print("   RSS    PSS    USS  (MB)")
+    for kind, mb in values["peak_mb"].items():
+        print(f"{mb['rss']:6} {mb['pss']:6} {mb['uss']:6}  {kind}")
+    most = max(peak.rss for peak in peaks.values())
+    print(f"the largest process took {most:.0f} MB of {LIMIT_MB}")
+
+
+def large_photo(path: Path, width: int, height: int) -> None:
+    import skimage.data
+
+    photo = Image.fromarray(skimage.data.astronaut())
+    photo.resize((width, height), Image.Resampling.BICUBIC).save(path, quality=90)
+
+
+def watch(process: subprocess.Popen) -> dict[str, Peak]:
+    """Peaks by kind of process, until `process` ends well."""
+    peaks: dict[str, Peak] = {}
+    root = psutil.Process(process.pid)
+    while process.poll() is None:
+        try:
+            family = [root, *root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            break
+        for member in family:
+            try:
+                kind, (rss, pss, uss) = kind_of(member), occupied(member.pid)
+            except (psutil.NoSuchProcess, psutil.ZombieProcess, OSError):
+                continue  # it ended between being listed and being asked
+            peak = peaks.setdefault(kind, Peak())
+            peak.rss, peak.pss, peak.uss = max(rss, peak.rss), max(pss, peak.pss), max(uss, peak.uss)
+        time.sleep(0.2)
+    if process.wait():
+        raise SystemExit(f"the run ended with exit code {process.returncode}")
+    return peaks
+
+
+def occupied(pid: int) -> tuple[float, float, float]:
+    """RSS, PSS and USS of a process in MB."""
+    kib: dict[str, int] = {}
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+        name, amount = line.split(":")
+        kib[name] = int(amount.split()[0])
+    unique = kib["Private_Clean"] + kib["Private_Dirty"]
+    rss, pss, uss = (value * 1024 / 1e6 for value in (kib["Rss"], kib["Pss"], unique))
+    return rss, pss, uss
+
+
+def kind_of(process: psutil.Process) -> str:
+    """`ray::MapBatches(Transform)` and the like, else the program's name."""
+    words = process.cmdline() or [process.name()]
+    title = words[0].strip()
+    if not title.startswith("ray::"):
+        return Path(title).name or process.name()
+    if "(" not in title:
+        return title.split(".")[0]
+    return title.split(").")[0].replace("MapWorker(", "").rstrip(")") + ")"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Seconds per input megapixel of sr-x2 beside SwinIR-light, the usual compact Transformer, in one run.
+
+    python -m bench.model_speed [--sides 256 512] [--rounds 3]
+
+SwinIR-light is spandrel's implementation with the paper's x2 settings and random weights (time does not depend on
+them). Both see the same photos in float32 and in bfloat16 autocast, one thread, the allocator settings of the
+pipeline's workers; they take turns, and medians count. Each network gets the photo whole or cut into the tiles that
+suit it best, without halo, whichever was fastest when they warmed up. What bfloat16 costs our model is measured on
+photos, in dB.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import types
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from bench.report import save
+from pipeline.cluster import WORKER_ENVIRONMENT
+
+SWINIR_LIGHT = {
+    "upscale": 2, "img_size": 64, "window_size": 8, "img_range": 1.0, "depths": [6] * 4, "embed_dim": 60,
+    "num_heads": [6] * 4, "mlp_ratio": 2, "upsampler": "pixelshuffledirect", "resi_connection": "1conv",
+}  # fmt: skip
+PRECISIONS = ("float32", "bfloat16")
+TILES = (128, 256)  # besides the photo whole; below and above, neither network gains
+WANTED = 8.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sides", type=int, nargs="+", default=[256, 512])
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    if os.environ.get("MALLOC_TOP_PAD_") is None:  # glibc reads these when a process starts
+        command = [sys.executable, "-m", "bench.model_speed", *sys.argv[1:]]
+        raise SystemExit(subprocess.run(command, env=os.environ | WORKER_ENVIRONMENT, check=False).returncode)
+    import torch
+
+    torch.set_num_threads(1)
+    models = {"sr-x2": ours()} | swinir_light()
+    rows = [row for side in options.sides for row in race(models, side, options.rounds)]
+    loss = bfloat16_loss()
+    save("model_speed", {"rounds": options.rounds, "seconds_per_megapixel": rows, "bfloat16": loss})
+    for row in rows:
+        rates = ", ".join(f"{name} {row[name]:.1f} s/MP in tiles of {row['tiles'][name]}" for name in models)
+        times = f": {row['ratio']:.1f} times (at least {WANTED:g} wanted)" if "ratio" in row else ""
+        print(f"{row['side']} px, {row['precision']}: {rates}{times}")
+    print(f"bfloat16 against float32, PSNR-Y: {loss}")
+
+
+def race(models: dict[str, Any], side: int, rounds: int) -> list[dict[str, Any]]:
+    """One row a precision: each model's seconds per megapixel at its best tiling, taking turns."""
+    image = photo(side)
+    cuts = [tile for tile in TILES if tile < side] + [side]
+    best: dict[tuple[str, str], int] = {}
+    for precision in PRECISIONS:
+        for name, model in models.items():
+            seconds(model, image, cuts[0], precision)
+            best[name, precision] = min(cuts, key=lambda cut: seconds(model, image, cut, precision))
+    times: dict[tuple[str, str], list[float]] = {entry: [] for entry in best}
+    for _ in range(rounds):
+        for (name, precision), cut in best.items():
+            times[name, precision].append(seconds(models[name], image, cut, precision))
+    rows = []
+    for precision in PRECISIONS:
+        rates = {name: median(times[name, precision]) / (side**2 / 1e6) for name in models}
+        row = {"side": side, "precision": precision} | {name: round(rate, 2) for name, rate in rates.items()}
+        row |= {"tiles": {name: best[name, precision] for name in models}}
+        if "SwinIR-light" in rates:
+            row["ratio"] = round(rates["SwinIR-light"] / rates["sr-x2"], 2)
+        rows.append(row)
+    return rows
+
+
+def ours() -> Any:
+    from imgtx.weights import load_model
+
+    return load_model("sr-x2").network
+
+
+def swinir_light() -> dict[str, Any]:
+    """SwinIR-light by its name; nothing, and how to install it, where spandrel is absent.
+
+    spandrel imports torchvision for two of its architectures. Its CUDA build breaks a CPU torch with a RuntimeError,
+    and SwinIR needs none of it: a stand-in keeps it out.
+    """
+    functional = types.ModuleType("torchvision.transforms.functional")
+    for name in ("InterpolationMode", "rotate", "normalize"):
+        setattr(functional, name, None)
+    for name in ("torchvision", "torchvision.transforms"):
+        sys.modules[name] = types.ModuleType(name)
+    sys.modules["torchvision.transforms.functional"] = functional
+    try:
+        from spandrel.architectures.SwinIR import SwinIR
+    except ImportError as error:
+        print(f"sr-x2 runs alone ({error}); to compare: pip install --no-deps spandrel==0.4.2 einops")
+        return {}
+    return {"SwinIR-light": SwinIR(**SWINIR_LIGHT).eval()}
+
+
+def photo(side: int) -> Any:
+    """(1, 3, side, side) float in [0, 1]."""
+    import skimage.data
+    import torch
+
+    pixels = np.ascontiguousarray(skimage.data.astronaut()[:side, :side])
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+
+
+def seconds(model: Any, image: Any, cut: int, precision: str) -> float:
+    """Wall seconds for the whole photo in tiles of `cut` pixels, one call a tile."""
+    import torch
+
+    side = image.shape[-1]
+    tiles = [
+        image[:, :, top : top + cut, left : left + cut].contiguous()
+        for top in range(0, side, cut)
+        for left in range(0, side, cut)
+    ]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        started = time.perf_counter()
+        for tile in tiles:
+            model(tile)
+        return time.perf_counter() - started
+
+
+def bfloat16_loss() -> dict[str, float]:
+    """PSNR-Y of sr-x2 on three photos in both precisions, by the evaluation protocol."""
+    import skimage.data
+
+    import imgtx
+    from imgtx.degrade import imresize, modcrop
+    from imgtx.metrics import psnr_y
+
+    scores: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
+    for name in ("astronaut", "coffee", "chelsea"):
+        clean = modcrop(np.ascontiguousarray(getattr(skimage.data, name)()), 2)
+        small = imresize(clean, 0.5)
+        for precision, values in scores.items():
+            values.append(psnr_y(imgtx.load("sr-x2", precision=precision)(small), clean, crop=2))
+    means = {precision: round(float(np.mean(values)), 3) for precision, values in scores.items()}
+    return {**means, "loss_db": round(float(np.mean(scores["float32"]) - np.mean(scores["bfloat16"])), 4)}
+
+
+if __name__ == "__main__":
+    main()

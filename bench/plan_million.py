@@ -1,0 +1,146 @@
+"""What resuming costs: plan 1,000,000 listed keys against a ledger of 900,000 rows, on local disk.
+
+    python -m bench.plan_million [--keys 1000000] [--out bench/results/plan_million.json]
+
+Each step runs in a process of its own, so that the peak of its resident memory is its own. The ledger is
+first as a run appends it, in parts of 5,000 rows, then compacted.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from imgtx.pixels import SUFFIXES
+from pipeline.inventory import ROWS, classify
+from pipeline.ledger import Ledger
+from pipeline.plan import make_plan
+from pipeline.records import INVENTORY, OUTCOME
+from pipeline.storage import open_store
+
+LIMITS = {"seconds": 60.0, "megabytes": 2000.0}
+PART = 5_000  # rows that a run appends at a time, in order of magnitude
+RECIPE = "0123456789abcdef"
+STEPS = ("start-up alone", "plan, as appended", "compact", "plan, compacted")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--keys", type=int, default=1_000_000)
+    arguments.add_argument("--out", type=Path, default=Path(__file__).parent / "results/plan_million.json")
+    arguments.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
+    arguments.add_argument("--folder", help=argparse.SUPPRESS)
+    options = arguments.parse_args()
+    if options.step:
+        print(json.dumps(measure(options.step, options.folder, options.keys)))
+        return
+    with tempfile.TemporaryDirectory(prefix="imgtx-bench-") as folder:
+        write_ledger(folder, options.keys * 9 // 10)
+        rows = [in_own_process(step, folder, options.keys) for step in STEPS]
+    for row in rows:
+        print(f"{row['step']:20} {row['seconds']:8.2f} s {row['megabytes']:8.0f} MB peak   {row['result']}")
+    report = {
+        "command": "python -m bench.plan_million",
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": {
+            "cpus": os.cpu_count(),
+            "processor": platform.machine(),
+            "python": platform.python_version(),
+        },
+        "keys": options.keys,
+        "limits": LIMITS,
+        "rows": rows,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(report, indent=2) + "\n")
+    print(f"written to {options.out}")
+
+
+def in_own_process(step: str, folder: str, keys: int) -> dict:
+    command = [
+        sys.executable,
+        "-m",
+        "bench.plan_million",
+        "--step",
+        step,
+        "--folder",
+        folder,
+        "--keys",
+        str(keys),
+    ]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def measure(step: str, folder: str, keys: int) -> dict:
+    ledger, result = Ledger(open_store(folder)), ""
+    batches = list(listing(keys)) if step.startswith("plan") else []
+    started = time.perf_counter()
+    if step.startswith("plan"):
+        plan = make_plan(batches, ledger, recipe=RECIPE, requested_format="png")
+        result = ", ".join(f"{name} {count}" for name, count in plan.counts.items() if count)
+    elif step == "compact":
+        before = ledger.compact()
+        after = sum(len(batch) for batch in open_store(folder).list("ledger/"))
+        result = f"{before} parts before, {after} after"
+    seconds = time.perf_counter() - started
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"step": step, "seconds": round(seconds, 2), "megabytes": round(megabytes), "result": result}
+
+
+def listing(count: int):
+    """The whole source as a run would list it."""
+    for start in range(0, count, ROWS):
+        numbers = np.arange(start, min(start + ROWS, count))
+        columns = [keys_of(numbers), pa.array(numbers % 5_000_000), versions_of(numbers)]
+        batch = pa.RecordBatch.from_arrays(columns, schema=INVENTORY)
+        yield classify(batch, SUFFIXES, local_destination=True)
+
+
+def write_ledger(folder: str, count: int) -> None:
+    """Rows for the first `count` keys: 1 in 100 failed, 1 in 100 of another version."""
+    ledger = Ledger(open_store(folder))
+    random = np.random.default_rng(0)
+    for start in range(0, count, PART):
+        numbers = np.arange(start, min(start + PART, count))
+        size = len(numbers)
+        failed = pa.array(numbers % 100 == 0)
+        known = {
+            "key": keys_of(numbers),
+            "version": versions_of(np.where(numbers % 100 == 1, -numbers, numbers)),
+            "output": pa.array([f"{key[:-4]}.png" for key in keys_of(numbers).to_pylist()]),
+            "status": pa.array(np.where(failed, "failed", "written")),
+            "reason": pa.array(np.where(failed, "corrupt", "")),
+            "out_sha256": pa.array([random.bytes(32).hex() for _ in range(size)]),
+        }
+        columns = []
+        for field in OUTCOME:
+            if pa.types.is_string(field.type):
+                columns.append(known.get(field.name, pa.repeat("", size)))
+            elif pa.types.is_list(field.type):
+                columns.append(pa.array([[]] * size, field.type))
+            else:
+                columns.append(pa.array(random.integers(0, 5000, size)).cast(field.type))
+        ledger.append(pa.table(columns, schema=OUTCOME), recipe=RECIPE, run="20260101T000000-abcd")
+
+
+def keys_of(numbers: np.ndarray) -> pa.Array:
+    return pa.array([f"archive/2019/{n // 500:05d}/IMG_{n:08d}.jpg" for n in numbers.tolist()])
+
+
+def versions_of(numbers: np.ndarray) -> pa.Array:
+    """As long as an etag."""
+    return pa.array([f"{n * 2654435761 % 2**64:032x}" for n in numbers.tolist()])
+
+
+if __name__ == "__main__":
+    main()

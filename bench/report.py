@@ -1,0 +1,43 @@
+"""What every benchmark says of itself: the machine in one line, and where its results go."""
+
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> str:
+    """One line: what the numbers depend on."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "ray"))
+    return (
+        f"{model}, {os.cpu_count()} CPUs; Python {platform.python_version()}, {packages}; commit {commit()}"
+    )
+
+
+def commit() -> str:
+    """The commit that was measured; `-dirty` when a tracked file differs from it."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=RESULTS.parent,
+    )
+    return described.stdout.strip() or "unknown"
+
+
+def save(name: str, values: dict[str, Any]) -> None:
+    """Write `bench/results/<name>.json`, with the machine and the date."""
+    RESULTS.mkdir(exist_ok=True)
+    stamp = {"machine": machine(), "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z"}
+    (RESULTS / f"{name}.json").write_text(json.dumps(stamp | values, indent=1) + "\n")

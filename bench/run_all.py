@@ -1,0 +1,96 @@
+"""Every benchmark in turn, one table at the end, JSON under bench/results/. What `make bench` runs.
+
+    python -m bench.run_all [--quick]
+
+--quick keeps each to a minute or two, for a look; the numbers of the README come from the full run. A benchmark that
+fails leaves the others alone and makes the exit code 1.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from bench.report import RESULTS, machine
+
+FULL: dict[str, list[str]] = {
+    "startup": [],
+    "model_speed": [],
+    "codecs": [],
+    "road_noop": [],
+    "plan_million": [],
+    "memory": [],
+    "efficiency": [],
+}
+QUICK = {
+    "startup": ["--rounds", "1"],
+    "model_speed": ["--sides", "256", "--rounds", "1"],
+    "road_noop": ["--images", "200"],
+    "plan_million": ["--keys", "100000"],
+    "memory": ["--width", "4000", "--height", "3000"],
+    "efficiency": ["--megapixels", "6"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    failed = []
+    for name, arguments in FULL.items():
+        arguments = QUICK.get(name, []) if options.quick else arguments
+        print(f"\n== {name} {' '.join(arguments)}", flush=True)
+        done = subprocess.run([sys.executable, "-m", f"bench.{name}", *arguments], check=False)
+        if done.returncode:
+            failed.append(name)
+    results = {
+        name: json.loads(path.read_text())
+        for name in FULL
+        if name not in failed and (path := RESULTS / f"{name}.json").exists()
+    }
+    print(f"\n== {machine()}\n{table(results)}")
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+def table(results: dict[str, dict]) -> str:
+    """The numbers that answer for promises, a line each: what, measured, wanted."""
+    lines = [("what", "measured", "wanted"), *_lines(results)]
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _lines(results: dict[str, dict]) -> Iterator[tuple[str, str, str]]:
+    if found := results.get("efficiency"):
+        yield f"pipeline / bare loop, {found['megapixels']:.0f} MP", f"{found['ratio']:.3f}", "at least 0.9"
+    if found := results.get("model_speed"):
+        for row in found["seconds_per_megapixel"]:
+            if "ratio" in row:
+                what = f"sr-x2 / SwinIR-light, {row['precision']}, {row['side']} px"
+                yield what, f"{row['ratio']:.1f} times", "at least 8"
+            yield f"sr-x2, {row['precision']}, {row['side']} px", f"{row['sr-x2']:.1f} s/MP", ""
+    if found := results.get("memory"):
+        width, height = found["image"]
+        most = max(peak["rss"] for peak in found["peak_mb"].values())
+        yield f"largest process, {width} x {height}", f"{most} MB", f"under {found['limit_mb']} MB"
+    if found := results.get("road_noop"):
+        rates = found["images_per_second"]
+        yield f"whole road, smallest model, {found['images']} files", f"{rates['pipeline']:.0f} images/s", ""
+        yield "a bare pool doing the same", f"{rates['bare']:.0f} images/s", ""
+    if found := results.get("startup"):
+        for command, seconds in found["seconds"].items():
+            yield command, f"{seconds:.2f} s", ""
+    for row in results.get("codecs", {}).get("rows", []):
+        if row["by"] == "imgtx":
+            yield f"{row['direction']} {row['codec']}, {row['side']} px", f"{row['ms']:.1f} ms", ""
+    if found := results.get("plan_million"):
+        for row in found["rows"]:
+            yield f"{row['step']}, {found['keys']} keys", f"{row['seconds']:.1f} s", ""
+
+
+if __name__ == "__main__":
+    main()
