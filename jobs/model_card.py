@@ -87,7 +87,7 @@ Super-resolution x{info.scale}: bicubic reduction undone on clean photos. Not tr
 - data: {training["data"]}; chosen on the validation photos, never on a benchmark
 - recipe: {training["steps"]} steps of batch {spec["batch"]} x {spec["crop"]} px, {training["minutes"]} minutes of one
   CPU core shared with other work, {spec["precision"]} autocast, Adam at {spec["peak_lr"]} with cosine, L1, weight
-  average {spec["average"]}, seed {spec["seed"]}{warm(spec)}, torch {training["torch"]}, commit {training["commit"]}
+  average {spec["average"]}, seed {spec["seed"]}{warm(training)}, torch {training["torch"]}, commit {training["commit"]}
 - shape: {json.dumps(spec["model"]) if spec["model"] else "the defaults of `imgtx.config.ModelConfig`"}
 - again: `imgtx train jobs/specs/{info.name}.toml`
 - validation PSNR-Y in dB by step: {curve}
@@ -110,8 +110,11 @@ def without_paths(spec: dict[str, Any]) -> dict[str, Any]:
     return kept | {"init_from": Path(spec["init_from"]).stem}
 
 
-def warm(spec: dict[str, Any]) -> str:
-    return f", started from {spec['init_from']}" if spec["init_from"] else ""
+def warm(training: dict[str, Any]) -> str:
+    """What the training began with, so that nobody takes its steps for all there were."""
+    if not (start := training.get("started_from")):
+        return ""
+    return f", started from {start['name']} of {start['steps']} steps (SHA-256 `{start['digest'][:16]}`)"
 
 
 def commit() -> str:

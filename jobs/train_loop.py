@@ -46,6 +46,7 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    started_from: dict[str, Any] = field(default_factory=dict)  # name, digest, steps of the weights it began with
 
 
 class Training:
@@ -58,10 +59,10 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=spec.peak_lr, betas=(0.9, 0.99), weight_decay=spec.weight_decay
         )
-        if spec.init_from and not self.checkpoint.exists():
-            warm_start(self.network, spec.init_from)
-        self.average = WeightAverage(self.network, spec.average)
         self.progress = Progress()
+        if spec.init_from and not self.checkpoint.exists():
+            self.progress.started_from = warm_start(self.network, spec.init_from)
+        self.average = WeightAverage(self.network, spec.average)
         self.torn = False  # an update is under way: network, optimizer and average belong to different steps
         folder.mkdir(parents=True, exist_ok=True)
         if self.checkpoint.exists():
@@ -154,6 +155,7 @@ class Training:
             training={
                 "data": spec.data_note,
                 "spec": asdict(spec),
+                "started_from": progress.started_from,
                 "steps": progress.step,
                 "minutes": round(progress.seconds / 60, 1),
                 "history": progress.history,
@@ -168,13 +170,17 @@ def to_floats(batch: np.ndarray, device: str) -> Tensor:
     return levels.permute(0, 3, 1, 2).float() / 255
 
 
-def warm_start(network: EncoderDecoder, init_from: str) -> None:
-    """Copy every tensor that fits from other weights (an x4 model starts from x2: all but the head)."""
-    source = load_model(init_from).network.state_dict()
-    own = network.state_dict()
+def warm_start(network: EncoderDecoder, init_from: str) -> dict[str, Any]:
+    """Copy every tensor that fits from other weights (an x4 model starts from x2: all but the head).
+
+    Returns what the model card says of them: name, digest, and the steps that they had been trained for.
+    """
+    model = load_model(init_from)
+    source, own = model.network.state_dict(), network.state_dict()
     fitting = {name: t for name, t in source.items() if name in own and own[name].shape == t.shape}
     network.load_state_dict(own | fitting)
     log.info("warm start from %s: %d of %d tensors", init_from, len(fitting), len(own))
+    return {"name": model.info.name, "digest": model.digest, "steps": model.info.training.get("steps", 0)}
 
 
 def validate(predictor: Predictor, pairs: list[Pair]) -> float:
@@ -189,12 +195,15 @@ def train(
     report: Reporter,
     *,
     device: str = "cpu",
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] | None = None,
 ) -> Path:
     """Train (or go on training) in `folder`; returns the weight file. Ctrl-C leaves a resumable state.
 
-    `clock` counts the seconds of the schedule: with one that counts calls, training repeats bit for bit.
+    `clock` counts the seconds of the schedule: on a CPU by default those that the process computed, so that a busy
+    machine takes longer and trains as much; elsewhere those that passed. With one that counts calls, training
+    repeats bit for bit.
     """
+    clock = clock or (time.process_time if torch.device(device).type == "cpu" else time.perf_counter)
     pairs = load_pairs(Path(spec.train), spec.scale, smallest=spec.crop)
     valid = load_pairs(Path(spec.valid), spec.scale, smallest=SMALLEST_VALID, most=spec.valid_images)
     training = Training(spec, folder, device)

@@ -19,8 +19,8 @@ POSITIVE = (
 class TrainSpec:
     """Everything that decides the weights. Paths are read relative to the working directory.
 
-    Training lasts `minutes` of time spent in the loop (interruptions do not count): the schedule follows the
-    share of that time, so that a busy machine trains fewer steps, not a truncated schedule.
+    Training lasts `minutes` of time spent in the loop, the CPU's own on a CPU (neither interruptions nor waiting
+    count): the schedule follows the share of that time.
     """
 
     name: str
