@@ -46,7 +46,8 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
-    started_from: dict[str, Any] = field(default_factory=dict)  # name, digest, steps of the weights it began with
+    # name, digest and steps of the weights that the training began with; empty where it began with none
+    started_from: dict[str, Any] = field(default_factory=dict)
 
 
 class Training:
