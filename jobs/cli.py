@@ -237,7 +237,7 @@ def train(spec: Path, folder: Path | None, settings: tuple[str, ...]) -> None:
     """Train a model as the TOML file SPEC says; the same command goes on after an interruption.
 
     \b
-    imgtx train jobs/specs/sr-x2.toml --set minutes=10
+    imgtx train jobs/specs/sr-x2.toml --set steps=500
     """
     from jobs.spec_values import parse_settings
     from jobs.train import run_training

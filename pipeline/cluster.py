@@ -4,6 +4,7 @@ import _thread
 import logging
 import math
 import os
+import secrets
 import signal
 import threading
 import warnings
@@ -24,10 +25,14 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
     "MALLOC_TOP_PAD_": str(64 << 20),
     "OMP_NUM_THREADS": "1",
+    "VIPS_CONCURRENCY": "1",  # libvips holds rows for each of its threads, by default one a core
 }
 # Read by Ray when it is imported or started.
 LOCAL_SETTINGS = {
-    "RAY_AUTH_MODE": "disabled",  # a private cluster on loopback; else Ray writes a token into the home folder
+    # Ray's processes run whatever code reaches their ports. Named for the systems where it is the default, this keeps
+    # them on loopback everywhere; and there, other users of the machine lack the token.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_worker_niceness": "0",  # at Ray's own 15 any other program on the machine starves the run
@@ -86,13 +91,18 @@ def size_pool(spec: RunSpec, resources: dict[str, float], images: int) -> Pool:
     return Pool(actors, 0.75 * min(1.0, cpus / actors), 0.0, 0.25, rows, BLOCK_BYTES_CPU)
 
 
+def local_settings() -> dict[str, str]:
+    """The environment of a private local Ray, with a token of its own: else Ray writes one into the home folder."""
+    return LOCAL_SETTINGS | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
 @contextmanager
 def ray_session(spec: RunSpec) -> Iterator[dict[str, float]]:
     """Start a private local Ray, or join the cluster at `spec.address`; yields its resources.
 
     A session that is already running in this process is used and left alone.
     """
-    environment = WORKER_ENVIRONMENT if spec.address else WORKER_ENVIRONMENT | LOCAL_SETTINGS
+    environment = WORKER_ENVIRONMENT if spec.address else WORKER_ENVIRONMENT | local_settings()
     for name, value in environment.items():
         os.environ.setdefault(name, value)
     import ray
