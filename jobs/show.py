@@ -1,6 +1,7 @@
 """What a person wants to see of a destination, a plan, a run, a model: gathered here, printed as tables."""
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pyarrow.compute as pc
@@ -144,10 +145,10 @@ def run_verify(destination: str, endpoint_url: str | None, *, deep: bool, fix: b
     """Verify a destination against the source of its last run; `fix` marks damaged keys as pending."""
     spec = last_spec(destination, endpoint_url)
     store = open_store(destination, endpoint_url=spec.endpoint_url)
-    ledger = Ledger(store)
-    report = verify(open_store(spec.source, endpoint_url=spec.endpoint_url), store, ledger, deep=deep)
-    if fix:
-        with Lease(store, "verify"):
+    ledger, source = Ledger(store), open_store(spec.source, endpoint_url=spec.endpoint_url)
+    with Lease(store, "verify") if fix else nullcontext():  # what a run mends meanwhile must not be marked
+        report = verify(source, store, ledger, deep=deep)
+        if fix:
             forget(ledger, report.damaged_keys())
     return report
 

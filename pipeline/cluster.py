@@ -46,7 +46,7 @@ ROWS_PER_BLOCK = 16  # most images that one decode task takes; a block costs Ray
 BLOCK_BYTES_CPU, BLOCK_BYTES_GPU = 2 << 20, 32 << 20
 WATCH_SECONDS = 1.0
 RAY_ENDED = "Ray's own processes ended, perhaps for want of memory"
-STALL_SECONDS = 600
+STALL_SECONDS = 6 * 3600  # without one image: the largest admitted takes three hours on a slow core
 START_ATTEMPTS = 3
 
 
@@ -61,7 +61,9 @@ class Pool:
     rows_per_block: int
     block_bytes: int
     tasks_in_flight: int = 2
-    restarts: int = 3
+    restarts: int = (
+        -1
+    )  # as often as it takes: an actor that stays dead stalls the pool; `retries` bounds them
     retries: int = 1
 
     def isolated(self) -> "Pool":
@@ -114,7 +116,8 @@ def ray_session(spec: RunSpec) -> Iterator[dict[str, float]]:
             _start(spec)
         signal.signal(signal.SIGTERM, on_terminate)  # Ray installs its own, which aborts
     stop = threading.Event()
-    threading.Thread(target=_interrupt_when_ray_ends, args=(stop,), daemon=True).start()
+    watch = threading.Thread(target=_interrupt_when_ray_ends, args=(stop,), daemon=True)
+    watch.start()
     try:
         yield ray.cluster_resources()
     except KeyboardInterrupt:
@@ -123,6 +126,7 @@ def ray_session(spec: RunSpec) -> Iterator[dict[str, float]]:
         raise
     finally:
         stop.set()
+        watch.join()
         if ours and not ray_has_ended():  # a dead one would make us wait until its C++ side ends this process
             ray.shutdown()
 
