@@ -1,5 +1,6 @@
 """The geometry of tiling, held exactly: integers in, integers out, no tolerance anywhere."""
 
+import math
 import pickle
 
 import numpy as np
@@ -15,9 +16,11 @@ from imgtx.tiling import (
     default_tile,
     merge,
     plan,
+    plan_for_model,
     split,
     tile_of,
 )
+from imgtx.weights import packaged_models, read_info
 
 sizes = st.integers(1, 200)
 exact = settings(deadline=None, max_examples=150)
@@ -188,6 +191,33 @@ def test_default_tile_keeps_the_overhead_low(height, width, halo, multiple):
     assert tile <= LARGEST_DEFAULT
     overhead = plan(height, width, tile=tile, halo=halo, multiple=multiple).overhead
     assert overhead / (1 + overhead) < MAX_HALO_SHARE
+
+
+PANORAMAS = [(15_000, 20_000), (3_000, 60_000), (200, 300_000), (300_000, 200), (1_041, 1_041), (961, 1_041)]
+
+
+@st.composite
+def megapixels(draw):
+    """Sizes of 1 to 1,000 MP, from squares to ribbons."""
+    pixels, shape = draw(st.floats(6, 9)), draw(st.floats(-3, 3))
+    return math.ceil(10 ** ((pixels + shape) / 2)), math.ceil(10 ** ((pixels - shape) / 2))
+
+
+def halo_share(name: str, size: tuple[int, int]) -> float:
+    cut = plan_for_model(read_info(name)[0], *size)
+    return 1 - cut.padded_height * cut.padded_width / (cut.count * cut.tile_height * cut.tile_width)
+
+
+@pytest.mark.parametrize("name", packaged_models())
+@pytest.mark.parametrize("size", PANORAMAS, ids=str)
+def test_the_packaged_models_halo_costs_little_whatever_the_shape(name, size):
+    assert halo_share(name, size) <= 0.15
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from(packaged_models()), megapixels())
+def test_the_packaged_models_halo_costs_little_from_squares_to_ribbons(name, size):
+    assert halo_share(name, size) <= 0.15
 
 
 def test_default_tile_is_legal_for_any_halo():
