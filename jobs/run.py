@@ -24,12 +24,20 @@ from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, UsageError
 from imgtx.pixels import SUFFIXES
 from jobs.tally import Summary, Tally
 from pipeline.inventory import classify, inventory
-from pipeline.lease import PREFIX as LEASES
 from pipeline.lease import Lease
 from pipeline.ledger import Ledger
-from pipeline.ledger_parts import PREFIX as LEDGER_PARTS
 from pipeline.plan import OVERWRITES, Plan, make_plan
-from pipeline.records import FAILED, IMAGES, OUTCOME, PENDING, RUNS, WORK, WRITTEN
+from pipeline.records import (
+    FAILED,
+    IMAGES,
+    LEASES,
+    LEDGER_PARTS,
+    OUTCOME,
+    PENDING,
+    RUNS,
+    WORK,
+    WRITTEN,
+)
 from pipeline.rows import to_table
 from pipeline.spec import Job, RunSpec, make_job
 from pipeline.storage import Store, check_apart, check_destination, check_shared, check_source, open_store

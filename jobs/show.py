@@ -11,7 +11,7 @@ from rich.table import Table
 
 from imgtx.errors import StorageError, UsageError
 from jobs.tally import Summary
-from pipeline.lease import Lease
+from pipeline.lease import Lease, living_holder
 from pipeline.ledger import Ledger
 from pipeline.plan import CLASSES, Plan
 from pipeline.records import FAILED, IMAGES, REASONS, RUNS
@@ -52,6 +52,8 @@ def read_status(destination: str, endpoint_url: str | None) -> dict[str, Any]:
     """The newest run's own words and the ledger's counts: by status, and of the failed by reason."""
     store = open_store(destination, endpoint_url=endpoint_url)
     run = _read_json(store, f"{RUNS}{last_run(store)}/status.json")
+    if run["state"] == "running" and living_holder(store) is None:
+        run["state"] = "killed; the same command goes on"
     rows = Ledger(store).current(["key", "status", "reason", "stage", "message"])
     failed = rows.filter(pc.equal(rows["status"], FAILED))
     return {

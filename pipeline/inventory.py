@@ -1,16 +1,13 @@
-"""What the source holds: listing -> Arrow batches -> Parquet, with the keys that are refused by name alone.
+"""What the source holds: listing -> Arrow batches, with the keys that are refused by name alone.
 
 Keys stay in Arrow from end to end; millions of them never become Python objects.
 """
 
-import os
 import re
-import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.records import FAILED, INVENTORY, SKIPPED
 from pipeline.storage import Store
@@ -66,30 +63,6 @@ def classify(batch: pa.RecordBatch, suffixes: Collection[str], *, local_destinat
     reason = pc.case_when(pc.make_struct(pc.invert(is_image), is_unsafe), "suffix", "unsafe_key", "")
     message = pc.if_else(is_unsafe, complaint, "")
     return pa.RecordBatch.from_arrays([*batch.columns, status, reason, message], schema=CLASSIFIED)
-
-
-def save(batches: Iterable[pa.RecordBatch], store: Store, run_id: str) -> str:
-    """Write batches of one schema to `runs/<run id>/inventory.parquet` in bounded memory; returns the key."""
-    key = f"runs/{run_id}/inventory.parquet"
-    with tempfile.TemporaryDirectory(prefix="imgtx-") as folder:
-        path = os.path.join(folder, "inventory.parquet")
-        batches = iter(batches)
-        first = next(batches, pa.RecordBatch.from_pylist([], schema=INVENTORY))
-        with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
-            writer.write_batch(first)
-            for batch in batches:
-                writer.write_batch(batch)
-        store.upload(key, path)
-    return key
-
-
-def load(store: Store, run_id: str) -> Iterator[pa.RecordBatch]:
-    """The batches that `save` wrote, in bounded memory."""
-    with tempfile.TemporaryDirectory(prefix="imgtx-") as folder:
-        path = os.path.join(folder, "inventory.parquet")
-        store.download(f"runs/{run_id}/inventory.parquet", path)
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(ROWS)
 
 
 def _one(pages: list[pa.RecordBatch]) -> pa.RecordBatch:

@@ -30,7 +30,8 @@ def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:
     with tempfile.TemporaryDirectory(prefix="imgtx-spool-") as folder:
         directory = Path(folder)
         source = directory / "source"
-        open_store(job.spec.source, endpoint_url=endpoint).download(row["key"], str(source))
+        store = open_store(job.spec.source, endpoint_url=endpoint)
+        store.download(row["key"], str(source), version=row["version"])
         picture = spool_in(source, directory, max_pixels=int(job.spec.max_megapixels * 1e6))
         source.unlink()
         writer = enlarge(picture, directory, predictor)
@@ -44,6 +45,8 @@ def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:
         open_store(job.spec.destination, endpoint_url=endpoint).upload(IMAGES + row["output"], str(path))
     return row | {
         "status": WRITTEN,
+        "in_height": picture.height,
+        "in_width": picture.width,
         "out_height": writer.height,
         "out_width": writer.width,
         "out_bytes": size,

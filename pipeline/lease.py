@@ -30,10 +30,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 
 from imgtx.errors import LeaseHeldError, StorageError
+from pipeline.records import LEASES
 from pipeline.storage import Store
 from pipeline.storage_retry import HASTY
 
-PREFIX = "lease/"
 HELD, RELEASED = "held", "released"
 
 _log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ class Lease:
     def _beat_until_stopped(self) -> None:
         while not self._stop.wait(self._ttl / 4) and not self.lost:
             try:
-                if self._newer_exists():
+                if self._newer_exists() or not self._is_ours():
                     self._lost = True
                     return
                 asked = time.monotonic()
@@ -178,10 +178,30 @@ class Lease:
     def _newer_exists(self) -> bool:
         return max(_generations(self._hasty), default=0) > self._generation
 
+    def _is_ours(self) -> bool:
+        """Whether the file is still the one that this run put: somebody may have removed it, and another begun anew."""
+        content = self._read(self._generation)
+        holder = None if content is None else _decode(content)
+        return holder is not None and holder.token == self._holder.token
+
     def _remove_generations_below(self, generation: int) -> None:
         for old in _generations(self._store):
             if old < generation:
                 self._store.delete(_key(old))
+
+
+def living_holder(store: Store) -> Holder | None:
+    """Who holds the store's lease, as far as can be told without watching; None where nobody does."""
+    highest = max(_generations(store), default=0)
+    try:
+        holder = _decode(store.read(_key(highest))) if highest else None
+    except StorageError as error:
+        if error.reason != "not_found":
+            raise
+        return None
+    if holder is None or holder.state == RELEASED or _runs_here(holder) is False:
+        return None
+    return holder
 
 
 def _this_process(run_id: str) -> Holder:
@@ -235,12 +255,12 @@ def _runs_here(holder: Holder) -> bool | None:
 
 
 def _key(generation: int) -> str:
-    return f"{PREFIX}{generation:06d}.json"
+    return f"{LEASES}{generation:06d}.json"
 
 
 def _generations(store: Store) -> list[int]:
-    keys = [key for batch in store.list(PREFIX) for key in batch.column("key").to_pylist()]
-    return [int(match[1]) for key in keys if (match := re.fullmatch(rf"{PREFIX}(\d+)\.json", key))]
+    keys = [key for batch in store.list(LEASES) for key in batch.column("key").to_pylist()]
+    return [int(match[1]) for key in keys if (match := re.fullmatch(rf"{LEASES}(\d+)\.json", key))]
 
 
 def _encode(holder: Holder) -> bytes:

@@ -17,10 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imgtx.errors import UsageError
-from pipeline.records import LEDGER
+from pipeline.records import LEDGER, LEDGER_PARTS
 from pipeline.storage import Store
 
-PREFIX = "ledger/"
 _NAME = re.compile(r"ledger/(\d{20})-(?:(\d+)of(\d+)-)?[0-9a-f]{12}\.parquet")
 _READERS = 8
 _REPETITIVE = [
@@ -49,7 +48,7 @@ def list_parts(store: Store) -> list[Part]:
     """The ledger's parts, oldest first. Raises UsageError for a Parquet file with a name imgtx does not
     give."""
     parts = []
-    for batch in store.list(PREFIX):
+    for batch in store.list(LEDGER_PARTS):
         for name, size in zip(batch["key"].to_pylist(), batch["size"].to_pylist(), strict=True):
             if name.endswith(".parquet"):
                 parts.append(_part(name, size))
@@ -64,7 +63,7 @@ def write_part(store: Store, rows: pa.Table, bucket: tuple[int, int] | None = No
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="zstd", use_dictionary=_REPETITIVE, write_page_checksum=True)
     store.write(
-        f"{PREFIX}{highest:020d}-{middle}{uuid.uuid4().hex[:12]}.parquet", sink.getvalue().to_pybytes()
+        f"{LEDGER_PARTS}{highest:020d}-{middle}{uuid.uuid4().hex[:12]}.parquet", sink.getvalue().to_pybytes()
     )
     return highest
 
@@ -102,8 +101,8 @@ def _part(name: str, size: int) -> Part:
     match = _NAME.fullmatch(name)
     if match is None:
         raise UsageError(
-            f"{name} is not a name that imgtx gives; {PREFIX} holds only parts such as "
-            f"{PREFIX}{0:020d}-0123456789ab.parquet: move the file to another folder"
+            f"{name} is not a name that imgtx gives; {LEDGER_PARTS} holds only parts such as "
+            f"{LEDGER_PARTS}{0:020d}-0123456789ab.parquet: move the file to another folder"
         )
     sequence, bucket, buckets = match.groups()
     return Part(name, size, int(sequence), int(bucket or 0), int(buckets or 1), bucket is not None)

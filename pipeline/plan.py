@@ -32,7 +32,6 @@ CLASSES = {
     SKIPPED: "not an image by its name",
 }
 RUN = (NEW, CHANGED, STALE, RETRY)  # the classes of a plain run
-FAILED_ONCE = (RETRY, FAILED_BEFORE)  # those of `imgtx retry`
 # Classes whose output may lie there from before, vouched for by a row that a new output makes untrue.
 OVERWRITES = (CHANGED, STALE, RETRY)
 _CODES = {cause: code for code, cause in enumerate(CLASSES)}
@@ -79,7 +78,8 @@ def make_plan(
     inventory: the whole listing, because names depend on all of it, as batches of CLASSIFIED
     (`inventory.classify`) or of INVENTORY (every key is an image then). recipe: its digest. requested_format:
     "same" or a writable format. max_megapixels: what was refused as larger by an earlier limit runs again if
-    it fits this one. retry_failed: `work` holds FAILED_ONCE and nothing else (`imgtx retry`).
+    it fits this one. retry_failed: `work` holds what failed last time, whatever its class, and nothing else
+    (`imgtx retry`).
 
     Holds the listing in memory, a few hundred bytes a key; the ledger passes by in buckets. Raises UsageError
     for a ledger that cannot be read, StorageError if the storage fails.
@@ -94,7 +94,9 @@ def make_plan(
     taken = written.row[(written.row >= 0) & ~written.owns]
     codes[taken[codes[taken] == _CODES[CURRENT]]] = _CODES[STALE]
 
-    run = np.isin(codes, [_CODES[cause] for cause in (FAILED_ONCE if retry_failed else RUN)])
+    run = np.isin(codes, [_CODES[cause] for cause in RUN])
+    if retry_failed:
+        run = (run | (codes == _CODES[FAILED_BEFORE])) & match.failed
     causes = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(CLASSES))).cast(pa.string())
     previous = _superseded(written, run, hash64(fold(names)))
     sizes = listing["size"].to_numpy()
@@ -146,9 +148,13 @@ class _Written:
 
 @dataclass(frozen=True)
 class _Match:
-    """The listing beside the ledger: codes int8 and recorded bool, both (listed,); see Plan for the rest."""
+    """The listing beside the ledger: codes int8, failed and recorded bool, all (listed,); see Plan for the rest.
+
+    failed: the newest row is no success, a pending one included.
+    """
 
     codes: np.ndarray
+    failed: np.ndarray
     recorded: np.ndarray
     written: _Written
     vanished: int
@@ -161,13 +167,15 @@ def _match(listing: pa.Table, ledger: Ledger, recipe: str, max_megapixels: float
     bucket = bucket_of(listing["key"], buckets)
     order = np.argsort(bucket, kind="stable")
     edges = np.searchsorted(bucket[order], np.arange(buckets + 1))
-    codes, recorded, vanished = np.empty(len(listing), np.int8), np.zeros(len(listing), bool), 0
+    codes, vanished = np.empty(len(listing), np.int8), 0
+    failed, recorded = np.zeros(len(listing), bool), np.zeros(len(listing), bool)
     rows, names, sequences = [], [], []
     for index, state in enumerate(ledger.state_by_bucket(buckets, ("in_height", "in_width"))):
         here = order[edges[index] : edges[index + 1]]
         listed = listing.take(here) if buckets > 1 else listing
         known = state.take(pc.index_in(listed["key"], state["key"].combine_chunks()))
         codes[here] = _classify(listed, known, recipe, max_megapixels)
+        failed[here] = _bools(pc.is_in(known["status"], pa.array([FAILED, PENDING])))
         recorded[here] = _equal(listed, known, "version", "status", "reason")
         place = pc.index_in(state["key"], listed["key"].combine_chunks())
         vanished += place.null_count
@@ -182,7 +190,7 @@ def _match(listing: pa.Table, ledger: Ledger, recipe: str, max_megapixels: float
     name = pa.chunked_array([chunk for column in names for chunk in column.chunks], pa.string())
     hashes = hash64(fold(name))
     written = _Written(np.concatenate(rows), name, hashes, _last_of_each(hashes, np.concatenate(sequences)))
-    return _Match(codes, recorded, written, vanished)
+    return _Match(codes, failed, recorded, written, vanished)
 
 
 def _classify(listed: pa.Table, known: pa.Table, recipe: str, max_megapixels: float) -> np.ndarray:

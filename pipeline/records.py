@@ -95,4 +95,4 @@ PIXELS = pa.schema(
 ENCODED = pa.schema([*OUTCOME, ("encoded", pa.large_binary())])
 
 # Where things lie under a destination.
-IMAGES, RUNS = "images/", "runs/"
+IMAGES, LEDGER_PARTS, LEASES, RUNS = "images/", "ledger/", "lease/", "runs/"

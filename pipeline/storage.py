@@ -25,7 +25,7 @@ import fsspec
 import pyarrow as pa
 
 from imgtx.errors import StorageError, UsageError
-from pipeline.records import IMAGES, RUNS
+from pipeline.records import IMAGES, LEASES
 from pipeline.storage_retry import HASTY, PATIENT, TEMPORARY, Patience
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def check_destination(store: Store) -> None:
     if store.is_local and os.path.isfile(store.uri):
         raise UsageError(f"the destination {store.uri} is a file; give a folder, which may be new")
     hasty = replace(store, patience=HASTY)
-    key = f"{RUNS}{TEMPORARY}probe-{uuid.uuid4().hex}"
+    key = f"{LEASES}{TEMPORARY}probe-{uuid.uuid4().hex}"
     try:
         hasty.create(key, b"imgtx")
         exclusive = not hasty.create(key, b"imgtx again")

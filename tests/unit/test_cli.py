@@ -263,11 +263,56 @@ def test_verify_finds_what_was_damaged_and_fix_makes_it_again(place, in_process,
     assert imgtx("verify", "out").exit_code == DONE
 
 
-def test_limit_leaves_the_rest_pending_and_retry_takes_the_last_runs_settings(place, in_process, model):
+def test_limit_leaves_the_rest_pending(place, in_process, model):
     summary = json.loads(imgtx("upscale", "in", "out", "--model", model, "--limit", "1", "--json").stdout)
     assert (summary["written"], summary["pending"], summary["accounted"]) == (1, 1, True)
-    summary = json.loads(imgtx("retry", "out", "--json").stdout)
-    assert (summary["written"], summary["current"], summary["pending"]) == (1, 1, 0)
+
+
+def test_retry_takes_the_last_runs_settings_and_failed_images_only(place, in_process, model, monkeypatch):
+    (place / "in" / "bad.png").write_bytes(b"none")
+    given = ("in", "out", "--model", model, "--max-failed", "1", "--json")
+    summary = json.loads(imgtx("upscale", *given).stdout)
+    assert (summary["written"], summary["failed"]) == (2, 1)
+    for name in ("bad.png", "new.png"):
+        (place / "in" / name).write_bytes(saved(photo(30, 30)))
+    monkeypatch.chdir("/")  # what the last run was given is known wherever one stands
+    summary = json.loads(imgtx("retry", str(place / "out"), "--json").stdout)
+    assert (summary["written"], summary["failed"], summary["pending"]) == (1, 0, 1)
+    assert summary["accounted"]
+
+
+def test_what_was_too_large_runs_again_under_a_higher_limit(place, in_process, model):
+    given = ("in", "out", "--model", model, "--max-failed", "2", "--json", "--set")
+    failed = json.loads(imgtx("upscale", *given, "max_megapixels=0.0001").stdout)
+    assert failed["reasons"] == {"too_large": 2}
+    for limit, written in (("0.0002", 0), ("1", 2)):
+        assert json.loads(imgtx("upscale", *given, f"max_megapixels={limit}").stdout)["written"] == written
+
+
+def test_a_stopped_change_of_settings_taken_back_leaves_no_pixels_of_either(
+    place, in_process, model, monkeypatch
+):
+    """The case: another scale by mistake, stopped at once, and the old command again."""
+    assert imgtx("upscale", "in", "out", "--scale", "2").exit_code == DONE
+    right = {path.name: path.read_bytes() for path in (place / "out" / "images").iterdir()}
+    blocks = InProcess.iter_batches
+
+    def stopped(self, **options):
+        next(blocks(self))  # the file is put, its row never comes
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InProcess, "iter_batches", stopped)
+        for change in (("--scale", "4"), ("--scale", "2", "--format", "tiff")):
+            assert imgtx("upscale", "in", "out", *change).exit_code == INTERRUPTED
+    assert {path.name: path.read_bytes() for path in (place / "out" / "images").iterdir()} != right
+    assert imgtx("upscale", "in", "out", "--scale", "2").exit_code == DONE
+    assert {path.name: path.read_bytes() for path in (place / "out" / "images").iterdir()} == right
+    assert imgtx("verify", "out").exit_code == DONE
+
+
+def test_memory_is_no_place_for_a_run(place, model):
+    assert "lies in the memory of one process" in complaint("upscale", "in", "memory://out", "--model", model)
 
 
 def test_a_stopped_run_says_how_to_go_on(place, in_process, model, monkeypatch):

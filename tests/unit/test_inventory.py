@@ -1,7 +1,6 @@
 """Listing to Parquet, and what a name alone decides."""
 
 import re
-import tracemalloc
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from imgtx.errors import StorageError
 from pipeline import inventory as module
-from pipeline.inventory import CLASSIFIED, classify, inventory, load, save
+from pipeline.inventory import CLASSIFIED, classify, inventory
 from pipeline.records import FAILED, INVENTORY, REASONS, SKIPPED
 from pipeline.storage import Store, open_store
 from pipeline.storage_retry import HASTY
@@ -155,38 +154,3 @@ def test_classify_keeps_the_rows_in_order():
     assert result.column("status").to_pylist() == ["", SKIPPED, FAILED, ""]
     assert set(result.column("reason").to_pylist()) - {""} <= set(REASONS)
     assert classify(batch_of([]), SUFFIXES, local_destination=True).num_rows == 0
-
-
-def test_save_and_load(store: Store):
-    batches = [
-        classify(batch_of([f"{n}/{i}.jpg" for i in range(5)]), SUFFIXES, local_destination=True) for n in "ab"
-    ]
-    key = save(iter(batches), store, "run-1")
-    assert key == "runs/run-1/inventory.parquet"
-    assert pa.Table.from_batches(load(store, "run-1")) == pa.Table.from_batches(batches)
-
-
-def test_an_empty_listing_is_saved_too(store: Store):
-    save(iter([]), store, "run-1")
-    assert pa.Table.from_batches(load(store, "run-1"), schema=INVENTORY).num_rows == 0
-
-
-def test_millions_of_keys_are_saved_in_bounded_memory(tmp_path: Path):
-    """Python's heap would grow if keys became objects, Arrow's pool if batches piled up."""
-    template = batch_of([f"2019/12/IMG_{n:08}.jpg" for n in range(20_000)])
-    many = (classify(template, SUFFIXES, local_destination=True) for _ in range(50))
-    pool = pa.default_memory_pool()
-    before, most = pool.bytes_allocated(), 0
-
-    def watched() -> Iterator[pa.RecordBatch]:
-        nonlocal most
-        for batch in many:
-            most = max(most, pool.bytes_allocated() - before)
-            yield batch
-
-    tracemalloc.start()
-    save(watched(), open_store(str(tmp_path)), "run-1")
-    _, heap = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert heap < 8 << 20
-    assert most < 64 << 20

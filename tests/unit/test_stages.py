@@ -13,11 +13,13 @@ import pytest
 import imgtx
 from imgtx import exif
 from imgtx.degrade import imresize
+from imgtx.errors import ModelError
 from imgtx.pixels import SUFFIXES, Carry, Picture
 from imgtx.pixels import decode as decode_picture
 from imgtx.spool import SpooledPicture
 from imgtx.tiling import core_of, plan
 from imgtx.weights import load_model, read_info, save_weights
+from pipeline import decode as decode_stage
 from pipeline.decode import decode
 from pipeline.encode import encode
 from pipeline.large import enlarged_alpha
@@ -26,7 +28,7 @@ from pipeline.publish import publish
 from pipeline.records import OUTCOME, PIXELS, WORK
 from pipeline.rows import rows_of, to_table
 from pipeline.spec import Job, RunSpec, make_job
-from pipeline.storage import open_store
+from pipeline.storage import Store, open_store
 from pipeline.transform import Transform
 from tests.archive import save_tiny_model
 from tests.zoo import exif_block, photo, rgb_profile, saved
@@ -52,7 +54,7 @@ def put(job: Job, **files: bytes) -> pa.Table:
 
 
 def work(*keys: str) -> pa.Table:
-    rows = [{"key": key, "size": 1, "version": "v", "output": key} for key in keys]
+    rows = [{"key": key, "size": 1, "version": "", "output": key} for key in keys]
     return to_table(rows, WORK)
 
 
@@ -301,6 +303,32 @@ def test_a_shared_batch_that_fails_runs_again_one_by_one(job, monkeypatch, caplo
     assert calls == [2]
 
 
+def test_an_object_that_changed_after_it_was_listed_is_not_taken(job):
+    put(job, **{"a.png": saved(photo())})
+    listed = to_table([{"key": "a.png", "size": 1, "version": "1-1", "output": "a.png"}], WORK)
+    for either in (job, replace(job, spec=replace(job.spec, stream_megapixels=0.0001))):
+        (row,) = road(either, listed)
+        assert (row["status"], row["reason"]) == ("failed", "changed")
+        assert not (Path(job.spec.destination) / "images").exists()
+
+
+def test_a_file_too_large_for_memory_is_never_read_whole(job, monkeypatch):
+    monkeypatch.setattr(decode_stage, "MOST_BYTES", 0)
+    monkeypatch.setattr(Store, "read", None)
+    (row,) = road(job, put(job, **{"a.png": saved(photo(32, 40))}))
+    assert (row["status"], row["in_height"], row["in_width"]) == ("written", 32, 40)
+    expected = imgtx.load(job.spec.model, device="cpu")(photo(32, 40))
+    assert np.array_equal(written(job, row).pixels, expected)
+    (row,) = road(job, put(job, **{"b.png": b"<html>"}))
+    assert (row["status"], row["reason"]) == ("failed", "not_an_image")
+
+
+def test_a_model_of_another_digest_is_refused(job):
+    other = replace(job, recipe=replace(job.recipe, model_digest="0" * 64))
+    with pytest.raises(ModelError, match="put the same file on every machine"):
+        Transform(other)
+
+
 def test_stages_speak_to_any_store(model):
     info, digest = read_info(model)
     job = make_job(RunSpec("memory://stages/in", "memory://stages/out", model=model), info, digest)
@@ -313,3 +341,4 @@ def test_stages_speak_to_any_store(model):
 
 def test_the_output_name_decides_the_format():
     assert {format_of("a" + suffix) for suffix in SUFFIXES} == set(SUFFIXES.values())
+    assert {format_of("d/" + suffix.upper()) for suffix in SUFFIXES} == set(SUFFIXES.values())

@@ -11,6 +11,7 @@ from jobs import progress, tally
 from jobs.tally import Tally
 from pipeline.plan import CLASSES, CURRENT, FAILED_BEFORE, LEFT_OUT, NEW, PLANNED, REFUSED, SKIPPED, Plan
 from pipeline.records import FAILED
+from pipeline.rows import to_table
 from tests.unit.ledger_rows import outcome, outcomes
 
 
@@ -33,13 +34,17 @@ def clock(monkeypatch) -> Clock:
     return clock
 
 
-def plan(**counts: int) -> Plan:
+def tallied(*, taken: dict[str, int] | None = None, **counts: int) -> Tally:
+    """A tally of a plan with these counts; `taken`: what of it the run takes up, by default all that is new."""
     whole = dict.fromkeys(CLASSES, 0) | counts
-    return Plan(PLANNED.empty_table(), LEFT_OUT.empty_table(), whole, dict.fromkeys(CLASSES, 0), 0)
+    plan = Plan(PLANNED.empty_table(), LEFT_OUT.empty_table(), whole, dict.fromkeys(CLASSES, 0), 0)
+    taken = {NEW: counts.get(NEW, 0)} if taken is None else taken
+    rows = [{"key": f"{cause}{i}", "cause": cause} for cause, n in taken.items() for i in range(n)]
+    return Tally.from_plan("r", plan, to_table(rows, PLANNED))
 
 
 def started(clock: Clock, *, to_do: int = 20, **counts: int) -> Tally:
-    counted = Tally.from_plan("r", plan(**({NEW: to_do} | counts)), to_do=to_do, retried=0)
+    counted = tallied(**({NEW: to_do} | counts))
     counted.actors, counted.started_work = 1, clock.now
     return counted
 
@@ -61,7 +66,7 @@ def held(counted: Tally) -> bool:
 
 def test_every_listed_image_is_in_one_place_at_every_moment(clock):
     counts = {NEW: 6, CURRENT: 5, SKIPPED: 2, FAILED_BEFORE: 4, REFUSED: 1}
-    counted = Tally.from_plan("r", plan(**counts), to_do=6, retried=0)
+    counted = tallied(**counts)
     assert held(counted)
     assert (counted.listed, counted.pending, counted.failed_before) == (18, 6, 5)
     for rows in (
@@ -72,7 +77,7 @@ def test_every_listed_image_is_in_one_place_at_every_moment(clock):
         counted.add(rows)
         assert held(counted)
     assert (counted.written, counted.failed, counted.pending, counted.done) == (2, 2, 2, 4)
-    summary = counted.summary("done")
+    summary = counted.summary("interrupted")
     assert (summary.failed, summary.failed_before, summary.reasons) == (7, 5, {"truncated": 1, "empty": 1})
     assert (summary.megapixels, summary.bytes_in, summary.bytes_out) == (1.0, 200, 600)
     assert summary.causes == counts
@@ -80,18 +85,31 @@ def test_every_listed_image_is_in_one_place_at_every_moment(clock):
 
 
 def test_what_is_retried_waits_and_has_not_failed_before(clock):
-    counted = Tally.from_plan("r", plan(**{FAILED_BEFORE: 3, CURRENT: 1}), to_do=2, retried=2)
+    counted = tallied(**{FAILED_BEFORE: 3, CURRENT: 1}, taken={FAILED_BEFORE: 2})
     assert (counted.failed_before, counted.pending) == (1, 2)
     assert held(counted)
     counted.add(outcomes(good("a")))
     assert (counted.written, counted.pending) == (1, 1)
 
 
+def test_what_a_limit_leaves_is_pending_in_a_run_that_is_done(clock):
+    counted = tallied(**{NEW: 5, CURRENT: 1}, taken={NEW: 2})
+    counted.add(outcomes(good("a"), good("b")))
+    summary = counted.summary("done")
+    assert (summary.pending, summary.left, summary.accounted) == (3, 3, True)
+
+
 def test_a_summary_that_does_not_add_up_says_so(clock):
-    summary = started(clock).summary("done")
+    counted = started(clock, to_do=2)
+    assert counted.summary("interrupted").accounted
+    assert not counted.summary("done").accounted  # two images wait, and nobody stopped the run
+    counted.add(outcomes(good("a"), good("b")))
+    summary = counted.summary("done")
     assert summary.accounted
-    assert not replace(summary, written=summary.written + 1).accounted
     assert replace(summary, written=1).to_dict()["accounted"] is False
+    counted.add(outcomes(good("b")))
+    assert not counted.summary("done").accounted  # one came back twice
+    assert not counted.summary("interrupted").accounted
 
 
 def test_the_line_says_where_the_run_stands(clock):
@@ -152,5 +170,5 @@ def test_the_bottleneck_in_a_sentence(clock, actors, seconds, sentence):
 
 
 def test_a_run_without_work_has_no_rate(clock):
-    summary = Tally.from_plan("r", plan(current=3), to_do=0, retried=0).summary("done")
+    summary = tallied(current=3).summary("done")
     assert (summary.megapixels_per_second, summary.seconds_work, summary.bottleneck) == (0.0, 0.0, "")
