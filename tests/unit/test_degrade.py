@@ -74,7 +74,7 @@ def assert_rounded(got: np.ndarray, unrounded: np.ndarray, *, exact: bool) -> No
     assert (difference <= tie).all(), f"{difference.max()} off, {(difference > tie).sum()} where no tie is"
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 99),
     height=st.integers(1, 17),
@@ -101,7 +101,7 @@ def test_equals_matlabs_definition(seed, height, width, scale, dtype):
     np.testing.assert_array_equal(got, passed)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     height=st.integers(1, 12),
     width=st.integers(1, 12),
