@@ -1,7 +1,16 @@
-"""Settings that Ray and torch read once, when they are imported or started."""
+"""Settings that Ray, torch and hypothesis read once, when they are imported or started."""
 
 import os
+
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests share the machine with Ray's workers
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else Ray writes a token into the home folder
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+# The same examples every time, so that a change is judged by itself: `--hypothesis-profile=random` looks for new
+# ones. A shared machine may stop for seconds in the middle of an example, which says nothing about the code.
+COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("fixed", COMMON, derandomize=True)
+settings.register_profile("random", COMMON, derandomize=False)
+settings.load_profile("fixed")  # pytest's plugin loads the one that the option names, after this

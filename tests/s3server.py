@@ -7,7 +7,6 @@ with serving() as server:
 import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _COLOUR = re.compile(r"\x1b\[\d*m")
+_ADDRESS = re.compile(r"Running on (http://127\.0\.0\.1:\d+)\s")
 _REQUEST = re.compile(r'"([A-Z]+) (\S+) HTTP/[\d.]+" (\d+)')
+
+# Moto on a port that the kernel chooses: one that was free a moment ago may be taken. Its standard input is a pipe
+# that the starting process holds: when that one ends, even by SIGKILL, the pipe does, and the server with it.
+_SERVE = """
+import os, sys, threading
+from moto.server import main
+
+def end_with_whoever_started_it():
+    os.read(0, 1)
+    os._exit(0)
+
+threading.Thread(target=end_with_whoever_started_it, daemon=True).start()
+main(["-H", "127.0.0.1", "-p", "0"])
+"""
 
 
 @dataclass(frozen=True)
@@ -30,46 +44,52 @@ class S3Server:
 
     def requests(self) -> list[tuple[str, str, int]]:
         """(method, path with query, status) of every request so far, in order."""
-        with open(self.log, encoding="utf-8", errors="replace") as file:
-            plain = _COLOUR.sub("", file.read())
-        return [(method, path, int(status)) for method, path, status in _REQUEST.findall(plain)]
+        return [(method, path, int(status)) for method, path, status in _REQUEST.findall(_read(self.log))]
 
     def post(self, path: str, body: bytes = b"") -> None:
         """POST to moto's own interface, as "/moto-api/reset"."""
         # As text: of a form, urllib's default, moto sees no body.
         headers = {"Content-Type": "text/plain"}
         request = urllib.request.Request(self.url + path, body, headers, method="POST")
-        urllib.request.urlopen(request, timeout=10).close()
+        urllib.request.urlopen(request, timeout=60).close()
 
 
 def start(*, within: float = 60.0) -> S3Server:
     """A server that answers; raises RuntimeError with its log if it does not `within` seconds."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     log = tempfile.NamedTemporaryFile(suffix=".imgtx-s3.log", delete=False)  # noqa: SIM115 - closed below
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    server = S3Server(f"http://127.0.0.1:{port}", process, log.name)
+        process = subprocess.Popen(
+            [sys.executable, "-c", _SERVE], stdin=subprocess.PIPE, stdout=log, stderr=log
+        )
     deadline = time.monotonic() + within
     while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"{server.url}/moto-api/", timeout=5).close()
-            return server
+        # It listens before it says where; what connects now waits for its answer.
+        if address := _ADDRESS.search(_read(log.name)):
+            return S3Server(address[1], process, log.name)
         time.sleep(0.1)
-    stop(server)
+    _end(process)
     raise RuntimeError(f"the S3 test server did not start; see {log.name}")
 
 
 def stop(server: S3Server) -> None:
     """End the server's process, by its id, and wait for it."""
-    server.process.terminate()
+    _end(server.process)
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.terminate()
     try:
-        server.process.wait(10)
+        process.wait(10)
     except subprocess.TimeoutExpired:
-        server.process.kill()
-        server.process.wait(10)
+        process.kill()
+        process.wait(10)
+    assert process.stdin
+    process.stdin.close()
+
+
+def _read(log: str) -> str:
+    with open(log, encoding="utf-8", errors="replace") as file:
+        return _COLOUR.sub("", file.read())
 
 
 @contextlib.contextmanager

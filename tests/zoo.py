@@ -16,7 +16,7 @@ ORIENTATION, ARTIST = 0x0112, 0x013B
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a run must make of a file: written (`reason` ""), or the ledger's reason.
+    """What a run must make of a file: written (`reason` ""), or the ledger's reason and the stage that found it.
 
     `size` is (height, width) as displayed, `notes` the conversions that decoding must name.
     """
@@ -27,6 +27,7 @@ class Expectation:
     depth: int = 8
     alpha: bool = False
     notes: tuple[str, ...] = ()
+    stage: str = "decode"  # of a bad file: all that are built here can be fetched, and none is decoded
 
     @property
     def written(self) -> bool:

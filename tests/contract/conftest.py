@@ -1,5 +1,6 @@
 """One battery, three back ends: `store` is an empty Store on local disk, in memory, and on S3 (moto)."""
 
+import socket
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -34,6 +35,14 @@ def s3_store(s3_server: S3Server) -> Store:
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     boto3.client("s3").create_bucket(Bucket=bucket)
     return open_store(f"s3://{bucket}/some/root")
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A loopback port on which nobody listens: bound, so that nobody else can begin to."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        yield probe.getsockname()[1]
 
 
 @pytest.fixture(params=["local", "memory", "s3"])

@@ -1,12 +1,14 @@
-"""One run at a time, on every back end. Times are short: ttl is 1 to 2 s where it must pass."""
+"""One run at a time, on every back end. A ttl is short where it must pass, and long where it must not."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,6 +43,17 @@ def ended_pid() -> int:
     return child.pid
 
 
+@pytest.fixture
+def never_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine knows of its own processes settles the matter: a lease that sleeps, to watch, fails."""
+
+    def sleep(seconds: float) -> None:
+        pytest.fail(f"the holder was watched: the lease slept {seconds} s")
+
+    # In place of the module's name `time`, so that everybody else may sleep.
+    monkeypatch.setattr(lease_module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+
+
 def test_taken_and_released(store: Store):
     with Lease(store, "first") as lease:
         assert not lease.lost
@@ -56,12 +69,10 @@ def test_released_after_a_failure(store: Store):
     assert content(store)["state"] == RELEASED
 
 
-def test_the_second_is_told_who_holds_it(store: Store):
+def test_the_second_is_told_who_holds_it(store: Store, never_watched: None):
     with Lease(store, "first") as first:
-        begin = time.monotonic()
         with pytest.raises(LeaseHeldError) as caught, Lease(store, "second"):
             pass
-        assert time.monotonic() - begin < 5, "a holder on this machine needs no watching"
         holder = content(store)
         for told in ("first", holder["host"], str(holder["pid"]), holder["user"], holder["since"], "--steal"):
             assert told in str(caught.value)
@@ -70,7 +81,7 @@ def test_the_second_is_told_who_holds_it(store: Store):
 
 
 def test_of_16_racers_one_wins(store: Store):
-    start, end = threading.Barrier(16), threading.Barrier(16)
+    start, end = threading.Barrier(16, timeout=120), threading.Barrier(16, timeout=120)
 
     def race(number: int) -> str | None:
         start.wait()
@@ -94,16 +105,16 @@ def test_of_16_racers_for_a_released_lease_one_wins(store: Store):
     test_of_16_racers_one_wins(store)
 
 
-def test_a_dead_process_of_this_machine_is_succeeded_at_once(store: Store, ended_pid: int):
+def test_a_dead_process_of_this_machine_is_succeeded_at_once(
+    store: Store, ended_pid: int, never_watched: None
+):
     with Lease(store, "first"):
         rewrite(store, pid=ended_pid)
-        begin = time.monotonic()
         with Lease(store, "second"):
-            assert time.monotonic() - begin < 5
             assert content(store)["run"] == "second"
 
 
-def test_a_killed_run_is_succeeded_at_once(tmp_path):
+def test_a_killed_run_is_succeeded_at_once(tmp_path, never_watched: None):
     code = (
         "import sys, time; from pipeline.storage import open_store; from pipeline.lease import Lease\n"
         "with Lease(open_store(sys.argv[1]), 'killed'): print('held', flush=True); time.sleep(60)"
@@ -114,14 +125,14 @@ def test_a_killed_run_is_succeeded_at_once(tmp_path):
     with pytest.raises(LeaseHeldError, match=f"run killed .*process {child.pid}"), Lease(store, "next"):
         pass
     child.kill()
-    time.sleep(0.2)  # not yet waited for: a zombie holds nothing
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, but not reaped: a zombie holds nothing
     with Lease(store, "next"):
         assert content(store)["run"] == "next"
     child.wait()
     child.stdout.close()
 
 
-def test_a_process_id_that_was_used_again_is_dead(store: Store):
+def test_a_process_id_that_was_used_again_is_dead(store: Store, never_watched: None):
     with Lease(store, "first"):
         rewrite(store, started="1")
         with Lease(store, "second"):
@@ -140,10 +151,11 @@ def test_a_silent_holder_elsewhere_is_succeeded_after_its_ttl(store: Store, monk
 
 
 def test_a_beating_holder_elsewhere_is_left_alone(store: Store):
-    with elsewhere(Lease(store, "alive", ttl=4)) as alive:
+    # A beat every 3.5 s, looked for every 3.75 s; a machine that stops for ten seconds changes nothing.
+    with elsewhere(Lease(store, "alive", ttl=14)) as alive:
         with (
             pytest.raises(LeaseHeldError, match=r"run alive .*host elsewhere"),
-            Lease(store, "second", ttl=4),
+            Lease(store, "second", ttl=60),
         ):
             pass
         assert not alive.lost
@@ -161,8 +173,8 @@ def test_a_release_while_watched_lets_the_watcher_in(store: Store):
 
 def test_a_stolen_lease_is_lost(store: Store):
     with Lease(store, "first", ttl=2) as first:
-        with Lease(store, "thief", ttl=2, steal=True) as thief:
-            deadline = time.monotonic() + 10
+        with Lease(store, "thief", ttl=60, steal=True) as thief:
+            deadline = time.monotonic() + 60
             while not first.lost and time.monotonic() < deadline:
                 time.sleep(0.05)
             assert first.lost
@@ -185,8 +197,8 @@ def test_a_holder_that_cannot_renew_has_lost(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_hold_is_renewed(store: Store):
-    with Lease(store, "long", ttl=2):
-        deadline = time.monotonic() + 10
+    with Lease(store, "long", ttl=8):
+        deadline = time.monotonic() + 60
         while content(store)["beat"] < 2 and time.monotonic() < deadline:
             time.sleep(0.1)
         assert content(store)["beat"] >= 2

@@ -15,6 +15,7 @@ import pytest
 
 from jobs.run import prepare, run
 from jobs.tally import Summary, Tally
+from pipeline import cluster
 from pipeline.inventory import inventory
 from pipeline.ledger import Ledger
 from pipeline.ledger_parts import list_parts, write_part
@@ -59,6 +60,16 @@ class Archive:
 
 
 @pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on asking for Ray fails, which a run without work does not do. Named after `archive`, which asks."""
+
+    def ray_session(spec: RunSpec) -> None:
+        pytest.fail("the run asked for Ray")
+
+    monkeypatch.setattr(cluster, "ray_session", ray_session)
+
+
+@pytest.fixture
 def archive(s3_server: S3Server, bucket: str, model: str) -> Archive:
     """Run once, to the end."""
     archive = Archive(s3_server, bucket, model)
@@ -70,13 +81,11 @@ def archive(s3_server: S3Server, bucket: str, model: str) -> Archive:
     return archive
 
 
-def test_a_finished_archive_is_not_fetched_again(archive: Archive):
+def test_a_finished_archive_is_not_fetched_again_and_ray_not_asked_for(archive: Archive, without_ray: None):
     before = look(archive.spec.destination)
-    started = time.monotonic()
     summary = archive.run()
     assert archive.fetched() == Counter()
     assert (summary.written, summary.current) == (0, COUNT)
-    assert time.monotonic() - started < 10
     assert look(archive.spec.destination) == before
 
 
@@ -147,8 +156,10 @@ def forget_rows(destination: str, keys: list[str]) -> None:
     write_part(store, rows.filter(pc.invert(pc.is_in(rows["key"], pa.array(keys)))))
 
 
-def test_a_hundred_thousand_finished_images_end_in_seconds(tmp_path: Path, model: str):
-    """Empty files: any that was read would fail. The bound is generous; a busy two-core machine needs 1 s."""
+def test_a_hundred_thousand_finished_images_end_in_seconds(tmp_path: Path, model: str, without_ray: None):
+    """Empty files: any that was read would fail. The seconds are the CPU's, which no busy neighbour can lengthen;
+    the bound is generous: one core needs 1 s.
+    """
     count = 100_000
     spec = RunSpec(str(tmp_path / "source"), str(tmp_path / "out"), model=model, gpus=0, workers=1)
     for number in range(count):
@@ -159,9 +170,9 @@ def test_a_hundred_thousand_finished_images_end_in_seconds(tmp_path: Path, model
     prepared = prepare(spec)
     listed = pa.Table.from_batches(inventory(prepared.source))
     prepared.ledger.append(written_rows(listed), recipe=prepared.job.recipe.digest, run="earlier")
-    started = time.monotonic()
+    started = time.process_time()
     summary = run(spec, ignore)
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     assert (summary.listed, summary.current, summary.written) == (count, count, 0)
     assert seconds < 30
     print(f"{count} finished images: {seconds:.2f} s")

@@ -1,8 +1,11 @@
 """The repository as the rules see it: its files, its Python modules, and what each of them imports."""
 
 import ast
+import os
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
@@ -26,11 +29,37 @@ class Module:
 @cache
 def files() -> tuple[str, ...]:
     """Every file that git tracks, or would track: paths relative to the root."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return tuple(sorted(path for path in set(listed.stdout.split("\0")) if path and (ROOT / path).is_file()))
+    listed = listed_by_git()
+    paths = found_by_walking() if listed is None else listed
+    return tuple(sorted(path for path in set(paths) if (ROOT / path).is_file()))
+
+
+def listed_by_git() -> list[str] | None:
+    """None without git, and where it refuses or knows of nothing: an unpacked archive is no repository."""
+    command = [
+        *("git", "-c", "safe.directory=*"),  # else it refuses another user's checkout, as in a container
+        *("ls-files", "-z", "--cached", "--others", "--exclude-standard"),
+    ]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return None
+    return [path for path in listed.stdout.split("\0") if path] or None
+
+
+def found_by_walking() -> Iterator[str]:
+    """The same without git: the folders and files that .gitignore names are left out."""
+    for folder, folders, names in os.walk(ROOT):
+        inside = Path(folder).relative_to(ROOT)
+        folders[:] = [name for name in folders if name != ".git" and not ignored(inside / name, folder=True)]
+        yield from ((inside / name).as_posix() for name in names if not ignored(inside / name))
+
+
+def ignored(path: Path, *, folder: bool = False) -> bool:
+    """By .gitignore: a pattern is of a name, or of the path where it begins with a slash; `x/` is a folder's."""
+    lines = [line for line in (ROOT / ".gitignore").read_text(encoding="utf-8").split("\n") if line]
+    patterns = [line.rstrip("/") for line in lines if folder or not line.endswith("/")]
+    return any(fnmatch(f"/{path.as_posix()}" if p[0] == "/" else path.name, p) for p in patterns)
 
 
 @cache

@@ -331,12 +331,46 @@ def test_a_stopped_run_says_how_to_go_on(place, in_process, model, monkeypatch):
     assert (summary["written"], summary["current"]) == (1, 1)
 
 
-def test_tables_for_people_print(place, in_process, model):
-    assert imgtx("upscale", "in", "out", "--model", model).exit_code == DONE
-    for command in (("plan", "in", "out", "--model", model), ("status", "out"), ("models", "list")):
-        result = imgtx(*command)
-        assert result.exit_code == DONE, result.output
-        assert result.stdout.strip()
+def printed(*arguments: str) -> tuple[str, dict[str, list[str]]]:
+    """What a command prints, its lines joined, and the rows of its table by their first cell."""
+    result = imgtx(*arguments)
+    assert result.exit_code == DONE, result.output
+    lines = [line.split("│") for line in result.stdout.splitlines() if "│" in line]
+    return " ".join(result.stdout.split()), {
+        cells[1].strip(): [c.strip() for c in cells[2:]] for cells in lines
+    }
+
+
+def test_tables_for_people_count_what_there_is(place, in_process, model):
+    (place / "in" / "cut.png").write_bytes(saved(photo(20, 24))[:60])
+    (place / "in" / "notes.txt").write_text("no image")
+    plan = ("plan", "in", "out", "--model", model)
+    text, rows = printed(*plan)
+    assert "4 listed, 3 to do" in text
+    assert {name: cells[0] for name, cells in rows.items() if cells[0] not in ("0", "")} == {
+        "new": "3",
+        "skipped": "1",
+    }
+    text, rows = printed("upscale", "in", "out", "--model", model, "--max-failed", "1")
+    assert "listed 4 = written 2 + current 0 + skipped 1 + failed 1 + pending 0" in text
+    assert rows["truncated"][0] == "1"
+    text, rows = printed(*plan)
+    assert "4 listed, 0 to do" in text
+    assert (rows["current"][0], rows["failed_before"][0], rows["skipped"][0]) == ("2", "1", "1")
+    text, rows = printed("status", "out")
+    assert "listed 4 = written 2 + current 0 + skipped 1 + failed 1 + pending 0" in text
+    assert all(count in text.partition("ledger: ")[2] for count in ("failed 1", "skipped 1", "written 2"))
+    assert rows["truncated"][0] == "1"
+    assert "cut.png: " in text
+    assert "[decode]" in text
+
+
+def test_the_table_of_models_says_their_scale_and_licence():
+    _, rows = printed("models", "list")
+    assert rows["sr-x2"][1] == "x2"
+    assert rows["sr-x4"][1] == "x4"
+    for name in ("sr-x2", "sr-x4"):
+        assert rows[name][3], "a licence"
 
 
 def test_names_in_brackets_are_not_taken_for_markup(place, in_process, model):

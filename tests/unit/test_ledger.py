@@ -335,4 +335,4 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(deadline=None, max_examples=15, stateful_step_count=12)
+TestLedgerMachine.settings = settings(max_examples=15, stateful_step_count=12)

@@ -112,7 +112,7 @@ keys_of_any_kind = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(keys=keys_of_any_kind, requested=st.sampled_from(["same", "png", "jpeg"]), seed=st.randoms())
 def test_names_are_distinct_no_folders_and_free_of_order(keys, requested, seed):
     given_names = dict(zip(keys, names(keys, requested), strict=True))
@@ -125,7 +125,7 @@ def test_names_are_distinct_no_folders_and_free_of_order(keys, requested, seed):
     assert dict(zip(shuffled, names(shuffled, requested), strict=True)) == given_names
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(st.text(alphabet=string.ascii_letters + "äÄßẞéÉİ\u0131\u017f\u0301/", max_size=6), max_size=20)
 )

@@ -72,14 +72,14 @@ def zoo_files(tmp_path_factory):
 
 
 class TestRoundTrips:
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(pictures, st.sampled_from(["png", "tiff"]))
     def test_png_and_tiff_keep_every_form(self, image, format):
         data, notes = encode(image, format, quality=90)
         assert notes == ()
         assert_equal(decode(data, max_pixels=MAX_PIXELS), image)
 
-    @settings(deadline=None, max_examples=20)
+    @settings(max_examples=20)
     @given(st.integers(1, 70), st.integers(1, 70), st.booleans(), st.integers(0, 2**32 - 1))
     def test_webp_at_100_keeps_8_bit_colour(self, height, width, with_alpha, seed):
         image = random_picture(height, width, 3, np.uint8, with_alpha, seed)
@@ -88,7 +88,7 @@ class TestRoundTrips:
             got = replace(got, alpha=np.full((height, width), 255, np.uint8))
         assert_equal(got, image)
 
-    @settings(deadline=None, max_examples=20)
+    @settings(max_examples=20)
     @given(st.integers(1, 70), st.integers(1, 70), st.sampled_from([1, 3]), st.integers(0, 2**32 - 1))
     def test_bmp_keeps_8_bit(self, height, width, channels, seed):
         image = random_picture(height, width, channels, np.uint8, False, seed)
@@ -272,7 +272,7 @@ class TestMetadata:
         assert b"\xff\xd8\xff" in block
         assert b"\xff\xd8\xff" not in exif.upright(block)
 
-    @settings(deadline=None, max_examples=150)
+    @settings(max_examples=150)
     @given(st.binary(max_size=40), st.integers(0, 300), st.integers(0, 255))
     def test_no_exif_whatever_raises(self, noise, at, value):
         block = bytearray(exif.bare(zoo.exif_block(3)))
@@ -318,7 +318,7 @@ class TestMetadata:
 
 class TestDoors:
     @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # what Pillow says of each damaged tag
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(st.data())
     def test_damage_raises_image_error_or_nothing(self, zoo_files, data):
         directory, expected = zoo_files

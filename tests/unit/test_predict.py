@@ -55,7 +55,7 @@ def test_values_are_rounded_half_up_and_clipped():
     assert with_offset(-500.0) == 0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(12, 60), st.integers(1, 5))
 def test_tiled_and_batched_equals_untiled(height, width, tile, batch):
     image = noise(height, width, 3)

@@ -37,8 +37,6 @@ def parse_tree(text: str) -> list[str]:
 
 
 def readme_tree() -> list[str]:
-    if not README.exists():
-        pytest.skip("no README.md yet")
     text = README.read_text(encoding="utf-8")
     assert HEADING in text, f"README.md needs the heading {HEADING!r} and a fenced tree under it"
     block = re.search(r"^```\w*\n(.*?)^```", text.split(HEADING, 1)[1], re.DOTALL | re.MULTILINE)

@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 
+from tests.unit import source_tree
 from tests.unit.source_tree import LAYERS, ROOT, Module, files, imports, modules, packages, source_modules
 
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 400, 60, 6
@@ -75,6 +77,44 @@ def by_path(module: Module) -> str:
     return module.path
 
 
+class TestFiles:
+    """The rules hold of what is found here; and where git is absent or refuses, it is found too."""
+
+    def test_there_are_files_of_every_layer(self):
+        assert {*LAYERS, "tests", "bench"} <= {module.layer for module in modules()}
+
+    def test_walking_finds_what_git_lists(self):
+        listed = source_tree.listed_by_git()
+        if listed is None:
+            pytest.skip("git lists nothing here")
+        present = {path for path in listed if (ROOT / path).is_file()}
+        assert present <= {*source_tree.found_by_walking()}
+
+    @pytest.mark.parametrize(
+        ("path", "folder", "expected"),
+        [
+            (".venv", True, True),
+            ("a/b/__pycache__", True, True),
+            ("imgtx.egg-info", True, True),
+            ("out", True, True),
+            ("out", False, False),
+            ("jobs/out", True, False),
+            ("README.md", False, False),
+        ],
+    )
+    def test_gitignore_is_read_without_git(self, path, folder, expected):
+        assert source_tree.ignored(Path(path), folder=folder) == expected
+
+    @pytest.mark.parametrize("git", ["missing", "refuses"])
+    def test_git_is_not_needed(self, git, tmp_path, monkeypatch):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        if git == "refuses":
+            (tmp_path / "git").write_text("#!/bin/sh\nexit 128\n")
+            (tmp_path / "git").chmod(0o755)
+        assert source_tree.listed_by_git() is None
+        assert "pipeline/flow.py" in source_tree.files.__wrapped__()
+
+
 class TestImports:
     @pytest.mark.parametrize("module", source_modules(), ids=by_path)
     def test_imports_point_downward(self, module):
@@ -117,9 +157,10 @@ class TestImports:
         assert "torch" not in packages(imports(module.tree, lazy=False))
 
     def test_the_cheap_side_starts_without_torch_and_ray(self):
-        present = [name for name in TORCH_FREE if any(module.name == name for module in modules())]
+        missing = {*TORCH_FREE} - {module.name for module in modules()}
+        assert not missing, f"TORCH_FREE names what is not there: {sorted(missing)}"
         code = (
-            f"import importlib, sys\nfor name in {present!r}:\n"
+            f"import importlib, sys\nfor name in {TORCH_FREE!r}:\n"
             "    importlib.import_module(name)\n"
             "    heavy = {'torch', 'ray'} & sys.modules.keys()\n"
             "    assert not heavy, f'import {name} brings {sorted(heavy)}'\n"
@@ -134,7 +175,7 @@ class TestImports:
             for node in ast.walk(module.tree)
             if isinstance(node, ast.Attribute) and node.attr == "map_batches"
         }
-        assert calling <= {"pipeline/flow.py"}
+        assert calling == {"pipeline/flow.py"}
 
 
 class TestSizes:

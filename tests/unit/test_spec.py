@@ -101,7 +101,7 @@ TABLES = st.recursive(
 ).filter(lambda value: isinstance(value, dict))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(TABLES, TABLES)
 def test_merging_keeps_what_is_not_changed(values, changes):
     merged = merge(values, changes)

@@ -133,7 +133,7 @@ class TestIn:
 
 
 class TestOut:
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     @given(
         st.tuples(st.integers(1, 60), st.integers(1, 60), st.sampled_from([1, 3])),
         st.sampled_from([np.uint8, np.uint16]),

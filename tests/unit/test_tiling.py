@@ -23,7 +23,7 @@ from imgtx.tiling import (
 from imgtx.weights import packaged_models, read_info
 
 sizes = st.integers(1, 200)
-exact = settings(deadline=None, max_examples=150)
+exact = settings(max_examples=150)
 
 
 @st.composite
@@ -132,7 +132,7 @@ def window_model(image: np.ndarray, multiple: int, scale: int) -> np.ndarray:
     return boxed.repeat(scale, 0).repeat(scale, 1) * 100 + pattern
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(plans(min_halo=lambda multiple: multiple), st.sampled_from([1, 2, 3, 4]))
 def test_tiled_equals_untiled_exactly(cut, scale):
     image = picture(cut, channels=1)
@@ -179,7 +179,7 @@ def test_no_tile_exceeds_the_limit_or_could_be_smaller(cut):
         assert len(origins) == 1 or covered_by_smaller < length
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.integers(1000, 20000),
     st.integers(1000, 20000),
