@@ -26,7 +26,7 @@ test: $(VENV)/.develop ## run the tests (CI-sized)
 	$(TESTING) $(BIN)/python -m pytest -m "not nightly and not gpu" $(ARGS)
 
 test-nightly: $(VENV)/.develop ## run every test, also those that take many minutes
-	$(TESTING) $(BIN)/python -m pytest --timeout 3600 $(ARGS)
+	$(TESTING) $(BIN)/python -m pytest --timeout 3600 --hypothesis-profile=random $(ARGS)
 
 check: $(VENV)/.develop ## lint, formatting, types
 	$(BIN)/ruff check .

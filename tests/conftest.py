@@ -5,7 +5,6 @@ import os
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests share the machine with Ray's workers
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else Ray writes a token into the home folder
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 # The same examples every time, so that a change is judged by itself: `--hypothesis-profile=random` looks for new

@@ -14,12 +14,13 @@ import pytest
 
 from imgtx.errors import LeaseHeldError, StorageError
 from pipeline import lease as lease_module
-from pipeline.lease import PREFIX, RELEASED, Lease
+from pipeline.lease import RELEASED, Lease, living_holder
+from pipeline.records import LEASES
 from pipeline.storage import Store, open_store
 
 
 def files(store: Store) -> list[str]:
-    return sorted(key for batch in store.list(PREFIX) for key in batch.column("key").to_pylist())
+    return sorted(key for batch in store.list(LEASES) for key in batch.column("key").to_pylist())
 
 
 def content(store: Store) -> dict:
@@ -227,3 +228,17 @@ def test_an_unreadable_lease_is_watched_then_succeeded(store: Store):
     store.write("lease/000001.json", b"{ half a")
     with Lease(store, "next", ttl=0.5):
         assert content(store)["run"] == "next"
+
+
+def test_a_lease_whose_file_was_removed_is_lost(store: Store):
+    """As a person does to unlock a destination: the next run begins at the first generation again."""
+    with Lease(store, "first", ttl=2) as first:
+        store.delete("lease/000001.json")
+        with Lease(store, "second", ttl=60) as second:
+            deadline = time.monotonic() + 60
+            while not first.lost and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert first.lost
+            assert not second.lost
+            assert living_holder(store).run == "second"
+    assert living_holder(store) is None

@@ -103,6 +103,26 @@ def test_version_changes_with_content_and_only_then(store: Store):
     assert listed(store)["k"] == store.stat("k")
 
 
+@pytest.mark.parametrize("ask", ["read", "download"])
+def test_a_version_that_was_listed_is_the_one_that_is_given_out(store: Store, tmp_path: Path, ask: str):
+    def get(version: str) -> bytes:
+        if ask == "read":
+            return store.read("k", version=version)
+        store.download("k", str(tmp_path / "target"), version=version)
+        return (tmp_path / "target").read_bytes()
+
+    store.write("k", b"one")
+    _, first = listed(store)["k"]
+    assert get(first) == get("") == b"one"
+    store.write("k", b"two!")
+    if store.uri.startswith("memory://"):
+        return  # fsspec's answer to a read does not say the version
+    with pytest.raises(StorageError, match="changed after it was listed") as caught:
+        get(first)
+    assert caught.value.reason == "changed"
+    assert not caught.value.transient
+
+
 def test_delete(store: Store):
     store.write("a/k", b"1")
     store.delete("a/k")

@@ -4,7 +4,6 @@ import contextlib
 import os
 import stat
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,17 +81,17 @@ def test_bytes_are_synced_before_they_are_named(store: Store, monkeypatch: pytes
     assert steps == ["sync file", "name", "sync folder"]
 
 
-def test_sweep_removes_only_old_temporary_files(store: Store, root: Path):
-    store.write("a/kept.jpg", b"1")
-    old, young = root / "a" / f"{TEMPORARY}old", root / f"{TEMPORARY}young"
-    for path in (old, young):
+def test_sweep_removes_temporary_files_of_its_prefix_alone(store: Store, root: Path):
+    store.write("images/a/kept.jpg", b"1")
+    ours, foreign = root / "images/a" / f"{TEMPORARY}half", root / "other" / f"{TEMPORARY}half"
+    foreign.parent.mkdir()
+    for path in (ours, foreign):
         path.write_bytes(b"half")
-    os.utime(old, (time.time() - 100,) * 2)
-    assert store.sweep(older_than=50) == 1
-    assert not old.exists()
-    assert store.sweep(older_than=0) == 1
-    assert not young.exists()
-    assert set(listed(store)) == {"a/kept.jpg"}
+    assert store.sweep("images/") == 1
+    assert not ours.exists()
+    assert foreign.exists()  # of a run on a destination inside this one
+    assert store.sweep("nothing/yet/") == 0
+    assert set(listed(store)) == {"images/a/kept.jpg"}
 
 
 @pytest.mark.parametrize("key", ["../outside", "a/../../outside", "/etc/passwd", "a//b", "", "a/./b", "a\0b"])
