@@ -8,10 +8,12 @@ pages Pillow checks against a limit of the whole process; `imgtx.lossless` write
 
 import io
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import BinaryIO
 
 import numpy as np
@@ -215,11 +217,31 @@ def _samples_pillow(file: io.BytesIO, header: Header) -> np.ndarray:
 
 def _samples_vips(data: bytes) -> np.ndarray:
     """(height, width, bands) uint8 or uint16 as stored."""
-    image = vips().Image.new_from_buffer(data, "", access="sequential", fail_on="truncated")
-    return image.numpy().reshape(image.height, image.width, image.bands)
+    with vips_step() as library:
+        image = library.Image.new_from_buffer(data, "", access="sequential", fail_on="error")
+        return image.numpy().reshape(image.height, image.width, image.bands)
 
 
-def vips():
+@contextmanager
+def vips_step() -> Iterator[ModuleType]:
+    """libvips for one step of decoding; raises what libvips only writes down, in tiles even with `fail_on`.
+
+    It has one error text for the whole process. So steps exclude one another, and each begins by clearing it:
+    else one picture's errors would be told of the next.
+    """
+    library = vips()
+    with _VIPS_ALONE:
+        library.vips_lib.vips_error_clear()
+        yield library
+        written = library.Error("the decoder went on after an error")  # takes the text and clears it
+        if written.detail:
+            raise written
+
+
+_VIPS_ALONE = threading.Lock()
+
+
+def vips() -> ModuleType:
     """pyvips, imported when first needed, without its cache of operations, which keeps pictures alive."""
     import pyvips
 

@@ -36,6 +36,7 @@ from imgtx.pixels import (
     decoder_errors,
     output_metadata,
     vips,
+    vips_step,
 )
 
 _STRIP_PIXELS = 2**22  # rows decoded, converted or encoded together: about 4 MP
@@ -155,19 +156,20 @@ def _converted_strips(
 def _stored_strips(path: Path, facts: Facts) -> Iterator[tuple[int, np.ndarray]]:
     """(top, samples (rows, width, bands)) as stored, top to bottom, straight from the decoder."""
     header = facts.header
-    library = vips()
-    image = library.Image.new_from_file(str(path), access="sequential", fail_on="truncated")
+    with vips_step() as library:
+        image = library.Image.new_from_file(str(path), access="sequential", fail_on="error")
+        region = library.Region.new(image)
     height, width = header.stored_size
     expected = {"uchar": np.uint8, "ushort": np.uint16}.get(image.format)
     if (image.height, image.width) != (height, width) or np.dtype(expected).itemsize * 8 != header.depth:
         raise ValueError(
             f"{image.width} x {image.height} {image.format} against the header's {width} x {height}"
         )
-    region = library.Region.new(image)
     count = max(8, _STRIP_PIXELS // width)
     for top in range(0, height, count):
         rows = min(count, height - top)
-        samples = np.frombuffer(region.fetch(0, top, width, rows), expected)
+        with vips_step():
+            samples = np.frombuffer(region.fetch(0, top, width, rows), expected)
         yield top, samples.reshape(rows, width, image.bands)
 
 
