@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from textwrap import shorten
 from types import ModuleType
 from typing import BinaryIO
 
@@ -170,7 +171,8 @@ def decoder_errors(format: str) -> Iterator[None]:
             "out_of_memory", f"no memory to decode the {format}: give the worker more"
         ) from error
     except Exception as error:
-        message = " ".join(str(error).split()) or type(error).__name__
+        lines = dict.fromkeys(str(error).splitlines())  # libvips says the same of every strip
+        message = shorten(" ".join(lines), 400) or type(error).__name__
         if isinstance(error, EOFError) or any(word in message.lower() for word in _TRUNCATED):
             reason, advice = "truncated", "ends before its pixels do"
         else:
