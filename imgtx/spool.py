@@ -30,6 +30,7 @@ from imgtx.pixels import (
     WEBP_METHOD,
     Carry,
     admit,
+    check_deflated,
     check_output,
     check_png,
     decode,
@@ -156,6 +157,8 @@ def _converted_strips(
 def _stored_strips(path: Path, facts: Facts) -> Iterator[tuple[int, np.ndarray]]:
     """(top, samples (rows, width, bands)) as stored, top to bottom, straight from the decoder."""
     header = facts.header
+    with path.open("rb") as file:
+        check_deflated(file, facts)
     with vips_step() as library:
         image = library.Image.new_from_file(str(path), access="sequential", fail_on="error")
         region = library.Region.new(image)

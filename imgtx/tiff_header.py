@@ -93,6 +93,7 @@ def parse_tiff(file: BinaryIO) -> Facts:
         notes,
         _tiff_end(ifd),
         header.alpha and spots[0] == 1,
+        tuple(zip(*_parts(ifd), strict=False)) if ifd.get(259) in (8, 32946) else (),
     )
 
 

@@ -328,7 +328,7 @@ class TestTiffDamage:
     """libvips delivers zeros for strips and tiles that it cannot decode; imgtx delivers nothing then."""
 
     @pytest.mark.parametrize("tile", [0, 64])
-    @pytest.mark.parametrize("compression", ["lzw"])
+    @pytest.mark.parametrize("compression", ["lzw", "deflate"])
     def test_damage_that_the_codec_notices_is_refused(self, compression, tile):
         data = tiled_tiff(compression, tile)
         assert decode(data, max_pixels=MAX_PIXELS).pixels.shape == (200, 256, 3)
