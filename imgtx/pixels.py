@@ -1,12 +1,14 @@
 """Bytes <-> image, with what must survive: orientation, colour profile, EXIF, alpha, bit depth.
 
 Nothing is damaged in silence: what cannot be carried is converted by a rule of `NOTES`, which the ledger
-names, or refused. Pillow decodes and encodes; libvips reads 16 bit, which Pillow cuts to 8, and TIFF, whose
-pages Pillow checks against a limit of the whole process; `imgtx.lossless` writes PNG and TIFF. Densities
-(dots per inch) are not carried: they would be untrue of an image of another size.
+names, or refused. libvips decodes PNG, JPEG and TIFF, here as in `imgtx.spool`: Pillow cuts 16 bit to 8,
+refuses PNGs for the length of their texts, and keeps to itself that a JPEG's data were damaged. Pillow
+decodes WebP (faster) and BMP (which libvips does not read) and encodes; `imgtx.lossless` writes PNG and TIFF.
+Densities (dots per inch) are not carried: they would be untrue of an image of another size.
 """
 
 import io
+import re
 import struct
 import threading
 import zlib
@@ -128,8 +130,8 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
         if header.format == "png":
             check_png(file)
         check_deflated(file, facts)
-        by_vips = header.depth == 16 or header.format == "tiff"
-        samples = _samples_vips(data) if by_vips else _samples_pillow(file, header)
+        by_pillow = header.format in ("webp", "bmp")
+        samples = _samples_pillow(file, header) if by_pillow else _samples_vips(data)
         if samples.shape[:2] != header.stored_size or samples.itemsize * 8 != header.depth:
             raise ValueError(
                 f"the pixels are {samples.shape} {samples.dtype}, its header {header.stored_size}"
@@ -200,19 +202,16 @@ def _samples_pillow(file: io.BytesIO, header: Header) -> np.ndarray:
 
     Opened by class: `Image.open` checks bombs by a global of the process.
     """
-    from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+    from PIL import BmpImagePlugin, Image, WebPImagePlugin
 
     plugins: dict[str, Callable[[BinaryIO], Image.Image]] = {
-        "png": PngImagePlugin.PngImageFile,
-        "jpeg": JpegImagePlugin.JpegImageFile,
         "webp": WebPImagePlugin.WebPImageFile,
         "bmp": BmpImagePlugin.BmpImageFile,
     }
     file.seek(0)
     image = plugins[header.format](file)
     image.load()
-    plain = ("L" if header.channels == 1 else "RGB") + ("A" if header.alpha else "")
-    mode = "CMYK" if header.form == "cmyk" else plain
+    mode = ("L" if header.channels == 1 else "RGB") + ("A" if header.alpha else "")
     if image.mode != mode:
         image = image.convert(mode)
     samples = np.asarray(image)
@@ -228,21 +227,26 @@ def _samples_vips(data: bytes) -> np.ndarray:
 
 @contextmanager
 def vips_step() -> Iterator[ModuleType]:
-    """libvips for one step of decoding; raises what libvips only writes down, in tiles even with `fail_on`.
+    """libvips for one step of decoding; raises damage that libvips only writes down and goes on.
 
-    It has one error text for the whole process. So steps exclude one another, and each begins by clearing it:
-    else one picture's errors would be told of the next.
+    It does so in TIFF's tiles and in JPEG even with `fail_on`. It has one error text for the whole process. So
+    steps exclude one another, and each begins by clearing it: else one picture's errors would be told of the
+    next.
     """
     library = vips()
     with _VIPS_ALONE:
         library.vips_lib.vips_error_clear()
         yield library
         written = library.Error("the decoder went on after an error")  # takes the text and clears it
-        if written.detail:
+        if any(line and not _HARMLESS.search(line) for line in written.detail.splitlines()):
             raise written
 
 
 _VIPS_ALONE = threading.Lock()
+# Of libjpeg's warnings those that leave the pixels whole: odd versions and headers, bytes behind the last pixel.
+_HARMLESS = re.compile(
+    r"^VipsJpeg: (?!Corrupt JPEG data|Premature)|extraneous bytes before marker 0xd9$", re.IGNORECASE
+)
 
 
 def vips() -> ModuleType:
@@ -282,25 +286,20 @@ _UNFOLDED = 2**18  # bytes of a deflated strip at a time
 def check_deflated(file: BinaryIO, facts: Facts) -> None:
     """Check the checksum of a TIFF's deflated strips and tiles: libtiff stops before it, with wrong pixels.
 
-    What the streams unfold to is bounded: several times the picture, whatever they claim.
+    A wrong one raises whatever the library raises. What the streams unfold to is bounded: several times the
+    picture, whatever they claim.
     """
     room = 16 * facts.header.height * facts.header.width + 2**24
-    for number, (offset, length) in enumerate(facts.deflated):
+    for offset, length in facts.deflated:
         file.seek(offset)
         stream, left = isal_zlib.decompressobj(), length
-        try:
-            while left > 0 and room > 0 and not stream.eof and (part := file.read(min(left, 2**20))):
-                left -= len(part)
-                unfolded = _UNFOLDED
-                while not stream.eof and room > 0 and (part or unfolded == _UNFOLDED):
-                    unfolded = len(stream.decompress(part, _UNFOLDED))
-                    part = stream.unconsumed_tail
-                    room -= unfolded
-        except isal_zlib.error as error:
-            raise ImageError(
-                "corrupt",
-                f"strip or tile {number} of the TIFF is damaged ({error}): fetch or make the file again",
-            ) from error
+        while left > 0 and room > 0 and not stream.eof and (part := file.read(min(left, 2**20))):
+            left -= len(part)
+            unfolded = _UNFOLDED
+            while not stream.eof and room > 0 and (part or unfolded == _UNFOLDED):
+                unfolded = len(stream.decompress(part, _UNFOLDED))
+                part = stream.unconsumed_tail
+                room -= unfolded
 
 
 def encode(picture: Picture, format: str, *, quality: int) -> tuple[bytes, tuple[str, ...]]:
