@@ -47,6 +47,15 @@ _OTHER_COMPRESSIONS = {
 }
 # Tags of TIFF's first directory that describe the picture and not its storage.
 _TIFF_DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432, 34665, 34853)
+# Tags that lay out the pixels, and densities, which would be untrue of an image of another size.
+_TIFF_STORAGE = {
+    *range(254, 269), 273, 274, *range(277, 285), 288, 289, 290, 291, 292, 293, 296, 297, 317, *range(320, 329),
+    330, 332, 334, *range(336, 344), 347, *range(512, 522), *range(529, 533), 559,
+}  # fmt: skip
+_TIFF_NOTED = {
+    700: "xmp", 33723: "iptc", 34377: "photoshop", 301: "chromaticities", 318: "chromaticities",
+    319: "chromaticities", 34675: "icc",
+}  # fmt: skip
 
 
 def parse_tiff(file: BinaryIO) -> Facts:
@@ -79,9 +88,7 @@ def parse_tiff(file: BinaryIO) -> Facts:
     )
     _refuse_tiff(header, ifd, samples - colours)
     _refuse_storage(ifd)
-    notes = tuple(
-        f"{name}-dropped" for tag, name in ((700, "xmp"), (33723, "iptc"), (34377, "photoshop")) if tag in ifd
-    )
+    notes = _tiff_notes(ifd)
     if samples > colours + header.alpha:
         notes += ("extra-channel-dropped",)
     if block is None:
@@ -94,6 +101,14 @@ def parse_tiff(file: BinaryIO) -> Facts:
         _tiff_end(ifd),
         header.alpha and spots[0] == 1,
         tuple(zip(*_parts(ifd), strict=False)) if ifd.get(259) in (8, 32946) else (),
+    )
+
+
+def _tiff_notes(ifd) -> tuple[str, ...]:
+    lost = [_TIFF_NOTED.get(tag, "tags") for tag in ifd if tag not in (*_TIFF_DESCRIPTIVE, *_TIFF_STORAGE)]
+    unless_profiled = () if ifd.get(34675) else ("chromaticities",)
+    return tuple(
+        f"{name}-dropped" for name in ("xmp", "iptc", "photoshop", *unless_profiled, "tags") if name in lost
     )
 
 
