@@ -2,12 +2,10 @@
 
 import io
 import struct
-import zlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import pyvips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -29,15 +27,7 @@ from imgtx.pixels import (
     unpack_carry,
 )
 from tests import zoo
-
-MAX_PIXELS = 50_000_000
-ADOBE_RGB = struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
-
-
-def picture(
-    pixels: np.ndarray, alpha: np.ndarray | None = None, icc: bytes = b"", block: bytes = b""
-) -> Picture:
-    return Picture(pixels, alpha, icc, block, "png", ())
+from tests.unit.pictures import MAX_PIXELS, assert_equal, picture
 
 
 def random_picture(
@@ -58,14 +48,6 @@ pictures = st.builds(
     st.booleans(),
     st.integers(0, 2**32 - 1),
 )
-
-
-def assert_equal(got: Picture, wanted: Picture) -> None:
-    assert got.pixels.dtype == wanted.pixels.dtype
-    np.testing.assert_array_equal(got.pixels, wanted.pixels)
-    assert (got.alpha is None) == (wanted.alpha is None)
-    if got.alpha is not None and wanted.alpha is not None:
-        np.testing.assert_array_equal(got.alpha, wanted.alpha)
 
 
 @pytest.fixture(scope="module")
@@ -309,267 +291,6 @@ class TestMetadata:
         long = picture(zoo.photo(), block=image.exif + bytes(70_000))
         assert encode(long, "jpeg", quality=90)[1] == ("exif-dropped",)
         assert encode(long, "png", quality=90)[1] == ()
-
-    @pytest.mark.parametrize(
-        ("chunks", "notes"),
-        [
-            ([(b"tEXt", b"Comment\0hello"), (b"gAMA", struct.pack(">I", 100_000))], "gamma text"),
-            ([(b"cHRM", ADOBE_RGB)], "chromaticities"),
-            ([(b"cHRM", ADOBE_RGB), (b"sRGB", b"\0")], ""),
-            ([(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000))], ""),
-            ([(b"sBIT", b"\5\5\5"), (b"tIME", b"\7\xe4\1\1\0\0\0")], "chunks"),
-            ([(b"prVt", b"whose?")], "chunks"),
-            ([(b"pHYs", bytes(9))], ""),
-            ([(b"iTXt", b"Title\0\0\0\0\0hi"), (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x/>")], "xmp text"),
-            ([(b"iCCP", b"icc\0\0no stream")], "icc"),
-        ],
-    )
-    def test_what_a_png_loses_is_named(self, chunks, notes):
-        png = zoo.saved(zoo.photo())
-        more = b"".join(zoo.png_chunk(kind, body) for kind, body in chunks)
-        got = decode(png[:33] + more + png[33:], max_pixels=MAX_PIXELS)
-        assert got.notes == tuple(f"{name}-dropped" for name in notes.split())
-        assert set(got.notes) <= NOTES.keys()
-        assert_equal(got, picture(zoo.photo()))
-
-    def test_long_texts_and_profiles_cost_no_png(self):
-        png, noise = zoo.saved(zoo.photo()), np.random.default_rng(1).bytes(3 * 2**20)
-        for kind, note in ((b"zTXt", "text-dropped"), (b"iCCP", "icc-dropped")):
-            chunk = zoo.png_chunk(kind, b"name\0\0" + zlib.compress(noise, 1))
-            got = decode(png[:33] + chunk + png[33:], max_pixels=MAX_PIXELS)
-            assert got.notes == (note,)
-            assert_equal(got, picture(zoo.photo()))
-
-    @pytest.mark.parametrize(
-        ("marker", "body", "notes"),
-        [
-            (0xEB, b"JP\0\1provenance", ("app-segments-dropped",)),
-            (0xEC, b"Ducky\0\1", ("app-segments-dropped",)),
-            (0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>", ("xmp-dropped",)),
-            (0xE1, b"http://ns.adobe.com/xmp/extension/\0<x/>", ("xmp-dropped",)),
-            (0xFE, b"hello", ("text-dropped",)),
-            (0xE0, b"JFXX\0\x10", ()),
-        ],
-    )
-    def test_what_a_jpeg_loses_is_named(self, marker, body, notes):
-        jpeg = zoo.saved(zoo.photo(), "JPEG", icc_profile=zoo.rgb_profile(), exif=zoo.exif_block())
-        segment = struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
-        assert decode(jpeg[:20] + segment + jpeg[20:], max_pixels=MAX_PIXELS).notes == notes
-
-    @pytest.mark.parametrize(
-        ("tags", "notes"),
-        [
-            ({33550: [1, 1, 0], 34735: [1, 1, 0, 0]}, ("tags-dropped",)),
-            ({269: b"name\0"}, ("tags-dropped",)),
-            ({42113: b"0\0", 700: b"<x/>"}, ("xmp-dropped", "tags-dropped")),
-            ({318: [3127, 3290], 319: [64, 33, 21, 71, 15, 6]}, ("chromaticities-dropped",)),
-            ({318: [3127, 3290], 34675: zoo.rgb_profile()}, ()),
-            ({282: [72], 283: [72], 296: [2], 254: [0]}, ()),
-        ],
-    )
-    def test_what_a_tiff_loses_is_named(self, tags, notes):
-        got = decode(zoo.rgb_tiff(tags), max_pixels=MAX_PIXELS)
-        assert got.notes == notes
-        assert_equal(got, picture(zoo.photo()))
-
-    def test_a_profile_in_a_bmp_is_named(self):
-        bmp, icc = zoo.saved(zoo.photo(), "BMP"), zoo.rgb_profile()
-        more = bytes(16) + b"DEBM" + bytes(48) + struct.pack("<4I", 4, 124 + len(bmp) - 54, len(icc), 0)
-        head = struct.pack("<2sIII", b"BM", len(bmp) + 84 + len(icc), 0, 138) + struct.pack("<I", 124)
-        got = decode(head + bmp[18:54] + more + bmp[54:] + icc, max_pixels=MAX_PIXELS)
-        assert got.notes == ("icc-dropped",)
-        assert_equal(got, picture(zoo.photo()))
-
-    def test_a_chunk_of_a_webp_that_nobody_knows_is_named(self):
-        webp = zoo.saved(zoo.photo(), "WEBP", lossless=True, icc_profile=zoo.rgb_profile())
-        more = webp[8:] + b"prVt" + struct.pack("<I", 4) + b"what"
-        got = decode(b"RIFF" + struct.pack("<I", len(more)) + more, max_pixels=MAX_PIXELS)
-        assert got.notes == ("chunks-dropped",)
-
-
-def tiled_tiff(compression: str, tile: int = 0) -> bytes:
-    image = pyvips.Image.new_from_array(zoo.photo(200, 256))
-    layout = {"tile": True, "tile_width": tile, "tile_height": tile} if tile else {}
-    return image.copy(interpretation="srgb").tiffsave_buffer(compression=compression, **layout)
-
-
-def raw_png(samples: np.ndarray, colour: int, depth: int, *chunks: bytes, interlaced: bool = False) -> bytes:
-    """A PNG of `samples` (height, width, bands) as they are, with `chunks` before its data."""
-    height, width = samples.shape[:2]
-    origins = [
-        (0, 0, 8, 8),
-        (0, 4, 8, 8),
-        (4, 0, 8, 4),
-        (0, 2, 4, 4),
-        (2, 0, 4, 2),
-        (0, 1, 2, 2),
-        (1, 0, 2, 1),
-    ]
-    passes = [samples[y::down, x::across] for y, x, down, across in origins] if interlaced else [samples]
-    body = b""
-    for rows in (rows for part in passes if part.size for rows in part):
-        if depth == 16:
-            line = rows.astype(">u2").tobytes()
-        else:
-            bits = np.unpackbits(rows.astype(np.uint8).reshape(-1, 1), axis=1)[:, 8 - depth :]
-            line = np.packbits(bits).tobytes()
-        body += b"\0" + line
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + zoo.png_chunk(b"IHDR", header)
-        + b"".join(chunks)
-        + zoo.png_chunk(b"IDAT", zlib.compress(body))
-        + zoo.png_chunk(b"IEND", b"")
-    )
-
-
-@pytest.mark.parametrize("interlaced", [False, True])
-class TestPngForms:
-    """Every form of PNG against the numbers that were written; sides that no pass of Adam7 divides."""
-
-    def check(self, data: bytes, pixels: np.ndarray, alpha: np.ndarray | None) -> None:
-        assert_equal(decode(data, max_pixels=MAX_PIXELS), picture(pixels, alpha))
-
-    @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
-    def test_grey_with_and_without_a_key(self, interlaced, depth):
-        dtype = np.uint16 if depth == 16 else np.uint8
-        values = np.random.default_rng(depth).integers(0, 2**depth, (13, 11, 1)).astype(dtype)
-        top = np.iinfo(dtype).max
-        wanted = values * dtype(top // (2**depth - 1))
-        self.check(raw_png(values, 0, depth, interlaced=interlaced), wanted, None)
-        key = int(values[3, 4, 0])
-        chunk = zoo.png_chunk(b"tRNS", struct.pack(">H", key))
-        alpha = np.where(values[:, :, 0] == key, dtype(0), dtype(top))
-        self.check(raw_png(values, 0, depth, chunk, interlaced=interlaced), wanted, alpha)
-
-    @pytest.mark.parametrize("depth", [1, 2, 4, 8])
-    @pytest.mark.parametrize("grey", [False, True])
-    def test_palette_with_and_without_alpha(self, interlaced, depth, grey):
-        rng = np.random.default_rng(depth)
-        values = rng.integers(0, 2**depth, (13, 11, 1)).astype(np.uint8)
-        colours = rng.integers(0, 256, (2**depth, 3)).astype(np.uint8)
-        if grey:
-            colours[:] = colours[:, :1]
-        plte = zoo.png_chunk(b"PLTE", colours.tobytes())
-        wanted = colours[values[:, :, 0]]
-        self.check(raw_png(values, 3, depth, plte, interlaced=interlaced), wanted, None)
-        cover = rng.integers(0, 256, 2**depth).astype(np.uint8)
-        cover[-1] = 255  # left out of the chunk: the rest is opaque
-        trns = zoo.png_chunk(b"tRNS", cover[:-1].tobytes())
-        data = raw_png(values, 3, depth, plte, trns, interlaced=interlaced)
-        self.check(data, wanted, cover[values[:, :, 0]])
-
-    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-    def test_colour_key_and_alpha(self, interlaced, dtype):
-        depth, top = np.dtype(dtype).itemsize * 8, np.iinfo(dtype).max
-        values = np.random.default_rng(1).integers(0, top + 1, (13, 11, 4)).astype(dtype)
-        rgb, alpha = values[..., :3], values[..., 3]
-        self.check(raw_png(rgb, 2, depth, interlaced=interlaced), rgb, None)
-        trns = zoo.png_chunk(b"tRNS", struct.pack(">HHH", *map(int, rgb[2, 5])))
-        key = np.where((rgb == rgb[2, 5]).all(-1), dtype(0), dtype(top))
-        self.check(raw_png(rgb, 2, depth, trns, interlaced=interlaced), rgb, key)
-        self.check(raw_png(values, 6, depth, interlaced=interlaced), rgb, alpha)
-        self.check(raw_png(values[..., 2:], 4, depth, interlaced=interlaced), values[..., 2:3], alpha)
-
-    def test_a_key_that_decoders_pass_over_is_no_alpha(self, interlaced):
-        rgb = zoo.photo(13, 11)
-        early = raw_png(rgb, 2, 8, zoo.png_chunk(b"tRNS", b"\0"), interlaced=interlaced)
-        late = raw_png(rgb, 2, 8, interlaced=interlaced)
-        for data in (early, late[:-12] + zoo.png_chunk(b"tRNS", bytes(6)) + late[-12:]):
-            got = decode(data, max_pixels=MAX_PIXELS)
-            assert_equal(got, picture(rgb))
-            assert got.notes == ("chunks-dropped",)
-
-
-class TestJpegDamage:
-    def test_damaged_data_are_refused(self):
-        data = zoo.saved(zoo.photo(256, 256), "JPEG", quality=95)
-        start = data.index(b"\xff\xda") + 14
-        for at in range(start, len(data) - 60, 400):
-            bad = data[:at] + b"\xff\xd5" + data[at + 2 :]  # a restart that nobody announced
-            with pytest.raises(ImageError, match="Corrupt JPEG data") as caught:
-                decode(bad, max_pixels=MAX_PIXELS)
-            assert caught.value.reason in ("corrupt", "truncated")
-
-    def test_oddities_that_leave_the_pixels_whole_are_read(self):
-        data = zoo.saved(zoo.photo(), "JPEG")
-        wanted = decode(data, max_pixels=MAX_PIXELS)
-        odd = (
-            data.replace(b"JFIF\0\1\1", b"JFIF\0\7\7"),
-            data[:-2] + bytes(5) + data[-2:],
-            data + bytes(999),
-        )
-        for case in odd:
-            assert_equal(decode(case, max_pixels=MAX_PIXELS), wanted)
-
-
-class TestTiffDamage:
-    """libvips delivers zeros for strips and tiles that it cannot decode; imgtx delivers nothing then."""
-
-    @pytest.mark.parametrize("tile", [0, 64])
-    @pytest.mark.parametrize("compression", ["lzw", "deflate"])
-    def test_damage_that_the_codec_notices_is_refused(self, compression, tile):
-        data = tiled_tiff(compression, tile)
-        assert decode(data, max_pixels=MAX_PIXELS).pixels.shape == (200, 256, 3)
-        for at in range(100, len(data) * 3 // 4, len(data) // 12):
-            bad = data[:at] + b"\xff" * 40 + data[at + 40 :]
-            with pytest.raises(ImageError) as caught:
-                decode(bad, max_pixels=MAX_PIXELS)
-            assert caught.value.reason in ("corrupt", "truncated"), at
-            assert len(str(caught.value)) < 600
-
-    @pytest.mark.parametrize("codec", [0, 6, 32771, 32809, 34661, 34712, 34887, 34925, 50000, 50002])
-    def test_a_codec_that_libvips_lacks_is_refused_by_name(self, codec):
-        with pytest.raises(ImageError, match=f"tag 259 is {codec}\\); imgtx reads none, CCITT") as caught:
-            decode(zoo.rgb_tiff({259: [codec]}), max_pixels=MAX_PIXELS)
-        assert caught.value.reason == "unsupported"
-
-    def test_every_codec_that_is_read_is_read_right(self):
-        grey = np.where(zoo.photo(channels=1) > 127, np.uint8(255), np.uint8(0))
-        for name in ("tiff_ccitt", "group3", "group4", "packbits", "tiff_lzw", "tiff_adobe_deflate"):
-            data = zoo.saved(Image.fromarray(grey).convert("1"), "TIFF", compression=name)
-            np.testing.assert_array_equal(decode(data, max_pixels=MAX_PIXELS).pixels[:, :, 0], grey, name)
-        half = zoo.photo()[:24]
-        for codec, pack in (
-            (8, zlib.compress),
-            (32946, zlib.compress),
-            (50001, lambda _: zoo.saved(half, "WEBP", lossless=True)),
-        ):
-            packed = pack(half.tobytes())
-            data = zoo.tiff(
-                {256: [64], 257: [24], 258: [8, 8, 8], 259: [codec], 262: [2], 277: [3], 278: [24]}, [packed]
-            )
-            np.testing.assert_array_equal(decode(data, max_pixels=MAX_PIXELS).pixels, half)
-        image = pyvips.Image.new_from_array(zoo.photo()).copy(interpretation="srgb")
-        for quality in (89, 90):  # YCbCr, RGB
-            data = image.tiffsave_buffer(compression="jpeg", Q=quality)
-            error = decode(data, max_pixels=MAX_PIXELS).pixels.astype(int) - zoo.photo()
-            assert np.abs(error).mean() < 4
-
-    def test_ycbcr_outside_jpeg_is_refused(self):
-        ycbcr = Image.fromarray(zoo.photo()).convert("YCbCr")
-        for compression in ("raw", "tiff_lzw", "packbits"):
-            with pytest.raises(ImageError, match="convert it to RGB") as caught:
-                decode(zoo.saved(ycbcr, "TIFF", compression=compression), max_pixels=MAX_PIXELS)
-            assert caught.value.reason == "unsupported"
-
-    def test_a_missing_strip_is_refused(self):
-        with pytest.raises(ImageError, match="1 of 2 strips or tiles are empty") as caught:
-            decode(zoo.rgb_tiff(part=b""), max_pixels=MAX_PIXELS)
-        assert caught.value.reason == "corrupt"
-
-    def test_one_pictures_errors_are_not_told_of_the_next(self):
-        damaged = tiled_tiff("lzw", 64)
-        damaged = damaged[:1000] + b"\xff" * 99 + damaged[1099:]
-        wrong = zoo.rgb_tiff({259: [5]})  # whose strips are no LZW
-        messages = []
-        for data in (wrong, damaged, wrong):
-            with pytest.raises(ImageError) as caught:
-                decode(data, max_pixels=MAX_PIXELS)
-            messages.append(str(caught.value))
-        assert messages[0] == messages[2] != messages[1]
-        assert decode(zoo.rgb_tiff(), max_pixels=MAX_PIXELS).notes == ()
 
 
 class TestDoors:
