@@ -21,6 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from imgtx import exif
+from imgtx.checksums import check_deflated, check_png
 from imgtx.convert import Converter, oriented, reduced
 from imgtx.errors import ImageError
 from imgtx.facts import Facts
@@ -30,9 +31,7 @@ from imgtx.pixels import (
     WEBP_METHOD,
     Carry,
     admit,
-    check_deflated,
     check_output,
-    check_png,
     decode,
     decoder_errors,
     output_metadata,
