@@ -8,8 +8,8 @@ UV := uv==0.13.9# resolves the lock; installs nothing, because it does not read 
 # Without --no-compile pip compiles all of torch, for longer than the demo runs.
 INSTALL := $(BIN)/python -m pip install -qq --no-compile --constraint requirements.lock
 
-# Tests share the machine with Ray's workers: one thread each. Ray asks nobody for a token and reports to nobody.
-TESTING := env OMP_NUM_THREADS=1 RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0
+# Tests share the machine with Ray's workers: one thread each.
+TESTING := env OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0
 # A failed install leaves no stamp, so that the next make tries again.
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-nightly check bench lock clean

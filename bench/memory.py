@@ -1,11 +1,11 @@
 """Peak resident memory of every process of a run while a 12,000 x 9,000 image goes through x2.
 
-    python -m bench.memory [--model sr-x2] [--width 12000 --height 9000]
+    python -m bench.memory [--model smallest] [--width 12000 --height 9000]
 
 The archive holds the large JPEG and a few ordinary ones. Every 0.2 s the kernel is asked for what each process below
 the run occupies: its resident set (RSS, what counts against the limit: it holds shared pages in full), its
-proportional set (PSS: shared pages divided among those who map them) and what is its alone (USS). Without --model the
-smallest possible network runs, with the packaged halo and tiles; sr-x2 itself takes about a quarter of an hour.
+proportional set (PSS: shared pages divided among those who map them) and what is its alone (USS). sr-x2 takes about a
+quarter of an hour; `--model smallest` runs the smallest possible network, with the packaged halo and tiles.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class Peak:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model")
+    parser.add_argument("--model", default="sr-x2")
     parser.add_argument("--width", type=int, default=12_000)
     parser.add_argument("--height", type=int, default=9_000)
     options = parser.parse_args()
@@ -46,7 +46,9 @@ def main() -> None:
         folder = Path(name)
         photo_archive(folder / "in", 2.0, sides=ORDINARY_SIDES)
         large_photo(folder / "in" / "large.jpg", options.width, options.height)
-        model = options.model or str(smallest_model(folder / "smallest.safetensors"))
+        model = options.model
+        if model == "smallest":
+            model = str(smallest_model(folder / "smallest.safetensors"))
         command = [
             sys.executable,
             "-m",
@@ -63,7 +65,7 @@ def main() -> None:
         assert (folder / "out" / "images" / "large.jpg").stat().st_size
     values = {
         "image": [options.width, options.height],
-        "model": options.model or "smallest network, packaged tiles and halo",
+        "model": options.model,
         "seconds": round(seconds, 1),
         "peak_mb": {
             kind: {name: round(mb) for name, mb in asdict(peak).items()}
@@ -71,7 +73,7 @@ def main() -> None:
         },
         "limit_mb": LIMIT_MB,
     }
-    save("memory" if not options.model else f"memory-{Path(options.model).stem}", values)
+    save("memory", values)
     print("   RSS    PSS    USS  (MB)")
     for kind, mb in values["peak_mb"].items():
         print(f"{mb['rss']:6} {mb['pss']:6} {mb['uss']:6}  {kind}")

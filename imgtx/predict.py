@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from imgtx.config import ModelInfo
 from imgtx.degrade import imresize
 from imgtx.errors import ImageError, ModelError, UsageError
-from imgtx.tiling import MAX_HALO_SHARE, Plan, default_tile, merge, paste, plan, split, split_band
+from imgtx.tiling import Plan, Tile, core_of, default_tile, merge, paste, plan, split, tile_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,6 @@ MOST_CALL_PIXELS = 64 * 2**20
 # What a call needs on a CUDA device per input pixel, for the first guess at a batch. The dense x2 model needs
 # 1,900 to 3,400 bytes in float32, measured on a CPU; where the guess is wrong, memory pressure corrects it.
 CUDA_BYTES_PER_PIXEL = 4096
-# About the most output pixels that `Predictor.bands` yields at once: 192 MB of 8-bit RGB.
-BAND_PIXELS = 64 * 10**6
 # BT.601 luma, in which the papers measure; a neutral grey keeps its value.
 LUMA = (0.299, 0.587, 0.114)
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
@@ -119,21 +117,9 @@ class Predictor:
             output = np.concatenate([output, scaled[:, :, None]], axis=2)
         return output[:, :, 0] if image.ndim == 2 else output
 
-    def plan_for(self, height: int, width: int, *, streaming: bool = False) -> Plan:
-        """How this predictor cuts an image; with `streaming`, so that `bands` needs as little memory as it can."""
-        halo, multiple = self.info.halo, self.info.multiple
-        if not streaming:
-            return plan(height, width, tile=self.tile, halo=halo, multiple=multiple)
-        halos = 2 * _round_up(halo, multiple)
-        rows = BAND_PIXELS // (width * self.info.scale**2)
-        tallest = min(self.tile, max(rows + halos, halos + multiple))
-        most = 1 / (1 - MAX_HALO_SHARE) - 1
-        for side in range(self.tile // 2 // multiple * multiple, self.tile, multiple):
-            if side >= halos + multiple:
-                cut = plan(height, width, tile=(min(side, tallest), side), halo=halo, multiple=multiple)
-                if cut.overhead <= most:
-                    return cut  # the smallest tiles whose halos cost no more than is allowed
-        return plan(height, width, tile=(tallest, self.tile), halo=halo, multiple=multiple)
+    def plan_for(self, height: int, width: int) -> Plan:
+        """How this predictor cuts an image, whether it lies in memory or not."""
+        return plan(height, width, tile=self.tile, halo=self.info.halo, multiple=self.info.multiple)
 
     def run(self, stacks: Sequence[tuple[Plan, np.ndarray]]) -> list[np.ndarray]:
         """Several images, each as its plan and its tiles (N, th, tw, C), to (s H, s W, C) of the same dtype.
@@ -161,23 +147,25 @@ class Predictor:
                 done += len(places)
         return outputs
 
-    def bands(self, cut: Plan, read_rows: Callable[[int, int], np.ndarray]) -> Iterator[np.ndarray]:
-        """A picture too large for memory: its output rows from top to bottom, a row of tiles at a time.
+    def tiles(
+        self, cut: Plan, read_window: Callable[[Tile], np.ndarray]
+    ) -> Iterator[tuple[Tile, np.ndarray]]:
+        """A picture too large for memory: the output piece by piece, in the order of the plan's tiles.
 
-        cut: from `plan_for(height, width, streaming=True)`.
-        read_rows: called with (top, bottom) in input rows, going down with overlaps; returns
-            (bottom - top, W, C) uint8 or uint16.
-        Yields (rows, s W, C), equal to the rows of `run` on the same plan.
+        read_window: from a rectangle of the picture to its pixels, (height, width, C) uint8 or uint16.
+        Yields each piece's place in the output, in output pixels, and its pixels, (height, width, C).
+        Together they are what `run` returns for the same plan; memory holds the tiles of one call.
+        Raises as `__call__`.
         """
-        scale = self.info.scale
-        for band in cut.bands:
-            tiles = split_band(read_rows(band.input_top, band.input_bottom), cut, band)
-            rows = (band.core_bottom - band.core_top) * scale
-            canvas = np.empty((rows, cut.width * scale, self._out_channels(tiles)), tiles.dtype)
-            first = band.row * len(cut.lefts)
-            for column, tile in enumerate(self._infer(tiles)):
-                paste(canvas, tile, cut, first + column, scale, top=band.core_top)
-            yield canvas
+        done = 0
+        while done < cut.count:
+            step = self._tiles_per_call(cut.tile_height, cut.tile_width)
+            indices = range(done, min(done + step, cut.count))
+            batch = np.stack([tile_of(read_window(cut.window(index)), cut, index) for index in indices])
+            self._out_channels(batch)  # refuses what the model does not take
+            for index, tile in zip(indices, self._infer(batch), strict=True):
+                yield core_of(tile, cut, index, self.info.scale)
+            done = indices.stop
 
     def _infer(self, tiles: np.ndarray) -> Iterator[np.ndarray]:
         """(N, th, tw, C) -> N times (s th, s tw, C) in order, integers both, in one or more calls."""

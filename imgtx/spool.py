@@ -1,9 +1,8 @@
-"""Pictures too large for memory: decoded to raw files on local disk, read and written row by row, encoded
+"""Pictures too large for memory: decoded to raw files on local disk, read and written in rectangles, encoded
 streaming.
 
 The rules are those of `imgtx.pixels`; only the road differs. libvips decodes top to bottom, every strip is
-converted, turned and put in its final place on disk, so an EXIF rotation costs no memory either. Raw files
-are read with plain reads, never mapped, so that their pages do not count as the process's.
+converted, turned and put in its final place on disk (`imgtx.raw`), so an EXIF rotation costs no memory either.
 
 Bounded whatever the size: baseline JPEG, PNG and TIFF in strips or tiles. Formats that can only be decoded
 whole take what they take: progressive JPEG (2 bytes a sample of coefficients), interlaced PNG, WebP (both
@@ -38,6 +37,8 @@ from imgtx.pixels import (
     vips,
     vips_step,
 )
+from imgtx.raw import read_window, write_window
+from imgtx.tiling import Tile
 
 _STRIP_PIXELS = 2**22  # rows decoded, converted or encoded together: about 4 MP
 _ICC_PART = 65_519  # bytes of a profile in one JPEG segment
@@ -60,15 +61,20 @@ class SpooledPicture:
     carry: Carry
     notes: tuple[str, ...]
 
-    def rows(self, top: int, bottom: int) -> np.ndarray:
-        """Rows top <= y < bottom as (rows, width, channels)."""
-        return _read_rows(self.pixels_path, top, bottom, (self.width, self.channels), self.dtype)
+    def read(self, window: Tile) -> np.ndarray:
+        """The pixels of a rectangle, (window.height, window.width, channels)."""
+        return self._read(self.pixels_path, window, self.channels)
 
-    def alpha_rows(self, top: int, bottom: int) -> np.ndarray:
-        """Alpha of rows top <= y < bottom as (rows, width); only for a picture with an `alpha_path`."""
+    def read_alpha(self, window: Tile) -> np.ndarray:
+        """Its alpha, (window.height, window.width); only for a picture with an `alpha_path`."""
         if self.alpha_path is None:
-            raise ValueError("this picture has no alpha; ask alpha_path before alpha_rows")
-        return _read_rows(self.alpha_path, top, bottom, (self.width,), self.dtype)
+            raise ValueError("this picture has no alpha; ask alpha_path before read_alpha")
+        return self._read(self.alpha_path, window, 1)[:, :, 0]
+
+    def _read(self, path: Path, window: Tile, samples: int) -> np.ndarray:
+        if min(window.top, window.left) < 0 or window.bottom > self.height or window.right > self.width:
+            raise ValueError(f"{window} reaches outside the picture of {self.height} x {self.width} pixels")
+        return read_window(path, window, (self.width, samples), self.dtype)
 
     def remove(self) -> None:
         """Delete the raw files."""
@@ -176,7 +182,8 @@ def _stored_strips(path: Path, facts: Facts) -> Iterator[tuple[int, np.ndarray]]
 
 
 class _Plane:
-    """A raw file that takes strips of the stored picture and lays them where they belong upright."""
+    """A raw file that takes strips of the stored picture and lays them where they belong upright: turned by a
+    quarter, stored rows are a block of columns."""
 
     def __init__(self, path: Path, stored_height: int, orientation: int):
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -186,46 +193,23 @@ class _Plane:
     def put(self, top: int, strip: np.ndarray) -> None:
         """Write the (rows, width, ...) that are stored from row `top` on."""
         rows = len(strip)
-        placed = np.ascontiguousarray(oriented(strip, self._orientation))
-        item = placed.nbytes // (placed.shape[0] * placed.shape[1])
+        placed = oriented(strip, self._orientation)
         backwards = self._orientation in (3, 4, 6, 7)
         first = self._stored_height - top - rows if backwards else top
         if self._orientation < 5:
-            _write_at(self._file, placed.data.cast("B"), first * placed.shape[1] * item)
-            return
-        for y, line in enumerate(placed):  # stored rows stand upright now: a block of columns
-            _write_at(self._file, line.data.cast("B"), (y * self._stored_height + first) * item)
+            write_window(self._file, first, 0, placed, placed.shape[1])
+        else:
+            write_window(self._file, 0, first, placed, self._stored_height)
 
     def close(self) -> None:
         os.close(self._file)
 
 
-def _write_at(file: int, data: memoryview, offset: int) -> None:
-    while data:
-        written = os.pwrite(file, data, offset)
-        data, offset = data[written:], offset + written
-
-
-def _read_rows(path: Path, top: int, bottom: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    rows = np.empty((bottom - top, *shape), dtype)
-    with path.open("rb", buffering=0) as file:
-        file.seek(top * dtype.itemsize * int(np.prod(shape)))
-        view = rows.reshape(-1).view(np.uint8).data
-        while view:
-            got = file.readinto(view)
-            if not got:
-                raise ValueError(
-                    f"rows {top}..{bottom} lie outside {path.name}, which is {file.tell()} bytes long"
-                )
-            view = view[got:]
-    return rows
-
-
 class SpoolWriter:
-    """Takes an image's rows from top to bottom, keeps them on disk, and encodes them in bounded memory.
+    """Takes an image's rectangles in any order, keeps them on disk, and encodes them in bounded memory.
 
-    `append(pixels, alpha)` any number of rows at a time, then `finish` once; `path` and `notes` tell the
-    result. Raw rows are deleted when the file is made. `dtype` is uint8 or uint16, `channels` 1 or 3.
+    `put(top, left, pixels, alpha)` until every pixel was put once, then `finish` once; `path` and `notes` tell
+    the result. Raw pixels are deleted when the file is made. `dtype` is uint8 or uint16, `channels` 1 or 3.
     """
 
     def __init__(self, directory: str | Path, height: int, width: int, channels: int, dtype, alpha: bool):
@@ -235,23 +219,27 @@ class SpoolWriter:
         self.has_alpha = alpha
         self.notes: tuple[str, ...] = ()
         self._raw_path = self._directory / "output.raw"
-        self._raw = self._raw_path.open("wb")
-        self._rows = 0
+        self._raw = self._raw_path.open("wb", buffering=0)
+        # How many pixels of each row and of each column were put.
+        self._in_rows, self._in_columns = np.zeros(height, np.int64), np.zeros(width, np.int64)
 
-    def append(self, pixels: np.ndarray, alpha: np.ndarray | None = None) -> None:
-        """The next rows: `pixels` (rows, width, channels) and, where announced, `alpha` (rows, width)."""
-        wanted = (self.width, self.channels)
-        if pixels.shape[1:] != wanted or pixels.dtype != self.dtype or (alpha is not None) != self.has_alpha:
-            raise ValueError(
-                f"rows {pixels.shape} {pixels.dtype}, alpha {alpha is not None}; announced "
-                f"were rows of {wanted} {self.dtype}, alpha {self.has_alpha}"
-            )
-        if self._rows + len(pixels) > self.height:
-            raise ValueError(f"{self._rows + len(pixels)} rows for an image of {self.height}")
+    def put(self, top: int, left: int, pixels: np.ndarray, alpha: np.ndarray | None = None) -> None:
+        """Lay `pixels` (rows, columns, channels) and, where announced, `alpha` (rows, columns) at (top, left)."""
         if alpha is not None:
             pixels = np.concatenate([pixels, alpha[:, :, None]], axis=2)
-        self._raw.write(np.ascontiguousarray(pixels).data.cast("B"))
-        self._rows += len(pixels)
+        given = (pixels.shape[2:], pixels.dtype, alpha is not None)
+        announced = ((self.channels + self.has_alpha,), self.dtype, self.has_alpha)
+        if given != announced:
+            raise ValueError(f"pixels of (samples, dtype, alpha) {given}; announced were {announced}")
+        bottom, right = top + pixels.shape[0], left + pixels.shape[1]
+        if not (0 <= top < bottom <= self.height and 0 <= left < right <= self.width):
+            raise ValueError(
+                f"rows {top} to {bottom}, columns {left} to {right} "
+                f"for an image of {self.height} x {self.width}"
+            )
+        write_window(self._raw.fileno(), top, left, pixels, self.width)
+        self._in_rows[top:bottom] += right - left
+        self._in_columns[left:right] += bottom - top
 
     def finish(self, format: str, quality: int, icc: bytes, exif: bytes) -> Path:
         """Encode the rows; the path of the file.
@@ -260,8 +248,7 @@ class SpoolWriter:
         """
         self._raw.close()
         try:
-            if self._rows != self.height:
-                raise ValueError(f"{self._rows} rows were appended to an image of {self.height}")
+            self._check_complete()
             check_output(format, self.height, self.width, quality)
             notes: list[str] = []
             shape = (self.height, self.width, self.channels)
@@ -286,12 +273,23 @@ class SpoolWriter:
         finally:
             self._raw_path.unlink(missing_ok=True)
 
+    def _check_complete(self) -> None:
+        """Every pixel put exactly once, as far as the counts tell: a piece left out for another shows in them."""
+        for what, counts, full in [
+            ("row", self._in_rows, self.width),
+            ("column", self._in_columns, self.height),
+        ]:
+            if (counts != full).any():
+                at = int((counts != full).argmax())
+                raise ValueError(f"{counts[at]} pixels were put into {what} {at}, which has {full}")
+
     def _strips(self) -> Iterator[np.ndarray]:
         """(rows, width, bands), alpha as the last band."""
-        shape = (self.width, self.channels + self.has_alpha)
+        row = (self.width, self.channels + self.has_alpha)
         count = max(1, _STRIP_PIXELS // self.width)
         for top in range(0, self.height, count):
-            yield _read_rows(self._raw_path, top, min(self.height, top + count), shape, self.dtype)
+            strip = Tile(top, 0, min(count, self.height - top), self.width)
+            yield read_window(self._raw_path, strip, row, self.dtype)
 
     def _reduced_strips(self, format: str, notes: list[str]) -> Iterator[np.ndarray]:
         """The rows as an 8-bit format can hold them."""

@@ -26,7 +26,7 @@ SMALLEST_DEFAULT, LARGEST_DEFAULT = 256, 1024
 
 @dataclass(frozen=True)
 class Tile:
-    """A rectangle of the padded image, in pixels."""
+    """A rectangle in pixels: of the padded image, of the image or, where it says so, of the output."""
 
     top: int
     left: int
@@ -40,17 +40,6 @@ class Tile:
     @property
     def right(self) -> int:
         return self.left + self.width
-
-
-@dataclass(frozen=True)
-class Band:
-    """One row of tiles: the image rows it needs, the image rows its cores answer for (padding left out)."""
-
-    row: int
-    input_top: int
-    input_bottom: int
-    core_top: int
-    core_bottom: int
 
 
 @dataclass(frozen=True)
@@ -100,16 +89,15 @@ class Plan:
         columns = _cuts(self.lefts, self.tile_width, self.padded_width, self.multiple)
         return tuple(Tile(t, left, b - t, r - left) for t, b in rows for left, r in columns)
 
-    @cached_property
-    def bands(self) -> tuple[Band, ...]:
-        """The rows of tiles from top to bottom; their core rows partition the image."""
-        bands = []
-        for row, top in enumerate(self.tops):
-            needed = _reflect(top, top + self.tile_height, self.height)
-            core = self.cores[row * len(self.lefts)]
-            core_bottom = min(core.bottom, self.height)
-            bands.append(Band(row, int(needed.min()), int(needed.max()) + 1, core.top, core_bottom))
-        return tuple(bands)
+    def window(self, index: int) -> Tile:
+        """The part of the image that tile number `index` is made of.
+
+        It is the tile itself, but where that reaches into the padding: there it holds what is mirrored.
+        """
+        tile = self.tiles[index]
+        top, bottom = _reflected_range(tile.top, tile.bottom, self.height)
+        left, right = _reflected_range(tile.left, tile.right, self.width)
+        return Tile(top, left, bottom - top, right - left)
 
 
 def plan(height: int, width: int, *, tile: int | tuple[int, int], halo: int, multiple: int) -> Plan:
@@ -169,14 +157,10 @@ def split(image: np.ndarray, plan: Plan) -> np.ndarray:
     """
     _check_size(image, plan.height, plan.width)
     tiles = np.empty((plan.count, plan.tile_height, plan.tile_width, image.shape[2]), image.dtype)
-    for band in plan.bands:
-        first = band.row * len(plan.lefts)
-        _fill(
-            tiles[first : first + len(plan.lefts)],
-            image[band.input_top : band.input_bottom],
-            plan,
-            band,
-        )
+    for index in range(plan.count):
+        window = plan.window(index)
+        pixels = image[window.top : window.bottom, window.left : window.right]
+        tiles[index] = tile_of(pixels, plan, index)
     return tiles
 
 
@@ -188,58 +172,40 @@ def merge(tiles: np.ndarray, plan: Plan, scale: int) -> np.ndarray:
     return image
 
 
-def split_band(rows: np.ndarray, plan: Plan, band: Band) -> np.ndarray:
-    """The band's part of `split`, from image rows input_top to input_bottom alone.
+def tile_of(pixels: np.ndarray, plan: Plan, index: int) -> np.ndarray:
+    """Input tile number `index` from the pixels of `plan.window(index)` alone: (tile_height, tile_width, C).
 
-    rows (input_bottom - input_top, width, C) -> (columns, tile_height, tile_width, C).
+    May be `pixels` itself. `split` makes every tile so.
     """
-    _check_size(rows, band.input_bottom - band.input_top, plan.width)
-    tiles = np.empty((len(plan.lefts), plan.tile_height, plan.tile_width, rows.shape[2]), rows.dtype)
-    _fill(tiles, rows, plan, band)
-    return tiles
+    tile, window = plan.tiles[index], plan.window(index)
+    _check_size(pixels, window.height, window.width)
+    if (window.top, window.height) != (tile.top, tile.height):
+        pixels = pixels.take(_reflect(tile.top, tile.bottom, plan.height) - window.top, axis=0)
+    if (window.left, window.width) != (tile.left, tile.width):
+        pixels = pixels.take(_reflect(tile.left, tile.right, plan.width) - window.left, axis=1)
+    return pixels
 
 
-def merge_band(tiles: np.ndarray, plan: Plan, band: Band, scale: int) -> np.ndarray:
-    """The band's part of `merge`: (columns, s tile_height, s tile_width, C) -> (s core rows, s width, C)."""
-    rows = np.empty(
-        (
-            (band.core_bottom - band.core_top) * scale,
-            plan.width * scale,
-            tiles.shape[3],
-        ),
-        tiles.dtype,
-    )
-    for column, tile in enumerate(tiles):
-        paste(
-            rows,
-            tile,
-            plan,
-            band.row * len(plan.lefts) + column,
-            scale,
-            top=band.core_top,
-        )
-    return rows
+def core_of(tile: np.ndarray, plan: Plan, index: int, scale: int) -> tuple[Tile, np.ndarray]:
+    """The core of output tile number `index`, a view without padding, and its place in the output.
 
-
-def paste(
-    canvas: np.ndarray,
-    tile: np.ndarray,
-    plan: Plan,
-    index: int,
-    scale: int,
-    *,
-    top: int = 0,
-) -> None:
-    """Write the core of output tile number `index` into `canvas`, whose first row is `scale` times `top`."""
+    `merge` is made of these: over all tiles the places partition the output.
+    """
     origin, core = plan.tiles[index], plan.cores[index]
     bottom, right = min(core.bottom, plan.height), min(core.right, plan.width)
-    canvas[
-        (core.top - top) * scale : (bottom - top) * scale,
-        core.left * scale : right * scale,
-    ] = tile[
+    place = Tile(
+        core.top * scale, core.left * scale, (bottom - core.top) * scale, (right - core.left) * scale
+    )
+    return place, tile[
         (core.top - origin.top) * scale : (bottom - origin.top) * scale,
         (core.left - origin.left) * scale : (right - origin.left) * scale,
     ]
+
+
+def paste(canvas: np.ndarray, tile: np.ndarray, plan: Plan, index: int, scale: int) -> None:
+    """Write the core of output tile number `index` into `canvas`, the whole output."""
+    place, core = core_of(tile, plan, index, scale)
+    canvas[place.top : place.bottom, place.left : place.right] = core
 
 
 def _cut_axis(length: int, tile: int, halo: int, multiple: int) -> tuple[int, tuple[int, ...]]:
@@ -262,22 +228,18 @@ def _cuts(origins: tuple[int, ...], tile: int, length: int, multiple: int) -> li
     return list(zip([0, *middles], [*middles, length], strict=True))
 
 
-def _fill(tiles: np.ndarray, rows: np.ndarray, plan: Plan, band: Band) -> None:
-    top = plan.tops[band.row]
-    rows = rows.take(_reflect(top, top + plan.tile_height, plan.height) - band.input_top, axis=0)
-    if plan.padded_width > plan.width:
-        padding = rows.take(_reflect(plan.width, plan.padded_width, plan.width), axis=1)
-        rows = np.concatenate([rows, padding], axis=1)
-    for tile, left in zip(tiles, plan.lefts, strict=True):
-        tile[...] = rows[:, left : left + plan.tile_width]
-
-
 def _reflect(start: int, stop: int, size: int) -> np.ndarray:
     """Which of `size` positions stands at start..stop when they are mirrored, the last one not repeated."""
     if size == 1:
         return np.zeros(stop - start, np.intp)
     positions = np.arange(start, stop) % (2 * size - 2)
     return np.minimum(positions, 2 * size - 2 - positions)
+
+
+def _reflected_range(start: int, stop: int, size: int) -> tuple[int, int]:
+    """First and last plus one of the positions that `_reflect` names: what lies between is named too."""
+    positions = _reflect(start, stop, size)
+    return int(positions.min()), int(positions.max()) + 1
 
 
 def _check_size(image: np.ndarray, height: int, width: int) -> None:

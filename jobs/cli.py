@@ -167,7 +167,7 @@ def plan(source: str, destination: str, as_json: bool, **options: Any) -> None:
 @click.option("--steal", is_flag=True, help="Take the destination from a holder that you know is dead.")
 @json_option
 def retry(destination: str, endpoint_url: str | None, steal: bool, as_json: bool) -> None:
-    """Run the images of DESTINATION that failed once more, with the settings of its last run."""
+    """Run the images of DESTINATION that failed once more, and no others, with the settings of its last run."""
     from jobs.show import last_spec
 
     _run(last_spec(destination, endpoint_url), as_json, steal=steal, retry_failed=True)
@@ -237,7 +237,7 @@ def train(spec: Path, folder: Path | None, settings: tuple[str, ...]) -> None:
     """Train a model as the TOML file SPEC says; the same command goes on after an interruption.
 
     \b
-    imgtx train jobs/specs/sr-x2.toml --set minutes=10
+    imgtx train jobs/specs/sr-x2.toml --set steps=500
     """
     from jobs.spec_values import parse_settings
     from jobs.train import run_training

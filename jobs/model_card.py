@@ -11,13 +11,17 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from imgtx.config import ModelInfo
-from imgtx.errors import ModelError, UsageError
+from imgtx.errors import ModelError
 from imgtx.halo import HaloReport, measure_halo
 from imgtx.model import EncoderDecoder
 from imgtx.pixels import decode
 from imgtx.weights import file_digest, load_model, save_weights
 from jobs.evaluate import Report, evaluate, find_datasets
+
+HALO_PHOTOS = 3
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ def finish(weights: Path, *, photos: Path, benchmarks: Sequence[Path], out: Path
     """
     model = load_model(weights)
     assert isinstance(model.network, EncoderDecoder)  # load_model reads nothing else
-    halo = measure_halo(model, read_photos(photos, model.info.scale))
+    halo = measure_halo(model, read_photos(photos))
     if halo.halo is None:
         raise ModelError(f"{weights}: no measured halo makes tiled output equal untiled: {halo.differences}")
     report = evaluate(weights, benchmarks)
@@ -56,11 +60,9 @@ def finish(weights: Path, *, photos: Path, benchmarks: Sequence[Path], out: Path
     return Finished(path, card, info)
 
 
-def read_photos(folder: Path, scale: int, most: int = 3) -> list:
-    """A few photos as the model would meet them: uint8 (H, W, 3), the larger side cut to 512 px of input."""
+def read_photos(folder: Path, most: int = HALO_PHOTOS) -> list[np.ndarray]:
+    """The first photos by name: uint8 (H, W, 3), cut to at most 512 px a side."""
     files = [path for dataset in find_datasets([folder]) for path in dataset.files][:most]
-    if not files:
-        raise UsageError(f"no photos under {folder}: give a folder of clean photos")
     return [decode(path.read_bytes(), max_pixels=100_000_000).pixels[:512, :512] for path in files]
 
 
@@ -84,15 +86,16 @@ Super-resolution x{info.scale}: bicubic reduction undone on clean photos. Not tr
 
 - weights: `{info.name}.safetensors`, SHA-256 `{digest}`
 - licence: {info.licence}
-- data: {training["data"]}; chosen on the validation photos, never on a benchmark
-- recipe: {training["steps"]} steps of batch {spec["batch"]} x {spec["crop"]} px, {training["minutes"]} minutes of one
-  CPU core shared with other work, {spec["precision"]} autocast, Adam at {spec["peak_lr"]} with cosine, L1, weight
-  average {spec["average"]}, seed {spec["seed"]}{warm(training)}, torch {training["torch"]}, commit {training["commit"]}
+- data: {training["data"]}; validated on other photos of the same kind; no benchmark was trained on or chosen by
+- recipe: {training["steps"]} steps of batch {spec["batch"]} x {spec["crop"]} px, {training["minutes"]} minutes of
+  computing, {spec["precision"]} autocast, Adam at {spec["peak_lr"]} with cosine, L1, weight average {spec["average"]}
+  (its last state), seed {spec["seed"]}{warm(training)}, torch {training["torch"]}, commit {training["commit"]}
 - shape: {json.dumps(spec["model"]) if spec["model"] else "the defaults of `imgtx.config.ModelConfig`"}
 - again: `imgtx train jobs/specs/{info.name}.toml`
-- validation PSNR-Y in dB by step: {curve}
-- halo {info.halo} px, multiple {info.multiple} px: the largest difference of tiled and untiled output on validation
-  photos ({differences})
+- PSNR-Y in dB by step on {spec["valid_images"]} validation photos: {curve}
+- halo {info.halo} px, multiple {info.multiple} px: the largest difference of tiled and untiled output on the first
+  {HALO_PHOTOS} photos of `--photos`, of which at most 512 px a side were taken ({differences})
+- halo, quality and this card again: `imgtx models finish {info.name}.safetensors DATASETS --photos PHOTOS`
 
 PSNR-Y in dB and SSIM-Y by `imgtx evaluate {info.name} DATASETS`:
 

@@ -8,11 +8,12 @@ moment it loses at most those seconds, and the next run redoes just these images
 
 import json
 import logging
+import os
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -23,13 +24,15 @@ from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, UsageError
 from imgtx.pixels import SUFFIXES
 from jobs.tally import Summary, Tally
 from pipeline.inventory import classify, inventory
+from pipeline.lease import PREFIX as LEASES
 from pipeline.lease import Lease
 from pipeline.ledger import Ledger
-from pipeline.plan import FAILED_BEFORE, Plan, make_plan
-from pipeline.records import FAILED, IMAGES, OUTCOME, RUNS, WORK, WRITTEN
+from pipeline.ledger_parts import PREFIX as LEDGER_PARTS
+from pipeline.plan import OVERWRITES, Plan, make_plan
+from pipeline.records import FAILED, IMAGES, OUTCOME, PENDING, RUNS, WORK, WRITTEN
 from pipeline.rows import to_table
 from pipeline.spec import Job, RunSpec, make_job
-from pipeline.storage import Store, check_apart, check_destination, check_source, open_store
+from pipeline.storage import Store, check_apart, check_destination, check_shared, check_source, open_store
 
 if TYPE_CHECKING:
     from pipeline.cluster import Pool  # at run time Ray is imported only by a run that has work
@@ -46,7 +49,7 @@ Watcher = Callable[[Tally], None]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A checked run, before Ray: its job, its stores, its plan."""
+    """A checked run, before Ray: its job, its stores, its ledger."""
 
     job: Job
     source: Store
@@ -60,13 +63,22 @@ def prepare(spec: RunSpec) -> Prepared:
     from imgtx.weights import read_info
 
     info, digest = read_info(spec.model)
-    job = make_job(spec, info, digest)
     source = open_store(spec.source, endpoint_url=spec.endpoint_url)
     destination = open_store(spec.destination, endpoint_url=spec.endpoint_url)
+    job = make_job(resolved(spec, source, destination), info, digest)
     check_apart(source, destination)
     check_source(source)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}"
     return Prepared(job, source, destination, Ledger(destination), run_id)
+
+
+def resolved(spec: RunSpec, source: Store, destination: Store) -> RunSpec:
+    """The spec in words that mean the same in every working directory and environment: on workers, and later."""
+    model = spec.model
+    if model.endswith(".safetensors"):
+        model = os.path.abspath(model)
+    endpoint = source.endpoint_url or destination.endpoint_url
+    return replace(spec, source=source.uri, destination=destination.uri, model=model, endpoint_url=endpoint)
 
 
 def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
@@ -80,6 +92,7 @@ def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
         run.ledger,
         recipe=run.job.recipe.digest,
         requested_format=run.job.spec.format,
+        max_megapixels=run.job.spec.max_megapixels,
         retry_failed=retry_failed,
     )
     if not plan.listed:
@@ -95,10 +108,13 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, steal: boo
     Raises UsageError before any work, LeaseHeldError where another run is at work, RunInterruptedError after Ctrl-C.
     """
     prepared = prepare(spec)
+    check_shared(prepared.source)
+    check_shared(prepared.destination)
     check_destination(prepared.destination)
     with Lease(prepared.destination, prepared.run_id, steal=steal) as lease:
         # what killed workers left half-written: under the lease nobody else writes now
-        prepared.destination.sweep(older_than=0)
+        for prefix in (IMAGES, RUNS, LEDGER_PARTS, LEASES):
+            prepared.destination.sweep(prefix)
         prepared.ledger.compact_if_due()
         plan = plan_run(prepared, retry_failed=retry_failed)
         session = Session(prepared, plan, lease, watch)
@@ -126,8 +142,7 @@ class Session:
         self.work = plan.work.slice(0, run.job.spec.limit)
         self.replacing = self.work.filter(pc.not_equal(self.work["previous_output"], ""))
         self.left_out = plan.left_out.filter(pc.invert(plan.left_out["recorded"]))
-        retried = pc.sum(pc.equal(self.work["cause"], FAILED_BEFORE)).as_py() or 0
-        self.tally = Tally.from_plan(run.run_id, plan, to_do=self.work.num_rows, retried=retried)
+        self.tally = Tally.from_plan(run.run_id, plan, self.work)
         self.buffer: list[pa.Table] = []
         self.flushed = self.reported = time.monotonic()
         self._put("spec.json", run.job.spec.to_dict() | {"recipe": run.job.recipe.digest})
@@ -145,7 +160,24 @@ class Session:
             self.tally.actors = pool.actors
             self.tally.started_work = time.monotonic()
             for start in range(0, self.work.num_rows, WAVE):
-                self._wave(self.work.slice(start, WAVE), pool)
+                wave = self.work.slice(start, WAVE)
+                self._mark_pending(wave)
+                self._wave(wave, pool)
+
+    def _mark_pending(self, work: pa.Table) -> None:
+        """Let no older row vouch for files that workers are about to overwrite.
+
+        Killed in between, these keys run again under any recipe; else a way back to the old settings would find the
+        new pixels under the old row and call them current.
+        """
+        overwritten = work.filter(pc.is_in(work["cause"], pa.array(OVERWRITES)))
+        pending = to_table([row | {"status": PENDING} for row in overwritten.to_pylist()], OUTCOME)
+        self._append(pending)
+
+    def _append(self, rows: pa.Table) -> None:
+        if self.lease.lost:
+            raise RunInterruptedError("another run took the lease over")
+        self.run.ledger.append(rows, recipe=self.run.job.recipe.digest, run=self.run.run_id)
 
     def _wave(self, work: pa.Table, pool: "Pool") -> None:
         """Run one slice of the work until every key has a row: lost keys again, alone; then they are recorded."""
@@ -168,7 +200,7 @@ class Session:
 
     def _pass(self, work: pa.Table, pool: "Pool") -> tuple[pa.Table, bool]:
         """One Ray dataset over `work`: the rows that came back without an outcome, and whether it ran to its end."""
-        from pipeline.cluster import RAY_ENDED, ray_has_ended
+        from pipeline.cluster import RAY_ENDED, STALL_SECONDS, ray_has_ended
         from pipeline.flow import road
 
         seen: list[pa.ChunkedArray] = []
@@ -183,6 +215,10 @@ class Session:
             # Ray gave the dataset up; every key without a row is planned again, so nothing is lost by going on
             if not _is_ray_failure(error):
                 raise
+            if (
+                type(error).__name__ == "ExecutionTimeoutError"
+            ):  # no image is to blame: keys without a row stay pending
+                raise RunInterruptedError(f"nothing came back for {STALL_SECONDS / 3600:g} hours") from error
             if getattr(error, "actor_init_failed", False):
                 raise ModelError(_why_no_model(self.run.job, error)) from error
             whole = False
@@ -208,17 +244,15 @@ class Session:
 
     def _flush(self) -> None:
         """Append what came in to the ledger; delete the outputs that it supersedes."""
-        if self.lease.lost:
-            raise RunInterruptedError("another run took the lease over")
         self.flushed = time.monotonic()
         if not self.buffer:
             return
         rows = pa.concat_tables(self.buffer)
-        self.buffer.clear()
-        # before the row: killed in between, the key is stale still and runs again; the other order leaves an orphan
+        # before the row: killed in between, the key is pending still and runs again; the other order leaves an orphan
         for name in self._superseded(rows):
             self.run.destination.delete(IMAGES + name)
-        self.run.ledger.append(rows, recipe=self.run.job.recipe.digest, run=self.run.run_id)
+        self._append(rows)
+        self.buffer.clear()
 
     def _superseded(self, rows: pa.Table) -> list[str]:
         """Files under another name that the rows' new outputs replace."""
@@ -230,8 +264,7 @@ class Session:
         """Rows for what was never fetched, once: names that are no image's, and names no output can have."""
         for batch in self.left_out.to_batches(max_chunksize=WAVE):
             rows = [row | {"stage": "list"} for row in batch.to_pylist()]
-            table = to_table(rows, OUTCOME)
-            self.run.ledger.append(table, recipe=self.run.job.recipe.digest, run=self.run.run_id)
+            self._append(to_table(rows, OUTCOME))
 
     def finish(self, state: str) -> Summary:
         self._flush()

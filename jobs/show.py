@@ -1,6 +1,7 @@
 """What a person wants to see of a destination, a plan, a run, a model: gathered here, printed as tables."""
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pyarrow.compute as pc
@@ -64,16 +65,22 @@ def read_status(destination: str, endpoint_url: str | None) -> dict[str, Any]:
 
 def print_status(report: dict[str, Any], console: Console) -> None:
     run = report["run"]
-    console.print(f"[bold]{escape(report['destination'])}[/]  run {run['run']}: {run['state']}")
-    console.print(
+    _say(console, f"[bold]{escape(report['destination'])}[/]  run {run['run']}: {run['state']}")
+    _say(
+        console,
         f"listed {run['listed']} = written {run['written']} + current {run['current']} + skipped {run['skipped']} "
-        f"+ failed {run['failed']} + pending {run['pending']}"
+        f"+ failed {run['failed']} + pending {run['pending']}",
     )
-    console.print("ledger: " + (", ".join(f"{k} {v}" for k, v in report["ledger"].items()) or "empty"))
+    _say(console, "ledger: " + (", ".join(f"{k} {v}" for k, v in report["ledger"].items()) or "empty"))
     if report["failures"]:
         console.print(_failures(report["failures"]))
         _print_examples(report["examples"], console)
-        console.print("imgtx retry DESTINATION runs them once more")
+        _say(console, "imgtx retry DESTINATION runs them once more")
+
+
+def _say(console: Console, line: str) -> None:
+    """One line stays one line, in a pipe and in a narrow window: paths are there to be copied."""
+    console.print(line, soft_wrap=True)
 
 
 def _failures(counts: dict[str, int]) -> Table:
@@ -85,7 +92,8 @@ def _failures(counts: dict[str, int]) -> Table:
 
 def _print_examples(rows: list[dict[str, str]], console: Console) -> None:
     for row in rows:
-        console.print(f"  {row['key']}: {row['message']} [{row['stage']}]", markup=False, highlight=False)
+        line = f"  {row['key']}: {row['message']} [{row['stage']}]"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def plan_dict(plan: Plan) -> dict[str, Any]:
@@ -107,49 +115,52 @@ def print_plan(plan: Plan, console: Console) -> None:
         table.add_row(name, str(plan.counts.get(name, 0)), f"{plan.sizes.get(name, 0) / 1e6:.1f}", meaning)
     console.print(table)
     if plan.vanished:
-        console.print(f"{plan.vanished} keys of the ledger are no longer in the source; their outputs stay")
+        _say(console, f"{plan.vanished} keys of the ledger are no longer in the source; their outputs stay")
 
 
 def print_summary(summary: Summary, spec: RunSpec, console: Console) -> None:
-    console.print(
+    _say(
+        console,
         f"[bold]listed {summary.listed} = written {summary.written} + current {summary.current} "
-        f"+ skipped {summary.skipped} + failed {summary.failed} + pending {summary.pending}[/]"
+        f"+ skipped {summary.skipped} + failed {summary.failed} + pending {summary.pending}[/]",
     )
     if summary.written:
-        console.print(
+        _say(
+            console,
             f"{summary.megapixels:.2f} megapixels in {summary.seconds_work:.1f} s after start-up "
             f"({summary.megapixels_per_second:.2f} MP/s), {summary.bytes_in / 1e6:.1f} MB read, "
-            f"{summary.bytes_out / 1e6:.1f} MB written; {summary.seconds_total:.1f} s in all"
+            f"{summary.bytes_out / 1e6:.1f} MB written; {summary.seconds_total:.1f} s in all",
         )
     if summary.bottleneck:
-        console.print(summary.bottleneck)
+        _say(console, summary.bottleneck)
     if summary.reasons:
         console.print(_failures(summary.reasons))
     root = escape(spec.destination.rstrip("/"))
-    console.print(
-        f"results {root}/{IMAGES}  ledger {root}/ledger/  summary {root}/{RUNS}{summary.run}/summary.json"
-    )
+    _say(console, f"results  {root}/{IMAGES}")
+    _say(console, f"ledger   {root}/ledger/")
+    _say(console, f"summary  {root}/{RUNS}{summary.run}/summary.json")
 
 
 def run_verify(destination: str, endpoint_url: str | None, *, deep: bool, fix: bool) -> VerifyReport:
     """Verify a destination against the source of its last run; `fix` marks damaged keys as pending."""
     spec = last_spec(destination, endpoint_url)
     store = open_store(destination, endpoint_url=spec.endpoint_url)
-    ledger = Ledger(store)
-    report = verify(open_store(spec.source, endpoint_url=spec.endpoint_url), store, ledger, deep=deep)
-    if fix:
-        with Lease(store, "verify"):
+    ledger, source = Ledger(store), open_store(spec.source, endpoint_url=spec.endpoint_url)
+    with Lease(store, "verify") if fix else nullcontext():  # what a run mends meanwhile must not be marked
+        report = verify(source, store, ledger, deep=deep)
+        if fix:
             forget(ledger, report.damaged_keys())
     return report
 
 
 def print_verify(report: VerifyReport, console: Console) -> None:
     for row in report.problems.slice(0, 50).to_pylist():
-        console.print(f"{row['problem']}: {row['output'] or row['key']}: {row['message']}", markup=False)
+        line = f"{row['problem']}: {row['output'] or row['key']}: {row['message']}"
+        console.print(line, markup=False, soft_wrap=True)
     if report.problems.num_rows > 50:
-        console.print(f"... and {report.problems.num_rows - 50} more (--json lists them all)")
+        _say(console, f"... and {report.problems.num_rows - 50} more (--json lists them all)")
     counts = ", ".join(f"{name} {count}" for name, count in report.counts.items())
-    console.print(f"[bold]{'damaged' if report.problems.num_rows else 'sound'}[/]: {counts}")
+    _say(console, f"[bold]{'damaged' if report.problems.num_rows else 'sound'}[/]: {counts}")
 
 
 def model_rows() -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.plan import CURRENT, FAILED_BEFORE, REFUSED, Plan
+from pipeline.plan import CURRENT, FAILED_BEFORE, REFUSED, RUN, Plan
 from pipeline.records import FAILED, SKIPPED, WRITTEN
 
 STAGE_SECONDS = ("decode", "transform", "encode")
@@ -27,6 +27,7 @@ class Tally:
     skipped: int
     failed_before: int  # failed as they would again, and names that no output can have
     to_do: int
+    left: int  # that the plan asks for and this run does not take up: beyond --limit, or not what is retried
     causes: dict[str, int]
     written: int = 0
     failed: int = 0
@@ -40,12 +41,16 @@ class Tally:
     started_work: float = 0.0
 
     @classmethod
-    def from_plan(cls, run: str, plan: Plan, *, to_do: int, retried: int) -> "Tally":
-        """`to_do`: images this run takes up, `retried`: how many of those failed before."""
+    def from_plan(cls, run: str, plan: Plan, work: pa.Table) -> "Tally":
+        """`work`: the rows of the plan that this run takes up."""
         counts = plan.counts
-        failed_before = counts[FAILED_BEFORE] - retried + counts[REFUSED]
+        taken = Counter(work["cause"].to_pylist())
+        failed_before = counts[FAILED_BEFORE] - taken[FAILED_BEFORE] + counts[REFUSED]
+        left = sum(counts[cause] - taken[cause] for cause in RUN)
         causes = {name: n for name, n in counts.items() if n}
-        return cls(run, plan.listed, counts[CURRENT], counts[SKIPPED], failed_before, to_do, causes)
+        return cls(
+            run, plan.listed, counts[CURRENT], counts[SKIPPED], failed_before, work.num_rows, left, causes
+        )
 
     @property
     def done(self) -> int:
@@ -54,8 +59,8 @@ class Tally:
 
     @property
     def pending(self) -> int:
-        """Images that still wait: interrupted, or beyond --limit."""
-        return self.listed - self.written - self.current - self.skipped - self.failed - self.failed_before
+        """Images that still wait: interrupted, or not taken up. Below 0 where more came back than was asked for."""
+        return self.to_do - self.done + self.left
 
     @property
     def seconds(self) -> float:
@@ -105,6 +110,7 @@ class Tally:
             failed=self.failed + self.failed_before,
             failed_before=self.failed_before,
             pending=self.pending,
+            left=self.left,
             causes=self.causes,
             reasons=dict(self.reasons),
             megapixels=round(self.megapixels, 3),
@@ -151,6 +157,7 @@ class Summary:
     failed: int
     failed_before: int
     pending: int
+    left: int
     causes: dict[str, int]
     reasons: dict[str, int]
     megapixels: float
@@ -164,8 +171,10 @@ class Summary:
 
     @property
     def accounted(self) -> bool:
-        """Whether every listed image is in exactly one place."""
-        return self.listed == self.written + self.current + self.skipped + self.failed + self.pending
+        """Whether every listed image is in exactly one place, and none waits that a run which is done took up."""
+        places = self.written + self.current + self.skipped + self.failed + self.pending
+        waiting = self.pending - self.left
+        return self.listed == places and (waiting == 0 if self.state == "done" else waiting >= 0)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"accounted": self.accounted}

@@ -1,9 +1,9 @@
 """A plain torch training loop: one process, resumable, without Ray.
 
 Notable choices: a batch is a function of (seed, step), so resuming repeats and skips nothing; the schedule follows
-time spent, kept in the checkpoint; what is validated and written is the exponential average of the weights, by the
-same path as production; a loss or gradient that is not finite stops the run with its step and images, before it
-reaches the weights.
+the share of the steps or of the time that is done, kept in the checkpoint; what is validated and written is the
+exponential average of the weights, by the same path as production; a loss or gradient that is not finite stops the
+run with its step and images, before it reaches the weights.
 """
 
 import json
@@ -28,7 +28,7 @@ from imgtx.model import EncoderDecoder
 from imgtx.optim import WeightAverage, learning_rate
 from imgtx.predict import Predictor
 from imgtx.weights import Model, load_model, save_weights
-from jobs.train_spec import TrainSpec
+from jobs.train_spec import FREE, TrainSpec
 from pipeline.crops import Batch, Pair, load_pairs, sample_batch
 
 log = logging.getLogger("imgtx.train")
@@ -58,7 +58,11 @@ class Training:
         self.spec, self.folder, self.device = spec, folder, device
         self.network = EncoderDecoder(spec.config).to(device)
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=spec.peak_lr, betas=(0.9, 0.99), weight_decay=spec.weight_decay
+            self.network.parameters(),
+            lr=spec.peak_lr,
+            betas=(0.9, 0.99),
+            weight_decay=spec.weight_decay,
+            fused=True,
         )
         self.progress = Progress()
         if spec.init_from and not self.checkpoint.exists():
@@ -76,6 +80,8 @@ class Training:
     @property
     def share(self) -> float:
         """How much of the training is done, in [0, 1]."""
+        if self.spec.steps:
+            return min(1.0, self.progress.step / self.spec.steps)
         return min(1.0, self.progress.seconds / (60 * self.spec.minutes))
 
     def step(self, batch: Batch) -> float:
@@ -117,14 +123,19 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state,
             "progress": asdict(self.progress),
+            "spec": asdict(self.spec),
         }
         temporary = self.checkpoint.with_suffix(".tmp")
-        torch.save(state, temporary)
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, self.checkpoint)
 
     def resume(self) -> None:
         try:
             state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            self._check_same(state["spec"])
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.average.state = state["average"]
@@ -136,6 +147,17 @@ class Training:
                 f"give another --folder, or remove the file to train anew"
             ) from error
         log.info("resumed at step %d after %.1f min", self.progress.step, self.progress.seconds / 60)
+
+    def _check_same(self, began: dict[str, Any]) -> None:
+        """UsageError where the spec would finish another training than the one that lies in the folder."""
+        now = asdict(self.spec)
+        changed = [name for name in now if name not in FREE and began.get(name) != now[name]]
+        if changed:
+            told = ", ".join(f"{name} = {began.get(name)!r}, now {now[name]!r}" for name in changed)
+            raise UsageError(
+                f"the training in {self.folder} began with {told}; only {', '.join(FREE)} may change on the way: "
+                f"give another --folder, or take the change back"
+            )
 
     def averaged(self) -> EncoderDecoder:
         """A network of its own, on the CPU, that holds the averaged weights."""
@@ -240,7 +262,7 @@ def _line(training: Training, loss: float | None) -> dict[str, Any]:
     line: dict[str, Any] = {
         "step": progress.step,
         "minutes": round(progress.seconds / 60, 2),
-        "of_minutes": training.spec.minutes,
+        "done": round(training.share, 4),
         "lr": learning_rate(training.share, peak=training.spec.peak_lr),
         "samples_per_second": round(progress.step * training.spec.batch / max(progress.seconds, 1e-9), 2),
     }

@@ -11,7 +11,12 @@ from jobs.spec_values import check_fields, merge, read_toml
 # Fields of the network that follow from the spec and the data, so that [model] cannot set them.
 DERIVED = ("scale", "in_channels", "out_channels")
 POSITIVE = (
-    "minutes", "batch", "crop", "peak_lr", "clip", "valid_images", "validate_minutes", "checkpoint_minutes",
+    "batch", "crop", "peak_lr", "clip", "valid_images", "validate_minutes", "checkpoint_minutes",
+)  # fmt: skip
+# What may change between an interruption and the resumption: how long, how often, where the folders lie.
+FREE = (
+    "minutes", "steps", "train", "valid", "init_from", "valid_images", "validate_minutes", "checkpoint_minutes",
+    "licence", "data_note",
 )  # fmt: skip
 
 
@@ -19,14 +24,15 @@ POSITIVE = (
 class TrainSpec:
     """Everything that decides the weights. Paths are read relative to the working directory.
 
-    Training lasts `minutes` of time spent in the loop, the CPU's own on a CPU (neither interruptions nor waiting
-    count): the schedule follows the share of that time.
+    Training lasts `steps` updates, and then repeats exactly on the same machine; or `minutes` of time spent in the
+    loop, the CPU's own on a CPU (neither interruptions nor waiting count). The schedule follows the share that is done.
     """
 
     name: str
     train: str
     valid: str
-    minutes: float
+    steps: int = 0
+    minutes: float = 0.0
     scale: int = 2
     licence: str = "unknown"
     data_note: str = ""
@@ -54,11 +60,9 @@ def load_train_spec(path: Path, overrides: dict[str, Any] | None = None) -> Trai
     values = merge(read_toml(path), overrides or {})
     check_fields(values, TrainSpec, str(path))
     check_fields(values.get("model", {}), ModelConfig, f"{path} [model]", without=DERIVED)
-    missing = [name for name in ("name", "train", "valid", "minutes") if name not in values]
+    missing = [name for name in ("name", "train", "valid") if name not in values]
     if missing:
-        raise UsageError(
-            f"{path} lacks {', '.join(missing)}: a training spec needs name, train, valid, minutes"
-        )
+        raise UsageError(f"{path} lacks {', '.join(missing)}: a training spec needs name, train, valid")
     spec = TrainSpec(**values)
     _check_values(spec, path)
     return spec
@@ -74,7 +78,12 @@ def _check_values(spec: TrainSpec, path: Path) -> None:
     for name in POSITIVE:
         if not getattr(spec, name) > 0:  # so that nan fails too
             raise UsageError(f"{path}: {name} = {getattr(spec, name)}; legal is more than 0")
-    for name in ("seed", "weight_decay", "average"):
+    if (spec.steps > 0) == (spec.minutes > 0):
+        raise UsageError(
+            f"{path}: steps = {spec.steps} and minutes = {spec.minutes:g}; legal is one of them more than 0: "
+            f"steps for a training that repeats, minutes for one that ends in time"
+        )
+    for name in ("steps", "minutes", "seed", "weight_decay", "average"):
         if not getattr(spec, name) >= 0:
             raise UsageError(f"{path}: {name} = {getattr(spec, name)}; legal is 0 or more")
     if spec.average >= 1:

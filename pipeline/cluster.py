@@ -4,6 +4,7 @@ import _thread
 import logging
 import math
 import os
+import secrets
 import signal
 import threading
 import warnings
@@ -24,10 +25,14 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
     "MALLOC_TOP_PAD_": str(64 << 20),
     "OMP_NUM_THREADS": "1",
+    "VIPS_CONCURRENCY": "1",  # libvips holds rows for each of its threads, by default one a core
 }
 # Read by Ray when it is imported or started.
 LOCAL_SETTINGS = {
-    "RAY_AUTH_MODE": "disabled",  # a private cluster on loopback; else Ray writes a token into the home folder
+    # Ray's processes run whatever code reaches their ports. Named for the systems where it is the default, this keeps
+    # them on loopback everywhere; and there, other users of the machine lack the token.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_worker_niceness": "0",  # at Ray's own 15 any other program on the machine starves the run
@@ -41,7 +46,7 @@ ROWS_PER_BLOCK = 16  # most images that one decode task takes; a block costs Ray
 BLOCK_BYTES_CPU, BLOCK_BYTES_GPU = 2 << 20, 32 << 20
 WATCH_SECONDS = 1.0
 RAY_ENDED = "Ray's own processes ended, perhaps for want of memory"
-STALL_SECONDS = 600
+STALL_SECONDS = 6 * 3600  # without one image: the largest admitted takes three hours on a slow core
 START_ATTEMPTS = 3
 
 
@@ -56,7 +61,9 @@ class Pool:
     rows_per_block: int
     block_bytes: int
     tasks_in_flight: int = 2
-    restarts: int = 3
+    restarts: int = (
+        -1
+    )  # as often as it takes: an actor that stays dead stalls the pool; `retries` bounds them
     retries: int = 1
 
     def isolated(self) -> "Pool":
@@ -86,13 +93,18 @@ def size_pool(spec: RunSpec, resources: dict[str, float], images: int) -> Pool:
     return Pool(actors, 0.75 * min(1.0, cpus / actors), 0.0, 0.25, rows, BLOCK_BYTES_CPU)
 
 
+def local_settings() -> dict[str, str]:
+    """The environment of a private local Ray, with a token of its own: else Ray writes one into the home folder."""
+    return LOCAL_SETTINGS | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
 @contextmanager
 def ray_session(spec: RunSpec) -> Iterator[dict[str, float]]:
     """Start a private local Ray, or join the cluster at `spec.address`; yields its resources.
 
     A session that is already running in this process is used and left alone.
     """
-    environment = WORKER_ENVIRONMENT if spec.address else WORKER_ENVIRONMENT | LOCAL_SETTINGS
+    environment = WORKER_ENVIRONMENT if spec.address else WORKER_ENVIRONMENT | local_settings()
     for name, value in environment.items():
         os.environ.setdefault(name, value)
     import ray
@@ -104,7 +116,8 @@ def ray_session(spec: RunSpec) -> Iterator[dict[str, float]]:
             _start(spec)
         signal.signal(signal.SIGTERM, on_terminate)  # Ray installs its own, which aborts
     stop = threading.Event()
-    threading.Thread(target=_interrupt_when_ray_ends, args=(stop,), daemon=True).start()
+    watch = threading.Thread(target=_interrupt_when_ray_ends, args=(stop,), daemon=True)
+    watch.start()
     try:
         yield ray.cluster_resources()
     except KeyboardInterrupt:
@@ -113,6 +126,7 @@ def ray_session(spec: RunSpec) -> Iterator[dict[str, float]]:
         raise
     finally:
         stop.set()
+        watch.join()
         if ours and not ray_has_ended():  # a dead one would make us wait until its C++ side ends this process
             ray.shutdown()
 

@@ -4,6 +4,7 @@ Runs in CPU tasks without torch. The header is read first: size and form are adm
 decoded.
 """
 
+import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -13,10 +14,12 @@ from imgtx.errors import ImageError
 from imgtx.pixels import Header, pack_carry, read_header
 from imgtx.pixels import decode as decode_picture
 from imgtx.tiling import plan_for_model, split
-from pipeline.records import PIXELS
+from pipeline.records import PIXELS, TOO_LARGE
 from pipeline.rows import Row, as_bytes, guarded, rows_of, to_table
 from pipeline.spec import Job
 from pipeline.storage import Store, open_store
+
+MOST_BYTES = 256 << 20  # of one encoded file in memory
 
 
 def decode(batch: pa.Table, job: Job) -> Iterator[pa.Table]:
@@ -28,15 +31,23 @@ def decode(batch: pa.Table, job: Job) -> Iterator[pa.Table]:
 
 
 def fetch(row: Row, store: Store) -> Row:
-    return row | {"data": store.read(row["key"])}
+    """The object's bytes; a file too large for memory is only marked, the transform brings it to local disk."""
+    if row["size"] > MOST_BYTES:
+        return row | {"large": True}
+    return row | {"data": store.read(row["key"], version=row["version"])}
 
 
 def to_tiles(row: Row, job: Job) -> Row:
     """Decode `data` into `tiles`; a picture too large for memory is only marked, the transform spools it."""
+    if row.get("large"):
+        return row
     data = row.pop("data")
     header = read_header(data)
+    row |= {
+        "in_height": header.height,
+        "in_width": header.width,
+    }  # of a refused one too: a plan with a higher limit asks
     admit(header, job)
-    row |= {"in_height": header.height, "in_width": header.width}
     if is_large(header, job):
         return row | {"large": True}
     picture = decode_picture(data, max_pixels=int(job.spec.max_megapixels * 1e6))
@@ -56,9 +67,9 @@ def admit(header: Header, job: Job) -> None:
     megapixels = header.height * header.width / 1e6
     if megapixels > job.spec.max_megapixels:
         raise ImageError(
-            "too_large",
+            TOO_LARGE,
             f"{header.width} x {header.height} is {megapixels:.0f} megapixels, the limit is "
-            f"{job.spec.max_megapixels:g}: raise it with --set max_megapixels=N",
+            f"{job.spec.max_megapixels:g}: run again with --set max_megapixels={math.ceil(megapixels)}",
         )
 
 

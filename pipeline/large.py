@@ -1,7 +1,7 @@
-"""The road of a picture too large for memory: local disk on the way in and out, bands of tiles through the model.
+"""The road of a picture too large for memory: local disk on the way in and out, tile by tile through the model.
 
-Inside one actor, because its steps share a disk and nothing else. Memory holds one band; the pixels equal those of
-the ordinary road.
+Inside one actor, because its steps share a disk and nothing else. The tiles are those of the ordinary road, and so are
+the pixels; memory holds what one call of the model takes.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import numpy as np
 
 from imgtx.degrade import imresize
 from imgtx.spool import SpooledPicture, SpoolWriter, spool_in
+from imgtx.tiling import Tile
 from pipeline.names import format_of
 from pipeline.records import IMAGES, WRITTEN
 from pipeline.rows import Row
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:
-    """A `large` row to its written outcome: fetch, spool, bands through the model, encode, put."""
+    """A `large` row to its written outcome: fetch, spool, tiles through the model, encode, put."""
     endpoint = job.spec.endpoint_url
     with tempfile.TemporaryDirectory(prefix="imgtx-spool-") as folder:
         directory = Path(folder)
@@ -52,7 +53,7 @@ def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:
 
 
 def enlarge(picture: SpooledPicture, directory: Path, predictor: "Predictor") -> SpoolWriter:
-    """Every band of the spooled picture through the model, into raw rows on disk."""
+    """Every tile of the spooled picture through the model, into a raw file on disk."""
     scale = predictor.info.scale
     writer = SpoolWriter(
         directory,
@@ -62,18 +63,19 @@ def enlarge(picture: SpooledPicture, directory: Path, predictor: "Predictor") ->
         picture.dtype,
         picture.alpha_path is not None,
     )
-    plan = predictor.plan_for(picture.height, picture.width, streaming=True)
-    for band, rows in zip(plan.bands, predictor.bands(plan, picture.rows), strict=True):
-        alpha = None
-        if picture.alpha_path is not None:
-            alpha = enlarged_alpha(picture, band.core_top, band.core_bottom, scale)
-        writer.append(rows, alpha)
+    plan = predictor.plan_for(picture.height, picture.width)
+    for place, pixels in predictor.tiles(plan, picture.read):
+        alpha = None if picture.alpha_path is None else enlarged_alpha(picture, place, scale)
+        writer.put(place.top, place.left, pixels, alpha)
     return writer
 
 
-def enlarged_alpha(picture: SpooledPicture, top: int, bottom: int, scale: int) -> np.ndarray:
-    """Rows of the bicubic enlargement of alpha, equal to those of the whole: (scale (bottom - top), scale width)."""
-    margin = 4  # input rows; a cubic kernel reaches two
-    first, last = max(0, top - margin), min(picture.height, bottom + margin)
-    rows = imresize(picture.alpha_rows(first, last), scale)
-    return rows[(top - first) * scale : (bottom - first) * scale]
+def enlarged_alpha(picture: SpooledPicture, place: Tile, scale: int) -> np.ndarray:
+    """The part of alpha's bicubic enlargement at `place`, in output pixels: equal to that of the whole."""
+    margin = 4  # input pixels on each side; a cubic kernel reaches two
+    top, left = max(0, place.top // scale - margin), max(0, place.left // scale - margin)
+    bottom = min(picture.height, place.bottom // scale + margin)
+    right = min(picture.width, place.right // scale + margin)
+    enlarged = imresize(picture.read_alpha(Tile(top, left, bottom - top, right - left)), scale)
+    first_row, first_column = place.top - top * scale, place.left - left * scale
+    return enlarged[first_row : first_row + place.height, first_column : first_column + place.width]

@@ -6,7 +6,6 @@ hash of their key before the suffix: every member of such a group, so that no na
 first. The same listing always gives the same names, whatever an earlier run had done of it.
 """
 
-import os.path
 import unicodedata
 from hashlib import sha256
 
@@ -132,4 +131,5 @@ def _hashed_name(name: str, key: str, digits: int) -> str:
 
 def format_of(output: str) -> str:
     """The format that an output's name promises: PNG bytes that came as `a.jpg` go out as the JPEG the name says."""
-    return SUFFIXES[os.path.splitext(output)[1].lower()]
+    lowered = output.lower()  # by its end, as listings are classed: `.png` alone is a name too
+    return next(format for suffix, format in SUFFIXES.items() if lowered.endswith(suffix))

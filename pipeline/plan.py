@@ -15,7 +15,7 @@ from pipeline.buckets import bucket_of, hash64
 from pipeline.inventory import CLASSIFIED
 from pipeline.ledger import Ledger
 from pipeline.names import fold, output_names
-from pipeline.records import FAILED, PENDING, RETRIED_BY_A_PLAIN_RUN, SKIPPED, WORK, WRITTEN
+from pipeline.records import FAILED, PENDING, RETRIED_BY_A_PLAIN_RUN, SKIPPED, TOO_LARGE, WORK, WRITTEN
 
 NEW, CHANGED, STALE, RETRY, FAILED_BEFORE = "new", "changed", "stale", "retry", "failed_before"
 CURRENT, REFUSED = "current", "refused"
@@ -25,16 +25,19 @@ CLASSES = {
     NEW: "no row in the ledger",
     CHANGED: "the source's version differs from the row's",
     STALE: "the recipe differs, or the output's name: another key now shares it, or has taken it",
-    RETRY: "failed for a reason that time may mend, or sent back by verify",
+    RETRY: "failed for a reason that time may mend, cut short by a stop, or sent back by verify",
     FAILED_BEFORE: "failed as it would again; run only on request",
     CURRENT: "written from this version by this recipe under this name",
     REFUSED: "an image by its name, which no output can have: fails without a fetch",
     SKIPPED: "not an image by its name",
 }
 RUN = (NEW, CHANGED, STALE, RETRY)  # the classes of a plain run
+FAILED_ONCE = (RETRY, FAILED_BEFORE)  # those of `imgtx retry`
+# Classes whose output may lie there from before, vouched for by a row that a new output makes untrue.
+OVERWRITES = (CHANGED, STALE, RETRY)
 _CODES = {cause: code for code, cause in enumerate(CLASSES)}
 
-# `cause` is the class; `previous_output` is a superseded file to delete once the new row is recorded, or "".
+# `cause` is the class; `previous_output` is a superseded file to delete when the new one is there, or "".
 PLANNED = pa.schema([*WORK, ("cause", pa.string()), ("previous_output", pa.string())])
 
 # `recorded`: the ledger's newest row of the key says the same already.
@@ -68,14 +71,15 @@ def make_plan(
     *,
     recipe: str,
     requested_format: str,
+    max_megapixels: float = 0.0,
     retry_failed: bool = False,
 ) -> Plan:
     """Class every listed key and name the outputs of those to run.
 
     inventory: the whole listing, because names depend on all of it, as batches of CLASSIFIED
     (`inventory.classify`) or of INVENTORY (every key is an image then). recipe: its digest. requested_format:
-    "same" or a writable format. retry_failed: run FAILED_BEFORE too (`imgtx retry`; `work` filtered by
-    `cause` is what was asked for there).
+    "same" or a writable format. max_megapixels: what was refused as larger by an earlier limit runs again if
+    it fits this one. retry_failed: `work` holds FAILED_ONCE and nothing else (`imgtx retry`).
 
     Holds the listing in memory, a few hundred bytes a key; the ledger passes by in buckets. Raises UsageError
     for a ledger that cannot be read, StorageError if the storage fails.
@@ -85,12 +89,12 @@ def make_plan(
     names = output_names(listing["key"].filter(images), requested_format)
     listing = listing.append_column("output", pc.replace_with_mask(_blank(len(listing)), images, names))
 
-    match = _match(listing, ledger, recipe)
+    match = _match(listing, ledger, recipe, max_megapixels)
     codes, written = match.codes, match.written
     taken = written.row[(written.row >= 0) & ~written.owns]
     codes[taken[codes[taken] == _CODES[CURRENT]]] = _CODES[STALE]
 
-    run = np.isin(codes, [_CODES[cause] for cause in (*RUN, *([FAILED_BEFORE] if retry_failed else []))])
+    run = np.isin(codes, [_CODES[cause] for cause in (FAILED_ONCE if retry_failed else RUN)])
     causes = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(CLASSES))).cast(pa.string())
     previous = _superseded(written, run, hash64(fold(names)))
     sizes = listing["size"].to_numpy()
@@ -127,10 +131,11 @@ def _read_listing(inventory: Iterable[pa.RecordBatch]) -> pa.Table:
 
 @dataclass(frozen=True)
 class _Written:
-    """The files that the ledger's keys call theirs, one for each key that was ever written; arrays (files,).
+    """The files that the ledger's keys call theirs; arrays (files,).
 
-    row: the key's row in the listing, -1 if it is no longer listed. hash: of the folded name. owns: no other
-    key has written a file of that name since.
+    One for each key that was ever written, and one for each that was pending: a run that was cut short may have
+    put it. row: the key's row in the listing, -1 if it is no longer listed. hash: of the folded name. owns: no
+    other key has written a file of that name since.
     """
 
     row: np.ndarray
@@ -149,7 +154,7 @@ class _Match:
     vanished: int
 
 
-def _match(listing: pa.Table, ledger: Ledger, recipe: str) -> _Match:
+def _match(listing: pa.Table, ledger: Ledger, recipe: str, max_megapixels: float) -> _Match:
     """Each listed key's class as far as its own ledger rows tell it, and whose files stand in the
     destination."""
     buckets = ledger.bucket_count()
@@ -158,33 +163,37 @@ def _match(listing: pa.Table, ledger: Ledger, recipe: str) -> _Match:
     edges = np.searchsorted(bucket[order], np.arange(buckets + 1))
     codes, recorded, vanished = np.empty(len(listing), np.int8), np.zeros(len(listing), bool), 0
     rows, names, sequences = [], [], []
-    for index, state in enumerate(ledger.state_by_bucket(buckets)):
+    for index, state in enumerate(ledger.state_by_bucket(buckets, ("in_height", "in_width"))):
         here = order[edges[index] : edges[index + 1]]
         listed = listing.take(here) if buckets > 1 else listing
         known = state.take(pc.index_in(listed["key"], state["key"].combine_chunks()))
-        codes[here] = _classify(listed, known, recipe)
+        codes[here] = _classify(listed, known, recipe, max_megapixels)
         recorded[here] = _equal(listed, known, "version", "status", "reason")
         place = pc.index_in(state["key"], listed["key"].combine_chunks())
         vanished += place.null_count
-        was_written = pc.not_equal(state["written_output"], "")
-        place = place.filter(was_written)
-        rows.append(
-            np.where(_bools(pc.is_valid(place)), np.append(here, -1)[np.asarray(pc.fill_null(place, -1))], -1)
-        )
-        names.append(state["written_output"].filter(was_written))
-        sequences.append(state["written_sequence"].filter(was_written).to_numpy())
+        row = np.append(here, -1)[np.asarray(pc.fill_null(place, -1))]
+        for name, sequence, there in (
+            ("written_output", "written_sequence", pc.not_equal(state["written_output"], "")),
+            ("output", "sequence", pc.equal(state["status"], PENDING)),
+        ):
+            rows.append(row[_bools(there)])
+            names.append(state[name].filter(there))
+            sequences.append(state[sequence].filter(there).to_numpy())
     name = pa.chunked_array([chunk for column in names for chunk in column.chunks], pa.string())
     hashes = hash64(fold(name))
     written = _Written(np.concatenate(rows), name, hashes, _last_of_each(hashes, np.concatenate(sequences)))
     return _Match(codes, recorded, written, vanished)
 
 
-def _classify(listed: pa.Table, known: pa.Table, recipe: str) -> np.ndarray:
+def _classify(listed: pa.Table, known: pa.Table, recipe: str, max_megapixels: float) -> np.ndarray:
     """The class of each listed key by what is known of it (STATE rows, null where nothing is): int8
     (rows,)."""
     status = known["status"]
     failed = _bools(pc.equal(status, FAILED))
     may_mend = failed & _bools(pc.is_in(known["reason"], pa.array(sorted(RETRIED_BY_A_PLAIN_RUN))))
+    pixels = pc.multiply(known["in_height"].cast(pa.int64()), known["in_width"].cast(pa.int64()))
+    fits_now = _bools(pc.and_(pc.greater(pixels, 0), pc.less_equal(pixels, int(max_megapixels * 1e6))))
+    may_mend |= failed & fits_now & _bools(pc.equal(known["reason"], TOO_LARGE))
     rules = [  # the first that holds
         (_bools(pc.equal(listed["status"], SKIPPED)), SKIPPED),
         (_bools(pc.not_equal(listed["status"], "")), REFUSED),
@@ -202,12 +211,13 @@ def _classify(listed: pa.Table, known: pa.Table, recipe: str) -> np.ndarray:
 def _superseded(written: _Written, run: np.ndarray, new_hashes: np.ndarray) -> pa.Array:
     """The file that each key to run leaves behind under another name, "" for the rest: strings (listed,).
 
-    Never a file that another key has taken since, nor a name that this listing gives to any key.
+    Never a file that another key has taken since, nor a name that this listing gives to any key. Of two, after a
+    run that was cut short, one; `pipeline.verify` names the other.
     """
     left = (written.row >= 0) & written.owns & ~np.isin(written.hash, new_hashes)
     left[left] = run[written.row[left]]
-    rows = written.row[left]
-    names = written.name.filter(pa.array(left)).combine_chunks().take(np.argsort(rows))
+    rows, first = np.unique(written.row[left], return_index=True)
+    names = written.name.filter(pa.array(left)).combine_chunks().take(pa.array(first))
     mask = np.zeros(len(run), bool)
     mask[rows] = True
     return pc.replace_with_mask(_blank(len(run)), pa.array(mask), names)

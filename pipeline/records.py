@@ -8,7 +8,7 @@ in silence, Arrow bytes do neither and are read without a copy.
 import pyarrow as pa
 
 WRITTEN, CURRENT, SKIPPED, FAILED, PENDING = "written", "current", "skipped", "failed", "pending"
-STATUSES = (WRITTEN, CURRENT, SKIPPED, FAILED, PENDING)
+TOO_LARGE = "too_large"
 
 # Why an image was not written. `retry`: a plain second run tries again, because time alone may mend it;
 # the others wait for a changed source, a new recipe or `imgtx retry`.
@@ -17,7 +17,7 @@ REASONS = {
     "not_an_image": "the bytes are not those of an image format imgtx reads",
     "truncated": "the image ends before its pixels do",
     "corrupt": "the decoder refused the bytes",
-    "too_large": "more pixels than the spec admits; refused from the header, before decoding",
+    TOO_LARGE: "more pixels than the spec admits; refused from the header, before decoding",
     "animated": "more than one frame or page",
     "unsupported": "a legal image in a form imgtx cannot carry faithfully",
     "no_space_in_format": "the result exceeds a limit of the output format",

@@ -23,7 +23,7 @@ class RunSpec:
     """One invocation, as the person gave it. URIs are local paths, `s3://`, or anything fsspec opens.
 
     `max_failed` is a share ("1%") or a count ("20"). `max_megapixels` bounds the input, `stream_megapixels` is the
-    output size above which an image goes through local disk in bands instead of memory.
+    output size above which an image goes through local disk, tile by tile, instead of memory.
     """
 
     source: str

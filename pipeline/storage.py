@@ -25,7 +25,7 @@ import fsspec
 import pyarrow as pa
 
 from imgtx.errors import StorageError, UsageError
-from pipeline.records import IMAGES
+from pipeline.records import IMAGES, RUNS
 from pipeline.storage_retry import HASTY, PATIENT, TEMPORARY, Patience
 
 if TYPE_CHECKING:
@@ -58,13 +58,16 @@ class Store:
         """The root for people and logs; holds no secret."""
         return f"{self.uri} at {self.endpoint_url}" if self.endpoint_url else self.uri
 
-    def read(self, key: str) -> bytes:
-        """All bytes of an object; exactly one GET on S3."""
-        return self._backend.read(key)
+    def read(self, key: str, *, version: str = "") -> bytes:
+        """All bytes of an object; exactly one GET on S3.
 
-    def download(self, key: str, path: str) -> None:
-        """Stream an object into the local file `path`; after a failure its content is undefined."""
-        self._backend.download(key, path)
+        Where a `version` is given, as `list` says it, an object of another is a StorageError (reason changed).
+        """
+        return self._backend.read(key, version)
+
+    def download(self, key: str, path: str, *, version: str = "") -> None:
+        """`read` into the local file `path`, streaming; after a failure its content is undefined."""
+        self._backend.download(key, path, version)
 
     def write(self, key: str, data: bytes | memoryview) -> None:
         """Put an object whole, durable on return: a reader meets the old bytes or the new, never a part."""
@@ -95,12 +98,13 @@ class Store:
         """
         return self._backend.list(prefix)
 
-    def sweep(self, *, older_than: float) -> int:
-        """Remove what killed writers left, if `older_than` seconds old; returns how many.
+    def sweep(self, prefix: str) -> int:
+        """Remove what killed writers left under `prefix`; returns how many.
 
-        Temporary files on disk, open multipart uploads on S3. Call it while holding the lease.
+        Temporary files on disk, open multipart uploads on S3. Call it while holding the lease, for prefixes that
+        nobody else writes to.
         """
-        return self._backend.sweep(older_than)
+        return self._backend.sweep(prefix)
 
     def probe(self) -> None:
         """The cheapest request that shows the root can be listed."""
@@ -176,7 +180,7 @@ def check_destination(store: Store) -> None:
     if store.is_local and os.path.isfile(store.uri):
         raise UsageError(f"the destination {store.uri} is a file; give a folder, which may be new")
     hasty = replace(store, patience=HASTY)
-    key = f"{TEMPORARY}probe-{uuid.uuid4().hex}"
+    key = f"{RUNS}{TEMPORARY}probe-{uuid.uuid4().hex}"
     try:
         hasty.create(key, b"imgtx")
         exclusive = not hasty.create(key, b"imgtx again")
@@ -188,6 +192,15 @@ def check_destination(store: Store) -> None:
         _log.warning(
             "%s ignores If-None-Match: a second run on this destination will not be noticed; start only one",
             store.describe(),
+        )
+
+
+def check_shared(store: Store) -> None:
+    """Raise UsageError for storage that other processes do not see: the workers' outputs would end with them."""
+    if store.uri.startswith("memory://"):
+        raise UsageError(
+            f"{store.uri} lies in the memory of one process, and a run has many; give a folder, s3://bucket/prefix "
+            "or another storage that all of them reach"
         )
 
 

@@ -33,10 +33,11 @@ class FsspecFiles:
     def probe(self) -> None:
         self._ask("list", "", lambda: self._fs.exists(self._root))
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, version: str) -> bytes:
+        # `version` would cost another request: not every file system's answer to a read says it
         return self._ask("read", key, lambda: self._fs.cat_file(self._path(key)))
 
-    def download(self, key: str, target: str) -> None:
+    def download(self, key: str, target: str, version: str) -> None:
         self._ask("read", key, lambda: self._fs.get_file(self._path(key), target))
 
     def write(self, key: str, data: bytes | memoryview) -> None:
@@ -90,7 +91,7 @@ class FsspecFiles:
             columns = zip(*rows[first : first + _BATCH], strict=True)
             yield pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=INVENTORY)
 
-    def sweep(self, older_than: float) -> int:
+    def sweep(self, prefix: str) -> int:
         return 0  # writes here leave no temporary names
 
     def _path(self, key: str) -> str:

@@ -9,7 +9,6 @@ import errno
 import os
 import shutil
 import stat as modes
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,7 +18,7 @@ import pyarrow as pa
 
 from imgtx.errors import StorageError
 from pipeline.records import INVENTORY
-from pipeline.storage_retry import TEMPORARY, Answer, Patience, retried
+from pipeline.storage_retry import TEMPORARY, Answer, Patience, check_version, retried
 
 _BATCH = 8192
 _TRANSIENT = {errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT}
@@ -40,18 +39,26 @@ class LocalFiles:
 
         self._ask("list", self._root, first_entry)
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, version: str) -> bytes:
         path = self._path(key)
 
         def whole_file() -> bytes:
             with open(path, "rb") as file:
-                return file.read()
+                data = file.read()
+                check_version(path, _facts(os.fstat(file.fileno()))[1], version)
+                return data
 
         return self._ask("read", path, whole_file)
 
-    def download(self, key: str, target: str) -> None:
+    def download(self, key: str, target: str, version: str) -> None:
         path = self._path(key)
-        self._ask("read", path, lambda: shutil.copyfile(path, target))
+
+        def copy() -> None:
+            with open(path, "rb") as file, open(target, "wb") as copied:
+                shutil.copyfileobj(file, copied, 1 << 20)
+                check_version(path, _facts(os.fstat(file.fileno()))[1], version)
+
+        self._ask("read", path, copy)
 
     def write(self, key: str, data: bytes | memoryview) -> None:
         self._put(key, lambda file: file.write(data), _replace)
@@ -111,15 +118,13 @@ class LocalFiles:
         if rows:
             yield _batch(rows)
 
-    def sweep(self, older_than: float) -> int:
-        limit = time.time() - older_than
+    def sweep(self, prefix: str) -> int:
         swept = 0
-        for _, entry in self._walk(""):
+        for _, entry in self._walk(prefix):
             if entry.name.startswith(TEMPORARY):
                 with contextlib.suppress(FileNotFoundError):
-                    if entry.stat(follow_symlinks=False).st_mtime <= limit:
-                        self._ask("sweep", entry.path, partial(os.unlink, entry.path))
-                        swept += 1
+                    self._ask("sweep", entry.path, partial(os.unlink, entry.path))
+                    swept += 1
         return swept
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:

@@ -14,6 +14,14 @@ Answer = TypeVar("Answer")
 TEMPORARY = ".imgtx-tmp-"
 
 
+def check_version(where: str, found: str, wanted: str) -> None:
+    """StorageError(changed) for an object that is not of the version that was listed; "" wants none."""
+    if wanted and found != wanted:
+        raise StorageError(
+            "changed", f"{where} changed after it was listed (version {found}, listed {wanted}): run again"
+        )
+
+
 @dataclass(frozen=True)
 class Patience:
     """How long to go on asking; all times in seconds.

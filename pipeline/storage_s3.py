@@ -11,7 +11,6 @@ import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any
 
@@ -24,7 +23,7 @@ from fsspec.asyn import sync
 
 from imgtx.errors import StorageError
 from pipeline.records import INVENTORY
-from pipeline.storage_retry import TEMPORARY, Answer, Patience, retried
+from pipeline.storage_retry import TEMPORARY, Answer, Patience, check_version, retried
 
 _LISTERS = 16
 _MOST_SHARDS = 256
@@ -67,17 +66,19 @@ class S3Objects:
     def probe(self) -> None:
         self._page("", size=1)
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, version: str) -> bytes:
         async def get(client: Any) -> bytes:
             response = await client.get_object(**self._object(key))
+            check_version(f"s3://{self._bucket}/{self._root}{key}", _etag(response["ETag"]), version)
             async with response["Body"] as body:
                 return await body.read()
 
         return self._ask("read", key, get)
 
-    def download(self, key: str, target: str) -> None:
+    def download(self, key: str, target: str, version: str) -> None:
         async def get(client: Any) -> None:
             response = await client.get_object(**self._object(key))
+            check_version(f"s3://{self._bucket}/{self._root}{key}", _etag(response["ETag"]), version)
             async with response["Body"] as body:
                 with open(target, "wb") as file:
                     async for chunk in body.iter_chunks(_CHUNK):
@@ -149,19 +150,17 @@ class S3Objects:
         else:
             yield self._batch(first)
 
-    def sweep(self, older_than: float) -> int:
-        """Abort the multipart uploads that a killed run left open more than `older_than` seconds ago."""
-        limit = datetime.now(UTC) - timedelta(seconds=older_than)
+    def sweep(self, prefix: str) -> int:
+        """Abort the multipart uploads that a killed run left open."""
 
         async def abort(client: Any) -> int:
             swept = 0
             pages = client.get_paginator("list_multipart_uploads")
-            async for page in pages.paginate(Bucket=self._bucket, Prefix=self._root):
+            async for page in pages.paginate(Bucket=self._bucket, Prefix=self._root + prefix):
                 for upload in page.get("Uploads", []):
-                    if upload["Initiated"] <= limit:
-                        where = {"Bucket": self._bucket, "Key": upload["Key"]}
-                        await client.abort_multipart_upload(**where, UploadId=upload["UploadId"])
-                        swept += 1
+                    where = {"Bucket": self._bucket, "Key": upload["Key"]}
+                    await client.abort_multipart_upload(**where, UploadId=upload["UploadId"])
+                    swept += 1
             return swept
 
         return self._ask("sweep", "", abort)

@@ -1,6 +1,7 @@
 """Transform: tile stacks become whole output images. The one stage with state: the model, loaded once an actor."""
 
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 
@@ -8,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from imgtx.degrade import imresize
-from imgtx.errors import ImgtxError
+from imgtx.errors import ModelError
 from imgtx.tiling import Plan, plan_for_model
 from pipeline.large import transform_large
 from pipeline.records import PIXELS
@@ -23,16 +24,21 @@ GROUP_BYTES = 64 << 20  # of tiles that go to the device together: bounds what t
 class Transform:
     """Holds one model on one device; takes PIXELS tables of tile stacks, yields PIXELS tables of whole images."""
 
-    def __init__(self, job: Job):
+    def __init__(self, job: Job, device: str = "cpu"):
         # torch is imported where a model runs and nowhere else: CPU stages start ten times faster without it
         import torch
 
         from imgtx import load
 
-        if not torch.cuda.is_available():
+        if device == "cpu":
             torch.set_num_threads(1)  # one actor a core beats one process with many threads
         self.job = job
-        self.predictor = load(job.spec.model, precision=job.spec.precision)
+        self.predictor = load(job.spec.model, device=device, precision=job.spec.precision)
+        if self.predictor.digest != job.recipe.model_digest:
+            raise ModelError(
+                f"{job.spec.model} has the digest {str(self.predictor.digest)[:12]} here and "
+                f"{job.recipe.model_digest[:12]} where the run began: put the same file on every machine, and leave it"
+            )
         self.batched = self.predictor.device.type != "cpu"
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
@@ -47,11 +53,17 @@ class Transform:
     def _predict_together(self, rows: list[Row]) -> dict[str, np.ndarray]:
         """Outputs of the rows that can share batches; empty where that failed, so that each then runs alone."""
         ready = [row for row in rows if not row["status"] and not row["large"]]
+        started = time.perf_counter()
         try:
             outputs = self.predictor.run([self._stack(row) for row in ready])
-        except (ImgtxError, RuntimeError) as error:
+        except (
+            Exception
+        ) as error:  # whatever it is, it belongs to one of them, and alone it becomes that one's row
             log.warning("a shared batch of %d images failed (%s): running them one by one", len(ready), error)
             return {}
+        second = (time.perf_counter() - started) / max(1, sum(len(row["tiles"]) for row in ready))
+        for row in ready:
+            row["seconds_transform"] += second * len(row["tiles"])
         return {row["key"]: output for row, output in zip(ready, outputs, strict=True)}
 
     def _transform(self, row: Row, ready: np.ndarray | None) -> Row:

@@ -16,19 +16,21 @@ import psutil
 import pytest
 
 from pipeline.storage import open_store
+from pipeline.storage_retry import TEMPORARY
 from tests.archive import Destination, fill, look, save_tiny_model
 
 COUNT = 120
-WITHIN = 200.0  # seconds for a run to come up or to end, on a machine that does other work too
+WITHIN = 900.0  # seconds after which a run hangs: one takes half a minute, on a machine that starves it five
 
 
 @dataclass(frozen=True)
 class Command:
-    """A running `imgtx upscale`. `log` holds what it says."""
+    """A running `imgtx upscale`. `log` holds what it says, `began` is its start in nanoseconds since the epoch."""
 
     process: subprocess.Popen
     destination: Path
     log: Path
+    began: int
 
     def finish(self) -> int:
         """Wait for its end; returns the exit code."""
@@ -55,8 +57,22 @@ class Command:
         return [p for p in self.family() if title(p).startswith(("ray::MapWorker", "ray::Map("))]
 
     def published(self) -> int:
-        """How many output files are there."""
-        return sum(len(files) for _, _, files in os.walk(self.destination / "images"))
+        """How many output files this command has put."""
+        count = 0
+        for path in (self.destination / "images").rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                fresh = path.stat().st_mtime_ns >= self.began
+                count += fresh and path.is_file() and not path.name.startswith(TEMPORARY)
+        return count
+
+    def listens_at(self) -> set[str]:
+        """The addresses at which it and all that it started wait for connections."""
+        found: set[str] = set()
+        for process in [psutil.Process(self.process.pid), *self.family()]:
+            with contextlib.suppress(psutil.Error):
+                sockets = process.net_connections("inet")
+                found |= {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
+        return found
 
     def wait_for(self, condition: Callable[[], bool]) -> bool:
         """Poll until the condition holds (True) or the command has ended (False)."""
@@ -85,16 +101,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
-@pytest.fixture(scope="session")
-def start(tmp_path_factory: pytest.TempPathFactory, model: str) -> Iterator[Start]:
-    """`start(source, destination, *options)`; whatever still runs at the end of the session is killed."""
-    logs, started = tmp_path_factory.mktemp("logs"), []
+@contextlib.contextmanager
+def starting(model: str, logs: Path) -> Iterator[Start]:
+    """`start(source, destination, *options)`; whatever still runs at the end is killed with all that it started."""
+    started: list[Command] = []
     # Ray runs its workers at nice 15: on a machine that does other work too they starve.
     environment = os.environ | {"RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
 
     def start(source: Path, destination: Path, *options: str, **variables: str) -> Command:
         log = logs / f"{len(started)}.log"
         arguments = ["upscale", str(source), str(destination), "--model", model, "--json", *options]
+        began = time.time_ns()
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "jobs.cli", *arguments],
@@ -103,14 +120,26 @@ def start(tmp_path_factory: pytest.TempPathFactory, model: str) -> Iterator[Star
                 env=environment | variables,
                 start_new_session=True,
             )
-        started.append(Command(process, destination, log))
+        started.append(Command(process, destination, log, began))
         return started[-1]
 
-    yield start
-    for command in started:
-        if command.process.poll() is None:
-            command.signal(signal.SIGKILL)
-            command.process.wait()
+    try:
+        yield start
+    finally:
+        for command in started:
+            if command.process.poll() is None:
+                family = command.family()
+                command.signal(signal.SIGKILL)
+                command.process.wait()
+                for process in family:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
+
+
+@pytest.fixture
+def start(tmp_path_factory: pytest.TempPathFactory, model: str) -> Iterator[Start]:
+    with starting(model, tmp_path_factory.mktemp("logs")) as start:
+        yield start
 
 
 @dataclass(frozen=True)
@@ -123,13 +152,14 @@ class Archive:
 
 
 @pytest.fixture(scope="session")
-def archive_of(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Archive]:
+def archive_of(model: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Archive]:
     @functools.cache
     def make(count: int) -> Archive:
         folder = tmp_path_factory.mktemp(f"archive-of-{count}-")
         fill(open_store(str(folder / "source")), count)
-        command = start(folder / "source", folder / "undisturbed")
-        assert command.finish() == 0, command.log.read_text()
+        with starting(model, folder) as start:
+            command = start(folder / "source", folder / "undisturbed")
+            assert command.finish() == 0, command.log.read_text()
         return Archive(folder / "source", count, look(str(command.destination)))
 
     return make

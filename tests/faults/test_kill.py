@@ -16,12 +16,14 @@ import pytest
 from tests.archive import Destination, assert_sound, look
 from tests.faults.conftest import COUNT, Archive, Command, Start, title
 
+pytestmark = pytest.mark.timeout(3600)  # `WITHIN` tells of what hangs, and says what it had said
+
 NIGHTLY_KILLS = int(os.environ.get("IMGTX_FAULT_KILLS", "20"))
 SIZES = [
     (3, COUNT),
     pytest.param(NIGHTLY_KILLS, 40 * NIGHTLY_KILLS, marks=pytest.mark.nightly),
 ]  # kills, images
-GONE_WITHIN = 20.0  # seconds for Ray's own processes to follow a killed driver
+GONE_WITHIN = 120.0  # seconds for Ray's own processes to follow a killed driver
 
 
 def assert_equal(found: Destination, undisturbed: Destination) -> None:
@@ -106,7 +108,7 @@ def test_workers_killed_while_the_run_goes_on(
             killed.append(victim.pid)
             victim.kill()
     assert command.finish() == 0, command.log.read_text()
-    assert killed
+    assert len(killed) > kills // 2
     assert_equal(look(str(command.destination)), archive.undisturbed)
     assert verify(command.destination) == 0
     print(f"{len(killed)} workers killed; {command.summary()['seconds_work']} s")

@@ -15,6 +15,8 @@ from tests.faults.conftest import Archive, Command, Start
 from tests.faults.test_kill import assert_equal
 from tests.zoo import photo, saved
 
+pytestmark = pytest.mark.timeout(3600)  # `WITHIN` tells of what hangs, and says what it had said
+
 NEIGHBOURS = 24
 
 
@@ -48,7 +50,7 @@ def test_images_that_kill_their_worker_are_rows_and_their_neighbours_survive(
     keys = fill(store, NEIGHBOURS)
     poison = [f"0/image-{number:04d}-poison.png" for number in range(3, 3 + count)]
     for key in poison:
-        store.write(key, saved(photo(1200, 1200)))
+        store.write(key, saved(photo(2400, 2400)))
     (tmp_path / "spool").mkdir()
     command = start(
         tmp_path / "source",

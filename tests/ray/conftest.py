@@ -12,7 +12,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from pipeline.cluster import LOCAL_SETTINGS, WORKER_ENVIRONMENT
+from pipeline.cluster import START_ATTEMPTS, WORKER_ENVIRONMENT, local_settings
 from pipeline.storage import Store, open_store
 from tests.archive import save_tiny_model
 from tests.s3server import S3Server, serving
@@ -25,8 +25,10 @@ S3_ENVIRONMENT = {
     "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
-# Ray runs its workers at nice 15: on a machine that does other work too they starve.
-TEST_SETTINGS = {"RAY_worker_niceness": "0"}
+TEST_SETTINGS = {
+    "RAY_worker_niceness": "0",  # at Ray's own 15 any other program on the machine starves the workers
+    "RAY_memory_monitor_refresh_ms": "0",  # a worker ended for want of memory would fetch its image again
+}
 
 
 @pytest.fixture(scope="session")
@@ -40,20 +42,37 @@ def s3_server() -> Iterator[S3Server]:
 @pytest.fixture(scope="session", autouse=True)
 def local_ray(s3_server: S3Server) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (LOCAL_SETTINGS | WORKER_ENVIRONMENT | TEST_SETTINGS).items():
+        for name, value in (local_settings() | WORKER_ENVIRONMENT | TEST_SETTINGS).items():
             patch.setenv(name, value)
         import ray
+        from ray._private import ray_constants
 
-        ray.init(
-            address="local",
-            num_cpus=2,
-            num_gpus=1,
-            include_dashboard=False,
-            object_store_memory=512 << 20,
-            log_to_driver=False,
-        )
+        # Ray reads the setting that keeps it on loopback when it is imported, and other tests have imported it.
+        patch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", False)
+        start_ray()
         yield
         ray.shutdown()
+
+
+def start_ray() -> None:
+    """Ray gives its own processes 30 s to come up: a busy machine needs a second try."""
+    import ray
+
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=2,
+                num_gpus=1,
+                include_dashboard=False,
+                object_store_memory=512 << 20,
+                log_to_driver=False,
+            )
+            return
+        except Exception:
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise
 
 
 @pytest.fixture(scope="session")

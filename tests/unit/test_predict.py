@@ -12,66 +12,9 @@ from torch import nn
 from imgtx.config import ModelInfo
 from imgtx.degrade import imresize
 from imgtx.errors import ImageError, ModelError, UsageError
-from imgtx.predict import BAND_PIXELS, Predictor
+from imgtx.predict import Predictor
 from imgtx.tiling import default_tile, plan_for_model, split
-
-INFO = ModelInfo("fake", "super-resolution", scale=2, multiple=4, halo=4)
-
-
-class Windows(nn.Module):
-    """Mixes each pixel with its 4x4 window's mean and its right neighbour, enlarges to the nearest.
-
-    Sees pixels at most 4 away; all weights are powers of two, so that float32 sums are exact for 8 bits.
-    """
-
-    def __init__(self, info: ModelInfo = INFO):
-        super().__init__()
-        self.info = info
-        self.calls: list[tuple[int, ...]] = []
-
-    def prepare(self, conditions):
-        return conditions.get("offset", 0.0)
-
-    def forward(self, batch, state):
-        assert batch.dtype == torch.float32
-        assert batch.shape[2] % self.info.multiple == 0
-        assert batch.shape[3] % self.info.multiple == 0
-        self.calls.append(tuple(batch.shape))
-        means = nn.functional.avg_pool2d(batch, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
-        right = nn.functional.pad(batch, (0, 1))[..., 1:]
-        mixed = batch / 2 + means / 4 + right / 4 + state
-        return mixed.repeat_interleave(self.info.scale, 2).repeat_interleave(self.info.scale, 3)
-
-
-class Hungry(Windows):
-    """Runs out of memory above `limit` pixels in one call."""
-
-    def __init__(self, limit: int, error: Exception, info: ModelInfo = INFO):
-        super().__init__(info)
-        self.limit, self.error = limit, error
-
-    def forward(self, batch, state):
-        if batch.shape[0] * batch.shape[2] * batch.shape[3] > self.limit:
-            raise self.error
-        return super().forward(batch, state)
-
-
-class Nearest(nn.Module):
-    """Enlarges to the nearest pixel: what comes out is known without any arithmetic."""
-
-    def __init__(self, info: ModelInfo = INFO):
-        super().__init__()
-        self.info = info
-
-    def prepare(self, conditions):
-        return None
-
-    def forward(self, batch, state):
-        return batch.repeat_interleave(self.info.scale, 2).repeat_interleave(self.info.scale, 3)
-
-
-def noise(*shape: int, dtype=np.uint8) -> np.ndarray:
-    return np.random.default_rng(1).integers(0, np.iinfo(dtype).max + 1, shape, dtype)
+from tests.unit.small_models import INFO, OUT_OF_MEMORY, Hungry, Nearest, Windows, noise
 
 
 def enlarged(image: np.ndarray) -> np.ndarray:
@@ -191,44 +134,6 @@ def test_run_takes_read_only_tiles_and_no_images_at_all():
     assert predictor.run([]) == []
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 3), (37, 61, 3), (61, 37, 1), (5, 100, 3), (200, 9, 3)])
-def test_bands_equal_the_whole(shape):
-    image = noise(*shape)
-    predictor = Predictor(Windows(), tile=16, batch=3)
-    asked = []
-
-    def read_rows(top: int, bottom: int) -> np.ndarray:
-        asked.append(bottom - top)
-        return image[top:bottom]
-
-    bands = list(predictor.bands(predictor.plan_for(*shape[:2], streaming=True), read_rows))
-    np.testing.assert_array_equal(np.concatenate(bands), Predictor(Windows(), tile=300)(image))
-    assert max(asked) <= 16
-
-
-def test_streaming_plans_of_wide_pictures_have_low_bands():
-    predictor = Predictor(Windows(ModelInfo("fake", "super-resolution", 4, multiple=4, halo=16)))
-    wide = predictor.plan_for(20_000, 40_000, streaming=True)
-    assert wide.tile_width <= predictor.plan_for(20_000, 40_000).tile_width
-    rows = [band.core_bottom - band.core_top for band in wide.bands]
-    assert max(rows[1:-1]) * 4 * 40_000 * 4 <= BAND_PIXELS
-    assert max(rows) <= max(rows[1:-1]) + wide.halo
-
-
-def test_streaming_plans_take_the_smallest_tiles_that_the_halo_share_allows():
-    predictor = Predictor(Windows(ModelInfo("fake", "super-resolution", 2, multiple=16, halo=32)))
-    streamed = predictor.plan_for(9_000, 12_000, streaming=True)
-    assert streamed.tile_height < predictor.tile
-    assert 1 - 1 / (1 + streamed.overhead) <= 0.15
-
-
-OUT_OF_MEMORY = [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"),
-    MemoryError(),
-]
-
-
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "cpu", "python"])
 def test_memory_pressure_halves_the_batch_then_the_tile_and_is_remembered(error, caplog):
     image = noise(96, 96, 3)
@@ -258,14 +163,6 @@ def test_halving_the_batch_is_enough_where_one_tile_fits():
     assert {call[0] for call in model.calls} <= {1, 2}
     # a limit in pixels, so that smaller tiles still fill their batches
     assert predictor.call_pixels == 2 * 24 * 24
-
-
-def test_bands_survive_memory_pressure():
-    image = noise(80, 70, 3)
-    predictor = Predictor(Hungry(20 * 20, OUT_OF_MEMORY[1]), tile=40, batch=2)
-    cut = predictor.plan_for(80, 70, streaming=True)
-    bands = list(predictor.bands(cut, lambda top, bottom: image[top:bottom]))
-    np.testing.assert_array_equal(np.concatenate(bands), Predictor(Windows(), tile=200)(image))
 
 
 def test_below_the_smallest_tile_it_is_the_image_that_fails():

@@ -1,6 +1,7 @@
 """Pictures on disk: the same pixels, notes and refusals as in memory, whatever the strips and turns."""
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,10 +12,11 @@ import pyvips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgtx import exif, pixels, spool
+from imgtx import exif, pixels, raw, spool
 from imgtx.errors import ImageError
 from imgtx.pixels import Picture, decode, encode
 from imgtx.spool import SpooledPicture, SpoolWriter, spool_in
+from imgtx.tiling import Tile
 from tests import zoo
 
 MAX_PIXELS = 50_000_000
@@ -27,9 +29,10 @@ def zoo_files(tmp_path_factory):
 
 
 def whole(spooled: SpooledPicture) -> Picture:
-    alpha = spooled.alpha_rows(0, spooled.height) if spooled.alpha_path else None
+    everything = Tile(0, 0, spooled.height, spooled.width)
+    alpha = spooled.read_alpha(everything) if spooled.alpha_path else None
     carry = spooled.carry
-    return Picture(spooled.rows(0, spooled.height), alpha, carry.icc, carry.exif, carry.format, spooled.notes)
+    return Picture(spooled.read(everything), alpha, carry.icc, carry.exif, carry.format, spooled.notes)
 
 
 def assert_same(got: Picture, wanted: Picture) -> None:
@@ -54,14 +57,15 @@ def outcome(read: Callable[[], Picture]) -> Picture | str:
         return error.reason
 
 
-def write(image: Picture, directory, format: str, quality: int, step: int = 7):
-    """The picture through a SpoolWriter, `step` rows at a time: (path, notes)."""
+def write(image: Picture, directory, format: str, quality: int, step: tuple[int, int] = (7, 9)):
+    """The picture through a SpoolWriter, in pieces of at most `step` and no order: (path, notes)."""
     height, width, channels = image.pixels.shape
     writer = SpoolWriter(directory, height, width, channels, image.pixels.dtype, image.alpha is not None)
-    for top in range(0, height, step):
-        writer.append(
-            image.pixels[top : top + step], None if image.alpha is None else image.alpha[top : top + step]
-        )
+    corners = [(top, left) for top in range(0, height, step[0]) for left in range(0, width, step[1])]
+    np.random.default_rng(0).shuffle(corners)
+    for top, left in corners:
+        piece = slice(top, top + step[0]), slice(left, left + step[1])
+        writer.put(top, left, image.pixels[piece], None if image.alpha is None else image.alpha[piece])
     path = writer.finish(format, quality, image.icc, image.exif)
     return path, writer.notes
 
@@ -90,14 +94,43 @@ class TestIn:
         spooled = spool_in(io.BytesIO(data), tmp_path, max_pixels=MAX_PIXELS)
         assert_same(whole(spooled), decode(data, max_pixels=MAX_PIXELS))
 
-    def test_any_rows(self, tmp_path):
-        image = zoo.photo(40, 30, channels=4)
-        spooled = spool_in(io.BytesIO(zoo.saved(image)), tmp_path, max_pixels=MAX_PIXELS)
-        np.testing.assert_array_equal(spooled.rows(11, 13), image[11:13, :, :3])
-        np.testing.assert_array_equal(spooled.alpha_rows(39, 40), image[39:, :, 3])
-        assert spooled.rows(5, 5).shape == (0, 30, 3)
-        with pytest.raises(ValueError, match="lie outside"):
-            spooled.rows(39, 41)
+    @pytest.mark.parametrize("depth", [8, 16])
+    def test_any_rectangle(self, tmp_path, depth):
+        image = zoo.photo(11, 7, channels=1 if depth == 16 else 4, depth=depth).reshape(11, 7, -1)
+        spooled = spool_in(io.BytesIO(zoo.saved(image.squeeze())), tmp_path, max_pixels=MAX_PIXELS)
+        for top, left in np.ndindex(11, 7):
+            for bottom, right in np.ndindex(12, 8):
+                if bottom < top or right < left:
+                    continue
+                window = Tile(top, left, bottom - top, right - left)
+                wanted = image[top:bottom, left:right]
+                np.testing.assert_array_equal(spooled.read(window), wanted[:, :, : spooled.channels])
+                if spooled.alpha_path:
+                    np.testing.assert_array_equal(spooled.read_alpha(window), wanted[:, :, 3])
+        assert spooled.read(Tile(0, 0, 11, 7)).dtype == image.dtype
+
+    @pytest.mark.parametrize(
+        "window", [Tile(10, 0, 2, 7), Tile(0, 6, 1, 2), Tile(-1, 0, 2, 7), Tile(0, -1, 1, 2)], ids=str
+    )
+    def test_a_rectangle_outside_is_refused(self, tmp_path, window):
+        spooled = spool_in(io.BytesIO(zoo.saved(zoo.photo(11, 7, 4))), tmp_path, max_pixels=MAX_PIXELS)
+        for read in (spooled.read, spooled.read_alpha):
+            with pytest.raises(ValueError, match="outside the picture of 11 x 7"):
+                read(window)
+
+    def test_a_raw_file_cut_short_is_no_picture(self, tmp_path):
+        spooled = spool_in(io.BytesIO(zoo.saved(zoo.photo(11, 7))), tmp_path, max_pixels=MAX_PIXELS)
+        with spooled.pixels_path.open("r+b") as file:
+            file.truncate(11 * 7 * 3 - 1)
+        assert spooled.read(Tile(10, 0, 1, 6)).shape == (1, 6, 3)
+        for window in (Tile(10, 6, 1, 1), Tile(0, 0, 11, 7)):
+            with pytest.raises(ValueError, match=r"pixels\.raw ends at byte 230"):
+                spooled.read(window)
+
+    def test_alpha_where_there_is_none(self, tmp_path):
+        spooled = spool_in(io.BytesIO(zoo.saved(zoo.photo(11, 7))), tmp_path, max_pixels=MAX_PIXELS)
+        with pytest.raises(ValueError, match="has no alpha"):
+            spooled.read_alpha(Tile(0, 0, 1, 1))
 
     def test_damage_is_refused_as_in_memory(self, tmp_path, monkeypatch):
         monkeypatch.setattr(spool, "_STRIP_PIXELS", 1)
@@ -126,7 +159,7 @@ class TestIn:
         def full(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(spool.os, "pwrite", full)
+        monkeypatch.setattr(raw.os, "pwrite", full)
         with pytest.raises(OSError, match="No space left"):
             spool_in(io.BytesIO(zoo.saved(zoo.photo())), tmp_path, max_pixels=MAX_PIXELS)
         assert not list(tmp_path.iterdir())
@@ -138,7 +171,7 @@ class TestOut:
         st.tuples(st.integers(1, 60), st.integers(1, 60), st.sampled_from([1, 3])),
         st.sampled_from([np.uint8, np.uint16]),
         st.booleans(),
-        st.integers(1, 60),
+        st.tuples(st.integers(1, 60), st.integers(1, 60)),
         st.sampled_from(["png", "tiff", "bmp", "webp"]),
     )
     def test_equals_encoding_in_memory(self, tmp_path_factory, shape, dtype, with_alpha, step, format):
@@ -188,21 +221,72 @@ class TestOut:
 
     def test_too_wide_is_refused_as_in_memory(self, tmp_path):
         writer = SpoolWriter(tmp_path, 1, 16_384, 3, np.uint8, False)
-        writer.append(np.zeros((1, 16_384, 3), np.uint8))
+        writer.put(0, 0, np.zeros((1, 16_384, 3), np.uint8))
         with pytest.raises(ImageError) as caught:
             writer.finish("webp", 90, b"", b"")
         assert caught.value.reason == "no_space_in_format"
         assert not list(tmp_path.iterdir())
 
-    def test_rows_that_were_not_announced(self, tmp_path):
+    def test_pixels_that_were_not_announced(self, tmp_path):
+        plain = SpoolWriter(tmp_path, 4, 6, 3, np.uint8, False)
+        with_alpha = SpoolWriter(tmp_path, 4, 6, 3, np.uint8, True)
+        colours, cover = np.zeros((2, 6, 3), np.uint8), np.zeros((2, 6), np.uint8)
+        for writer, *planes in [
+            (plain, colours.astype(np.uint16)),
+            (plain, colours[:, :, :1]),
+            (plain, colours[:, :, 0]),
+            (plain, colours, cover),
+            (plain, colours[:, :, :2], cover),
+            (with_alpha, colours),
+            (with_alpha, np.dstack([colours, cover])),
+            (with_alpha, colours, cover.astype(np.uint16)),
+        ]:
+            with pytest.raises(ValueError, match="announced"):
+                writer.put(0, 0, *planes)
+        with pytest.raises(ValueError, match="must match"):  # numpy's words
+            with_alpha.put(0, 0, colours, cover[:1])
+
+    @pytest.mark.parametrize(("top", "left"), [(3, 0), (-1, 0), (0, 1), (0, -1)])
+    def test_pixels_outside(self, tmp_path, top, left):
         writer = SpoolWriter(tmp_path, 4, 6, 3, np.uint8, False)
-        with pytest.raises(ValueError, match="announced"):
-            writer.append(np.zeros((2, 6, 3), np.uint16))
-        writer.append(np.zeros((3, 6, 3), np.uint8))
-        with pytest.raises(ValueError, match="5 rows for an image of 4"):
-            writer.append(np.zeros((2, 6, 3), np.uint8))
-        with pytest.raises(ValueError, match="3 rows were appended"):
+        with pytest.raises(ValueError, match=f"rows {top} to .* for an image of 4 x 6"):
+            writer.put(top, left, np.zeros((2, 6, 3), np.uint8))
+
+    @pytest.mark.parametrize(
+        ("pieces", "words"),
+        [
+            ([], "0 pixels were put into row 0, which has 6"),
+            ([(0, 0), (0, 3), (2, 0)], "3 pixels were put into row 2, which has 6"),
+            ([(0, 0), (0, 3), (2, 0), (2, 3), (2, 3)], "9 pixels were put into row 2, which has 6"),
+            ([(0, 0), (0, 3), (2, 0), (0, 0)], "9 pixels were put into row 0, which has 6"),
+            ([(0, 0), (0, 0), (2, 0), (2, 3)], "6 pixels were put into column 0, which has 4"),
+        ],
+        ids=["none", "one missing", "one twice", "one twice, another missing", "beside itself"],
+    )
+    def test_every_pixel_is_put_once(self, tmp_path, pieces, words):
+        writer = SpoolWriter(tmp_path, 4, 6, 3, np.uint8, False)
+        for top, left in pieces:
+            writer.put(top, left, np.zeros((2, 3, 3), np.uint8))
+        with pytest.raises(ValueError, match=words):
             writer.finish("png", 90, b"", b"")
+        assert not list(tmp_path.iterdir())
+
+    def test_a_full_disk_is_not_the_images_fault(self, tmp_path, monkeypatch):
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        writer = SpoolWriter(tmp_path, 4, 6, 3, np.uint8, False)
+        monkeypatch.setattr(raw.os, "pwrite", full)
+        with pytest.raises(OSError, match="No space left"):
+            writer.put(0, 0, np.zeros((2, 3, 3), np.uint8))
+
+    def test_a_disk_that_takes_and_gives_little_at_a_time(self, tmp_path, monkeypatch):
+        pwrite, preadv = os.pwrite, os.preadv
+        monkeypatch.setattr(raw.os, "pwrite", lambda file, data, at: pwrite(file, data[:5], at))
+        monkeypatch.setattr(raw.os, "preadv", lambda file, views, at: preadv(file, [views[0][:5]], at))
+        image = Picture(zoo.photo(13, 9, depth=16), None, b"", b"", "png", ())
+        path, _ = write(image, tmp_path, "png", 100)
+        assert path.read_bytes() == encode(image, "png", quality=100)[0]
 
     def test_64_bit_tiff(self, tmp_path, monkeypatch):
         monkeypatch.setattr("imgtx.lossless._CLASSIC_TIFF_BYTES", 100)
@@ -225,7 +309,8 @@ from imgtx.spool import SpoolWriter, spool_in
 directory = Path(sys.argv[1])
 writer = SpoolWriter(directory, 12000, 8000, 3, np.uint8, False)
 for top in range(0, 12000, 100):
-    writer.append(np.full((100, 8000, 3), top % 251, np.uint8))
+    for left in range(0, 8000, 1000):
+        writer.put(top, left, np.full((100, 1000, 3), top % 251, np.uint8))
 path = writer.finish(sys.argv[2], 90, b"", b"")
 spool_in(path, directory, max_pixels=10**9)
 # Not ru_maxrss: a child is born with its parent's.
@@ -244,6 +329,6 @@ def test_288_megabytes_of_pixels_pass_through_less_memory_than_that(tmp_path, fo
 
 def test_notes_are_named_once(tmp_path):
     image = Picture(zoo.photo(30, 20, channels=1, depth=16)[..., None], None, b"", b"", "png", ())
-    _, notes = write(image, tmp_path, "webp", 90, step=1)
+    _, notes = write(image, tmp_path, "webp", 90, step=(1, 1))
     assert notes == ("16bit->8bit", "grey->rgb")
     assert set(notes) <= pixels.NOTES.keys()

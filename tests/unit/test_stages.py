@@ -11,13 +11,16 @@ import pyarrow as pa
 import pytest
 
 import imgtx
-from imgtx import exif, predict
+from imgtx import exif
 from imgtx.degrade import imresize
-from imgtx.pixels import SUFFIXES, Picture
+from imgtx.pixels import SUFFIXES, Carry, Picture
 from imgtx.pixels import decode as decode_picture
+from imgtx.spool import SpooledPicture
+from imgtx.tiling import core_of, plan
 from imgtx.weights import load_model, read_info, save_weights
 from pipeline.decode import decode
 from pipeline.encode import encode
+from pipeline.large import enlarged_alpha
 from pipeline.names import format_of
 from pipeline.publish import publish
 from pipeline.records import OUTCOME, PIXELS, WORK
@@ -209,10 +212,9 @@ def wide_halo(job: Job, tmp_path: Path) -> Job:
     return make_job(replace(job.spec, model=str(path)), *read_info(path))
 
 
-@pytest.mark.parametrize("channels", [3, 4, 1])
-def test_the_large_road_equals_the_ordinary_road(wide_halo, channels, monkeypatch):
-    job = wide_halo
-    table = put(job, **{"a.png": saved(photo(200, 40, channels, depth=16 if channels == 1 else 8))})
+def both_roads(job: Job, pixels: np.ndarray, *, tile: int | None = None) -> tuple[Picture, Picture]:
+    """What the ordinary road and the large one, with tiles of another size if asked, write for one picture."""
+    table = put(job, **{"a.png": saved(pixels)})
     (ordinary,) = road(job, table)
     expected = written(job, ordinary)
     (Path(job.spec.destination) / "images" / "a.png").unlink()
@@ -220,19 +222,52 @@ def test_the_large_road_equals_the_ordinary_road(wide_halo, channels, monkeypatc
     (marked,) = rows_of(through(lambda batch: decode(batch, large), table))
     assert marked["large"]
     assert len(marked["tiles"]) == 0
-    monkeypatch.setattr(predict, "BAND_PIXELS", 1)  # bands as low as the halo allows
     transform = Transform(large)
-    assert len(transform.predictor.plan_for(200, 40, streaming=True).bands) > 2
+    transform.predictor.tile = tile or transform.predictor.tile
+    assert transform.predictor.plan_for(*pixels.shape[:2]).count > 1
     (row,) = road(large, table, transform=transform)
+    same = ("key", "in_height", "in_width", "out_height", "out_width", "notes")
+    assert [row[name] for name in same] == [ordinary[name] for name in same]
     found = written(job, row)
     assert found.pixels.dtype == expected.pixels.dtype
+    assert (found.alpha is None) == (expected.alpha is None)
+    assert found.alpha is None or np.array_equal(found.alpha, expected.alpha)
+    return found, expected
+
+
+@pytest.mark.parametrize("shape", [(613, 33, 4), (33, 617, 1), (609, 610, 3)], ids=str)
+def test_the_large_road_equals_the_ordinary_road(job, shape):
+    """To the bit, for it is the same plan; with the packaged halo too, which does not cover all of the reach."""
+    found, expected = both_roads(job, photo(*shape, depth=16 if shape[2] == 1 else 8))
+    np.testing.assert_array_equal(found.pixels, expected.pixels)
+
+
+@pytest.mark.parametrize("channels", [3, 4, 1])
+def test_the_large_road_equals_the_ordinary_road_in_other_tiles(wide_halo, channels):
+    pixels = photo(200, 40, channels, depth=16 if channels == 1 else 8)
+    found, expected = both_roads(wide_halo, pixels, tile=144)
     difference = np.abs(found.pixels.astype(int) - expected.pixels.astype(int))
     assert difference.max() <= 1  # float sums of another order may round to the other side
     assert np.mean(difference > 0) < 0.01
-    assert (found.alpha is None) == (expected.alpha is None)
-    assert found.alpha is None or np.array_equal(found.alpha, expected.alpha)
-    same = ("key", "in_height", "in_width", "out_height", "out_width", "notes")
-    assert [row[name] for name in same] == [ordinary[name] for name in same]
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 53), (47, 1), (3, 5), (47, 53), (90, 31)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_alpha_by_windows_equals_alpha_as_a_whole(tmp_path, scale, height, width, dtype):
+    alpha = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (height, width), dtype)
+    (tmp_path / "alpha.raw").write_bytes(alpha.tobytes())
+    paths = tmp_path / "pixels.raw", tmp_path / "alpha.raw"
+    spooled = SpooledPicture(height, width, 3, np.dtype(dtype), *paths, Carry(b"", b"", "png"), ())
+    whole = imresize(alpha, scale)
+    cut = plan(height, width, tile=(9, 11), halo=2, multiple=1)
+    for index in range(cut.count):
+        tile = np.empty((cut.tile_height * scale, cut.tile_width * scale, 1))
+        place, _ = core_of(tile, cut, index, scale)
+        found = enlarged_alpha(spooled, place, scale)
+        np.testing.assert_array_equal(
+            found, whole[place.top : place.bottom, place.left : place.right], strict=True
+        )
 
 
 def test_a_large_image_that_breaks_is_a_row(job):

@@ -1,5 +1,6 @@
 """The geometry of tiling, held exactly: integers in, integers out, no tolerance anywhere."""
 
+import math
 import pickle
 
 import numpy as np
@@ -11,13 +12,15 @@ from imgtx.tiling import (
     LARGEST_DEFAULT,
     MAX_HALO_SHARE,
     Plan,
+    core_of,
     default_tile,
     merge,
-    merge_band,
     plan,
+    plan_for_model,
     split,
-    split_band,
+    tile_of,
 )
+from imgtx.weights import packaged_models, read_info
 
 sizes = st.integers(1, 200)
 exact = settings(deadline=None, max_examples=150)
@@ -77,23 +80,38 @@ def test_cores_partition_the_padded_image_and_keep_their_halo(cut):
     assert (owners == 1).all()
 
 
-@exact
+@settings(deadline=None, max_examples=60)
 @given(plans())
-def test_bands_equal_the_whole(cut):
+def test_a_tile_comes_from_its_window_alone(cut):
+    """Any other pixel of the image may be anything; every row and column of the window counts."""
     image = picture(cut)
-    tiles = split(image, cut)
-    row = 0
-    for band in cut.bands:
-        assert band.core_top == row
-        row = band.core_bottom
-        band_tiles = split_band(image[band.input_top : band.input_bottom], cut, band)
-        first = band.row * len(cut.lefts)
-        np.testing.assert_array_equal(band_tiles, tiles[first : first + len(cut.lefts)])
-        np.testing.assert_array_equal(
-            merge_band(band_tiles, cut, band, 1),
-            image[band.core_top : band.core_bottom],
-        )
-    assert row == cut.height
+    for index, tile in enumerate(split(image, cut)):
+        window = cut.window(index)
+        assert 0 <= window.top < window.bottom <= cut.height
+        assert 0 <= window.left < window.right <= cut.width
+        assert window.height <= cut.tile_height
+        assert window.width <= cut.tile_width
+        pixels = image[window.top : window.bottom, window.left : window.right]
+        np.testing.assert_array_equal(tile_of(pixels, cut, index), tile)
+        places = np.arange(window.height * window.width).reshape(window.height, window.width, 1)
+        assert len(np.unique(tile_of(places, cut, index))) == places.size
+
+
+@exact
+@given(plans(), st.sampled_from([1, 2, 3, 4]))
+def test_the_places_of_the_cores_partition_the_output_and_merge_lays_them_there(cut, scale):
+    tiles = np.random.default_rng(1).integers(
+        0, 256, (cut.count, cut.tile_height * scale, cut.tile_width * scale, 1), np.uint8
+    )
+    whole = merge(tiles, cut, scale)
+    owners = np.zeros(whole.shape[:2], int)
+    for index, tile in enumerate(tiles):
+        place, core = core_of(tile, cut, index, scale)
+        assert core.base is not None
+        assert core.shape == (place.height, place.width, 1)
+        np.testing.assert_array_equal(core, whole[place.top : place.bottom, place.left : place.right])
+        owners[place.top : place.bottom, place.left : place.right] += 1
+    assert (owners == 1).all()
 
 
 def window_model(image: np.ndarray, multiple: int, scale: int) -> np.ndarray:
@@ -122,11 +140,6 @@ def test_tiled_equals_untiled_exactly(cut, scale):
     whole = whole[: cut.height * scale, : cut.width * scale]
     tiles = np.stack([window_model(tile, cut.multiple, scale) for tile in split(image, cut)])
     np.testing.assert_array_equal(merge(tiles, cut, scale), whole)
-    rows = []
-    for band in cut.bands:
-        first = band.row * len(cut.lefts)
-        rows.append(merge_band(tiles[first : first + len(cut.lefts)], cut, band, scale))
-    np.testing.assert_array_equal(np.concatenate(rows), whole)
 
 
 def test_the_window_model_sees_a_missing_halo():
@@ -180,6 +193,33 @@ def test_default_tile_keeps_the_overhead_low(height, width, halo, multiple):
     assert overhead / (1 + overhead) < MAX_HALO_SHARE
 
 
+PANORAMAS = [(15_000, 20_000), (3_000, 60_000), (200, 300_000), (300_000, 200), (1_041, 1_041), (961, 1_041)]
+
+
+@st.composite
+def megapixels(draw):
+    """Sizes of 1 to 1,000 MP, from squares to ribbons."""
+    pixels, shape = draw(st.floats(6, 9)), draw(st.floats(-3, 3))
+    return math.ceil(10 ** ((pixels + shape) / 2)), math.ceil(10 ** ((pixels - shape) / 2))
+
+
+def halo_share(name: str, size: tuple[int, int]) -> float:
+    cut = plan_for_model(read_info(name)[0], *size)
+    return 1 - cut.padded_height * cut.padded_width / (cut.count * cut.tile_height * cut.tile_width)
+
+
+@pytest.mark.parametrize("name", packaged_models())
+@pytest.mark.parametrize("size", PANORAMAS, ids=str)
+def test_the_packaged_models_halo_costs_little_whatever_the_shape(name, size):
+    assert halo_share(name, size) <= 0.15
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from(packaged_models()), megapixels())
+def test_the_packaged_models_halo_costs_little_from_squares_to_ribbons(name, size):
+    assert halo_share(name, size) <= 0.15
+
+
 def test_default_tile_is_legal_for_any_halo():
     for halo in (0, 1, 100, 511, 512, 2000):
         for multiple in (1, 7, 16, 64):
@@ -209,7 +249,7 @@ def test_an_array_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"plan cuts \(10, 12, channels\)"):
         split(np.zeros((12, 10, 3), np.uint8), cut)
     with pytest.raises(ValueError, match=r"plan cuts \(10, 12, channels\)"):
-        split_band(np.zeros((9, 12, 3), np.uint8), cut, cut.bands[0])
+        tile_of(np.zeros((9, 12, 3), np.uint8), cut, 0)
 
 
 def test_plans_are_values_and_travel_between_processes():

@@ -15,7 +15,7 @@ from imgtx.errors import ImgtxError, UsageError
 from imgtx.metrics import psnr_y
 from imgtx.optim import WeightAverage
 from imgtx.predict import Predictor
-from imgtx.weights import load_model
+from imgtx.weights import file_digest, load_model
 from jobs import train_loop
 from jobs.train_loop import Training, train, validate, warm_start
 from jobs.train_spec import TrainSpec
@@ -97,7 +97,7 @@ def test_training_reports_and_its_loss_falls(done):
     losses = [r["loss"] for r in reports if "loss" in r]
     assert [r["step"] for r in reports] == [20, 25, 40, 50, 60, 60]
     assert losses[-1] < losses[0]
-    assert reports[-1]["minutes"] == reports[-1]["of_minutes"] == 1
+    assert reports[-1]["minutes"] == reports[-1]["done"] == 1
     scores = [r["valid_psnr_y"] for r in reports if "valid_psnr_y" in r]
     assert scores[-1] > scores[0]
 
@@ -213,6 +213,32 @@ def test_the_rate_follows_the_share_of_time(spec, tmp_path):
     assert rates[2] == rates[3] == pytest.approx(spec.peak_lr / 100)
 
 
+def test_so_many_steps_repeat_exactly_whatever_the_clock(spec, tmp_path):
+    counted = replace(spec, minutes=0.0, steps=12)
+    for folder, clock in (("a", Clock()), ("b", None)):
+        train(counted, tmp_path / folder, Reports(), clock=clock)
+    one, other = state_of(tmp_path / "a"), state_of(tmp_path / "b")
+    assert one["progress"]["step"] == other["progress"]["step"] == 12
+    assert all(torch.equal(t, other["average"][name]) for name, t in one["average"].items())
+
+
+@pytest.mark.parametrize("change", [{"seed": 9}, {"peak_lr": 1e-4}, {"batch": 3}])
+def test_a_resumed_training_is_the_one_that_began(spec, tmp_path, change):
+    Training(spec, tmp_path).save()
+    (name,) = change
+    with pytest.raises(UsageError, match=f"began with {name} = .*, now .*give another --folder"):
+        Training(replace(spec, **change), tmp_path)
+    Training(replace(spec, minutes=2, train="moved", checkpoint_minutes=9), tmp_path)
+
+
+def test_the_weights_say_what_they_began_with(spec, done, tmp_path):
+    weights = done[0] / "tiny.safetensors"
+    Training(replace(spec, init_from=str(weights)), tmp_path).save()
+    resumed = Training(replace(spec, init_from=str(weights)), tmp_path)
+    began = resumed.info().training["started_from"]
+    assert began == {"name": "tiny", "digest": file_digest(weights), "steps": 60}
+
+
 def test_a_warm_start_copies_all_but_the_head(spec, done, tmp_path):
     weights = done[0] / "tiny.safetensors"
     larger = replace(spec, scale=4, init_from=str(weights))
@@ -236,7 +262,7 @@ def test_a_warm_start_from_nothing_is_the_users_mistake(spec, tmp_path):
 
 def test_a_checkpoint_of_another_network_or_a_broken_one_is_refused(spec, tmp_path):
     Training(spec, tmp_path).save()
-    with pytest.raises(UsageError, match="does not fit this spec, or is damaged"):
+    with pytest.raises(UsageError, match="began with model = "):
         Training(replace(spec, model=MODEL | {"dim": 32}), tmp_path)
     checkpoint = tmp_path / "checkpoint.pt"
     whole = checkpoint.read_bytes()

@@ -56,8 +56,11 @@ def test_settings_win_over_the_file_and_leave_neighbours_alone(write):
         ("minuts = 3", "did you mean 'minutes'?"),
         ("zzz = 3", "legal are name, train"),
         ('minutes = "x"', "minutes = 'x' is text; legal is a number"),
-        ("minutes = 0", "minutes = 0; legal is more than 0"),
-        ("minutes = nan", "minutes = nan; legal is more than 0"),
+        ("minutes = 0", "steps = 0 and minutes = 0; legal is one of them more than 0"),
+        ("minutes = nan", "minutes = nan; legal is one of them more than 0"),
+        ("minutes = -1", "minutes = -1; legal is one of them more than 0"),
+        ("steps = 100", "steps = 100 and minutes = 1; legal is one of them more than 0"),
+        ("steps = -1", "steps = -1; legal is 0 or more"),
         ("batch = 1.5", "batch = 1.5 is a number; legal is a whole number"),
         ("batch = true", "batch = True is true or false; legal is a whole number"),
         ("name = 3", "name = 3 is a whole number; legal is text"),
@@ -88,7 +91,7 @@ def test_a_bad_line_is_named(write, line, named):
     assert str(path) in message
 
 
-@pytest.mark.parametrize("name", ["name", "train", "valid", "minutes"])
+@pytest.mark.parametrize("name", ["name", "train", "valid"])
 def test_a_missing_field_is_named(write, name):
     assert f"lacks {name}:" in complaint(write(without=name))
 
