@@ -31,7 +31,11 @@ NOTES = {
     "photoshop-dropped": "Photoshop's resources are not carried",
     "text-dropped": "text chunks and comments are not carried",
     "gamma-dropped": "a PNG gamma other than sRGB's, without a profile, is not carried",
+    "chromaticities-dropped": "primaries, white or transfer curves, without a profile, are not carried",
     "cicp-dropped": "PNG's cICP colour description is not carried",
+    "chunks-dropped": "PNG and WebP chunks for which there is no other word are not carried",
+    "tags-dropped": "TIFF tags for which there is no other word are not carried (of maps, of programs)",
+    "app-segments-dropped": "JPEG segments for which there is no other word are not carried",
     "extra-channel-dropped": "a channel that is not stated to be alpha is not carried",
     "extra-pictures-dropped": "the further pictures of a multi-picture JPEG are not carried",
 }
@@ -72,6 +76,8 @@ class Converter:
             return self._cmyk(samples), None
         alpha = samples[:, :, -1] if self._header.alpha else None
         colours = samples.shape[2] - self._header.alpha
+        if colours < (1 if self._header.form == "palette" else self._header.channels):
+            raise ValueError(f"{samples.shape[2]} bands; its header tells of {self._header}")
         if self._header.channels == 3 and colours < 3:  # libvips makes a grey palette grey
             return np.repeat(samples[:, :, :1], 3, axis=2), alpha
         return samples[:, :, : self._header.channels], alpha

@@ -34,7 +34,8 @@ class Facts:
     """A header with what must survive: `icc` (b"" or a profile), `exif` (bare block), notes of what will not.
 
     `end` is the byte after the last pixel byte where the format tells, else 0: a shorter file is truncated.
-    `premultiplied` colours were multiplied by their alpha.
+    `premultiplied` colours were multiplied by their alpha. `deflated` is (offset, length) of each zlib stream of
+    a TIFF.
     """
 
     header: Header
@@ -43,6 +44,7 @@ class Facts:
     notes: tuple[str, ...] = ()
     end: int = 0
     premultiplied: bool = False
+    deflated: tuple[tuple[int, int], ...] = ()
 
 
 def displayed(height: int, width: int, turned: int) -> tuple[int, int]:

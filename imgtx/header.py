@@ -141,8 +141,12 @@ def _png(file: BinaryIO) -> Facts:
         body = file.tell()
         if kind == b"IHDR":
             width, height, depth, colour = struct.unpack(">IIBB", file.read(10))
-        elif kind != b"IDAT" and kind not in chunks and length <= _METADATA_LIMIT:
-            chunks[kind] = file.read(length) if kind in _PNG_KEPT else b""
+        elif kind == b"tRNS" and (b"IDAT" in chunks or not _fits(length, colour)):
+            chunks[b"stray tRNS"] = b""  # decoders pass over it
+        elif kind == b"iTXt" and file.read(min(length, 18)) == b"XML:com.adobe.xmp\0":
+            chunks[_PNG_XMP] = b""
+        elif kind not in chunks:
+            chunks[kind] = file.read(length) if kind in _PNG_KEPT and length <= _METADATA_LIMIT else b""
         file.seek(body + length + 4)
         if kind == b"IEND":
             break
@@ -164,10 +168,24 @@ def _png(file: BinaryIO) -> Facts:
     )
     if colour == 0 and depth < 8:
         header = replace(header, form="1bit" if depth == 1 else "lowbit")
-    return Facts(header, _png_icc(chunks.get(b"iCCP", b"")), block, _png_notes(chunks, block))
+    icc = _png_icc(chunks.get(b"iCCP", b""))
+    return Facts(header, icc, block, _png_notes(chunks, icc, block))
 
 
-_PNG_KEPT = (b"eXIf", b"iCCP", b"acTL", b"gAMA", b"iTXt")
+_PNG_KEPT = (b"eXIf", b"iCCP", b"acTL", b"gAMA", b"cHRM")
+_PNG_XMP = b"iTXt that holds XMP"
+# What is carried, or is lost by a note of its own, or (pHYs) would be untrue.
+_PNG_KNOWN = {
+    b"IDAT", b"IEND", b"PLTE", b"acTL", b"cHRM", b"cICP", b"eXIf", b"fcTL", b"fdAT", b"gAMA", b"iCCP", b"iTXt",
+    b"pHYs", b"sRGB", b"tEXt", b"tRNS", b"zTXt", _PNG_XMP,
+}  # fmt: skip
+# sRGB's white, red, green and blue (x, y) in 1/100,000, and how far off they may be stated.
+_SRGB_PRIMARIES, _ROUNDED = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000), 100
+
+
+def _fits(length: int, colour: int) -> bool:
+    """Whether a tRNS of so many bytes is one for the colour type."""
+    return length in {0: (2,), 2: (6,), 3: range(1, 257)}.get(colour, ())
 
 
 def _apng_frames(chunks: dict[bytes, bytes]) -> int:
@@ -185,21 +203,18 @@ def _png_icc(chunk: bytes) -> bytes:
         return b""
 
 
-def _png_notes(chunks: dict[bytes, bytes], block: bytes) -> tuple[str, ...]:
-    notes = []
-    if b"eXIf" in chunks and not block:
-        notes.append("exif-dropped")
-    if b"cICP" in chunks:
-        notes.append("cicp-dropped")
+def _png_notes(chunks: dict[bytes, bytes], icc: bytes, block: bytes) -> tuple[str, ...]:
     gamma = struct.unpack(">I", chunks[b"gAMA"])[0] if len(chunks.get(b"gAMA", b"")) == 4 else 45455
-    if b"iCCP" not in chunks and b"sRGB" not in chunks and abs(gamma - 45455) > 100:
-        notes.append("gamma-dropped")
-    xmp = chunks.get(b"iTXt", b"").startswith(b"XML:com.adobe.xmp")
-    if xmp:
-        notes.append("xmp-dropped")
-    if {b"tEXt", b"zTXt"} & chunks.keys() or (b"iTXt" in chunks and not xmp):
-        notes.append("text-dropped")
-    return tuple(notes)
+    primaries = chunks.get(b"cHRM", b"")
+    stated = struct.unpack(">8I", primaries) if len(primaries) == 32 else _SRGB_PRIMARIES
+    plain = b"iCCP" not in chunks and b"sRGB" not in chunks
+    foreign = any(abs(a - b) > _ROUNDED for a, b in zip(stated, _SRGB_PRIMARIES, strict=True))
+    lost = {"exif": b"eXIf" in chunks and not block, "icc": b"iCCP" in chunks and not icc,
+            "cicp": b"cICP" in chunks, "gamma": plain and abs(gamma - 45455) > 100,
+            "chromaticities": plain and foreign, "xmp": _PNG_XMP in chunks,
+            "text": bool({b"tEXt", b"zTXt", b"iTXt"} & chunks.keys()),
+            "chunks": bool(chunks.keys() - _PNG_KNOWN)}  # fmt: skip
+    return tuple(f"{name}-dropped" for name, is_lost in lost.items() if is_lost)
 
 
 # JPEG: Pillow's plug-in walks the markers up to the first scan and joins the profile's parts
@@ -214,8 +229,12 @@ def _jpeg(file: BinaryIO) -> Facts:
     raw = image.info.get("exif", b"")
     block = exif.bare(raw)
     turned = exif.orientation(block)
-    lost = {"exif": bool(raw) and not block, "xmp": "xmp" in image.info, "iptc": "photoshop" in image.info,
-            "text": "comment" in image.info, "extra-pictures": "mpoffset" in image.info}  # fmt: skip
+    segments = [(name, body) for name, body in image.applist if name != "COM"]
+    foreign = not all(body.startswith(_JPEG_KNOWN.get(name, ())) for name, body in segments)
+    xmp = any(name == "APP1" and body.startswith(_JPEG_KNOWN["APP1"][1:]) for name, body in segments)
+    lost = {"exif": bool(raw) and not block, "xmp": xmp, "iptc": "photoshop" in image.info,
+            "text": "comment" in image.info, "extra-pictures": "mpoffset" in image.info,
+            "app-segments": foreign}  # fmt: skip
     header = Header(
         "jpeg",
         *displayed(image.height, image.width, turned),
@@ -228,6 +247,16 @@ def _jpeg(file: BinaryIO) -> Facts:
     )
     notes = tuple(f"{name}-dropped" for name, is_lost in lost.items() if is_lost)
     return Facts(header, image.info.get("icc_profile") or b"", block, notes)
+
+
+# How the segments begin that are carried, or are lost by a note of their own.
+_JPEG_KNOWN = {
+    "APP0": (b"JFIF", b"JFXX\0"),
+    "APP1": (b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"),
+    "APP2": (b"ICC_PROFILE\0", b"MPF\0"),
+    "APP13": (b"Photoshop 3.0\0",),
+    "APP14": (b"Adobe",),
+}
 
 
 # WebP: https://developers.google.com/speed/webp/docs/riff_container. Pillow's plug-in allocates the whole
@@ -261,13 +290,14 @@ def _webp(file: BinaryIO) -> Facts:
         raise EOFError("no VP8 chunk")
     block = exif.bare(seen.get(b"EXIF", b""))
     turned = exif.orientation(block)
-    notes = tuple(
-        note
-        for note, lost in (("exif-dropped", b"EXIF" in seen and not block), ("xmp-dropped", b"XMP " in seen))
-        if lost
-    )
+    lost = {"exif": b"EXIF" in seen and not block, "xmp": b"XMP " in seen,
+            "chunks": bool(seen.keys() - _WEBP_KNOWN)}  # fmt: skip
+    notes = tuple(f"{name}-dropped" for name, is_lost in lost.items() if is_lost)
     header = Header("webp", *displayed(height, width, turned), 3, 8, alpha, max(1, frames), turned, "rgb")
     return Facts(header, seen.get(b"ICCP", b""), block, notes, end)
+
+
+_WEBP_KNOWN = {b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP "}
 
 
 # BMP
@@ -278,10 +308,14 @@ _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 def _bmp(file: BinaryIO) -> Facts:
     from PIL.BmpImagePlugin import BmpImageFile
 
+    start = file.read(74)
+    has_profile = start[14] == 124 and start[70:] in (b"DEBM", b"KNIL")  # itself, or the path of one
+    file.seek(0)
     image = BmpImageFile(file)
     form = {"1": "1bit", "L": "grey", "P": "palette", "RGB": "rgb", "RGBA": "rgb"}[image.mode]
     channels = 1 if image.mode in ("1", "L") else 3
-    return Facts(Header("bmp", image.height, image.width, channels, 8, image.mode == "RGBA", 1, 1, form))
+    header = Header("bmp", image.height, image.width, channels, 8, image.mode == "RGBA", 1, 1, form)
+    return Facts(header, notes=("icc-dropped",) if has_profile else ())
 
 
 _PARSERS = {"png": _png, "jpeg": _jpeg, "webp": _webp, "tiff": parse_tiff, "bmp": _bmp}

@@ -1,22 +1,27 @@
 """Bytes <-> image, with what must survive: orientation, colour profile, EXIF, alpha, bit depth.
 
 Nothing is damaged in silence: what cannot be carried is converted by a rule of `NOTES`, which the ledger
-names, or refused. Pillow decodes and encodes; libvips reads 16 bit, which Pillow cuts to 8, and TIFF, whose
-pages Pillow checks against a limit of the whole process; `imgtx.lossless` writes PNG and TIFF. Densities
-(dots per inch) are not carried: they would be untrue of an image of another size.
+names, or refused. libvips decodes PNG, JPEG and TIFF, here as in `imgtx.spool`: Pillow cuts 16 bit to 8,
+refuses PNGs for the length of their texts, and keeps to itself that a JPEG's data were damaged. Pillow
+decodes WebP (faster) and BMP (which libvips does not read) and encodes; `imgtx.lossless` writes PNG and TIFF.
+Densities (dots per inch) are not carried: they would be untrue of an image of another size.
 """
 
 import io
+import re
 import struct
-import zlib
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from textwrap import shorten
+from types import ModuleType
 from typing import BinaryIO
 
 import numpy as np
 
 from imgtx import exif
+from imgtx.checksums import check_deflated, check_png
 from imgtx.convert import NOTES, Converter, oriented, profile_fits, reduced
 from imgtx.errors import ImageError, UsageError
 from imgtx.facts import Facts, Header
@@ -123,8 +128,9 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
     with decoder_errors(header.format):
         if header.format == "png":
             check_png(file)
-        by_vips = header.depth == 16 or header.format == "tiff"
-        samples = _samples_vips(data) if by_vips else _samples_pillow(file, header)
+        check_deflated(file, facts)
+        by_pillow = header.format in ("webp", "bmp")
+        samples = _samples_pillow(file, header) if by_pillow else _samples_vips(data)
         if samples.shape[:2] != header.stored_size or samples.itemsize * 8 != header.depth:
             raise ValueError(
                 f"the pixels are {samples.shape} {samples.dtype}, its header {header.stored_size}"
@@ -168,7 +174,8 @@ def decoder_errors(format: str) -> Iterator[None]:
             "out_of_memory", f"no memory to decode the {format}: give the worker more"
         ) from error
     except Exception as error:
-        message = " ".join(str(error).split()) or type(error).__name__
+        lines = dict.fromkeys(str(error).splitlines())  # libvips says the same of every strip
+        message = shorten(" ".join(lines), 400) or type(error).__name__
         if isinstance(error, EOFError) or any(word in message.lower() for word in _TRUNCATED):
             reason, advice = "truncated", "ends before its pixels do"
         else:
@@ -194,19 +201,16 @@ def _samples_pillow(file: io.BytesIO, header: Header) -> np.ndarray:
 
     Opened by class: `Image.open` checks bombs by a global of the process.
     """
-    from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+    from PIL import BmpImagePlugin, Image, WebPImagePlugin
 
     plugins: dict[str, Callable[[BinaryIO], Image.Image]] = {
-        "png": PngImagePlugin.PngImageFile,
-        "jpeg": JpegImagePlugin.JpegImageFile,
         "webp": WebPImagePlugin.WebPImageFile,
         "bmp": BmpImagePlugin.BmpImageFile,
     }
     file.seek(0)
     image = plugins[header.format](file)
     image.load()
-    plain = ("L" if header.channels == 1 else "RGB") + ("A" if header.alpha else "")
-    mode = "CMYK" if header.form == "cmyk" else plain
+    mode = ("L" if header.channels == 1 else "RGB") + ("A" if header.alpha else "")
     if image.mode != mode:
         image = image.convert(mode)
     samples = np.asarray(image)
@@ -215,39 +219,41 @@ def _samples_pillow(file: io.BytesIO, header: Header) -> np.ndarray:
 
 def _samples_vips(data: bytes) -> np.ndarray:
     """(height, width, bands) uint8 or uint16 as stored."""
-    image = vips().Image.new_from_buffer(data, "", access="sequential", fail_on="truncated")
-    return image.numpy().reshape(image.height, image.width, image.bands)
+    with vips_step() as library:
+        image = library.Image.new_from_buffer(data, "", access="sequential", fail_on="error")
+        return image.numpy().reshape(image.height, image.width, image.bands)
 
 
-def vips():
+@contextmanager
+def vips_step() -> Iterator[ModuleType]:
+    """libvips for one step of decoding; raises damage that libvips only writes down and goes on.
+
+    It does so in TIFF's tiles and in JPEG even with `fail_on`. It has one error text for the whole process. So
+    steps exclude one another, and each begins by clearing it: else one picture's errors would be told of the
+    next.
+    """
+    library = vips()
+    with _VIPS_ALONE:
+        library.vips_lib.vips_error_clear()
+        yield library
+        written = library.Error("the decoder went on after an error")  # takes the text and clears it
+        if any(line and not _HARMLESS.search(line) for line in written.detail.splitlines()):
+            raise written
+
+
+_VIPS_ALONE = threading.Lock()
+# Of libjpeg's warnings those that leave the pixels whole: odd versions and headers, bytes behind the last pixel.
+_HARMLESS = re.compile(
+    r"^VipsJpeg: (?!Corrupt JPEG data|Premature)|extraneous bytes before marker 0xd9$", re.IGNORECASE
+)
+
+
+def vips() -> ModuleType:
     """pyvips, imported when first needed, without its cache of operations, which keeps pictures alive."""
     import pyvips
 
     pyvips.cache_set_max(0)
     return pyvips
-
-
-def check_png(file: BinaryIO) -> None:
-    """Check every chunk's CRC: Pillow skips those of the pixels, so flipped bits would be wrong pixels."""
-    file.seek(8)
-    while len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        crc = zlib.crc32(kind)
-        while length and (part := file.read(min(length, 2**20))):
-            crc = zlib.crc32(part, crc)
-            length -= len(part)
-        stated = file.read(4)
-        if length or len(stated) < 4:
-            break
-        if crc != struct.unpack(">I", stated)[0]:
-            raise ImageError(
-                "corrupt", f"the PNG's {kind!r} chunk fails its checksum: fetch or make the file again"
-            )
-        if kind == b"IEND":
-            return
-    raise ImageError(
-        "truncated", f"the PNG ends at byte {file.tell()} inside or before a chunk: fetch it again"
-    )
 
 
 def encode(picture: Picture, format: str, *, quality: int) -> tuple[bytes, tuple[str, ...]]:

@@ -20,6 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from imgtx import exif
+from imgtx.checksums import check_deflated, check_png
 from imgtx.convert import Converter, oriented, reduced
 from imgtx.errors import ImageError
 from imgtx.facts import Facts
@@ -30,11 +31,11 @@ from imgtx.pixels import (
     Carry,
     admit,
     check_output,
-    check_png,
     decode,
     decoder_errors,
     output_metadata,
     vips,
+    vips_step,
 )
 from imgtx.raw import read_window, write_window
 from imgtx.tiling import Tile
@@ -161,19 +162,22 @@ def _converted_strips(
 def _stored_strips(path: Path, facts: Facts) -> Iterator[tuple[int, np.ndarray]]:
     """(top, samples (rows, width, bands)) as stored, top to bottom, straight from the decoder."""
     header = facts.header
-    library = vips()
-    image = library.Image.new_from_file(str(path), access="sequential", fail_on="truncated")
+    with path.open("rb") as file:
+        check_deflated(file, facts)
+    with vips_step() as library:
+        image = library.Image.new_from_file(str(path), access="sequential", fail_on="error")
+        region = library.Region.new(image)
     height, width = header.stored_size
     expected = {"uchar": np.uint8, "ushort": np.uint16}.get(image.format)
     if (image.height, image.width) != (height, width) or np.dtype(expected).itemsize * 8 != header.depth:
         raise ValueError(
             f"{image.width} x {image.height} {image.format} against the header's {width} x {height}"
         )
-    region = library.Region.new(image)
     count = max(8, _STRIP_PIXELS // width)
     for top in range(0, height, count):
         rows = min(count, height - top)
-        samples = np.frombuffer(region.fetch(0, top, width, rows), expected)
+        with vips_step():
+            samples = np.frombuffer(region.fetch(0, top, width, rows), expected)
         yield top, samples.reshape(rows, width, image.bands)
 
 

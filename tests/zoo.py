@@ -165,6 +165,14 @@ def _tiffs() -> dict[str, tuple[bytes, Expectation]]:
             _premultiplied_tiff(),
             Expectation(size=size, alpha=True, notes=("alpha-unpremultiplied",)),
         ),
+        **{
+            f"forms/{name}.tif": (rgb_tiff(order=order, big=big), colour)
+            for name, order, big in (
+                ("big-endian", ">", False),
+                ("64bit", "<", True),
+                ("64bit-big", ">", True),
+            )
+        },
         "forms/1bit.tif": (
             saved(Image.fromarray(grey).convert("1"), "TIFF", compression="group4"),
             Expectation(size=size, channels=1, notes=("1bit->grey",)),
@@ -183,15 +191,40 @@ def _low_bit_png() -> bytes:
 
 def _low_bit_tiff() -> bytes:
     """A 4 x 3 grey TIFF of 4 bits: 0, 85, 170, 255 in each row."""
-    tags = ((256, 4), (257, 3), (258, 4), (259, 1), (262, 1), (273, 8), (277, 1), (278, 3), (279, 6))
-    entries = b"".join(struct.pack("<HHII", tag, 4 if tag == 273 else 3, 1, value) for tag, value in tags)
-    return (
-        struct.pack("<2sHI", b"II", 42, 14)
-        + b"\x05\xaf" * 3
-        + struct.pack("<H", len(tags))
-        + entries
-        + bytes(4)
-    )
+    return tiff({256: [4], 257: [3], 258: [4], 262: [1], 277: [1], 278: [3]}, [b"\x05\xaf" * 3])
+
+
+def tiff(
+    tags: dict[int, list[int] | bytes], parts: list[bytes], *, order: str = "<", big: bool = False
+) -> bytes:
+    """A TIFF by hand: `tags` beside those that place `parts`, which are strips, or tiles with a tag 322."""
+    start = b"II" if order == "<" else b"MM"
+    head = 16 if big else 8
+    places = [head + sum(map(len, parts[:number])) for number in range(len(parts))]
+    lengths = [len(part) for part in parts]
+    tags = tags | dict(zip((324, 325) if 322 in tags else (273, 279), (places, lengths), strict=True))
+    body = b"".join(parts)
+    entries = b""
+    count, room = ("Q", 8) if big else ("I", 4)
+    for tag, values in sorted(tags.items()):
+        packed = values if isinstance(values, bytes) else struct.pack(f"{order}{len(values)}I", *values)
+        kind, number = (7, len(packed)) if isinstance(values, bytes) else (4, len(values))
+        if len(packed) > room:
+            body += packed
+            packed = struct.pack(order + count, head + len(body) - len(packed))
+        entries += struct.pack(f"{order}HH{count}", tag, kind, number) + packed.ljust(room, b"\0")
+    at = head + len(body)
+    number, end = struct.pack(order + ("Q" if big else "H"), len(tags)), bytes(room)
+    start += struct.pack(order + "HHHQ", 43, 8, 0, at) if big else struct.pack(order + "HI", 42, at)
+    return start + body + number + entries + end
+
+
+def rgb_tiff(more: dict[int, list[int] | bytes] | None = None, part: bytes | None = None, **options) -> bytes:
+    """`photo()` as an uncompressed TIFF of two strips, with `more` tags; `part` instead of the second."""
+    rows = photo().tobytes()
+    tags = {256: [64], 257: [48], 258: [8, 8, 8], 259: [1], 262: [2], 277: [3], 278: [24]}
+    halves = [rows[: len(rows) // 2], rows[len(rows) // 2 :] if part is None else part]
+    return tiff(tags | (more or {}), halves, **options)
 
 
 def _premultiplied_tiff() -> bytes:
@@ -280,6 +313,7 @@ def _broken() -> dict[str, tuple[bytes, Expectation]]:
             f"broken/truncated.{suffix}": (data[: len(data) * 2 // 3], truncated)
             for suffix, data in members.items()
         },
+        "broken/sparse.tif": (rgb_tiff(part=b""), corrupt),
         "broken/only-a-signature.png": (b"\x89PNG\r\n\x1a\n", truncated),
         "broken/crc.png": (bytes(flipped), corrupt),
         "broken/zero-sides.png": (_huge_png(0, 0), corrupt),
@@ -309,6 +343,10 @@ def _refused() -> dict[str, tuple[bytes, Expectation]]:
         "refused/float.tif": (saved(photo(channels=1).astype(np.float32), "TIFF"), unsupported),
         "refused/int32.tif": (saved(photo(channels=1).astype(np.int32), "TIFF"), unsupported),
         "refused/lab.tif": (lab.tiffsave_buffer(), unsupported),
+        "refused/zstd.tif": (rgb_tiff({259: [50000]}), unsupported),
+        "refused/old-jpeg.tif": (rgb_tiff({259: [6], 262: [6]}), unsupported),
+        "refused/ycbcr.tif": (saved(Image.fromarray(photo()).convert("YCbCr"), "TIFF"), unsupported),
+        "refused/tiled-planes.tif": (rgb_tiff({284: [2], 322: [64], 323: [24]}), unsupported),
         "refused/bomb.png": (_huge_png(200_000, 200_000), bomb),
         "refused/bomb.webp": (b"RIFF\x22\0\0\0WEBPVP8L\x15\0\0\0\x2f\xff\xff\xff\x0f" + bytes(17), bomb),
     }

@@ -4,9 +4,11 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+import pyvips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,6 +47,14 @@ def assert_same(got: Picture, wanted: Picture) -> None:
         wanted.format,
         wanted.notes,
     )
+
+
+def outcome(read: Callable[[], Picture]) -> Picture | str:
+    """What was read, or the reason why not."""
+    try:
+        return read()
+    except ImageError as error:
+        return error.reason
 
 
 def write(image: Picture, directory, format: str, quality: int, step: tuple[int, int] = (7, 9)):
@@ -121,6 +131,29 @@ class TestIn:
         spooled = spool_in(io.BytesIO(zoo.saved(zoo.photo(11, 7))), tmp_path, max_pixels=MAX_PIXELS)
         with pytest.raises(ValueError, match="has no alpha"):
             spooled.read_alpha(Tile(0, 0, 1, 1))
+
+    def test_damage_is_refused_as_in_memory(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(spool, "_STRIP_PIXELS", 1)
+        image = pyvips.Image.new_from_array(zoo.photo(200, 256)).copy(interpretation="srgb")
+        tiles = {"tile": True, "tile_width": 64, "tile_height": 64}
+        files = [zoo.saved(zoo.photo(200, 256), "JPEG", quality=95, restart_marker_rows=3)]
+        for compression in ("lzw", "deflate", "jpeg"):
+            files += [image.tiffsave_buffer(compression=compression, **layout) for layout in ({}, tiles)]
+        refused = 0
+        for data in files:
+            for at in (0, *range(700, len(data) - 700, len(data) // 9)):
+                bad = data[:at] + b"\xff\x00\x13" * 9 + data[at + 27 :] if at else data
+                wanted = outcome(lambda bad=bad: decode(bad, max_pixels=MAX_PIXELS))
+                got = outcome(
+                    lambda bad=bad: whole(spool_in(io.BytesIO(bad), tmp_path, max_pixels=MAX_PIXELS))
+                )
+                if isinstance(wanted, Picture) and isinstance(got, Picture):
+                    assert_same(got, wanted)
+                else:
+                    assert got == wanted
+                    assert at
+                    refused += 1
+        assert refused > 30
 
     def test_a_full_disk_is_not_the_images_fault(self, tmp_path, monkeypatch):
         def full(*_):
