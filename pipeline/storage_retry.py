@@ -15,8 +15,8 @@ TEMPORARY = ".imgtx-tmp-"
 
 
 def check_version(where: str, found: str, wanted: str) -> None:
-    """StorageError(changed) for an object that is not of the version that was listed; "" wants none."""
-    if wanted and found != wanted:
+    """StorageError(changed) for an object that is not of the version that was listed; "" stands for unknown."""
+    if wanted and found and found != wanted:
         raise StorageError(
             "changed", f"{where} changed after it was listed (version {found}, listed {wanted}): run again"
         )

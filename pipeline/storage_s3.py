@@ -69,7 +69,7 @@ class S3Objects:
     def read(self, key: str, version: str) -> bytes:
         async def get(client: Any) -> bytes:
             response = await client.get_object(**self._object(key))
-            check_version(f"s3://{self._bucket}/{self._root}{key}", _etag(response["ETag"]), version)
+            check_version(f"s3://{self._bucket}/{self._root}{key}", _etag(response.get("ETag", "")), version)
             async with response["Body"] as body:
                 return await body.read()
 
@@ -78,7 +78,7 @@ class S3Objects:
     def download(self, key: str, target: str, version: str) -> None:
         async def get(client: Any) -> None:
             response = await client.get_object(**self._object(key))
-            check_version(f"s3://{self._bucket}/{self._root}{key}", _etag(response["ETag"]), version)
+            check_version(f"s3://{self._bucket}/{self._root}{key}", _etag(response.get("ETag", "")), version)
             async with response["Body"] as body:
                 with open(target, "wb") as file:
                     async for chunk in body.iter_chunks(_CHUNK):
