@@ -32,7 +32,8 @@ class Commands(click.Group):
         except (UsageError, ModelError, LeaseHeldError) as error:
             _stop(str(error), USAGE)
         except StorageError as error:
-            _stop(f"{error}; nothing is lost, run the same command again", FAILURES)
+            again = "; nothing is lost, run the same command again" if error.transient else ""
+            _stop(f"{error}{again}", USAGE if error.reason in ("not_found", "forbidden") else FAILURES)
         except KeyboardInterrupt:
             _stop("stopped; the same command goes on", INTERRUPTED)
         except RunInterruptedError as error:
@@ -76,7 +77,7 @@ def run_options(command: Callable) -> Callable:
     """The options that every command that starts a run shares; each is a field of `pipeline.spec.RunSpec`."""
     options = (
         click.option(
-            "--scale", type=int, help="Enlargement; chooses the packaged model sr-x<SCALE>.  [default: 2]"
+            "--scale", type=int, help="2 or 4: enlarge by the packaged model sr-x2 or sr-x4.  [default: 2]"
         ),
         click.option(
             "--model", metavar="URI", help="A packaged name (imgtx models list) or a .safetensors file."
@@ -182,7 +183,7 @@ def status(destination: str, endpoint_url: str | None, as_json: bool) -> None:
     from jobs.show import print_status, read_status
 
     report = read_status(destination, endpoint_url)
-    click.echo(json.dumps(report)) if as_json else print_status(report, Console())
+    click.echo(json.dumps(report)) if as_json else print_status(report, _console())
 
 
 @main.command()
@@ -202,7 +203,10 @@ def verify(destination: str, endpoint_url: str | None, quick: bool, fix: bool, a
     from jobs.show import print_verify, run_verify
 
     report = run_verify(destination, endpoint_url, deep=not quick, fix=fix)
-    click.echo(json.dumps(report.to_dict())) if as_json else print_verify(report, Console())
+    if as_json:
+        click.echo(json.dumps(report.to_dict()))
+    else:
+        print_verify(report, destination, _console(), fixed=fix)
     if report.problems.num_rows:
         raise click.exceptions.Exit(FAILURES)
 
@@ -222,7 +226,7 @@ def evaluate(model: str, datasets: tuple[Path, ...], out: Path | None, as_json: 
     from jobs.evaluate import print_report
 
     report = run_evaluation(model, datasets, out_json=out)
-    click.echo(json.dumps(report.to_dict())) if as_json else print_report(report, Console())
+    click.echo(json.dumps(report.to_dict())) if as_json else print_report(report, _console())
 
 
 @main.command()
@@ -237,7 +241,7 @@ def train(spec: Path, folder: Path | None, settings: tuple[str, ...]) -> None:
     """Train a model as the TOML file SPEC says; the same command goes on after an interruption.
 
     \b
-    imgtx train jobs/specs/sr-x2.toml --set steps=500
+    imgtx train jobs/specs/sr-x2.toml --set train=photos/ --set valid=more-photos/
     """
     from jobs.spec_values import parse_settings
     from jobs.train import run_training
@@ -260,14 +264,14 @@ def list_models(as_json: bool) -> None:
     from jobs.show import model_rows, print_models
 
     rows = model_rows()
-    click.echo(json.dumps(rows)) if as_json else print_models(rows, Console())
+    click.echo(json.dumps(rows)) if as_json else print_models(rows, _console())
 
 
 @models.command("show")
 @click.argument("model")
 def show_model(model: str) -> None:
     """Print everything the weights of MODEL say of themselves, as JSON."""
-    from imgtx.weights import read_info
+    from imgtx.weight_file import read_info
 
     info, digest = read_info(model)
     click.echo(json.dumps({"digest": digest} | info.to_dict(), indent=2))
@@ -297,6 +301,12 @@ def finish_model(weights: Path, datasets: tuple[Path, ...], photos: Path, out: P
     click.echo(finish(weights, photos=photos, benchmarks=datasets, out=out).card)
 
 
+def _console() -> Console:
+    """A terminal as wide as it is; what is no terminal gets tables that are not squeezed."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
 def _run(spec: Any, as_json: bool, *, steal: bool, retry_failed: bool = False) -> None:
     from jobs.progress import watcher
     from jobs.run import run
@@ -305,8 +315,9 @@ def _run(spec: Any, as_json: bool, *, steal: bool, retry_failed: bool = False) -
     console = Console(stderr=True)
     with watcher(as_json=as_json, console=console) as watch:
         summary = run(spec, watch, retry_failed=retry_failed, steal=steal)
-    click.echo(json.dumps(summary.to_dict())) if as_json else print_summary(summary, spec, Console())
-    if summary.failed > spec.failures_allowed(summary.listed) or not summary.accounted:
+    click.echo(json.dumps(summary.to_dict())) if as_json else print_summary(summary, spec, _console())
+    allowed = spec.failures_allowed(summary.listed - summary.left)
+    if summary.failed > allowed or not summary.accounted:
         raise click.exceptions.Exit(FAILURES)
 
 
@@ -315,7 +326,7 @@ def _show_plan(spec: Any, as_json: bool) -> None:
     from jobs.show import plan_dict, print_plan
 
     made = plan_run(prepare(spec))
-    click.echo(json.dumps(plan_dict(made))) if as_json else print_plan(made, Console())
+    click.echo(json.dumps(plan_dict(made))) if as_json else print_plan(made, _console())
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from imgtx.errors import ModelError
 from imgtx.halo import HaloReport, measure_halo
 from imgtx.model import EncoderDecoder
 from imgtx.pixels import decode
-from imgtx.weights import file_digest, load_model, save_weights
+from imgtx.weight_file import file_digest
+from imgtx.weights import load_model, save_weights
 from jobs.evaluate import Report, evaluate, find_datasets
 
 HALO_PHOTOS = 3
@@ -39,6 +40,7 @@ def finish(weights: Path, *, photos: Path, benchmarks: Sequence[Path], out: Path
     photos: clean photos for the halo, never a benchmark; benchmarks: datasets for the table.
     Raises ModelError where no halo makes tiled equal untiled.
     """
+    find_datasets(benchmarks)  # a mistyped folder is told at once, not after minutes
     model = load_model(weights)
     assert isinstance(model.network, EncoderDecoder)  # load_model reads nothing else
     halo = measure_halo(model, read_photos(photos))

@@ -2,7 +2,7 @@
 
 import json
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +13,7 @@ from rich.progress import (
     Progress,
     SpinnerColumn,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -27,12 +28,21 @@ Watcher = Callable[[Tally], None]
 def watcher(*, as_json: bool, console: Console) -> Iterator[Watcher]:
     """A function to call with the tally as often as it changes; draws on stderr, stdout stays for results."""
     if as_json:
-        yield _every(LINE_SECONDS, lambda tally: print(json.dumps(tally.to_dict("running")), flush=True))
+        shown = _every(LINE_SECONDS, _document)
     elif console.is_terminal:
-        with _bar(console) as watch:
-            yield watch
+        shown = _bar(console)
     else:
-        yield _every(LINE_SECONDS, lambda tally: print(line(tally), file=sys.stderr, flush=True))
+        shown = _every(LINE_SECONDS, _line, at_once=True)
+    with shown as watch:
+        yield watch
+
+
+def _document(tally: Tally) -> None:
+    print(json.dumps(tally.to_dict("running")), flush=True)
+
+
+def _line(tally: Tally) -> None:
+    print(line(tally), file=sys.stderr, flush=True)
 
 
 def line(tally: Tally) -> str:
@@ -45,7 +55,9 @@ def line(tally: Tally) -> str:
 
 
 def rate(tally: Tally) -> str:
-    return f"{tally.megapixels / tally.seconds:.2f} MP/s" if tally.seconds else "starting Ray"
+    if not tally.seconds:
+        return "starting Ray" if tally.to_do else "nothing to do"
+    return f"{tally.megapixels / tally.seconds:.3g} MP/s" if tally.done else "loading the model"
 
 
 def failures(tally: Tally) -> str:
@@ -62,6 +74,8 @@ def _bar(console: Console) -> Iterator[Watcher]:
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
         TimeRemainingColumn(),
         TextColumn("[red]{task.fields[failures]}"),
     )
@@ -76,14 +90,28 @@ def _bar(console: Console) -> Iterator[Watcher]:
         yield watch
 
 
-def _every(seconds: float, show: Callable[[Tally], None]) -> Watcher:
-    last = time.monotonic()
+@contextmanager
+def _every(seconds: float, show: Callable[[Tally], None], *, at_once: bool = False) -> Iterator[Watcher]:
+    """Shows the tally as often as this, also while nothing changes: a slow image is no silence."""
+    seen: list[Tally] = []
+    stop = threading.Event()
+
+    def repeat() -> None:
+        while not stop.wait(seconds):
+            show(seen[-1])
+
+    thread = threading.Thread(target=repeat, name="imgtx-progress", daemon=True)
 
     def watch(tally: Tally) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= seconds:
-            last = now
-            show(tally)
+        seen[:] = [tally]
+        if not thread.ident:
+            if at_once:
+                show(tally)
+            thread.start()
 
-    return watch
+    try:
+        yield watch
+    finally:
+        stop.set()
+        if thread.ident:
+            thread.join()

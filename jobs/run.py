@@ -22,7 +22,10 @@ import pyarrow.compute as pc
 
 from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, UsageError
 from imgtx.pixels import SUFFIXES
+from imgtx.weight_file import read_info
+from jobs.show import last_spec
 from jobs.tally import Summary, Tally
+from pipeline.cluster import check_address
 from pipeline.inventory import classify, inventory
 from pipeline.lease import Lease
 from pipeline.ledger import Ledger
@@ -35,6 +38,7 @@ from pipeline.records import (
     OUTCOME,
     PENDING,
     RUNS,
+    SKIPPED,
     WORK,
     WRITTEN,
 )
@@ -68,8 +72,6 @@ class Prepared:
 
 def prepare(spec: RunSpec) -> Prepared:
     """Resolve the model and open both ends; raises UsageError for whatever a person can mend."""
-    from imgtx.weights import read_info
-
     info, digest = read_info(spec.model)
     source = open_store(spec.source, endpoint_url=spec.endpoint_url)
     destination = open_store(spec.destination, endpoint_url=spec.endpoint_url)
@@ -103,9 +105,11 @@ def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
         max_megapixels=run.job.spec.max_megapixels,
         retry_failed=retry_failed,
     )
-    if not plan.listed:
+    if plan.listed == plan.counts[SKIPPED]:
+        what = f"holds no image among {plan.listed} files" if plan.listed else "is empty"
         raise UsageError(
-            f"the source {run.source.describe()} is empty: give a folder or prefix that holds images"
+            f"the source {run.source.describe()} {what}: give a folder or prefix that holds images, named "
+            f"{' '.join(SUFFIXES)}"
         )
     return plan
 
@@ -118,12 +122,14 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, steal: boo
     prepared = prepare(spec)
     check_shared(prepared.source)
     check_shared(prepared.destination)
+    check_address(prepared.job.spec.address)
     check_destination(prepared.destination)
     with Lease(prepared.destination, prepared.run_id, steal=steal) as lease:
         # what killed workers left half-written: under the lease nobody else writes now
         for prefix in (IMAGES, RUNS, LEDGER_PARTS, LEASES):
             prepared.destination.sweep(prefix)
         prepared.ledger.compact_if_due()
+        _warn_of_another_source(prepared)
         plan = plan_run(prepared, retry_failed=retry_failed)
         session = Session(prepared, plan, lease, watch)
         try:
@@ -142,6 +148,17 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, steal: boo
         return session.finish("done")
 
 
+def _warn_of_another_source(run: Prepared) -> None:
+    with suppress(UsageError):  # no run before this one, or none that can be read
+        before = last_spec(run.destination.uri, run.destination.endpoint_url).source
+        if before != run.job.spec.source:
+            log.warning(
+                "the last run on this destination read %s, this one reads %s: outputs of equal keys are replaced",
+                before,
+                run.job.spec.source,
+            )
+
+
 class Session:
     """The work of one run under its lease: passes over the road, the ledger, the status file."""
 
@@ -153,20 +170,29 @@ class Session:
         self.tally = Tally.from_plan(run.run_id, plan, self.work)
         self.buffer: list[pa.Table] = []
         self.flushed = self.reported = time.monotonic()
-        self._put("spec.json", run.job.spec.to_dict() | {"recipe": run.job.recipe.digest})
+        self.begun = False
+
+    def begin(self) -> None:
+        """From here on this is the destination's last run: what could not start leaves no settings behind."""
+        self.begun = True
+        self._put("spec.json", self.run.job.spec.to_dict() | {"recipe": self.run.job.recipe.digest})
         self._put("status.json", self.tally.to_dict("running"))
+        self._record_left_out()
 
     def process(self) -> None:
-        self._record_left_out()
+        self.watch(self.tally)
         if not self.work.num_rows:
+            self.begin()
             return
         from pipeline.cluster import configure_data, ray_session, size_pool
 
         with ray_session(self.run.job.spec) as resources:
             pool = size_pool(self.run.job.spec, resources, self.work.num_rows)
             configure_data(pool)
+            self.begin()
             self.tally.actors = pool.actors
             self.tally.started_work = time.monotonic()
+            self.watch(self.tally)
             for start in range(0, self.work.num_rows, WAVE):
                 wave = self.work.slice(start, WAVE)
                 self._mark_pending(wave)
@@ -277,8 +303,9 @@ class Session:
     def finish(self, state: str) -> Summary:
         self._flush()
         summary = self.tally.summary(state)
-        self._put("status.json", self.tally.to_dict(state))
-        self._put("summary.json", summary.to_dict())
+        if self.begun:
+            self._put("status.json", self.tally.to_dict(state))
+            self._put("summary.json", summary.to_dict())
         return summary
 
     def _put(self, name: str, content: dict) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pyarrow.compute as pc
@@ -17,13 +18,14 @@ from pipeline.plan import CLASSES, Plan
 from pipeline.records import FAILED, IMAGES, REASONS, RUNS
 from pipeline.spec import RunSpec
 from pipeline.storage import Store, open_store
+from pipeline.storage_retry import HASTY
 from pipeline.verify import VerifyReport, forget, verify
 
 
 def last_run(store: Store) -> str:
     """The id of the newest run under a destination; UsageError where there never was one."""
     runs: set[str] = set()
-    for batch in store.list(RUNS):
+    for batch in replace(store, patience=HASTY).list(RUNS):
         runs.update(
             key.split("/")[1] for key in batch.column("key").to_pylist() if key.endswith("/spec.json")
         )
@@ -77,7 +79,7 @@ def print_status(report: dict[str, Any], console: Console) -> None:
     if report["failures"]:
         console.print(_failures(report["failures"]))
         _print_examples(report["examples"], console)
-        _say(console, "imgtx retry DESTINATION runs them once more")
+        _say(console, f"imgtx retry {escape(report['destination'])} runs them once more")
 
 
 def _say(console: Console, line: str) -> None:
@@ -114,10 +116,11 @@ def print_plan(plan: Plan, console: Console) -> None:
         "class", "images", "MB", "meaning", title=f"{plan.listed} listed, {plan.work.num_rows} to do"
     )
     for name, meaning in CLASSES.items():
-        table.add_row(name, str(plan.counts.get(name, 0)), f"{plan.sizes.get(name, 0) / 1e6:.1f}", meaning)
+        if plan.counts[name]:
+            table.add_row(name, str(plan.counts[name]), f"{plan.sizes[name] / 1e6:.1f}", meaning)
     console.print(table)
     if plan.vanished:
-        _say(console, f"{plan.vanished} keys of the ledger are no longer in the source; their outputs stay")
+        _say(console, _vanished(plan.vanished))
 
 
 def print_summary(summary: Summary, spec: RunSpec, console: Console) -> None:
@@ -138,9 +141,21 @@ def print_summary(summary: Summary, spec: RunSpec, console: Console) -> None:
     if summary.reasons:
         console.print(_failures(summary.reasons))
     root = escape(spec.destination.rstrip("/"))
+    if summary.vanished:
+        _say(console, _vanished(summary.vanished))
+    if summary.failed:
+        before = f", {summary.failed_before} of them before" if summary.failed_before else ""
+        _say(
+            console,
+            f"{summary.failed} failed{before}: imgtx status {root} names them, imgtx retry {root} tries again",
+        )
     _say(console, f"results  {root}/{IMAGES}")
     _say(console, f"ledger   {root}/ledger/")
     _say(console, f"summary  {root}/{RUNS}{summary.run}/summary.json")
+
+
+def _vanished(count: int) -> str:
+    return f"in the ledger and no longer in the source: {count}; their outputs stay"
 
 
 def run_verify(destination: str, endpoint_url: str | None, *, deep: bool, fix: bool) -> VerifyReport:
@@ -155,19 +170,28 @@ def run_verify(destination: str, endpoint_url: str | None, *, deep: bool, fix: b
     return report
 
 
-def print_verify(report: VerifyReport, console: Console) -> None:
+def print_verify(report: VerifyReport, destination: str, console: Console, *, fixed: bool) -> None:
     for row in report.problems.slice(0, 50).to_pylist():
         line = f"{row['problem']}: {row['output'] or row['key']}: {row['message']}"
         console.print(line, markup=False, soft_wrap=True)
     if report.problems.num_rows > 50:
         _say(console, f"... and {report.problems.num_rows - 50} more (--json lists them all)")
     counts = ", ".join(f"{name} {count}" for name, count in report.counts.items())
-    _say(console, f"[bold]{'damaged' if report.problems.num_rows else 'sound'}[/]: {counts}")
+    damaged = len(report.damaged_keys())
+    verdict = "damaged" if damaged else "not as the ledger says" if report.problems.num_rows else "sound"
+    _say(console, f"[bold]{verdict}[/]: {counts}")
+    if damaged and fixed:
+        _say(
+            console,
+            f"{damaged} outputs are marked as pending: the same imgtx upscale command makes them again",
+        )
+    elif damaged:
+        _say(console, f"imgtx verify {escape(destination)} --fix marks {damaged} outputs as pending")
 
 
 def model_rows() -> list[dict[str, Any]]:
     """One row a packaged model."""
-    from imgtx.weights import packaged_models, read_info
+    from imgtx.weight_file import packaged_models, read_info
 
     rows = []
     for name in packaged_models():

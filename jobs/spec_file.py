@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from imgtx.errors import UsageError
-from imgtx.weights import packaged_models
+from imgtx.weight_file import packaged_models
 from jobs.spec_values import check_fields, merge, parse_settings, read_toml
 from pipeline.spec import RunSpec
 
 # What the command line itself says, so that nothing else may.
+ALIASES = {"jpg": "jpeg", "tif": "tiff"}
 ARGUMENTS = ("source", "destination", "task")
 
 
@@ -30,6 +31,8 @@ def read_run_spec(source: str, destination: str, task: str, options: dict[str, A
     check_fields(set_now, RunSpec, "--set", without=ARGUMENTS)
     given = {name: value for name, value in options.items() if value is not None}
     values = merge(merge(in_file, given), set_now)
+    if "format" in values:
+        values["format"] = ALIASES.get(str(values["format"]).lower(), values["format"])
     if "model" not in values:
         values["model"] = model_for_scale(values.get("scale", 2))
     return RunSpec(source=source, destination=destination, task=task, **values)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pipeline.plan import CURRENT, FAILED_BEFORE, REFUSED, RUN, Plan
 from pipeline.records import FAILED, SKIPPED, WRITTEN
 
+SHORT_SECONDS = 60.0
 STAGE_SECONDS = ("decode", "transform", "encode")
 
 
@@ -23,6 +24,7 @@ class Tally:
 
     run: str
     listed: int
+    vanished: int  # keys of the ledger that are no longer listed
     current: int
     skipped: int
     failed_before: int  # failed as they would again, and names that no output can have
@@ -49,7 +51,15 @@ class Tally:
         left = sum(counts[cause] - taken[cause] for cause in RUN)
         causes = {name: n for name, n in counts.items() if n}
         return cls(
-            run, plan.listed, counts[CURRENT], counts[SKIPPED], failed_before, work.num_rows, left, causes
+            run,
+            plan.listed,
+            plan.vanished,
+            counts[CURRENT],
+            counts[SKIPPED],
+            failed_before,
+            work.num_rows,
+            left,
+            causes,
         )
 
     @property
@@ -87,6 +97,7 @@ class Tally:
             "run": self.run,
             "state": state,
             "listed": self.listed,
+            "to_do": self.to_do,
             "written": self.written,
             "current": self.current,
             "skipped": self.skipped,
@@ -104,6 +115,7 @@ class Tally:
             run=self.run,
             state=state,
             listed=self.listed,
+            vanished=self.vanished,
             written=self.written,
             current=self.current,
             skipped=self.skipped,
@@ -124,15 +136,17 @@ class Tally:
         )
 
     def bottleneck(self) -> str:
-        """What limited the run, in a sentence."""
+        """What limited the run, in a sentence; "" where nothing stands out: start-up limits a short one."""
         spent = sum(self.stage_seconds.values())
-        if not spent or not self.actors or not self.seconds:
+        if not spent or not self.actors or self.seconds < SHORT_SECONDS:
             return ""
         busy = self.stage_seconds["transform"] / (self.actors * self.seconds)
         share = {stage: seconds / spent for stage, seconds in self.stage_seconds.items()}
         models = "model" if self.actors == 1 else f"{self.actors} models"
         if busy > 0.7:
             return f"the {models} limited this run (busy {busy:.0%} of the time): more or faster devices help"
+        if share["transform"] > 0.5:
+            return ""  # the models waited for something else than their neighbours: other programs, Ray
         most = max(("decode", "encode"), key=share.__getitem__)
         return (
             f"the {models} waited {1 - busy:.0%} of the time; {most} took {share[most]:.0%} of all work: "
@@ -151,6 +165,7 @@ class Summary:
     run: str
     state: str
     listed: int
+    vanished: int
     written: int
     current: int
     skipped: int

@@ -7,13 +7,19 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from imgtx.errors import UsageError
 from jobs.train_loop import train
 from jobs.train_spec import TrainSpec
 
 
 def run_training(spec: TrainSpec, folder: Path, console: Console) -> Path:
     """Train in `folder` (state, log, weights); returns the weight file. The same call goes on where it stopped."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--folder {folder} cannot be made ({error.strerror}): give another folder"
+        ) from error
     with (folder / "log.jsonl").open("a") as log:
 
         def report(values: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import math
 import os
 import secrets
 import signal
+import socket
 import threading
 import warnings
 from collections.abc import Iterator
@@ -128,7 +129,8 @@ def ray_session(spec: RunSpec) -> Iterator[dict[str, float]]:
         stop.set()
         watch.join()
         if ours and not ray_has_ended():  # a dead one would make us wait until its C++ side ends this process
-            ray.shutdown()
+            with _stderr_closed():  # of tasks that a stop cuts short Ray says that they failed
+                ray.shutdown()
 
 
 def _interrupt_when_ray_ends(stop: threading.Event) -> None:
@@ -141,7 +143,7 @@ def _interrupt_when_ray_ends(stop: threading.Event) -> None:
 
 @contextmanager
 def _stderr_closed() -> Iterator[None]:
-    """Ray's C++ side greets on file descriptor 2 when it is told to be quiet."""
+    """Nothing reaches file descriptor 2: Ray's C++ side greets there even when it is told to be quiet."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
@@ -162,10 +164,25 @@ def _start(spec: RunSpec) -> None:
     try:
         ray.init(address=spec.address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UsageError(
-            f"--address {spec.address}: no Ray cluster answers there ({str(error).splitlines()[0]}); "
-            f"give ray://HOST:10001, HOST:6379 or auto, or leave it out for a local run"
-        ) from error
+        raise _no_cluster(spec.address, error) from error
+
+
+def check_address(address: str | None) -> None:
+    """UsageError, within seconds, where nothing listens at `HOST:PORT` or `ray://HOST:PORT`: Ray tries for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # none, or a word of Ray's such as "auto"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _no_cluster(str(address), error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> UsageError:
+    return UsageError(
+        f"--address {address}: no Ray cluster answers there ({str(error).splitlines()[0]}); "
+        f"give ray://HOST:10001, HOST:6379 or auto, or leave it out for a local run"
+    )
 
 
 def _start_local(quiet: dict[str, Any]) -> None:

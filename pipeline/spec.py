@@ -119,5 +119,5 @@ def check_spec(spec: RunSpec) -> None:
         allowed = spec.failures_allowed(100)
     except (ValueError, OverflowError):
         allowed = -1
-    if allowed < 0:
+    if allowed < 0 or (allowed > 100 and spec.max_failed.endswith("%")):
         raise UsageError(f"--max-failed {spec.max_failed}: give a share such as 1% or a count such as 20")

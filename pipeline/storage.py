@@ -139,6 +139,10 @@ def open_store(uri: str, *, endpoint_url: str | None = None) -> Store:
     """
     if not uri:
         raise UsageError("an empty URI was given; give a folder, s3://bucket/prefix or another URI")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", uri):
+        raise UsageError(
+            f"{uri} has one slash after its scheme; write s3://bucket/prefix, or ./{uri} for a folder"
+        )
     if "://" not in uri or uri.startswith("file://"):
         path = uri.removeprefix("file://")
         return Store(os.path.abspath(os.path.expanduser(path)))
@@ -165,6 +169,8 @@ def check_source(store: Store) -> None:
     """Raise UsageError, within seconds, unless the source can be listed. An empty source passes."""
     if store.is_local and os.path.isfile(store.uri):
         raise UsageError(f"the source {store.uri} is a file; a source is a folder: give the one it lies in")
+    if store.is_local and not os.path.exists(store.uri):
+        raise UsageError(f"the source cannot be read: there is no folder {store.uri}; check the path")
     try:
         replace(store, patience=HASTY).probe()
     except StorageError as error:
@@ -187,7 +193,7 @@ def check_destination(store: Store) -> None:
         hasty.probe()
         hasty.delete(key)
     except StorageError as error:
-        raise UsageError(f"the destination cannot be written: {error}") from error
+        raise UsageError(f"the destination {store.describe()} cannot be written: {error}") from error
     if not exclusive:
         _log.warning(
             "%s ignores If-None-Match: a second run on this destination will not be noticed; start only one",
@@ -254,7 +260,8 @@ def _checked_endpoint(endpoint_url: str | None) -> str | None:
     parts = urlsplit(endpoint_url)
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
         raise UsageError(
-            "the S3 endpoint is no plain http:// or https:// address; write http://host:port, no credentials"
+            f"the S3 endpoint {endpoint_url.rpartition('@')[2]!r} is no plain http:// or https:// "
+            "address; write http://host:port, without credentials"
         )
     return endpoint_url
 

@@ -28,7 +28,7 @@ from pipeline.buckets import hash64
 from pipeline.inventory import classify, inventory
 from pipeline.ledger import Ledger
 from pipeline.names import fold
-from pipeline.records import IMAGES, OUTCOME, PENDING, WORK, WRITTEN
+from pipeline.records import IMAGES, OUTCOME, PENDING, SKIPPED, WORK, WRITTEN
 from pipeline.rows import to_table
 from pipeline.storage import Store
 
@@ -109,7 +109,9 @@ def verify(source: Store, destination: Store, ledger: Ledger, *, deep: bool = Tr
     counts = {
         "written": len(written) + len(lost),
         "listed": len(listed),
-        "vanished": len(state) - pc.sum(state["redoable"]).as_py() if len(state) else 0,
+        "vanished": len(
+            state.filter(pc.and_(pc.invert(state["redoable"]), pc.not_equal(state["status"], SKIPPED)))
+        ),
         "read": len(whole) if deep else 0,
     }
     named = {item["values"]: item["counts"] for item in pc.value_counts(problems["problem"]).to_pylist()}

@@ -138,7 +138,7 @@ def test_version():
         (("in", "out", "--set", "quality=high"), "quality = 'high' is text; legal is a whole number"),
         (("in", "out", "--set", "qualty=3"), "did you mean 'quality'?"),
         (("in", "out", "--spec", "no.toml"), "no spec at no.toml"),
-        (("s3://bucket/in", "out", "--endpoint-url", "localhost:9000"), "endpoint is no plain http"),
+        (("s3://bucket/in", "out", "--endpoint-url", "localhost:9000"), "'localhost:9000' is no plain http"),
         (("s3://key:secret@bucket/in", "out"), "put credentials in the environment"),
         (("gopher://in", "out"), "cannot open gopher://in"),
     ],
@@ -324,8 +324,9 @@ def test_a_stopped_run_says_how_to_go_on(place, in_process, model, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(InProcess, "iter_batches", stopped)
-        line = complaint("upscale", "in", "out", "--model", model, code=INTERRUPTED)
-    assert "1 done, 1 pending; run the same command to go on" in line
+        result = imgtx("upscale", "in", "out", "--model", model)
+    assert result.exit_code == INTERRUPTED
+    assert "1 done, 1 pending; run the same command to go on" in result.stderr.splitlines()[-1]
     assert json.loads(imgtx("status", "out", "--json").stdout)["run"]["state"] == "interrupted"
     summary = json.loads(imgtx("upscale", "in", "out", "--model", model, "--json").stdout)
     assert (summary["written"], summary["current"]) == (1, 1)

@@ -15,7 +15,8 @@ from imgtx.config import ModelConfig, ModelInfo
 from imgtx.degrade import imresize
 from imgtx.errors import ImgtxError, UsageError
 from imgtx.model import EncoderDecoder
-from imgtx.weights import file_digest, save_weights
+from imgtx.weight_file import file_digest
+from imgtx.weights import save_weights
 from jobs.evaluate import PUBLISHED, DatasetScore, ImageScore, evaluate, find_datasets, print_report, score
 
 

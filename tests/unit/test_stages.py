@@ -18,7 +18,8 @@ from imgtx.pixels import SUFFIXES, Carry, Picture
 from imgtx.pixels import decode as decode_picture
 from imgtx.spool import SpooledPicture
 from imgtx.tiling import core_of, plan
-from imgtx.weights import load_model, read_info, save_weights
+from imgtx.weight_file import read_info
+from imgtx.weights import load_model, save_weights
 from pipeline import decode as decode_stage
 from pipeline.decode import decode
 from pipeline.encode import encode

@@ -20,7 +20,7 @@ from imgtx.tiling import (
     split,
     tile_of,
 )
-from imgtx.weights import packaged_models, read_info
+from imgtx.weight_file import packaged_models, read_info
 
 sizes = st.integers(1, 200)
 exact = settings(max_examples=150)

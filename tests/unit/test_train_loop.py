@@ -15,7 +15,8 @@ from imgtx.errors import ImgtxError, UsageError
 from imgtx.metrics import psnr_y
 from imgtx.optim import WeightAverage
 from imgtx.predict import Predictor
-from imgtx.weights import file_digest, load_model
+from imgtx.weight_file import file_digest
+from imgtx.weights import load_model
 from jobs import train_loop
 from jobs.train_loop import Training, train, validate, warm_start
 from jobs.train_spec import TrainSpec

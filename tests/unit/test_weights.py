@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from imgtx.config import ModelConfig, ModelInfo
 from imgtx.errors import ModelError, UsageError
 from imgtx.model import EncoderDecoder
-from imgtx.weights import find_weights, load_model, packaged_models, read_info, save_weights
+from imgtx.weight_file import find_weights, packaged_models, read_info
+from imgtx.weights import load_model, save_weights
 
 CONFIG = ModelConfig(dim=16, heads=1, encoder_blocks=1, decoder_blocks=1, detail_channels=4, detail_blocks=1)
 INFO = ModelInfo(

@@ -1,0 +1,90 @@
+"""What a weight file says of itself, read without torch: where it lies, its config and info, its digest.
+
+One safetensors file holds the tensors and, in its metadata under `imgtx`, the JSON of ModelConfig and ModelInfo.
+Planning a run needs no more of it; `imgtx.weights` loads the tensors. Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from imgtx.config import ModelConfig, ModelInfo
+from imgtx.errors import ModelError, UsageError
+
+
+def read_info(name_or_path: str | Path) -> tuple[ModelInfo, str]:
+    """The info and digest of a model without loading its tensors; raises as `imgtx.weights.load_model`."""
+    path = find_weights(name_or_path)
+    with opened(path, framework="numpy") as file:
+        _, info = read_facts(file, path)
+    return info, file_digest(path)
+
+
+@contextmanager
+def opened(path: Path, *, framework: str) -> Iterator[safe_open]:
+    """The file open for reading, its tensors as `framework` ("numpy", "pt") has them; ModelError for another file."""
+    try:
+        with safe_open(path, framework=framework) as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path} is not a whole safetensors file ({error}): copy it again, or train it anew"
+        ) from error
+
+
+def read_facts(file: safe_open, path: Path) -> tuple[ModelConfig, ModelInfo]:
+    """What the metadata says; ModelError for whatever `save_weights` would not have written."""
+    metadata = file.metadata() or {}
+    if "imgtx" not in metadata:
+        raise ModelError(f"{path} holds tensors but no imgtx config: it was not written by imgtx")
+    try:
+        facts = json.loads(metadata["imgtx"])
+        config, info = ModelConfig.from_dict(facts["config"]), ModelInfo.from_dict(facts["info"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{path} has metadata that imgtx cannot read ({type(error).__name__}: {error}); legal is JSON "
+            f"with config and info: copy it again, or train it anew"
+        ) from error
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    said = (info.scale, info.in_channels, info.out_channels, info.multiple % config.multiple)
+    if said != (config.scale, config.in_channels, config.out_channels, 0):
+        raise ModelError(
+            f"{path} has an info that contradicts its config in scale, channels or multiple: train it anew"
+        )
+    return config, info
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def packaged_models() -> list[str]:
+    """Names of the models that ship with imgtx."""
+    return sorted(p.stem for p in packaged_folder().glob("*.safetensors"))
+
+
+def packaged_folder() -> Path:
+    return Path(str(resources.files("imgtx"))) / "packaged"
+
+
+def find_weights(name_or_path: str | Path) -> Path:
+    """The weight file that a packaged name or a path stands for; UsageError where there is none."""
+    path = Path(name_or_path)
+    if path.suffix == ".safetensors":
+        if path.is_file():
+            return path
+        raise UsageError(f"no weight file at {path}: give the path of a .safetensors file or a packaged name")
+    packaged = packaged_folder() / f"{name_or_path}.safetensors"
+    if packaged.is_file():
+        return packaged
+    raise UsageError(
+        f"unknown model {str(name_or_path)!r}: packaged models are "
+        f"{', '.join(packaged_models()) or '(none)'}; or give the path of a .safetensors file"
+    )
