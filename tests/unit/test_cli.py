@@ -1,61 +1,25 @@
-"""Commands as a person meets them: one line for each mistake, exit codes, JSON, and what is shown of a destination.
+"""Commands as a person meets them: one line for each mistake, exit codes, JSON.
 
-Runs go over the real stages in this process; only Ray is left out (see `in_process`).
+Runs go over the real stages in this process; only Ray is left out (see `commands.without_ray`).
 """
 
 import json
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
-from click.testing import CliRunner, Result
 
 from imgtx import __version__
 from imgtx.errors import ImageError, LeaseHeldError, StorageError
-from jobs.cli import BUG, DONE, FAILURES, INTERRUPTED, USAGE, main
-from pipeline import cluster, flow
-from pipeline.decode import decode
-from pipeline.encode import encode
-from pipeline.publish import publish
-from pipeline.transform import Transform
+from jobs.cli import BUG, DONE, FAILURES, INTERRUPTED, USAGE
 from tests.archive import save_tiny_model
+from tests.unit.commands import InProcess, complaint, imgtx, without_ray
 from tests.zoo import photo, saved
-
-
-@pytest.fixture(autouse=True)
-def keep_signals() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-class InProcess:
-    """What `road` returns, without Ray: the stages one after the other, a block an image."""
-
-    def __init__(self, work: pa.Table, job, pool):
-        self.work, self.job = work, job
-
-    def iter_batches(self, **options: Any) -> Iterator[pa.Table]:
-        transform = Transform(self.job)
-        for index in range(self.work.num_rows):
-            table = self.work.slice(index, 1)
-            for stage in (decode, transform, encode, publish):
-                (table,) = stage(table) if stage is transform else stage(table, self.job)
-            yield table
 
 
 @pytest.fixture
 def in_process(monkeypatch) -> None:
-    @contextmanager
-    def session(spec):
-        yield {"CPU": 2.0}
-
-    monkeypatch.setattr(cluster, "ray_session", session)
-    monkeypatch.setattr(flow, "road", InProcess)
+    without_ray(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -71,21 +35,6 @@ def place(tmp_path: Path, monkeypatch) -> Path:
     for number in range(2):
         (tmp_path / "in" / f"{number}.png").write_bytes(saved(photo(20 + number, 24)))
     return tmp_path
-
-
-def imgtx(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments)
-
-
-def complaint(*arguments: str, code: int = USAGE) -> str:
-    """The one line on stderr with which the command ends."""
-    result = imgtx(*arguments)
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("imgtx: ")
-    assert "Traceback" not in line
-    return line
 
 
 COMMANDS = {
@@ -330,57 +279,6 @@ def test_a_stopped_run_says_how_to_go_on(place, in_process, model, monkeypatch):
     assert json.loads(imgtx("status", "out", "--json").stdout)["run"]["state"] == "interrupted"
     summary = json.loads(imgtx("upscale", "in", "out", "--model", model, "--json").stdout)
     assert (summary["written"], summary["current"]) == (1, 1)
-
-
-def printed(*arguments: str) -> tuple[str, dict[str, list[str]]]:
-    """What a command prints, its lines joined, and the rows of its table by their first cell."""
-    result = imgtx(*arguments)
-    assert result.exit_code == DONE, result.output
-    lines = [line.split("│") for line in result.stdout.splitlines() if "│" in line]
-    return " ".join(result.stdout.split()), {
-        cells[1].strip(): [c.strip() for c in cells[2:]] for cells in lines
-    }
-
-
-def test_tables_for_people_count_what_there_is(place, in_process, model):
-    (place / "in" / "cut.png").write_bytes(saved(photo(20, 24))[:60])
-    (place / "in" / "notes.txt").write_text("no image")
-    plan = ("plan", "in", "out", "--model", model)
-    text, rows = printed(*plan)
-    assert "4 listed, 3 to do" in text
-    assert {name: cells[0] for name, cells in rows.items() if cells[0] not in ("0", "")} == {
-        "new": "3",
-        "skipped": "1",
-    }
-    text, rows = printed("upscale", "in", "out", "--model", model, "--max-failed", "1")
-    assert "listed 4 = written 2 + current 0 + skipped 1 + failed 1 + pending 0" in text
-    assert rows["truncated"][0] == "1"
-    text, rows = printed(*plan)
-    assert "4 listed, 0 to do" in text
-    assert (rows["current"][0], rows["failed_before"][0], rows["skipped"][0]) == ("2", "1", "1")
-    text, rows = printed("status", "out")
-    assert "listed 4 = written 2 + current 0 + skipped 1 + failed 1 + pending 0" in text
-    assert all(count in text.partition("ledger: ")[2] for count in ("failed 1", "skipped 1", "written 2"))
-    assert rows["truncated"][0] == "1"
-    assert "cut.png: " in text
-    assert "[decode]" in text
-
-
-def test_the_table_of_models_says_their_scale_and_licence():
-    _, rows = printed("models", "list")
-    assert rows["sr-x2"][1] == "x2"
-    assert rows["sr-x4"][1] == "x4"
-    for name in ("sr-x2", "sr-x4"):
-        assert rows[name][3], "a licence"
-
-
-def test_names_in_brackets_are_not_taken_for_markup(place, in_process, model):
-    (place / "in" / "cut[bold].png").write_bytes(b"none")
-    result = imgtx("upscale", "in", "out[red]", "--model", model)
-    assert "out[red]/images/" in "".join(result.stdout.split())
-    status = imgtx("status", "out[red]").stdout
-    assert "out[red]" in status
-    assert "cut[bold].png" in status
 
 
 def test_models_list_and_show_are_json(model):

@@ -1,6 +1,6 @@
 """From options, file and settings to a checked job: who wins, and the one line for each mistake."""
 
-from dataclasses import fields, replace
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from imgtx.config import ModelInfo
 from imgtx.errors import UsageError
 from jobs.spec_file import read_run_spec
-from jobs.spec_values import merge, parse_settings
+from jobs.spec_values import merge, parse_settings, read_toml
 from pipeline.spec import Recipe, RunSpec, make_job
 
 INFO = ModelInfo("sr-x2", "super-resolution", scale=2, multiple=16, halo=32)
@@ -38,6 +38,14 @@ def test_defaults_then_file_then_options_then_settings(tmp_path):
     assert read(file=file, quality=60).quality == 60
     assert read("quality=70", file=file, quality=60).quality == 70
     assert (read("quality=70", file=file).format, read(file=file).limit) == ("jpeg", 7)
+
+
+def test_the_shipped_spec_holds_every_setting_that_has_a_default_and_no_other_value():
+    file = Path(__file__).parents[2] / "jobs" / "specs" / "upscale.toml"
+    with_default = {f.name for f in fields(RunSpec) if f.default not in (MISSING, None)}
+    assert set(read_toml(file)) == with_default - {"task"}
+    assert read(file=file) == read()
+    assert asdict(read()) == asdict(RunSpec("in", "out"))
 
 
 def test_the_scale_chooses_the_packaged_model():

@@ -1,0 +1,63 @@
+"""The command line in this process, its runs over the real stages, without Ray."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner, Result
+
+from jobs.cli import USAGE, main
+from pipeline import cluster, flow
+from pipeline.decode import decode
+from pipeline.encode import encode
+from pipeline.publish import publish
+from pipeline.transform import Transform
+
+
+def imgtx(*arguments: str) -> Result:
+    """Run a command; the handler of SIGTERM, which a run sets, is put back."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return CliRunner().invoke(main, arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def complaint(*arguments: str, code: int = USAGE) -> str:
+    """The one line on stderr with which the command ends."""
+    result = imgtx(*arguments)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("imgtx: ")
+    assert "Traceback" not in line
+    return line
+
+
+class InProcess:
+    """What `road` returns, without Ray: the stages one after the other, a block an image."""
+
+    def __init__(self, work: pa.Table, job, pool):
+        self.work, self.job = work, job
+
+    def iter_batches(self, **options: Any) -> Iterator[pa.Table]:
+        transform = Transform(self.job)
+        for index in range(self.work.num_rows):
+            table = self.work.slice(index, 1)
+            for stage in (decode, transform, encode, publish):
+                (table,) = stage(table) if stage is transform else stage(table, self.job)
+            yield table
+
+
+def without_ray(patch: pytest.MonkeyPatch) -> None:
+    """Until `patch` is undone, runs ask for no Ray and their road is `InProcess`."""
+
+    @contextmanager
+    def session(spec):
+        yield {"CPU": 2.0}
+
+    patch.setattr(cluster, "ray_session", session)
+    patch.setattr(flow, "road", InProcess)

@@ -1,0 +1,65 @@
+"""Each benchmark says how it is started, and does nothing before: it can be imported without its extra packages."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from bench.run_all import FULL, QUICK
+from tests.unit.source_tree import ROOT, Module, modules
+
+BENCH = [module for module in modules() if module.layer == "bench"]
+EXTRAS = ("matplotlib", "skimage", "spandrel")  # of pyproject's `bench`; psutil is the tests' too
+
+
+def is_program(module: Module) -> bool:
+    return any(isinstance(node, ast.If) and "__main__" in ast.dump(node.test) for node in module.tree.body)
+
+
+@pytest.mark.parametrize("module", BENCH, ids=lambda module: module.path)
+def test_its_docstring_says_what_it_is_and_how_to_start_it(module):
+    words = ast.get_docstring(module.tree)
+    assert words, f"{module.path} has no docstring"
+    assert (f"python -m {module.name}" in words) == is_program(module)
+
+
+def test_there_are_benchmarks_and_run_all_knows_only_those():
+    programs = {module.name.removeprefix("bench.") for module in BENCH if is_program(module)}
+    assert {*QUICK} <= {*FULL} <= programs
+    assert len(FULL) > 3
+
+
+@pytest.mark.parametrize("module", BENCH, ids=lambda module: module.path)
+def test_at_import_it_only_defines(module):
+    """Statements that do something stand under `if __name__`; settings read by a library's import may be made."""
+    for node in module.tree.body:
+        if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant):
+            assert ast.unparse(node).startswith("os.environ.setdefault("), f"{module.path}:{node.lineno}"
+        else:
+            assert not isinstance(node, ast.For | ast.While | ast.With | ast.Try | ast.Delete), (
+                f"{module.path}:{node.lineno}"
+            )
+
+
+def results() -> dict[str, int]:
+    """What lies under bench/results/, and when it was written."""
+    return {path.name: path.stat().st_mtime_ns for path in (ROOT / "bench" / "results").iterdir()}
+
+
+def test_all_are_imported_in_silence_and_without_the_extras(tmp_path):
+    before = results()
+    code = (
+        "import importlib, sys, threading\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        f"sys.modules.update(dict.fromkeys({EXTRAS!r}))\n"  # None: an import of it fails
+        f"for name in {[module.name for module in BENCH]!r}:\n"
+        "    importlib.import_module(name)\n"
+        "assert 'ray' not in sys.modules or not sys.modules['ray'].is_initialized()\n"
+        "assert threading.active_count() == 1\n"
+    )
+    command = [sys.executable, "-B", "-W", "ignore", "-c", code]  # no word of the libraries' own
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not [*tmp_path.iterdir()]
+    assert results() == before

@@ -1,0 +1,47 @@
+"""requirements.lock answers pyproject.toml: every requirement is pinned, to a release that it allows.
+
+After a change on purpose: `make lock`.
+"""
+
+import re
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.unit.source_tree import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def required() -> list[str]:
+    """Of imgtx and of all its extras, which may name each other."""
+    extras = PROJECT["optional-dependencies"].values()
+    found = {*PROJECT["dependencies"], *(line for extra in extras for line in extra)}
+    return sorted(line for line in found if Requirement(line).name != PROJECT["name"])
+
+
+def pinned() -> list[Requirement]:
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("line", required())
+def test_a_requirement_is_pinned_to_what_it_allows(line):
+    requirement = Requirement(line)
+    pins = [pin for pin in pinned() if canonicalize_name(pin.name) == canonicalize_name(requirement.name)]
+    assert pins, f"requirements.lock lacks {requirement.name}: make lock"
+    for pin in pins:  # one for each Python that needs its own
+        (version,) = (specifier.version for specifier in pin.specifier)
+        assert requirement.specifier.contains(version, prereleases=True), f"{pin} is not {line}: make lock"
+
+
+def test_the_lock_pins_exactly_and_each_environment_once():
+    seen = set()
+    for pin in pinned():
+        assert re.fullmatch(r"==[\w.+]+", str(pin.specifier)), f"{pin} is no pin"
+        assert pin.url is None
+        key = (canonicalize_name(pin.name), str(pin.marker))
+        assert key not in seen, f"{pin} stands there twice"
+        seen.add(key)
