@@ -193,7 +193,7 @@ def check_destination(store: Store) -> None:
         hasty.probe()
         hasty.delete(key)
     except StorageError as error:
-        raise UsageError(f"the destination {store.describe()} cannot be written: {error}") from error
+        raise UsageError(f"the destination {store.uri} cannot be written: {error}") from error
     if not exclusive:
         _log.warning(
             "%s ignores If-None-Match: a second run on this destination will not be noticed; start only one",

@@ -24,9 +24,8 @@ def test_an_endpoint_that_does_not_answer_ends_in_one_line(tmp_path, monkeypatch
     result = CliRunner().invoke(main, ["upscale", *ends, "--endpoint-url", f"http://127.0.0.1:{silent_port}"])
     assert result.exit_code == USAGE, result.output
     (line,) = result.stderr.splitlines()
-    assert line.startswith(
-        f"imgtx: the {'source cannot be read' if ends[1] == 'out' else 'destination cannot be'}"
-    )
+    what = "source cannot be read" if ends[1] == "out" else "destination s3://bucket/out/ cannot be written"
+    assert line.startswith(f"imgtx: the {what}")
     # Without credentials there is nothing to sign, and the endpoint is not asked.
     endpoint, credentials = f"127.0.0.1:{silent_port}", "no credentials found"
     assert (endpoint in line, credentials in line) == (signed, not signed), line

@@ -17,7 +17,8 @@ from imgtx.degrade import imresize
 from imgtx.metrics import psnr_y
 from imgtx.pixels import decode
 from imgtx.predict import Predictor
-from imgtx.weights import file_digest, find_weights, load_model, packaged_folder, packaged_models, read_info
+from imgtx.weight_file import file_digest, find_weights, packaged_folder, packaged_models, read_info
+from imgtx.weights import load_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ("sr-x2", "sr-x4")
