@@ -1,5 +1,7 @@
 """What the command line says of a storage that does not answer, or not to this person."""
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
@@ -29,3 +31,19 @@ def test_an_endpoint_that_does_not_answer_ends_in_one_line(tmp_path, monkeypatch
     # Without credentials there is nothing to sign, and the endpoint is not asked.
     endpoint, credentials = f"127.0.0.1:{silent_port}", "no credentials found"
     assert (endpoint in line, credentials in line) == (signed, not signed), line
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_cluster_that_does_not_answer_ends_in_one_line_before_anything_is_written(
+    tmp_path: Path, silent_port: int, scheme: str
+):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(saved(photo(8, 8)))
+    address = f"{scheme}127.0.0.1:{silent_port}"
+    result = CliRunner().invoke(
+        main, ["upscale", str(tmp_path / "in"), str(tmp_path / "out"), "--address", address]
+    )
+    assert result.exit_code == USAGE, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"imgtx: --address {address}: no Ray cluster answers there")
+    assert not (tmp_path / "out").exists()

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from imgtx import __version__
-from imgtx.errors import ImageError, LeaseHeldError, StorageError
+from imgtx.errors import ImageError, LeaseHeldError, StorageError, UsageError
 from jobs.cli import BUG, DONE, FAILURES, INTERRUPTED, USAGE
+from pipeline import cluster
 from tests.archive import save_tiny_model
 from tests.unit.commands import InProcess, complaint, imgtx, without_ray
 from tests.zoo import photo, saved
@@ -311,3 +312,59 @@ def test_train_ends_in_one_line_or_names_its_weights(place):
     assert result.stdout.strip() == str(Path("folder") / "a.safetensors")
     assert "valid_psnr_y" in result.stderr
     assert json.loads((place / "folder" / "log.jsonl").read_text().splitlines()[-1])["valid_psnr_y"] > 10
+
+
+def test_a_run_that_could_not_start_leaves_no_settings_behind(place, in_process, model, monkeypatch):
+    given = ("in", "out", "--model", model)
+    assert imgtx("upscale", *given, "--limit", "1").exit_code == DONE
+
+    def refused(spec, resources, images):
+        raise UsageError("--gpus 3: the cluster has 0")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "size_pool", refused)
+        assert imgtx("upscale", *given, "--gpus", "3").exit_code == USAGE
+    status = json.loads(imgtx("status", "out", "--json").stdout)
+    assert (status["run"]["state"], status["run"]["written"]) == ("done", 1)
+
+
+def test_another_source_on_the_same_destination_is_told(place, in_process, model, caplog):
+    (place / "other").mkdir()
+    (place / "other" / "0.png").write_bytes(saved(photo(12, 12)))
+    assert imgtx("upscale", "in", "out", "--model", model).exit_code == DONE
+    assert not caplog.messages
+    result = imgtx("upscale", "other", "out", "--model", model)
+    assert result.exit_code == DONE
+    (warning,) = caplog.messages
+    assert f"read {place / 'in'}, this one reads {place / 'other'}" in warning
+    assert "in the ledger and no longer in the source: 1" in result.stdout
+
+
+def test_a_killed_run_is_no_running_one(place, in_process, model):
+    assert imgtx("upscale", "in", "out", "--model", model).exit_code == DONE
+    (status,) = (place / "out" / "runs").glob("*/status.json")
+    status.write_text(json.dumps(json.loads(status.read_text()) | {"state": "running"}))
+    assert "killed" in json.loads(imgtx("status", "out", "--json").stdout)["run"]["state"]
+
+
+def test_what_is_next_is_said(place, in_process, model):
+    (place / "in" / "bad.png").write_bytes(b"none")
+    given = ("upscale", "in", "out", "--model", model, "--max-failed", "1")
+    assert "1 failed: imgtx status out names them, imgtx retry out tries again" in imgtx(*given).stdout
+    assert "1 failed, 1 of them before: imgtx status out" in imgtx(*given).stdout
+    (place / "out" / "images" / "0.png").unlink()
+    assert "imgtx verify out --fix marks 1 outputs as pending" in imgtx("verify", "out").stdout
+    assert "1 outputs are marked as pending: the same imgtx upscale" in imgtx("verify", "out", "--fix").stdout
+
+
+def test_a_source_without_an_image_is_a_mistake(place, model):
+    (place / "texts").mkdir()
+    (place / "texts" / "a.txt").write_text("no image")
+    assert "holds no image among 1 files" in complaint("upscale", "texts", "out", "--model", model)
+
+
+def test_formats_by_their_suffix_and_shares_beyond_all(place, in_process, model):
+    assert imgtx("upscale", "in", "out", "--model", model, "--format", "JPG").exit_code == DONE
+    assert (place / "out" / "images" / "0.jpg").exists()
+    assert "--max-failed 200%" in complaint("upscale", "in", "out", "--max-failed", "200%")
+    assert "has one slash after its scheme" in complaint("upscale", "s3:/bucket/in", "out")
