@@ -20,6 +20,7 @@ from pipeline.storage_retry import TEMPORARY
 from tests.archive import Destination, fill, look, save_tiny_model
 
 COUNT = 120
+WORKERS = ("ray::MapWorker", "ray::MapBatches", "ray::IDLE")
 WITHIN = 900.0  # seconds after which a run hangs: one takes half a minute, on a machine that starves it five
 
 
@@ -53,8 +54,8 @@ class Command:
         return []
 
     def workers(self) -> list[psutil.Process]:
-        """Processes that are at work on images: model actors and codec tasks."""
-        return [p for p in self.family() if title(p).startswith(("ray::MapWorker", "ray::Map("))]
+        """Processes that work on images: model actors and codec tasks. A restarted actor is called idle by Ray."""
+        return [p for p in self.family() if title(p).startswith(WORKERS)]
 
     def published(self) -> int:
         """How many output files this command has put."""
