@@ -125,9 +125,7 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, steal: boo
     check_address(prepared.job.spec.address)
     check_destination(prepared.destination)
     with Lease(prepared.destination, prepared.run_id, steal=steal) as lease:
-        # what killed workers left half-written: under the lease nobody else writes now
-        for prefix in (IMAGES, RUNS, LEDGER_PARTS, LEASES):
-            prepared.destination.sweep(prefix)
+        _sweep(prepared.destination)
         prepared.ledger.compact_if_due()
         _warn_of_another_source(prepared)
         plan = plan_run(prepared, retry_failed=retry_failed)
@@ -145,7 +143,15 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, steal: boo
             with suppress(ImgtxError):  # the first error is the one to tell
                 session.finish("failed")
             raise
+        if session.work.num_rows:
+            _sweep(prepared.destination)
         return session.finish("done")
+
+
+def _sweep(destination: Store) -> None:
+    """Remove what killed workers left half-written: under the lease, and beside no worker of our own."""
+    for prefix in (IMAGES, RUNS, LEDGER_PARTS, LEASES):
+        destination.sweep(prefix)
 
 
 def _warn_of_another_source(run: Prepared) -> None:
