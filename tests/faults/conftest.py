@@ -102,6 +102,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
+def heed_ctrl_c() -> None:
+    """What a shell starts in the background ignores SIGINT, and hands that on: not what a terminal would do."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def starting(model: str, logs: Path) -> Iterator[Start]:
     """`start(source, destination, *options)`; whatever still runs at the end is killed with all that it started."""
@@ -120,6 +125,7 @@ def starting(model: str, logs: Path) -> Iterator[Start]:
                 stderr=subprocess.STDOUT,
                 env=environment | variables,
                 start_new_session=True,
+                preexec_fn=heed_ctrl_c,
             )
         started.append(Command(process, destination, log, began))
         return started[-1]
