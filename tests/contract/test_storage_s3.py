@@ -211,7 +211,9 @@ def test_wrong_and_weak_credentials(s3_server: S3Server, monkeypatch: pytest.Mon
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", keys["AccessKeyId"])
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", keys["SecretAccessKey"])
         check_source(open_store("s3://guarded/a"))
-        with pytest.raises(UsageError, match=r"destination s3://guarded/a/ cannot be written.*403 AccessDenied"):
+        with pytest.raises(
+            UsageError, match=r"destination s3://guarded/a/ cannot be written.*403 AccessDenied"
+        ):
             check_destination(open_store("s3://guarded/a"))
 
 
