@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from imgtx.config import ModelInfo
 from imgtx.degrade import imresize
 from imgtx.errors import ImageError, ModelError, UsageError
-from imgtx.tiling import Plan, Tile, core_of, default_tile, merge, paste, plan, split, tile_of
+from imgtx.tiling import Plan, Tile, core_of, default_tile, merge, paste, plan, plan_for_model, split, tile_of
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,10 @@ class Predictor:
 
     def plan_for(self, height: int, width: int) -> Plan:
         """How this predictor cuts an image, whether it lies in memory or not."""
-        return plan(height, width, tile=self.tile, halo=self.info.halo, multiple=self.info.multiple)
+        halo, multiple = self.info.halo, self.info.multiple
+        if self.tile == default_tile(halo=halo, multiple=multiple):
+            return plan_for_model(self.info, height, width)
+        return plan(height, width, tile=self.tile, halo=halo, multiple=multiple)
 
     def run(self, stacks: Sequence[tuple[Plan, np.ndarray]]) -> list[np.ndarray]:
         """Several images, each as its plan and its tiles (N, th, tw, C), to (s H, s W, C) of the same dtype.

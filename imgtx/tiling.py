@@ -76,6 +76,11 @@ class Plan:
         computed = self.count * self.tile_height * self.tile_width
         return computed / (self.padded_height * self.padded_width) - 1
 
+    @property
+    def halo_share(self) -> float:
+        """The part of all pixels computed that is computed for halos."""
+        return self.overhead / (1 + self.overhead)
+
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
         return tuple(
@@ -145,9 +150,20 @@ def default_tile(*, halo: int, multiple: int) -> int:
 
 
 def plan_for_model(info: ModelInfo, height: int, width: int) -> Plan:
-    """The plan that a model's own facts ask for: what decode cuts by and transform joins by."""
-    tile = default_tile(halo=info.halo, multiple=info.multiple)
-    return plan(height, width, tile=tile, halo=info.halo, multiple=info.multiple)
+    """The plan that a model's own facts ask for: what decode cuts by and transform joins by.
+
+    An image that `default_tile` holds is not cut. Of a larger one the tiles are as small as MAX_HALO_SHARE allows,
+    because a model's memory grows with them: it takes tiles near the largest for an image of a few tiles only.
+    """
+    facts = {"halo": info.halo, "multiple": info.multiple}
+    largest = default_tile(**facts)
+    if max(_round_up(height, info.multiple), _round_up(width, info.multiple)) > largest:
+        halos = 2 * _round_up(info.halo, info.multiple)
+        for side in range(max(SMALLEST_DEFAULT, halos + info.multiple), largest, info.multiple):
+            cut = plan(height, width, tile=side, **facts)
+            if cut.halo_share <= MAX_HALO_SHARE:
+                return cut
+    return plan(height, width, tile=largest, **facts)
 
 
 def split(image: np.ndarray, plan: Plan) -> np.ndarray:
