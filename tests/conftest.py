@@ -4,8 +4,12 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+from pipeline.cluster import local_settings
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests share the machine with Ray's workers
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# As a run sets them before its own first import of Ray; here other tests import it before tests/ray starts one.
+for name, value in local_settings().items():
+    os.environ.setdefault(name, value)
 
 # The same examples every time, so that a change is judged by itself: `--hypothesis-profile=random` looks for new
 # ones. A shared machine may stop for seconds in the middle of an example, which says nothing about the code.

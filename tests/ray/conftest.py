@@ -12,7 +12,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from pipeline.cluster import START_ATTEMPTS, WORKER_ENVIRONMENT, local_settings
+from pipeline.cluster import START_ATTEMPTS, WORKER_ENVIRONMENT
 from pipeline.storage import Store, open_store
 from tests.archive import save_tiny_model
 from tests.s3server import S3Server, serving
@@ -42,13 +42,10 @@ def s3_server() -> Iterator[S3Server]:
 @pytest.fixture(scope="session", autouse=True)
 def local_ray(s3_server: S3Server) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (local_settings() | WORKER_ENVIRONMENT | TEST_SETTINGS).items():
+        for name, value in (WORKER_ENVIRONMENT | TEST_SETTINGS).items():
             patch.setenv(name, value)
         import ray
-        from ray._private import ray_constants
 
-        # Ray reads the setting that keeps it on loopback when it is imported, and other tests have imported it.
-        patch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", False)
         start_ray()
         yield
         ray.shutdown()
