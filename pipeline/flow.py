@@ -34,7 +34,7 @@ def road(work: pa.Table, job: Job, pool: Pool) -> Dataset:
         .map_batches(decode, **tasks)
         .map_batches(
             Transform,
-            fn_constructor_kwargs={"job": job, "device": "cuda" if pool.actor_gpus else "cpu"},
+            fn_constructor_kwargs={"job": job, "device": None if pool.actor_gpus else "cpu"},
             compute=actors,
             num_cpus=pool.actor_cpus,
             num_gpus=pool.actor_gpus,

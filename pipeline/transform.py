@@ -24,16 +24,16 @@ GROUP_BYTES = 64 << 20  # of tiles that go to the device together: bounds what t
 class Transform:
     """Holds one model on one device; takes PIXELS tables of tile stacks, yields PIXELS tables of whole images."""
 
-    def __init__(self, job: Job, device: str = "cpu"):
+    def __init__(self, job: Job, device: str | None = None):
         # torch is imported where a model runs and nowhere else: CPU stages start ten times faster without it
         import torch
 
         from imgtx import load
 
-        if device == "cpu":
-            torch.set_num_threads(1)  # one actor a core beats one process with many threads
         self.job = job
         self.predictor = load(job.spec.model, device=device, precision=job.spec.precision)
+        if self.predictor.device.type == "cpu":
+            torch.set_num_threads(1)  # one actor a core beats one process with many threads
         if self.predictor.digest != job.recipe.model_digest:
             raise ModelError(
                 f"{job.spec.model} has the digest {str(self.predictor.digest)[:12]} here and "
