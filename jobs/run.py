@@ -214,9 +214,12 @@ class Session:
         pending = to_table([row | {"status": PENDING} for row in overwritten.to_pylist()], OUTCOME)
         self._append(pending)
 
-    def _append(self, rows: pa.Table) -> None:
+    def _check_lease(self) -> None:
         if self.lease.lost:
             raise RunInterruptedError("another run took the lease over")
+
+    def _append(self, rows: pa.Table) -> None:
+        self._check_lease()
         self.run.ledger.append(rows, recipe=self.run.job.recipe.digest, run=self.run.run_id)
 
     def _wave(self, work: pa.Table, pool: "Pool") -> None:
@@ -255,9 +258,8 @@ class Session:
             # Ray gave the dataset up; every key without a row is planned again, so nothing is lost by going on
             if not _is_ray_failure(error):
                 raise
-            if (
-                type(error).__name__ == "ExecutionTimeoutError"
-            ):  # no image is to blame: keys without a row stay pending
+            if type(error).__name__ == "ExecutionTimeoutError":
+                # no image is to blame: keys without a row stay pending
                 raise RunInterruptedError(f"nothing came back for {STALL_SECONDS / 3600:g} hours") from error
             if getattr(error, "actor_init_failed", False):
                 raise ModelError(_why_no_model(self.run.job, error)) from error
@@ -284,6 +286,7 @@ class Session:
 
     def _flush(self) -> None:
         """Append what came in to the ledger; delete the outputs that it supersedes."""
+        self._check_lease()  # before anything is deleted: they may be another run's by now
         self.flushed = time.monotonic()
         if not self.buffer:
             return

@@ -1,17 +1,16 @@
 """Bad and odd images beside good ones in one archive: all are accounted for, none takes a neighbour along."""
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from jobs.cli import main
 from pipeline.records import REASONS
 from pipeline.storage import Store, open_store
 from tests.archive import Destination, assert_sound, fill, look
+from tests.unit.commands import imgtx
 from tests.zoo import Expectation, build_zoo
 
 UNREADABLE = "broken/behind a closed door.png"  # a name in the source that leads nowhere
@@ -47,14 +46,6 @@ def command(source: str, destination: str, model: str) -> tuple[str, ...]:
     # 100 megapixels: less than the zoo's decompression bombs claim
     options = ("--model", model, "--gpus", "0", "--set", "max_megapixels=100", "--json")
     return ("upscale", source, destination, *options)
-
-
-def imgtx(*arguments: str) -> Result:
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        return CliRunner().invoke(main, arguments)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def summary_of(result: Result) -> dict:
