@@ -14,6 +14,8 @@ from rich.console import Console
 
 from imgtx import __version__
 from imgtx.errors import ImgtxError, LeaseHeldError, ModelError, RunInterruptedError, StorageError, UsageError
+from jobs.cli_models import models
+from jobs.cli_shared import console, json_option
 
 DONE, BUG, USAGE, FAILURES, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -119,11 +121,6 @@ def run_options(command: Callable) -> Callable:
     return command
 
 
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Machine-readable output, one JSON document a line."
-)
-
-
 @main.command()
 @click.argument("source")
 @click.argument("destination")
@@ -183,7 +180,7 @@ def status(destination: str, endpoint_url: str | None, as_json: bool) -> None:
     from jobs.show import print_status, read_status
 
     report = read_status(destination, endpoint_url)
-    click.echo(json.dumps(report)) if as_json else print_status(report, _console())
+    click.echo(json.dumps(report)) if as_json else print_status(report, console())
 
 
 @main.command()
@@ -206,7 +203,7 @@ def verify(destination: str, endpoint_url: str | None, quick: bool, fix: bool, a
     if as_json:
         click.echo(json.dumps(report.to_dict()))
     else:
-        print_verify(report, destination, _console(), fixed=fix)
+        print_verify(report, destination, console(), fixed=fix)
     if report.problems.num_rows:
         raise click.exceptions.Exit(FAILURES)
 
@@ -226,7 +223,7 @@ def evaluate(model: str, datasets: tuple[Path, ...], out: Path | None, as_json: 
     from jobs.evaluate import print_report
 
     report = run_evaluation(model, datasets, out_json=out)
-    click.echo(json.dumps(report.to_dict())) if as_json else print_report(report, _console())
+    click.echo(json.dumps(report.to_dict())) if as_json else print_report(report, console())
 
 
 @main.command()
@@ -252,70 +249,14 @@ def train(spec: Path, folder: Path | None, settings: tuple[str, ...]) -> None:
     click.echo(path)
 
 
-@main.group()
-def models() -> None:
-    """The models at hand."""
-
-
-@models.command("list")
-@json_option
-def list_models(as_json: bool) -> None:
-    """List the packaged models with what they do and how well."""
-    from jobs.show import model_rows, print_models
-
-    rows = model_rows()
-    click.echo(json.dumps(rows)) if as_json else print_models(rows, _console())
-
-
-@models.command("show")
-@click.argument("model")
-def show_model(model: str) -> None:
-    """Print everything the weights of MODEL say of themselves, as JSON."""
-    from imgtx.weight_file import read_info
-
-    info, digest = read_info(model)
-    click.echo(json.dumps({"digest": digest} | info.to_dict(), indent=2))
-
-
-@models.command("finish")
-@click.argument("weights", type=click.Path(path_type=Path))
-@click.argument("datasets", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--photos", required=True, type=click.Path(path_type=Path), help="Clean photos to measure the halo on."
-)
-@click.option(
-    "--out",
-    default="imgtx/packaged",
-    type=click.Path(path_type=Path),
-    help="Where the results go.",
-    show_default=True,
-)
-def finish_model(weights: Path, datasets: tuple[Path, ...], photos: Path, out: Path) -> None:
-    """Make trained WEIGHTS ready to ship: measure halo and quality, write both into them, and a model card.
-
-    \b
-    imgtx models finish runs/sr-x2/sr-x2.safetensors benchmarks/set5 --photos photos/valid
-    """
-    from jobs.model_card import finish
-
-    click.echo(finish(weights, photos=photos, benchmarks=datasets, out=out).card)
-
-
-def _console() -> Console:
-    """A terminal as wide as it is; what is no terminal gets tables that are not squeezed."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
-
-
 def _run(spec: Any, as_json: bool, *, steal: bool, retry_failed: bool = False) -> None:
     from jobs.progress import watcher
     from jobs.run import run
     from jobs.show import print_summary
 
-    console = Console(stderr=True)
-    with watcher(as_json=as_json, console=console) as watch:
+    with watcher(as_json=as_json, console=Console(stderr=True)) as watch:
         summary = run(spec, watch, retry_failed=retry_failed, steal=steal)
-    click.echo(json.dumps(summary.to_dict())) if as_json else print_summary(summary, spec, _console())
+    click.echo(json.dumps(summary.to_dict())) if as_json else print_summary(summary, spec, console())
     allowed = spec.failures_allowed(summary.listed - summary.left)
     if summary.failed > allowed or not summary.accounted:
         raise click.exceptions.Exit(FAILURES)
@@ -326,7 +267,10 @@ def _show_plan(spec: Any, as_json: bool) -> None:
     from jobs.show import plan_dict, print_plan
 
     made = plan_run(prepare(spec))
-    click.echo(json.dumps(plan_dict(made))) if as_json else print_plan(made, _console())
+    click.echo(json.dumps(plan_dict(made))) if as_json else print_plan(made, console())
+
+
+main.add_command(models)
 
 
 if __name__ == "__main__":
