@@ -23,6 +23,11 @@ from imgtx.weights import load_model, save_weights
 from jobs.evaluate import Report, evaluate, find_datasets
 
 HALO_PHOTOS = 3
+PURPOSE = {
+    "bicubic": "bicubic reduction undone on clean photos. Not trained on JPEG damage or noise.",
+    "archive": "for pictures as archives hold them: blurred, resized, noisy, JPEG. The table below is of clean bicubic "
+    "reductions all the same, for which other weights are meant.",
+}
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def card_text(info: ModelInfo, report: Report, halo: HaloReport, digest: str) ->
     )
     return f"""# {info.name}
 
-Super-resolution x{info.scale}: bicubic reduction undone on clean photos. Not trained on JPEG damage or noise.
+Super-resolution x{info.scale}: {PURPOSE[spec.get("degradation", "bicubic")]}
 
 - weights: `{info.name}.safetensors`, SHA-256 `{digest}`
 - licence: {info.licence}

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -29,7 +29,7 @@ from imgtx.optim import WeightAverage, learning_rate
 from imgtx.predict import Predictor
 from imgtx.weights import Model, load_model, save_weights
 from jobs.train_spec import FREE, TrainSpec
-from pipeline.crops import Batch, Pair, load_pairs, sample_batch
+from pipeline.crops import Batch, Pair, Sampler, damaged, load_pairs
 
 log = logging.getLogger("imgtx.train")
 
@@ -151,6 +151,7 @@ class Training:
     def _check_same(self, began: dict[str, Any]) -> None:
         """UsageError where the spec would finish another training than the one that lies in the folder."""
         now = asdict(self.spec)
+        began = defaults() | began  # a checkpoint older than a field was trained as its default says
         changed = [name for name in now if name not in FREE and began.get(name) != now[name]]
         if changed:
             told = ", ".join(f"{name} = {began.get(name)!r}, now {now[name]!r}" for name in changed)
@@ -185,6 +186,13 @@ class Training:
                 "torch": torch.__version__,
             },
         )
+
+
+def defaults() -> dict[str, Any]:
+    """What a spec says where it says nothing."""
+    plain = {f.name: f.default for f in fields(TrainSpec) if f.default is not MISSING}
+    made = {f.name: f.default_factory() for f in fields(TrainSpec) if f.default_factory is not MISSING}
+    return plain | made
 
 
 def to_floats(batch: np.ndarray, device: str) -> Tensor:
@@ -229,14 +237,18 @@ def train(
     clock = clock or (time.process_time if torch.device(device).type == "cpu" else time.perf_counter)
     pairs = load_pairs(Path(spec.train), spec.scale, smallest=spec.crop)
     valid = load_pairs(Path(spec.valid), spec.scale, smallest=SMALLEST_VALID, most=spec.valid_images)
+    if spec.degradation == "archive":
+        valid = damaged(valid, spec.cutting.damage)
+    sampler = Sampler(
+        pairs, spec.cutting, seed=spec.seed, batch=spec.batch, procedural_share=spec.procedural_share
+    )
     training = Training(spec, folder, device)
     (folder / "spec.json").write_text(json.dumps(asdict(spec), indent=2))
     progress, losses = training.progress, []
     try:
         while training.share < 1.0:
             started, before = clock(), progress.seconds
-            batch = sample_batch(pairs, seed=spec.seed, step=progress.step, batch=spec.batch, crop=spec.crop)
-            losses.append(training.step(batch))
+            losses.append(training.step(sampler.batch(progress.step)))
             progress.seconds += clock() - started
             if progress.step % REPORT_STEPS == 0:
                 report(_line(training, float(np.mean(losses))))
