@@ -18,8 +18,9 @@ from imgtx.predict import Predictor
 from imgtx.weight_file import file_digest
 from imgtx.weights import load_model
 from jobs import train_loop
-from jobs.train_loop import Training, train, validate, warm_start
+from jobs.train_loop import train, validate
 from jobs.train_spec import TrainSpec
+from jobs.train_state import Training, warm_start
 from pipeline.crops import Batch, Cutting, Pair, Sampler, load_pairs
 from tests.zoo import saved
 
