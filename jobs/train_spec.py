@@ -66,8 +66,13 @@ class TrainSpec:
         return Cutting(self.crop, self.crop_choice, self.degradation, ArchiveDamage(**self.damage))
 
 
-def load_train_spec(path: Path, overrides: dict[str, Any] | None = None) -> TrainSpec:
-    """Read and check a spec; UsageError names the field, what was given and what is legal."""
+def load_train_spec(
+    path: Path, overrides: dict[str, Any] | None = None, *, folders: bool = True
+) -> TrainSpec:
+    """Read and check a spec; UsageError names the field, what was given and what is legal.
+
+    `folders`: whether its images are to lie in folders of this machine.
+    """
     values = merge(read_toml(path), overrides or {})
     check_fields(values, TrainSpec, str(path))
     check_fields(values.get("model", {}), ModelConfig, f"{path} [model]", without=DERIVED)
@@ -77,6 +82,8 @@ def load_train_spec(path: Path, overrides: dict[str, Any] | None = None) -> Trai
         raise UsageError(f"{path} lacks {', '.join(missing)}: a training spec needs name, train, valid")
     spec = TrainSpec(**values)
     _check_values(spec, path)
+    if folders:
+        _check_folders(spec, path)
     return spec
 
 
@@ -120,6 +127,9 @@ def _check_values(spec: TrainSpec, path: Path) -> None:
             f"{path}: crop = {spec.crop} is not a multiple of the model's {multiple} px (patch x window): "
             f"use {max(1, spec.crop // multiple) * multiple}"
         )
+
+
+def _check_folders(spec: TrainSpec, path: Path) -> None:
     for name in ("train", "valid"):
         if not Path(getattr(spec, name)).is_dir():
             raise UsageError(
