@@ -15,7 +15,7 @@ from rich.console import Console
 from imgtx import __version__
 from imgtx.errors import ImgtxError, LeaseHeldError, ModelError, RunInterruptedError, StorageError, UsageError
 from jobs.cli_models import models
-from jobs.cli_shared import console, json_option
+from jobs.cli_shared import console, endpoint_option, json_option
 
 DONE, BUG, USAGE, FAILURES, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -82,7 +82,9 @@ def run_options(command: Callable) -> Callable:
             "--scale", type=int, help="2 or 4: enlarge by the packaged model sr-x2 or sr-x4.  [default: 2]"
         ),
         click.option(
-            "--model", metavar="URI", help="A packaged name (imgtx models list) or a .safetensors file."
+            "--model",
+            metavar="URI",
+            help="A packaged name (imgtx models list), a .safetensors file, or STORE/NAME@latest in a model store.",
         ),
         click.option(
             "--format",
@@ -212,17 +214,21 @@ def verify(destination: str, endpoint_url: str | None, quick: bool, fix: bool, a
 @click.argument("model")
 @click.argument("datasets", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report as JSON.")
+@endpoint_option
 @json_option
-def evaluate(model: str, datasets: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+def evaluate(
+    model: str, datasets: tuple[Path, ...], out: Path | None, endpoint_url: str | None, as_json: bool
+) -> None:
     """Measure MODEL on folders of clean images by the papers' protocol, beside bicubic.
 
     \b
     imgtx evaluate sr-x2 benchmarks/set5 benchmarks/set14
+    imgtx evaluate s3://bucket/models/sr-x2@latest benchmarks/
     """
     from jobs.evaluate import evaluate as run_evaluation
     from jobs.evaluate import print_report
 
-    report = run_evaluation(model, datasets, out_json=out)
+    report = run_evaluation(model, datasets, out_json=out, endpoint_url=endpoint_url)
     click.echo(json.dumps(report.to_dict())) if as_json else print_report(report, console())
 
 

@@ -29,6 +29,7 @@ from pipeline.cluster import check_address
 from pipeline.inventory import classify, inventory
 from pipeline.lease import Lease
 from pipeline.ledger import Ledger
+from pipeline.model_store import exact_reference, is_fetched, local_model
 from pipeline.plan import OVERWRITES, Plan, make_plan
 from pipeline.records import (
     FAILED,
@@ -72,7 +73,8 @@ class Prepared:
 
 def prepare(spec: RunSpec) -> Prepared:
     """Resolve the model and open both ends; raises UsageError for whatever a person can mend."""
-    info, digest = read_info(spec.model)
+    spec = replace(spec, model=exact_reference(spec.model, spec.endpoint_url))
+    info, digest = read_info(local_model(spec.model, spec.endpoint_url))
     source = open_store(spec.source, endpoint_url=spec.endpoint_url)
     destination = open_store(spec.destination, endpoint_url=spec.endpoint_url)
     job = make_job(resolved(spec, source, destination), info, digest)
@@ -85,9 +87,11 @@ def prepare(spec: RunSpec) -> Prepared:
 def resolved(spec: RunSpec, source: Store, destination: Store) -> RunSpec:
     """The spec in words that mean the same in every working directory and environment: on workers, and later."""
     model = spec.model
-    if model.endswith(".safetensors"):
+    if model.endswith(".safetensors") and not is_fetched(model):
         model = os.path.abspath(model)
-    endpoint = source.endpoint_url or destination.endpoint_url
+    # an endpoint that nothing here needs would stand in the spec of every retry
+    needed = [source.endpoint_url, destination.endpoint_url, spec.endpoint_url if is_fetched(model) else None]
+    endpoint = next((url for url in needed if url), None)
     return replace(spec, source=source.uri, destination=destination.uri, model=model, endpoint_url=endpoint)
 
 
@@ -324,9 +328,10 @@ class Session:
 
 def _why_no_model(job: Job, error: Exception) -> str:
     cause = str(error).strip().splitlines()[-1]
+    needs = "to reach it, with credentials," if is_fetched(job.spec.model) else "the file under this path"
     return (
-        f"--model {job.spec.model} could not be loaded by a worker ({cause}): every machine of the cluster needs the "
-        "file under this path and room for it"
+        f"--model {job.spec.model} could not be loaded by a worker ({cause}): every machine of the cluster needs "
+        f"{needs} and room for it"
     )
 
 

@@ -1,6 +1,7 @@
 """Training as a person sees it: one line for each report on the terminal, the same as JSON lines in the folder."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from imgtx.errors import UsageError
 from jobs.train_loop import train
 from jobs.train_spec import TrainSpec
+from pipeline.model_store import local_model
 
 
 def run_training(spec: TrainSpec, folder: Path, console: Console) -> Path:
@@ -29,6 +31,8 @@ def run_training(spec: TrainSpec, folder: Path, console: Console) -> Path:
                 "  ".join(f"{name} {_short(value)}" for name, value in values.items()), highlight=False
             )
 
+        if spec.init_from:
+            spec = replace(spec, init_from=local_model(spec.init_from))
         return train(spec, folder, report, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
