@@ -4,6 +4,7 @@ Everything the card says can be measured again by the commands it names.
 """
 
 import json
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,15 @@ from imgtx.weights import load_model, save_weights
 from jobs.evaluate import Report, evaluate, find_datasets
 
 HALO_PHOTOS = 3
+PICTURES = {
+    "curves": "Loss and validation PSNR-Y by step",
+    "strip": "The first validation pictures by name, cut from the middle; PSNR-Y of the whole picture",
+}
+PURPOSE = {
+    "bicubic": "bicubic reduction undone on clean photos. Not trained on JPEG damage or noise.",
+    "archive": "for pictures as archives hold them: blurred, resized, noisy, JPEG. The table below is of clean bicubic "
+    "reductions all the same, for which other weights are meant.",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ def finish(weights: Path, *, photos: Path, benchmarks: Sequence[Path], out: Path
         json.dumps(report.to_dict() | {"digest": file_digest(path)}, indent=1) + "\n"
     )
     card = path.with_suffix(".md")
-    card.write_text(card_text(info, report, halo, file_digest(path)))
+    card.write_text(card_text(info, report, halo, file_digest(path)) + pictures(weights.parent, path))
     return Finished(path, card, info)
 
 
@@ -84,7 +94,7 @@ def card_text(info: ModelInfo, report: Report, halo: HaloReport, digest: str) ->
     )
     return f"""# {info.name}
 
-Super-resolution x{info.scale}: bicubic reduction undone on clean photos. Not trained on JPEG damage or noise.
+Super-resolution x{info.scale}: {PURPOSE[spec.get("degradation", "bicubic")]}
 
 - weights: `{info.name}.safetensors`, SHA-256 `{digest}`
 - licence: {info.licence}
@@ -107,6 +117,17 @@ PSNR-Y in dB and SSIM-Y by `imgtx evaluate {info.name} DATASETS`:
 
 Protocol: {report.protocol}.
 """
+
+
+def pictures(folder: Path, weights: Path) -> str:
+    """Copy the pictures that training left in `folder` beside `weights`; what the card says of those there are."""
+    told = ""
+    for name, text in PICTURES.items():
+        if (folder / f"{name}.png").is_file():
+            copy = weights.with_name(f"{weights.stem}-{name}.png")
+            shutil.copyfile(folder / f"{name}.png", copy)
+            told += f"\n![{text}]({copy.name})\n\n{text}.\n"
+    return told
 
 
 def without_paths(spec: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, UsageError
 from imgtx.pixels import SUFFIXES
 from imgtx.weight_file import read_info
 from jobs.show import last_spec
-from jobs.tally import Summary, Tally
+from jobs.tally import Summary, Tally, Watcher
 from pipeline.cluster import check_address
 from pipeline.inventory import classify, inventory
 from pipeline.lease import Lease
@@ -56,8 +55,6 @@ WAVE = 50_000  # keys per Ray dataset: bounds what Ray holds of a plan, costs se
 FLUSH_ROWS, FLUSH_SECONDS = 500, 3.0
 STATUS_SECONDS = 10.0
 ISOLATED_PASSES = 2
-
-Watcher = Callable[[Tally], None]
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,26 @@
 A batch is a pure function of (seed, step): a resumed run sees exactly the crops that an uninterrupted one sees.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from imgtx.archive_damage import DAMAGE, ArchiveDamage, archive
+from imgtx.dead_leaves import dead_leaves
 from imgtx.degrade import imresize
 from imgtx.errors import ImageError, UsageError
 from imgtx.pixels import SUFFIXES, decode
 
 MAX_PIXELS = 10**9
+DEGRADATIONS = ("bicubic", "archive")
+CROP_CHOICES = ("livelier", "energy", "uniform")
+# Every LEAVES_STEPS steps a new procedural picture of LEAVES_SIDE pixels takes the place of the oldest of LEAVES_KEPT:
+# drawing one costs as much as training on four crops.
+LEAVES_SIDE, LEAVES_STEPS, LEAVES_KEPT = 512, 48, 4
+LEAVES_KEY = "dead leaves"
+PLACES_APART = 8  # reduced pixels between the places that "energy" chooses from
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,18 @@ class Pair:
     clean: np.ndarray
     small: np.ndarray
 
+    @cached_property
+    def scale(self) -> int:
+        return self.clean.shape[0] // self.small.shape[0]
+
+    @cached_property
+    def slope_sums(self) -> np.ndarray:
+        """Sums of absolute gradients of the reduction's green above and left of each pixel: (h + 1, w + 1) int64."""
+        green = self.small[..., 1].astype(np.int64)
+        down = np.abs(np.diff(green, axis=0, append=green[-1:]))
+        across = np.abs(np.diff(green, axis=1, append=green[:, -1:]))
+        return np.pad(down + across, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -31,6 +53,20 @@ class Batch:
     keys: tuple[str, ...]
     small: np.ndarray
     clean: np.ndarray
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How crops are made: `crop` reduced pixels a side, their places by `choice`, their partners by `degradation`.
+
+    livelier: of two places drawn at random the one with more gradient; energy: drawn in proportion to gradient
+    energy; uniform: anywhere. bicubic: the exact reduction; archive: `imgtx.archive_damage` as bad as `damage`.
+    """
+
+    crop: int
+    choice: str = "livelier"
+    degradation: str = "bicubic"
+    damage: ArchiveDamage = DAMAGE
 
 
 def load_pairs(folder: Path, scale: int, *, smallest: int, most: int | None = None) -> list[Pair]:
@@ -59,42 +95,111 @@ def make_pair(path: Path, key: str, scale: int, smallest: int) -> Pair:
         )
     if pixels.dtype == np.uint16:
         pixels = (pixels // 257).astype(np.uint8)
+    return reduced(key, np.broadcast_to(pixels, (*pixels.shape[:2], 3)), scale)
+
+
+def reduced(key: str, pixels: np.ndarray, scale: int) -> Pair:
+    """The pair of an (H, W, 3) uint8 image, cut at the bottom and right to multiples of `scale`."""
     height, width = (side // scale * scale for side in pixels.shape[:2])
-    clean = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))[:height, :width])
+    clean = np.ascontiguousarray(pixels[:height, :width])
     return Pair(key, clean, imresize(clean, 1 / scale))
 
 
-def sample_batch(pairs: list[Pair], *, seed: int, step: int, batch: int, crop: int) -> Batch:
-    """`batch` random crops, each turned and mirrored at random (one of the eight symmetries of the square).
-
-    Of two places drawn in an image the one with more gradient is taken: skies teach little.
-    """
-    rng = np.random.default_rng((seed, step))
-    keys, smalls, cleans = [], [], []
-    for index in rng.integers(len(pairs), size=batch):
-        pair = pairs[index]
-        scale = pair.clean.shape[0] // pair.small.shape[0]
-        top, left = _liveliest(pair.small, crop, rng)
-        small = pair.small[top : top + crop, left : left + crop]
-        clean = pair.clean[scale * top : scale * (top + crop), scale * left : scale * (left + crop)]
-        turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
-        keys.append(pair.key)
-        smalls.append(_turn(small, turns, mirror))
-        cleans.append(_turn(clean, turns, mirror))
-    return Batch(tuple(keys), np.stack(smalls), np.stack(cleans))
-
-
-def _liveliest(image: np.ndarray, crop: int, rng: np.random.Generator, draws: int = 2) -> tuple[int, int]:
-    height, width = image.shape[:2]
-    places = [
-        (int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1))) for _ in range(draws)
+def damaged(pairs: list[Pair], damage: ArchiveDamage) -> list[Pair]:
+    """The pairs with archive damage instead of the bicubic reduction, by fixed seeds: the same in every training."""
+    return [
+        replace(pair, small=archive(pair.clean, pair.scale, np.random.default_rng(number), damage))
+        for number, pair in enumerate(pairs)
     ]
-    return max(places, key=lambda place: _gradient_energy(image, place[0], place[1], crop))
+
+
+class Sampler:
+    """Batches from images in memory, and from `procedural_share` dead leaves among them; `batch(step)` is pure."""
+
+    def __init__(
+        self, pairs: list[Pair], cutting: Cutting, *, seed: int, batch: int, procedural_share: float = 0.0
+    ):
+        self.pairs, self.cutting, self.seed, self.size = pairs, cutting, seed, batch
+        self.procedural_share = procedural_share
+        self._leaves = lru_cache(maxsize=2 * LEAVES_KEPT)(self._draw_leaves)
+
+    def batch(self, step: int) -> Batch:
+        """`batch` random crops, each turned and mirrored at random (one of the eight symmetries of the square)."""
+        rng = np.random.default_rng((self.seed, step))
+        keys, smalls, cleans = [], [], []
+        for pair in self._images(rng, step):
+            small, clean = cut(pair, self.cutting, rng)
+            keys.append(pair.key)
+            smalls.append(small)
+            cleans.append(clean)
+        return Batch(tuple(keys), np.stack(smalls), np.stack(cleans))
+
+    def _images(self, rng: np.random.Generator, step: int) -> list[Pair]:
+        photos = [self.pairs[index] for index in rng.integers(len(self.pairs), size=self.size)]
+        if not self.procedural_share:
+            return photos
+        numbers = step // LEAVES_STEPS + rng.integers(LEAVES_KEPT, size=self.size)
+        drawn = rng.random(self.size) < self.procedural_share
+        return [
+            self._leaves(int(number)) if instead else photo
+            for photo, number, instead in zip(photos, numbers, drawn, strict=True)
+        ]
+
+    def _draw_leaves(self, number: int) -> Pair:
+        scale = self.pairs[0].scale
+        side = max(LEAVES_SIDE, scale * self.cutting.crop)
+        picture = dead_leaves(np.random.default_rng((self.seed, number, 1)), side, side)
+        return reduced(f"{LEAVES_KEY} {number}", picture, scale)
+
+
+def cut(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """One crop: small (crop, crop, 3) and clean (scale crop, scale crop, 3), uint8, of one place and turned alike."""
+    crop, scale = cutting.crop, pair.scale
+    top, left = _place(pair, cutting, rng)
+    clean = pair.clean[scale * top : scale * (top + crop), scale * left : scale * (left + crop)]
+    turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
+    clean = _turn(clean, turns, mirror)
+    if cutting.degradation == "archive":  # after the turn: chroma and grain of JPEG have a direction
+        clean = np.ascontiguousarray(clean)
+        return archive(clean, scale, rng, cutting.damage), clean
+    return _turn(pair.small[top : top + crop, left : left + crop], turns, mirror), clean
+
+
+def _place(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> tuple[int, int]:
+    """Top and left in the reduced image. Skies teach little, so that lively places come up more often."""
+    height, width = pair.small.shape[:2]
+    if cutting.choice == "energy":
+        return _by_energy(pair, cutting.crop, rng)
+    draws = 2 if cutting.choice == "livelier" else 1
+    places = [
+        (int(rng.integers(height - cutting.crop + 1)), int(rng.integers(width - cutting.crop + 1)))
+        for _ in range(draws)
+    ]
+    if draws == 1:
+        return places[0]
+    return max(places, key=lambda place: _gradient_energy(pair.small, place[0], place[1], cutting.crop))
 
 
 def _gradient_energy(image: np.ndarray, top: int, left: int, crop: int) -> float:
     green = image[top : top + crop, left : left + crop, 1].astype(np.int16)
     return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
+
+
+def _by_energy(pair: Pair, crop: int, rng: np.random.Generator) -> tuple[int, int]:
+    """A cell of a grid of places in proportion to its energy, then anywhere in the cell.
+
+    To each cell a quarter of the mean is added: who never sees a flat place cannot tell its noise from texture.
+    """
+    sums, step = pair.slope_sums, PLACES_APART
+    height, width = (side - crop for side in pair.small.shape[:2])  # the last place
+    high, low = sums[: height + 1 : step], sums[crop::step]
+    cells = (
+        high[:, : width + 1 : step] + low[:, crop::step] - high[:, crop::step] - low[:, : width + 1 : step]
+    )
+    chances = np.cumsum(cells + (0.25 * cells.mean() + 1))
+    cell = int(np.searchsorted(chances, rng.random() * chances[-1], side="right"))
+    top, left = (step * n + int(rng.integers(step)) for n in divmod(cell, cells.shape[1]))
+    return min(top, height), min(left, width)
 
 
 def _turn(image: np.ndarray, turns: int, mirror: bool) -> np.ndarray:

@@ -48,7 +48,9 @@ MAY_IMPORT = {
 # The cheap side: `imgtx --help`, decode and encode workers, everything that only reads the ledger.
 TORCH_FREE = (
     "imgtx",
+    "imgtx.archive_damage",
     "imgtx.config",
+    "imgtx.dead_leaves",
     "imgtx.degrade",
     "imgtx.errors",
     "imgtx.metrics",
