@@ -68,7 +68,11 @@ class TrainSpec:
 
 def load_train_spec(path: Path, overrides: dict[str, Any] | None = None) -> TrainSpec:
     """Read and check a spec; UsageError names the field, what was given and what is legal."""
-    values = merge(read_toml(path), overrides or {})
+    return make_train_spec(merge(read_toml(path), overrides or {}), path)
+
+
+def make_train_spec(values: dict[str, Any], path: Path) -> TrainSpec:
+    """`load_train_spec` for values that stand in another file, `path`."""
     check_fields(values, TrainSpec, str(path))
     check_fields(values.get("model", {}), ModelConfig, f"{path} [model]", without=DERIVED)
     check_fields(values.get("damage", {}), ArchiveDamage, f"{path} [damage]")
