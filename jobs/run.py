@@ -8,7 +8,6 @@ moment it loses at most those seconds, and the next run redoes just these images
 
 import json
 import logging
-import os
 import time
 import uuid
 from collections.abc import Callable
@@ -22,7 +21,7 @@ import pyarrow.compute as pc
 
 from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, UsageError
 from imgtx.pixels import SUFFIXES
-from imgtx.weight_file import read_info
+from imgtx.sources import absolute, read_info
 from jobs.show import last_spec
 from jobs.tally import Summary, Tally
 from pipeline.cluster import check_address
@@ -84,11 +83,14 @@ def prepare(spec: RunSpec) -> Prepared:
 
 def resolved(spec: RunSpec, source: Store, destination: Store) -> RunSpec:
     """The spec in words that mean the same in every working directory and environment: on workers, and later."""
-    model = spec.model
-    if model.endswith(".safetensors"):
-        model = os.path.abspath(model)
     endpoint = source.endpoint_url or destination.endpoint_url
-    return replace(spec, source=source.uri, destination=destination.uri, model=model, endpoint_url=endpoint)
+    return replace(
+        spec,
+        source=source.uri,
+        destination=destination.uri,
+        model=absolute(spec.model),
+        endpoint_url=endpoint,
+    )
 
 
 def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:

@@ -31,7 +31,7 @@ class Transform:
         from imgtx import load
 
         self.job = job
-        self.predictor = load(job.spec.model, device=device, precision=job.spec.precision)
+        self.predictor = load(job.spec.model, device=device, precision=job.recipe.precision, info=job.info)
         if self.predictor.device.type == "cpu":
             torch.set_num_threads(1)  # one actor a core beats one process with many threads
         if self.predictor.digest != job.recipe.model_digest:
