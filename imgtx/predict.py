@@ -84,7 +84,7 @@ class Predictor:
         if isinstance(model, nn.Module):
             model.to(self.device).eval()
             if self.info.channels_last:
-                model.to(memory_format=self._layout)  # type: ignore[call-overload] - torch's hints lack it
+                model.to(memory_format=self._layout)  # type: ignore[call-overload]  # torch's hints lack it
         self.call_pixels = _affordable_pixels(self.device)
         self.batch = batch or (1 if self.device.type == "cpu" or not self.info.batches else MOST_CALL_PIXELS)
         self.tile = self._check_tile(tile) if tile is not None else self._default_tile()
@@ -198,7 +198,7 @@ class Predictor:
         try:
             return self._call(tiles)
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         # Only here, outside the handler, are the failed call's tensors free: the traceback held them.
         if self.device.type == "cuda":
@@ -353,7 +353,7 @@ def _affordable_pixels(device: torch.device) -> int:
     return max(1, min(MOST_CALL_PIXELS, free // 2 // CUDA_BYTES_PER_PIXEL))
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return any(words in str(error).lower() for words in OUT_OF_MEMORY_WORDS)

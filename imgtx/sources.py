@@ -132,16 +132,16 @@ def digest_of(source: Source) -> str:
 def _adapt(source: Source, digest: str) -> "ImageModel":
     """Each library is imported only for its own models."""
     if source.kind == SPANDREL:
-        from imgtx.adapters import spandrel
+        from imgtx.adapters.spandrel import load as load_spandrel
 
-        return spandrel.load(source.path, digest)
+        return load_spandrel(source.path, digest)
     if source.kind == TRANSFORMERS:
-        from imgtx.adapters import transformers
+        from imgtx.adapters.transformers import load as load_transformers
 
-        return transformers.load(source.path, digest)
-    from imgtx.adapters import torchscript
+        return load_transformers(source.path, digest)
+    from imgtx.adapters.torchscript import load as load_torchscript
 
-    return torchscript.load(source.path, digest, source.signature)
+    return load_torchscript(source.path, digest, source.signature)
 
 
 def _is_own(path: Path) -> bool:

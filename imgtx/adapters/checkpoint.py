@@ -22,7 +22,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from imgtx.errors import ModelError
 from imgtx.weight_file import opened
 
-PICKLES = (".pth", ".pt", ".ckpt", ".bin")
 # A number in a tensor's name counts blocks, which the network's maker builds before it compares a tensor.
 MOST_BLOCKS = 10_000
 

@@ -30,12 +30,14 @@ MAY_IMPORT = {
         "imgtx/channels.py",
         "imgtx/predict.py",
         "imgtx/probe.py",
+        "imgtx/probe.py",
         "imgtx/halo.py",
         "imgtx/losses.py",
         "imgtx/optim.py",
         "pipeline/transform.py",  # inside the actor
         "jobs/train*.py",
         "jobs/evaluate.py",
+        "jobs/probe.py",  # inside probe_model()
     ),
     "ray": ("pipeline/flow.py", "pipeline/cluster.py", "jobs/train.py", "jobs/submit.py"),
     "fsspec": ("pipeline/storage.py", "pipeline/storage_*.py"),
