@@ -29,7 +29,8 @@ from imgtx.errors import UsageError
 from imgtx.halo import measure_halo
 from imgtx.predict import ImageModel, is_out_of_memory
 
-HALOS = (16, 32, 64)  # pixels; tiles with more halo than that are mostly halo
+HALOS = (16, 32, 64)  # pixels
+WIDEST_HALO = 128  # tried for a model that reaches far, but not everywhere; half of its tiles is halo then
 GRIDS = (1, 2, 4, 8)  # times the multiple that the model is said to need
 LARGEST_GRID = 64
 LEAST_PHOTO = 336  # pixels a side: tiles of 256 must cut it
@@ -74,12 +75,15 @@ def probe(
         steady = bool(torch.equal(model(tile, None), model(tile, None)))
         fast, channels_last, layouts = choose_fastest(model, tile, precisions)
         seams = find_seams(model, samples, device, levels)
-        whole = None if seams["within"] else why_untiled(model, samples[0], device)
+        if not seams["within"] and far_reach(model, samples[0], device) < levels:
+            wider = find_seams(model, samples, device, levels, halos=(WIDEST_HALO,))
+            seams = wider | {"tried": seams["tried"] + wider["tried"]}
+        whole = None if seams["within"] else why_untiled(model, far_reach(model, samples[0], device))
         largest = largest_side(model, samples[0], memory, device)
     runs = tuple(name for name, found in precisions.items() if "seconds_per_megapixel" in found)
     facts = replace(
         info,
-        multiple=seams["multiple"],
+        multiple=seams["multiple"] if seams["within"] else info.multiple,
         halo=seams["halo"],
         untiled=0 if seams["within"] else largest["side"] ** 2,
         dtypes=runs,
@@ -97,7 +101,7 @@ def probe(
             "not_tileable_because": whole,
             "precisions": precisions,
             "layouts": layouts,
-            "batch_difference_levels": round(equal, 4),
+            "batch_difference_levels": round(equal, 4) if math.isfinite(equal) else None,
             "repeats_exactly": steady,
             "memory_mb": {f"{side} px": value for side, value in memory.items()},
             "largest_tile": largest,
@@ -120,17 +124,21 @@ class _OnGrid:
 
 
 def find_seams(
-    model: ImageModel, samples: Sequence[np.ndarray], device: str, levels: float
+    model: ImageModel,
+    samples: Sequence[np.ndarray],
+    device: str,
+    levels: float,
+    halos: Sequence[int] = HALOS,
 ) -> dict[str, Any]:
     """The first halo, and for it the smallest grid, at which no tile shows; the closest ones where none is found."""
     multiple = model.info.multiple
     grids = [multiple * times for times in GRIDS if times == 1 or multiple * times <= LARGEST_GRID]
     tried: list[dict[str, Any]] = []
-    for least in HALOS:
+    for least in halos:
         for grid in grids:
             found = _seam(model, samples[:1], grid, least, device)
-            if found["levels"] <= levels:  # photos differ: the others must agree
-                found = _seam(model, samples, grid, least, device)
+            if found["levels"] <= levels:  # photos differ, and their corners: all of them must agree
+                found = _seam(model, samples, grid, least, device, whole=True)
             tried.append(found)
             if found["levels"] <= levels:
                 return found | {"within": True, "allowed_levels": levels, "tried": tried}
@@ -139,32 +147,44 @@ def find_seams(
 
 
 def _seam(
-    model: ImageModel, samples: Sequence[np.ndarray], grid: int, least: int, device: str
+    model: ImageModel,
+    samples: Sequence[np.ndarray],
+    grid: int,
+    least: int,
+    device: str,
+    whole: bool = False,
 ) -> dict[str, Any]:
+    """Tiled against untiled output at one grid and halo: on a corner with one seam each way, or on `whole` samples."""
     halo = -(-least // grid) * grid
-    side = 2 * halo + max(64, 2 * halo, grid) // grid * grid + max(48, grid)  # a little more than one tile
+    tile = 2 * halo + max(64, 2 * halo, grid) // grid * grid
+    # the second tile begins on an odd multiple of the grid: on an even one a coarser grid's seam would not show
+    side = tile + (max(1, 48 // grid) | 1) * grid
+    if whole:
+        side = max(side, *(min(sample.shape[:2]) for sample in samples))
     images = [_grown(sample, side) for sample in samples]
     on_grid = _OnGrid(model, replace(model.info, multiple=grid))
     (difference,) = measure_halo(on_grid, images, candidates=[halo], device=device).differences
     return {"multiple": grid, "halo": halo, "levels": round(difference.as_float * 255, 3)}
 
 
-def why_untiled(model: ImageModel, sample: np.ndarray, device: str) -> str:
-    """What a change far away does to a pixel, and the layers that may carry it there."""
-    side = 2 * FAR
-    changed = sample[:side, :side].copy()
-    changed[:, FAR + FAR // 2 :] = 255 - changed[:, FAR + FAR // 2 :]
-    near, far = (_tensor(image, model.info.multiple, device) for image in (sample[:side, :side], changed))
-    gap = (model(near, None) - model(far, None)).abs()[..., : FAR // 2 * model.info.scale].max()
+def far_reach(model: ImageModel, sample: np.ndarray, device: str) -> float:
+    """By how many levels of 255 a change FAR pixels away moves a pixel at most."""
+    near = _grown(sample, 3 * FAR)
+    changed = near.copy()
+    changed[:, 2 * FAR :] = 255 - changed[:, 2 * FAR :]
+    outputs = [model(_tensor(image, model.info.multiple, device), None) for image in (near, changed)]
+    return float((outputs[0] - outputs[1]).abs()[..., : FAR * model.info.scale].max()) * 255
+
+
+def why_untiled(model: ImageModel, far: float) -> str:
+    """In a sentence: what far-away changes do, and the layers that may carry them."""
     layers = sorted({type(m).__name__ for m in _modules(model) if _is_global(m)})
-    named = f" through {', '.join(layers)}" if layers else ""
-    levels = float(gap) * 255
-    if levels > 1:
-        return f"a change {FAR} px away moves a pixel by {levels:.1f} of 255: it looks at the whole picture{named}"
-    return (
-        f"no halo of up to {max(HALOS)} px and no grid of up to {LARGEST_GRID} px hides its tiles, though a change "
-        f"{FAR} px away moves no pixel by more than {levels:.2f} of 255"
-    )
+    named = f", perhaps through {', '.join(layers)}" if layers else ""
+    if far > 1:
+        return (
+            f"a change {FAR} px away moves a pixel by {far:.1f} of 255: it looks at the whole picture{named}"
+        )
+    return f"no halo of up to {WIDEST_HALO} px and no grid of up to {LARGEST_GRID} px hides its tiles{named}"
 
 
 def _is_global(module: nn.Module) -> bool:

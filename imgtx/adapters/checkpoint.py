@@ -123,7 +123,9 @@ def _claims_too_much(path: Path, what: str) -> ModelError:
 
 def _would_run(path: Path, error: Exception) -> ModelError:
     found = re.search(r"GLOBAL (\S+)", str(error))
-    named = found[1] if found else ", ".join(_names_in(path)) or _first_line(error)
+    named = found[1] if found else ", ".join(_names_in(path))
+    if not named:
+        return ModelError(f"{path} is not a whole checkpoint (no pickle in it can be read): copy it again")
     return ModelError(
         f"{path} is a pickle that asks for {named[:200]}, which would run code; nothing was run. imgtx takes tensors "
         f"only: where you trust the file, save its state_dict() as .safetensors elsewhere (docs/run-your-model.md)"

@@ -75,7 +75,11 @@ def load(path: Path, digest: str) -> Adapted:
         raise ModelError(
             f"{path} is {found.architecture.name}, which fills holes by a mask: no command takes masks yet"
         )
-    return Adapted(found.model, found.__call__, info, digest, _record(found))
+
+    def call(batch: Tensor) -> Tensor:
+        return found(batch.clone())  # some networks normalise their input in place
+
+    return Adapted(found.model, call, info, digest, _record(found))
 
 
 def grid_of(found: Any) -> int:
