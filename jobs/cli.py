@@ -82,14 +82,18 @@ def run_options(command: Callable) -> Callable:
             "--scale", type=int, help="2 or 4: enlarge by the packaged model sr-x2 or sr-x4.  [default: 2]"
         ),
         click.option(
-            "--model", metavar="URI", help="A packaged name (imgtx models list) or a .safetensors file."
+            "--model",
+            metavar="URI",
+            help="A packaged name (imgtx models list) or a file: docs/run-your-model.md.",
         ),
         click.option(
             "--format",
             help="same, png, jpeg, webp, tiff or bmp; same keeps each image's own.  [default: same]",
         ),
         click.option("--quality", type=int, help="Of JPEG and WebP, 1 to 100.  [default: 92]"),
-        click.option("--precision", help="float32, bfloat16 or float16.  [default: float32]"),
+        click.option(
+            "--precision", help="float32, bfloat16, float16 or auto (imgtx models probe).  [default: float32]"
+        ),
         click.option(
             "--limit", type=int, metavar="N", help="Take up at most N images; the rest stay pending."
         ),
