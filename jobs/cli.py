@@ -85,14 +85,16 @@ def run_options(command: Callable) -> Callable:
         click.option(
             "--model",
             metavar="URI",
-            help="A packaged name (imgtx models list), a .safetensors file, or STORE/NAME@latest in a model store.",
+            help="A packaged name (imgtx models list), STORE/NAME@latest, or a file: docs/run-your-model.md.",
         ),
         click.option(
             "--format",
             help="same, png, jpeg, webp, tiff or bmp; same keeps each image's own.  [default: same]",
         ),
         click.option("--quality", type=int, help="Of JPEG and WebP, 1 to 100.  [default: 92]"),
-        click.option("--precision", help="float32, bfloat16 or float16.  [default: float32]"),
+        click.option(
+            "--precision", help="float32, bfloat16, float16 or auto (imgtx models probe).  [default: float32]"
+        ),
         click.option(
             "--limit", type=int, metavar="N", help="Take up at most N images; the rest stay pending."
         ),
