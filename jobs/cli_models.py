@@ -39,14 +39,48 @@ def list_models(store: str | None, endpoint_url: str | None, as_json: bool) -> N
 @click.argument("model")
 @endpoint_option
 def show_model(model: str, endpoint_url: str | None) -> None:
-    """Print everything the weights of MODEL say of themselves, as JSON; of a version in a store its card too."""
-    from imgtx.weight_file import read_info
+    """Print everything the weights of MODEL say of themselves, and what was measured of them, as JSON.
+
+    MODEL is a packaged name, an imgtx weight file, a version in a model store (its card comes too), or anybody's
+    model: docs/run-your-model.md.
+    """
     from jobs.model_admin import store_facts
+    from jobs.probe import describe
     from pipeline.model_store import exact_reference, local_model
 
     exact = exact_reference(model, endpoint_url)
-    info, digest = read_info(local_model(exact, endpoint_url))
-    click.echo(json.dumps({"digest": digest} | info.to_dict() | store_facts(exact, endpoint_url), indent=2))
+    known = describe(local_model(exact, endpoint_url)) | store_facts(exact, endpoint_url)
+    click.echo(json.dumps(known, indent=2))
+
+
+@models.command("probe")
+@click.argument("model")
+@click.option("--device", help="As torch names it.  [default: the GPU if there is one]")
+@click.option(
+    "--photos", type=click.Path(path_type=Path), help="Photos to measure on.  [default: imgtx's examples/]"
+)
+@click.option(
+    "--levels",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="How much of 255 a tile's seam may show before the model counts as one that cannot be cut.",
+)
+@json_option
+def probe_model(model: str, device: str | None, photos: Path | None, levels: float, as_json: bool) -> None:
+    """Measure what no file says: halo, precisions, speed, memory; runs find the answers beside MODEL.
+
+    \b
+    imgtx models probe ./4x-Anything.pth
+    imgtx upscale photos/ out/ --model ./4x-Anything.pth --precision auto
+    """
+    from jobs.probe import print_probe
+    from jobs.probe import probe_model as run_probe
+
+    found = run_probe(model, photos=photos, device=device, levels=levels)
+    click.echo(json.dumps(found.measured | {"info": found.info.to_dict()})) if as_json else print_probe(
+        found, console()
+    )
 
 
 @models.command("import")

@@ -66,12 +66,17 @@ class TrainSpec:
         return Cutting(self.crop, self.crop_choice, self.degradation, ArchiveDamage(**self.damage))
 
 
-def load_train_spec(path: Path, overrides: dict[str, Any] | None = None) -> TrainSpec:
-    """Read and check a spec; UsageError names the field, what was given and what is legal."""
-    return make_train_spec(merge(read_toml(path), overrides or {}), path)
+def load_train_spec(
+    path: Path, overrides: dict[str, Any] | None = None, *, folders: bool = True
+) -> TrainSpec:
+    """Read and check a spec; UsageError names the field, what was given and what is legal.
+
+    `folders`: whether its images are to lie in folders of this machine.
+    """
+    return make_train_spec(merge(read_toml(path), overrides or {}), path, folders=folders)
 
 
-def make_train_spec(values: dict[str, Any], path: Path) -> TrainSpec:
+def make_train_spec(values: dict[str, Any], path: Path, *, folders: bool = True) -> TrainSpec:
     """`load_train_spec` for values that stand in another file, `path`."""
     check_fields(values, TrainSpec, str(path))
     check_fields(values.get("model", {}), ModelConfig, f"{path} [model]", without=DERIVED)
@@ -81,6 +86,8 @@ def make_train_spec(values: dict[str, Any], path: Path) -> TrainSpec:
         raise UsageError(f"{path} lacks {', '.join(missing)}: a training spec needs name, train, valid")
     spec = TrainSpec(**values)
     _check_values(spec, path)
+    if folders:
+        _check_folders(spec, path)
     return spec
 
 
@@ -124,6 +131,9 @@ def _check_values(spec: TrainSpec, path: Path) -> None:
             f"{path}: crop = {spec.crop} is not a multiple of the model's {multiple} px (patch x window): "
             f"use {max(1, spec.crop // multiple) * multiple}"
         )
+
+
+def _check_folders(spec: TrainSpec, path: Path) -> None:
     for name in ("train", "valid"):
         if not Path(getattr(spec, name)).is_dir():
             raise UsageError(

@@ -6,6 +6,7 @@ spec that it began with.
 """
 
 import logging
+import math
 import os
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -22,6 +23,7 @@ from imgtx.errors import ImgtxError, UsageError
 from imgtx.model import EncoderDecoder
 from imgtx.optim import WeightAverage, learning_rate
 from imgtx.weights import load_model, save_weights
+from jobs.train_device import DeviceBatch
 from jobs.train_spec import FREE, TrainSpec
 from pipeline.crops import Batch
 
@@ -46,6 +48,9 @@ class Training:
         torch.manual_seed(spec.seed)
         self.spec, self.folder, self.device = spec, folder, device
         self.network = EncoderDecoder(spec.config).to(device)
+        # One shape for thousands of steps pays for compiling on a GPU; on a CPU it is slower (LOG.md).
+        on_gpu = torch.device(device).type == "cuda"
+        self.compute = torch.compile(self.network) if on_gpu else self.network
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),
             lr=spec.peak_lr,
@@ -73,7 +78,7 @@ class Training:
             return min(1.0, self.progress.step / self.spec.steps)
         return min(1.0, self.progress.seconds / (60 * self.spec.minutes))
 
-    def step(self, batch: Batch) -> float:
+    def step(self, batch: Batch | DeviceBatch) -> float:
         """One update; returns the L1 loss in levels of [0, 1]. ImgtxError where loss or gradient is not finite."""
         rate = learning_rate(self.share, peak=self.spec.peak_lr)
         for group in self.optimizer.param_groups:
@@ -81,24 +86,25 @@ class Training:
         inputs, target = to_floats(batch.small, self.device), to_floats(batch.clean, self.device)
         reduced = self.spec.precision == "bfloat16"
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=reduced):
-            output = self.network(inputs)
+            output = self.compute(inputs)
         loss = F.l1_loss(output.float(), target)
-        self._check_finite("loss", loss, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.clip)
-        self._check_finite("gradient's norm", norm, batch)
+        value, length = torch.stack([loss.detach(), norm.detach()]).tolist()  # the one wait for the device
+        self._check_finite("loss", value, batch)
+        self._check_finite("gradient's norm", length, batch)
         self.torn = True
         self.optimizer.step()
         self.average.update(self.network, self.progress.step)
         self.progress.step += 1
         self.torn = False
-        return loss.item()
+        return value
 
-    def _check_finite(self, what: str, value: Tensor, batch: Batch) -> None:
-        if not torch.isfinite(value):
+    def _check_finite(self, what: str, value: float, batch: Batch | DeviceBatch) -> None:
+        if not math.isfinite(value):
             raise ImgtxError(
-                f"the {what} is {value.item()} at step {self.progress.step}, images {', '.join(batch.keys)}: "
+                f"the {what} is {value} at step {self.progress.step}, images {', '.join(batch.keys)}: "
                 f"lower peak_lr or clip, or look at these images; the state before it is kept"
             )
 
@@ -184,9 +190,9 @@ def defaults() -> dict[str, Any]:
     return plain | made
 
 
-def to_floats(batch: np.ndarray, device: str) -> Tensor:
+def to_floats(batch: np.ndarray | Tensor, device: str) -> Tensor:
     """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1]; the bytes travel to the device, not the floats."""
-    levels = torch.from_numpy(batch).to(device, non_blocking=True)
+    levels = torch.as_tensor(batch).to(device, non_blocking=True)
     return levels.permute(0, 3, 1, 2).float() / 255
 
 

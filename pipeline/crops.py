@@ -5,17 +5,14 @@ A batch is a pure function of (seed, step): a resumed run sees exactly the crops
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from imgtx.archive_damage import DAMAGE, ArchiveDamage, archive
 from imgtx.dead_leaves import dead_leaves
 from imgtx.degrade import imresize
-from imgtx.errors import ImageError, UsageError
-from imgtx.pixels import SUFFIXES, decode
+from imgtx.errors import UsageError
 
-MAX_PIXELS = 10**9
 DEGRADATIONS = ("bicubic", "archive")
 CROP_CHOICES = ("livelier", "energy", "uniform")
 # Every LEAVES_STEPS steps a new procedural picture of LEAVES_SIDE pixels takes the place of the oldest of LEAVES_KEPT:
@@ -56,6 +53,19 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Place:
+    """A crop's top left corner in the reduced image, and which of the square's eight symmetries it is seen in.
+
+    First `turns` quarter turns against the clock, then, if `mirrored`, left and right change sides.
+    """
+
+    top: int
+    left: int
+    turns: int
+    mirrored: bool
+
+
+@dataclass(frozen=True)
 class Cutting:
     """How crops are made: `crop` reduced pixels a side, their places by `choice`, their partners by `degradation`.
 
@@ -69,33 +79,14 @@ class Cutting:
     damage: ArchiveDamage = DAMAGE
 
 
-def load_pairs(folder: Path, scale: int, *, smallest: int, most: int | None = None) -> list[Pair]:
-    """Images under `folder` as pairs, in the order of their names, at most `most`.
-
-    Raises UsageError where there is none, and for one that cannot be decoded or whose reduction has a side below
-    `smallest` pixels.
-    """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not paths:
+def check_size(pixels: np.ndarray, name: str, scale: int, smallest: int) -> None:
+    """UsageError for an image whose reduction has a side below `smallest`."""
+    height, width = pixels.shape[:2]
+    if min(height, width) < scale * smallest:
         raise UsageError(
-            f"no images under {folder}: give a folder that holds {', '.join(sorted(SUFFIXES))} files"
-        )
-    return [make_pair(path, path.relative_to(folder).as_posix(), scale, smallest) for path in paths[:most]]
-
-
-def make_pair(path: Path, key: str, scale: int, smallest: int) -> Pair:
-    try:
-        pixels = decode(path.read_bytes(), max_pixels=MAX_PIXELS).pixels
-    except ImageError as error:
-        raise UsageError(f"{path} cannot be trained on ({error.reason}: {error}): remove it") from error
-    if min(pixels.shape[:2]) < scale * smallest:
-        raise UsageError(
-            f"{path} is {pixels.shape[1]} x {pixels.shape[0]}; at scale {scale} a crop of {smallest} px needs "
+            f"{name} is {width} x {height}; at scale {scale} a crop of {smallest} px needs "
             f"{scale * smallest} px a side: lower crop, or remove the image"
         )
-    if pixels.dtype == np.uint16:
-        pixels = (pixels // 257).astype(np.uint8)
-    return reduced(key, np.broadcast_to(pixels, (*pixels.shape[:2], 3)), scale)
 
 
 def reduced(key: str, pixels: np.ndarray, scale: int) -> Pair:
@@ -128,11 +119,16 @@ class Sampler:
         rng = np.random.default_rng((self.seed, step))
         keys, smalls, cleans = [], [], []
         for pair in self._images(rng, step):
-            small, clean = cut(pair, self.cutting, rng)
+            small, clean = cut(pair, self.cutting, draw_place(pair, self.cutting, rng), rng)
             keys.append(pair.key)
             smalls.append(small)
             cleans.append(clean)
         return Batch(tuple(keys), np.stack(smalls), np.stack(cleans))
+
+    def places(self, step: int) -> list[tuple[Pair, Place]]:
+        """Where the crops of a step lie, for who cuts them elsewhere; as `batch` has them without archive damage."""
+        rng = np.random.default_rng((self.seed, step))
+        return [(pair, draw_place(pair, self.cutting, rng)) for pair in self._images(rng, step)]
 
     def _images(self, rng: np.random.Generator, step: int) -> list[Pair]:
         photos = [self.pairs[index] for index in rng.integers(len(self.pairs), size=self.size)]
@@ -152,20 +148,25 @@ class Sampler:
         return reduced(f"{LEAVES_KEY} {number}", picture, scale)
 
 
-def cut(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One crop: small (crop, crop, 3) and clean (scale crop, scale crop, 3), uint8, of one place and turned alike."""
-    crop, scale = cutting.crop, pair.scale
-    top, left = _place(pair, cutting, rng)
+def draw_place(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> Place:
+    top, left = _corner(pair, cutting, rng)
+    return Place(top, left, int(rng.integers(4)), bool(rng.integers(2)))
+
+
+def cut(
+    pair: Pair, cutting: Cutting, place: Place, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """One crop: small (crop, crop, 3) and clean (scale crop, scale crop, 3), uint8, turned alike."""
+    crop, scale, top, left = cutting.crop, pair.scale, place.top, place.left
     clean = pair.clean[scale * top : scale * (top + crop), scale * left : scale * (left + crop)]
-    turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
-    clean = _turn(clean, turns, mirror)
+    clean = turn(clean, place.turns, place.mirrored)
     if cutting.degradation == "archive":  # after the turn: chroma and grain of JPEG have a direction
         clean = np.ascontiguousarray(clean)
         return archive(clean, scale, rng, cutting.damage), clean
-    return _turn(pair.small[top : top + crop, left : left + crop], turns, mirror), clean
+    return turn(pair.small[top : top + crop, left : left + crop], place.turns, place.mirrored), clean
 
 
-def _place(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> tuple[int, int]:
+def _corner(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> tuple[int, int]:
     """Top and left in the reduced image. Skies teach little, so that lively places come up more often."""
     height, width = pair.small.shape[:2]
     if cutting.choice == "energy":
@@ -202,6 +203,6 @@ def _by_energy(pair: Pair, crop: int, rng: np.random.Generator) -> tuple[int, in
     return min(top, height), min(left, width)
 
 
-def _turn(image: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
+def turn(image: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
     turned = np.rot90(image, turns)
     return turned[:, ::-1] if mirror else turned

@@ -9,7 +9,8 @@ from PIL import Image
 from imgtx.degrade import imresize
 from imgtx.errors import UsageError
 from pipeline import crops
-from pipeline.crops import Batch, Cutting, Pair, Sampler, damaged, load_pairs, reduced
+from pipeline.crops import Batch, Cutting, Pair, Sampler, damaged, reduced
+from pipeline.photos import load_pairs
 from tests.zoo import exif_block, photo, saved
 
 

@@ -21,7 +21,8 @@ from jobs import train_loop
 from jobs.train_loop import train, validate
 from jobs.train_spec import TrainSpec
 from jobs.train_state import Training, warm_start
-from pipeline.crops import Batch, Cutting, Pair, Sampler, load_pairs
+from pipeline.crops import Batch, Cutting, Pair, Sampler
+from pipeline.photos import load_pairs
 from tests.zoo import saved
 
 MODEL = {
