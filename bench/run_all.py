@@ -2,17 +2,18 @@
 
     python -m bench.run_all [--quick]
 
---quick keeps each to a minute or two, for a look; the numbers of the README come from the full run. A benchmark that
-fails leaves the others alone and makes the exit code 1.
+--quick keeps each to a minute or two, for a look, and leaves its JSON under bench/quick/; the numbers of the README
+come from the full run. A benchmark that fails leaves the others alone and makes the exit code 1.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 
-from bench.report import RESULTS, machine
+from bench.report import FOLDER, RESULTS, machine
 
 FULL: dict[str, list[str]] = {
     "startup": [],
@@ -39,17 +40,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
+    folder = FOLDER / "quick" if options.quick else RESULTS
+    environment = os.environ | {"IMGTX_BENCH_RESULTS": str(folder)}
     failed = []
     for name, arguments in FULL.items():
         arguments = QUICK.get(name, []) if options.quick else arguments
         print(f"\n== {name} {' '.join(arguments)}", flush=True)
-        done = subprocess.run([sys.executable, "-m", f"bench.{name}", *arguments], check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", f"bench.{name}", *arguments], check=False, env=environment
+        )
         if done.returncode:
             failed.append(name)
     results = {
         name: json.loads(path.read_text())
         for name in FULL
-        if name not in failed and (path := RESULTS / f"{name}.json").exists()
+        if name not in failed and (path := folder / f"{name}.json").exists()
     }
     print(f"\n== {machine()}\n{table(results)}")
     if failed:

@@ -4,6 +4,7 @@ Everything the card says can be measured again by the commands it names.
 """
 
 import json
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,15 @@ from imgtx.weights import load_model, save_weights
 from jobs.evaluate import Report, evaluate, find_datasets
 
 HALO_PHOTOS = 3
+PICTURES = {
+    "curves": "Loss and validation PSNR-Y by step",
+    "strip": "The first validation pictures by name, cut from the middle; PSNR-Y of the whole picture",
+}
+PURPOSE = {
+    "bicubic": "bicubic reduction undone on clean photos. Not trained on JPEG damage or noise.",
+    "archive": "for pictures as archives hold them: blurred, resized, noisy, JPEG. The table below is of clean bicubic "
+    "reductions all the same, for which other weights are meant.",
+}
 
 
 @dataclass(frozen=True)
@@ -34,10 +44,13 @@ class Finished:
     info: ModelInfo
 
 
-def finish(weights: Path, *, photos: Path, benchmarks: Sequence[Path], out: Path) -> Finished:
+def finish(
+    weights: Path, *, photos: Path, benchmarks: Sequence[Path], out: Path, command: str = ""
+) -> Finished:
     """Measure `weights` and write `<name>.safetensors`, `<name>.md` and `<name>.json` into `out`.
 
-    photos: clean photos for the halo, never a benchmark; benchmarks: datasets for the table.
+    photos: clean photos for the halo, never a benchmark; benchmarks: datasets for the table; command: what trained
+    these weights, where it was not `imgtx train` with the spec of their name.
     Raises ModelError where no halo makes tiled equal untiled.
     """
     find_datasets(benchmarks)  # a mistyped folder is told at once, not after minutes
@@ -50,6 +63,7 @@ def finish(weights: Path, *, photos: Path, benchmarks: Sequence[Path], out: Path
     metrics = {d.name: round(d.mean("psnr_y"), 3) for d in report.datasets}
     training = model.info.training | {"metrics": metrics, "commit": commit(), "finished": f"{date.today()}"}
     training["spec"] = without_paths(training["spec"])
+    training["command"] = command or f"imgtx train jobs/specs/{model.info.name}.toml"
     info = replace(model.info, halo=halo.halo, training=training)
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{info.name}.safetensors"
@@ -58,7 +72,7 @@ def finish(weights: Path, *, photos: Path, benchmarks: Sequence[Path], out: Path
         json.dumps(report.to_dict() | {"digest": file_digest(path)}, indent=1) + "\n"
     )
     card = path.with_suffix(".md")
-    card.write_text(card_text(info, report, halo, file_digest(path)))
+    card.write_text(card_text(info, report, halo, file_digest(path)) + pictures(weights.parent, path))
     return Finished(path, card, info)
 
 
@@ -84,7 +98,7 @@ def card_text(info: ModelInfo, report: Report, halo: HaloReport, digest: str) ->
     )
     return f"""# {info.name}
 
-Super-resolution x{info.scale}: bicubic reduction undone on clean photos. Not trained on JPEG damage or noise.
+Super-resolution x{info.scale}: {PURPOSE[spec.get("degradation", "bicubic")]}
 
 - weights: `{info.name}.safetensors`, SHA-256 `{digest}`
 - licence: {info.licence}
@@ -93,7 +107,7 @@ Super-resolution x{info.scale}: bicubic reduction undone on clean photos. Not tr
   computing, {spec["precision"]} autocast, Adam at {spec["peak_lr"]} with cosine, L1, weight average {spec["average"]}
   (its last state), seed {spec["seed"]}{warm(training)}, torch {training["torch"]}, commit {training["commit"]}
 - shape: {json.dumps(spec["model"]) if spec["model"] else "the defaults of `imgtx.config.ModelConfig`"}
-- again: `imgtx train jobs/specs/{info.name}.toml`
+- again: `{training["command"]}`
 - PSNR-Y in dB by step on {spec["valid_images"]} validation photos: {curve}
 - halo {info.halo} px, multiple {info.multiple} px: the largest difference of tiled and untiled output on the first
   {HALO_PHOTOS} photos of `--photos`, of which at most 512 px a side were taken ({differences})
@@ -107,6 +121,17 @@ PSNR-Y in dB and SSIM-Y by `imgtx evaluate {info.name} DATASETS`:
 
 Protocol: {report.protocol}.
 """
+
+
+def pictures(folder: Path, weights: Path) -> str:
+    """Copy the pictures that training left in `folder` beside `weights`; what the card says of those there are."""
+    told = ""
+    for name, text in PICTURES.items():
+        if (folder / f"{name}.png").is_file():
+            copy = weights.with_name(f"{weights.stem}-{name}.png")
+            shutil.copyfile(folder / f"{name}.png", copy)
+            told += f"\n![{text}]({copy.name})\n\n{text}.\n"
+    return told
 
 
 def without_paths(spec: dict[str, Any]) -> dict[str, Any]:

@@ -1,35 +1,72 @@
-"""Training as a person sees it: one line for each report on the terminal, the same as JSON lines in the folder."""
+"""Training as a person sees it: a bar on a terminal, a line for each report elsewhere, a record in the folder."""
 
-import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from imgtx.errors import UsageError
 from jobs.train_loop import train
+from jobs.train_record import Record
 from jobs.train_spec import TrainSpec
+from pipeline.model_store import local_model
 
 
 def run_training(spec: TrainSpec, folder: Path, console: Console) -> Path:
     """Train in `folder` (state, log, weights); returns the weight file. The same call goes on where it stopped."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        record = Record(folder)
     except OSError as error:
         raise UsageError(
-            f"--folder {folder} cannot be made ({error.strerror}): give another folder"
+            f"--folder {folder} cannot be written to ({error.strerror}): give another folder"
         ) from error
-    with (folder / "log.jsonl").open("a") as log:
+    with record, _terminal(console) as show:
 
         def report(values: dict[str, Any]) -> None:
-            log.write(json.dumps(values) + "\n")
-            log.flush()
-            console.print(
-                "  ".join(f"{name} {_short(value)}" for name, value in values.items()), highlight=False
-            )
+            record(values)
+            show(values)
 
+        if spec.init_from:
+            spec = replace(spec, init_from=local_model(spec.init_from))
         return train(spec, folder, report, device="cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def _terminal(console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that shows a report: moves the bar of a terminal, prints a line elsewhere."""
+    if not console.is_terminal:
+        yield lambda values: console.print(_line(values), highlight=False, soft_wrap=True)
+        return
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[told]}"))
+    last: dict[str, Any] = {}
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("training", total=1.0, told="starting")
+
+        def show(values: dict[str, Any]) -> None:
+            last.update(values)
+            bar.update(task, completed=values["done"], told=_told(last))
+
+        yield show
+
+
+def _told(values: dict[str, Any]) -> str:
+    """`step 1200  loss 0.0213  lr 0.00048  27.9/s  ETA 0:41  valid 34.12 dB`"""
+    minutes = int(values["minutes_left"])
+    parts = [f"step {values['step']}", f"loss {values['loss']:.4f}" if "loss" in values else ""]
+    parts += [f"lr {values['lr']:.2g}", f"{values['samples_per_second']:.3g}/s"]
+    parts += [f"ETA {minutes // 60}:{minutes % 60:02}"]
+    parts += [f"valid {values['valid_psnr_y']:.2f} dB" if "valid_psnr_y" in values else ""]
+    return "  ".join(part for part in parts if part)
+
+
+def _line(values: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {_short(value)}" for name, value in values.items())
 
 
 def _short(value: Any) -> str:

@@ -1,215 +1,50 @@
 """A plain torch training loop: one process, resumable, without Ray.
 
 Notable choices: a batch is a function of (seed, step), so resuming repeats and skips nothing; the schedule follows
-the share of the steps or of the time that is done, kept in the checkpoint; what is validated and written is the
-exponential average of the weights, by the same path as production; a loss or gradient that is not finite stops the
-run with its step and images, before it reaches the weights.
+the share of the steps or of the time that is done, kept in the checkpoint; validation takes the same path as
+production.
 """
 
 import json
-import logging
-import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from imgtx.config import ModelInfo
-from imgtx.errors import ImgtxError, UsageError
 from imgtx.metrics import psnr_y
-from imgtx.model import EncoderDecoder
-from imgtx.optim import WeightAverage, learning_rate
+from imgtx.optim import learning_rate
 from imgtx.predict import Predictor
-from imgtx.weights import Model, load_model, save_weights
-from jobs.train_spec import FREE, TrainSpec
-from pipeline.crops import Batch, Pair, load_pairs, sample_batch
-
-log = logging.getLogger("imgtx.train")
+from imgtx.weights import Model
+from jobs.strip import Shown, draw_strip
+from jobs.train_data import Data, from_folders
+from jobs.train_spec import TrainSpec
+from jobs.train_state import Training, write_weights
+from pipeline.crops import Pair
 
 Reporter = Callable[[dict[str, Any]], None]
 
 REPORT_STEPS = 50
-SMALLEST_VALID = 8  # pixels a side of a reduced validation image: its borders are not measured
-
-
-@dataclass
-class Progress:
-    """Where a training stands; all of it rests in the checkpoint."""
-
-    step: int = 0
-    seconds: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
-    # name, digest and steps of the weights that the training began with; empty where it began with none
-    started_from: dict[str, Any] = field(default_factory=dict)
-
-
-class Training:
-    """The state of one training: network, optimizer, weight average, progress."""
-
-    def __init__(self, spec: TrainSpec, folder: Path, device: str = "cpu"):
-        torch.manual_seed(spec.seed)
-        self.spec, self.folder, self.device = spec, folder, device
-        self.network = EncoderDecoder(spec.config).to(device)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=spec.peak_lr,
-            betas=(0.9, 0.99),
-            weight_decay=spec.weight_decay,
-            fused=True,
-        )
-        self.progress = Progress()
-        if spec.init_from and not self.checkpoint.exists():
-            self.progress.started_from = warm_start(self.network, spec.init_from)
-        self.average = WeightAverage(self.network, spec.average)
-        self.torn = False  # an update is under way: network, optimizer and average belong to different steps
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.checkpoint.exists():
-            self.resume()
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
-
-    @property
-    def share(self) -> float:
-        """How much of the training is done, in [0, 1]."""
-        if self.spec.steps:
-            return min(1.0, self.progress.step / self.spec.steps)
-        return min(1.0, self.progress.seconds / (60 * self.spec.minutes))
-
-    def step(self, batch: Batch) -> float:
-        """One update; returns the L1 loss in levels of [0, 1]. ImgtxError where loss or gradient is not finite."""
-        rate = learning_rate(self.share, peak=self.spec.peak_lr)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        inputs, target = to_floats(batch.small, self.device), to_floats(batch.clean, self.device)
-        reduced = self.spec.precision == "bfloat16"
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=reduced):
-            output = self.network(inputs)
-        loss = F.l1_loss(output.float(), target)
-        self._check_finite("loss", loss, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.clip)
-        self._check_finite("gradient's norm", norm, batch)
-        self.torn = True
-        self.optimizer.step()
-        self.average.update(self.network, self.progress.step)
-        self.progress.step += 1
-        self.torn = False
-        return loss.item()
-
-    def _check_finite(self, what: str, value: Tensor, batch: Batch) -> None:
-        if not torch.isfinite(value):
-            raise ImgtxError(
-                f"the {what} is {value.item()} at step {self.progress.step}, images {', '.join(batch.keys)}: "
-                f"lower peak_lr or clip, or look at these images; the state before it is kept"
-            )
-
-    def save(self) -> None:
-        """Write the resumable state; whole or not at all. Amid an update the last checkpoint stays."""
-        if self.torn:
-            log.warning("stopped amid an update: going on from the last checkpoint")
-            return
-        state = {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": self.average.state,
-            "progress": asdict(self.progress),
-            "spec": asdict(self.spec),
-        }
-        temporary = self.checkpoint.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.checkpoint)
-
-    def resume(self) -> None:
-        try:
-            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-            self._check_same(state["spec"])
-            self.network.load_state_dict(state["network"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.average.state = state["average"]
-            self.progress = Progress(**state["progress"])
-        except (RuntimeError, ValueError, KeyError, TypeError, OSError, EOFError, UnpicklingError) as error:
-            complaint = " ".join(str(error).split())[:200] or "it ends early"
-            raise UsageError(
-                f"{self.checkpoint} does not fit this spec, or is damaged ({complaint}): "
-                f"give another --folder, or remove the file to train anew"
-            ) from error
-        log.info("resumed at step %d after %.1f min", self.progress.step, self.progress.seconds / 60)
-
-    def _check_same(self, began: dict[str, Any]) -> None:
-        """UsageError where the spec would finish another training than the one that lies in the folder."""
-        now = asdict(self.spec)
-        changed = [name for name in now if name not in FREE and began.get(name) != now[name]]
-        if changed:
-            told = ", ".join(f"{name} = {began.get(name)!r}, now {now[name]!r}" for name in changed)
-            raise UsageError(
-                f"the training in {self.folder} began with {told}; only {', '.join(FREE)} may change on the way: "
-                f"give another --folder, or take the change back"
-            )
-
-    def averaged(self) -> EncoderDecoder:
-        """A network of its own, on the CPU, that holds the averaged weights."""
-        network = EncoderDecoder(self.spec.config)
-        network.load_state_dict(self.average.state)
-        return network.eval()
-
-    def info(self) -> ModelInfo:
-        """What the weights say of themselves, and how they were made."""
-        spec, progress = self.spec, self.progress
-        return ModelInfo(
-            name=spec.name,
-            task="super-resolution",
-            scale=spec.scale,
-            multiple=spec.config.multiple,
-            halo=2 * spec.config.multiple,
-            licence=spec.licence,
-            training={
-                "data": spec.data_note,
-                "spec": asdict(spec),
-                "started_from": progress.started_from,
-                "steps": progress.step,
-                "minutes": round(progress.seconds / 60, 1),
-                "history": progress.history,
-                "torch": torch.__version__,
-            },
-        )
-
-
-def to_floats(batch: np.ndarray, device: str) -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1]; the bytes travel to the device, not the floats."""
-    levels = torch.from_numpy(batch).to(device, non_blocking=True)
-    return levels.permute(0, 3, 1, 2).float() / 255
-
-
-def warm_start(network: EncoderDecoder, init_from: str) -> dict[str, Any]:
-    """Copy every tensor that fits from other weights (an x4 model starts from x2: all but the head).
-
-    Returns what the model card says of them: name, digest, and the steps that they had been trained for.
-    """
-    model = load_model(init_from)
-    source, own = model.network.state_dict(), network.state_dict()
-    fitting = {name: t for name, t in source.items() if name in own and own[name].shape == t.shape}
-    network.load_state_dict(own | fitting)
-    log.info("warm start from %s: %d of %d tensors", init_from, len(fitting), len(own))
-    return {"name": model.info.name, "digest": model.digest, "steps": model.info.training.get("steps", 0)}
+STRIP = "strip.png"
 
 
 def validate(predictor: Predictor, pairs: list[Pair]) -> float:
     """Mean PSNR-Y in dB of the uint8 output against the clean images, border of `scale` pixels cropped."""
-    scores = [psnr_y(predictor(pair.small), pair.clean, crop=predictor.info.scale) for pair in pairs]
-    return float(np.mean(scores))
+    return mean_psnr(shown(predictor, pairs))
+
+
+def shown(predictor: Predictor, pairs: list[Pair]) -> list[Shown]:
+    """Every pair with the model's output between its sides."""
+    return [Shown(pair.small, predictor(pair.small), pair.clean) for pair in pairs]
+
+
+def mean_psnr(images: list[Shown]) -> float:
+    return float(
+        np.mean([psnr_y(i.output, i.clean, crop=i.clean.shape[0] // i.small.shape[0]) for i in images])
+    )
 
 
 def train(
@@ -217,26 +52,26 @@ def train(
     folder: Path,
     report: Reporter,
     *,
+    data: Data | None = None,
     device: str = "cpu",
     clock: Callable[[], float] | None = None,
 ) -> Path:
     """Train (or go on training) in `folder`; returns the weight file. Ctrl-C leaves a resumable state.
 
+    `data` is what to train on and to validate on, by default the spec's folders.
     `clock` counts the seconds of the schedule: on a CPU by default those that the process computed, so that a busy
     machine takes longer and trains as much; elsewhere those that passed. With one that counts calls, training
     repeats bit for bit.
     """
     clock = clock or (time.process_time if torch.device(device).type == "cpu" else time.perf_counter)
-    pairs = load_pairs(Path(spec.train), spec.scale, smallest=spec.crop)
-    valid = load_pairs(Path(spec.valid), spec.scale, smallest=SMALLEST_VALID, most=spec.valid_images)
+    feed, valid = data or from_folders(spec)
     training = Training(spec, folder, device)
     (folder / "spec.json").write_text(json.dumps(asdict(spec), indent=2))
     progress, losses = training.progress, []
     try:
         while training.share < 1.0:
             started, before = clock(), progress.seconds
-            batch = sample_batch(pairs, seed=spec.seed, step=progress.step, batch=spec.batch, crop=spec.crop)
-            losses.append(training.step(batch))
+            losses.append(training.step(feed.batch(progress.step)))
             progress.seconds += clock() - started
             if progress.step % REPORT_STEPS == 0:
                 report(_line(training, float(np.mean(losses))))
@@ -259,32 +94,28 @@ def _passed(before: float, now: float, minutes: float) -> bool:
 
 def _line(training: Training, loss: float | None) -> dict[str, Any]:
     progress = training.progress
+    share = training.share
     line: dict[str, Any] = {
         "step": progress.step,
         "minutes": round(progress.seconds / 60, 2),
-        "done": round(training.share, 4),
-        "lr": learning_rate(training.share, peak=training.spec.peak_lr),
+        "minutes_left": round(progress.seconds / 60 * (1 - share) / max(share, 1e-9), 2),
+        "done": round(share, 4),
+        "lr": learning_rate(share, peak=training.spec.peak_lr),
         "samples_per_second": round(progress.step * training.spec.batch / max(progress.seconds, 1e-9), 2),
     }
     return line if loss is None else line | {"loss": round(loss, 6)}
 
 
 def _score(training: Training, valid: list[Pair]) -> dict[str, float]:
-    """Validate the averaged weights and write them beside the checkpoint."""
+    """Validate the averaged weights, write them and a strip of pictures beside the checkpoint."""
     progress = training.progress
-    psnr = validate(Predictor(Model(training.averaged(), training.info(), ""), device=training.device), valid)
+    predictor = Predictor(Model(training.averaged(), training.info(), ""), device=training.device)
+    images = shown(predictor, valid)
+    psnr = mean_psnr(images)
+    draw_strip(images).save(training.folder / STRIP)
     if (
         not progress.history or progress.history[-1]["step"] < progress.step
     ):  # else a finished training, run again
         progress.history.append({"step": progress.step, "valid_psnr_y": psnr})
     write_weights(training)
     return {"valid_psnr_y": round(psnr, 3)}
-
-
-def write_weights(training: Training) -> Path:
-    """The averaged weights as a weight file whose info records how they were made."""
-    path = training.folder / f"{training.spec.name}.safetensors"
-    temporary = path.with_suffix(".tmp")
-    save_weights(temporary, training.averaged(), training.info())
-    os.replace(temporary, path)
-    return path

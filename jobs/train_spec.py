@@ -4,15 +4,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from imgtx.archive_damage import ArchiveDamage
 from imgtx.config import ModelConfig
 from imgtx.errors import UsageError
 from jobs.spec_values import check_fields, merge, read_toml
+from pipeline.crops import CROP_CHOICES, DEGRADATIONS, Cutting
 
 # Fields of the network that follow from the spec and the data, so that [model] cannot set them.
 DERIVED = ("scale", "in_channels", "out_channels")
 POSITIVE = (
     "batch", "crop", "peak_lr", "clip", "valid_images", "validate_minutes", "checkpoint_minutes",
 )  # fmt: skip
+WORDS = {"precision": ("float32", "bfloat16"), "degradation": DEGRADATIONS, "crop_choice": CROP_CHOICES}
 # What may change between an interruption and the resumption: how long, how often, where the folders lie.
 FREE = (
     "minutes", "steps", "train", "valid", "init_from", "valid_images", "validate_minutes", "checkpoint_minutes",
@@ -45,34 +48,55 @@ class TrainSpec:
     average: float = 0.999
     seed: int = 0
     precision: str = "bfloat16"
+    degradation: str = "bicubic"
+    crop_choice: str = "livelier"
+    procedural_share: float = 0.0
     valid_images: int = 12
     validate_minutes: float = 8.0
     checkpoint_minutes: float = 2.0
     model: dict[str, Any] = field(default_factory=dict)
+    damage: dict[str, Any] = field(default_factory=dict)
 
     @property
     def config(self) -> ModelConfig:
         return ModelConfig(scale=self.scale, **self.model)
 
+    @property
+    def cutting(self) -> Cutting:
+        return Cutting(self.crop, self.crop_choice, self.degradation, ArchiveDamage(**self.damage))
 
-def load_train_spec(path: Path, overrides: dict[str, Any] | None = None) -> TrainSpec:
-    """Read and check a spec; UsageError names the field, what was given and what is legal."""
-    values = merge(read_toml(path), overrides or {})
+
+def load_train_spec(
+    path: Path, overrides: dict[str, Any] | None = None, *, folders: bool = True
+) -> TrainSpec:
+    """Read and check a spec; UsageError names the field, what was given and what is legal.
+
+    `folders`: whether its images are to lie in folders of this machine.
+    """
+    return make_train_spec(merge(read_toml(path), overrides or {}), path, folders=folders)
+
+
+def make_train_spec(values: dict[str, Any], path: Path, *, folders: bool = True) -> TrainSpec:
+    """`load_train_spec` for values that stand in another file, `path`."""
     check_fields(values, TrainSpec, str(path))
     check_fields(values.get("model", {}), ModelConfig, f"{path} [model]", without=DERIVED)
+    check_fields(values.get("damage", {}), ArchiveDamage, f"{path} [damage]")
     missing = [name for name in ("name", "train", "valid") if name not in values]
     if missing:
         raise UsageError(f"{path} lacks {', '.join(missing)}: a training spec needs name, train, valid")
     spec = TrainSpec(**values)
     _check_values(spec, path)
+    if folders:
+        _check_folders(spec, path)
     return spec
 
 
 def _check_values(spec: TrainSpec, path: Path) -> None:
     if spec.scale not in (2, 3, 4):
         raise UsageError(f"{path}: scale = {spec.scale}; legal are 2, 3 and 4")
-    if spec.precision not in ("float32", "bfloat16"):
-        raise UsageError(f"{path}: precision = {spec.precision!r}; legal are 'float32' and 'bfloat16'")
+    for name, legal in WORDS.items():
+        if (value := getattr(spec, name)) not in legal:
+            raise UsageError(f"{path}: {name} = {value!r}; legal are {' and '.join(map(repr, legal))}")
     if not spec.name or Path(spec.name).name != spec.name:
         raise UsageError(f"{path}: name = {spec.name!r}; legal is a file name, for the weights bear it")
     for name in POSITIVE:
@@ -88,6 +112,16 @@ def _check_values(spec: TrainSpec, path: Path) -> None:
             raise UsageError(f"{path}: {name} = {getattr(spec, name)}; legal is 0 or more")
     if spec.average >= 1:
         raise UsageError(f"{path}: average = {spec.average}; legal is less than 1: at 1 no step would count")
+    if not 0 <= spec.procedural_share < 1:
+        raise UsageError(f"{path}: procedural_share = {spec.procedural_share}; legal is 0 to less than 1")
+    try:
+        ArchiveDamage(**spec.damage)
+    except UsageError as error:
+        raise UsageError(f"{path} [damage]: {error}") from error
+    if spec.damage and spec.degradation != "archive":
+        raise UsageError(
+            f"{path}: [damage] is of degradation = 'archive', which is {spec.degradation!r}: drop one"
+        )
     try:
         multiple = spec.config.multiple
     except ValueError as error:
@@ -97,6 +131,9 @@ def _check_values(spec: TrainSpec, path: Path) -> None:
             f"{path}: crop = {spec.crop} is not a multiple of the model's {multiple} px (patch x window): "
             f"use {max(1, spec.crop // multiple) * multiple}"
         )
+
+
+def _check_folders(spec: TrainSpec, path: Path) -> None:
     for name in ("train", "valid"):
         if not Path(getattr(spec, name)).is_dir():
             raise UsageError(

@@ -3,16 +3,23 @@
 A batch is a pure function of (seed, step): a resumed run sees exactly the crops that an uninterrupted one sees.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 
+from imgtx.archive_damage import DAMAGE, ArchiveDamage, archive
+from imgtx.dead_leaves import dead_leaves
 from imgtx.degrade import imresize
-from imgtx.errors import ImageError, UsageError
-from imgtx.pixels import SUFFIXES, decode
+from imgtx.errors import UsageError
 
-MAX_PIXELS = 10**9
+DEGRADATIONS = ("bicubic", "archive")
+CROP_CHOICES = ("livelier", "energy", "uniform")
+# Every LEAVES_STEPS steps a new procedural picture of LEAVES_SIDE pixels takes the place of the oldest of LEAVES_KEPT:
+# drawing one costs as much as training on four crops.
+LEAVES_SIDE, LEAVES_STEPS, LEAVES_KEPT = 512, 48, 4
+LEAVES_KEY = "dead leaves"
+PLACES_APART = 8  # reduced pixels between the places that "energy" chooses from
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,18 @@ class Pair:
     key: str
     clean: np.ndarray
     small: np.ndarray
+
+    @cached_property
+    def scale(self) -> int:
+        return self.clean.shape[0] // self.small.shape[0]
+
+    @cached_property
+    def slope_sums(self) -> np.ndarray:
+        """Sums of absolute gradients of the reduction's green above and left of each pixel: (h + 1, w + 1) int64."""
+        green = self.small[..., 1].astype(np.int64)
+        down = np.abs(np.diff(green, axis=0, append=green[-1:]))
+        across = np.abs(np.diff(green, axis=1, append=green[:, -1:]))
+        return np.pad(down + across, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
 
 
 @dataclass(frozen=True)
@@ -33,63 +52,133 @@ class Batch:
     clean: np.ndarray
 
 
-def load_pairs(folder: Path, scale: int, *, smallest: int, most: int | None = None) -> list[Pair]:
-    """Images under `folder` as pairs, in the order of their names, at most `most`.
+@dataclass(frozen=True)
+class Place:
+    """A crop's top left corner in the reduced image, and which of the square's eight symmetries it is seen in.
 
-    Raises UsageError where there is none, and for one that cannot be decoded or whose reduction has a side below
-    `smallest` pixels.
+    First `turns` quarter turns against the clock, then, if `mirrored`, left and right change sides.
     """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise UsageError(
-            f"no images under {folder}: give a folder that holds {', '.join(sorted(SUFFIXES))} files"
-        )
-    return [make_pair(path, path.relative_to(folder).as_posix(), scale, smallest) for path in paths[:most]]
+
+    top: int
+    left: int
+    turns: int
+    mirrored: bool
 
 
-def make_pair(path: Path, key: str, scale: int, smallest: int) -> Pair:
-    try:
-        pixels = decode(path.read_bytes(), max_pixels=MAX_PIXELS).pixels
-    except ImageError as error:
-        raise UsageError(f"{path} cannot be trained on ({error.reason}: {error}): remove it") from error
-    if min(pixels.shape[:2]) < scale * smallest:
+@dataclass(frozen=True)
+class Cutting:
+    """How crops are made: `crop` reduced pixels a side, their places by `choice`, their partners by `degradation`.
+
+    livelier: of two places drawn at random the one with more gradient; energy: drawn in proportion to gradient
+    energy; uniform: anywhere. bicubic: the exact reduction; archive: `imgtx.archive_damage` as bad as `damage`.
+    """
+
+    crop: int
+    choice: str = "livelier"
+    degradation: str = "bicubic"
+    damage: ArchiveDamage = DAMAGE
+
+
+def check_size(pixels: np.ndarray, name: str, scale: int, smallest: int) -> None:
+    """UsageError for an image whose reduction has a side below `smallest`."""
+    height, width = pixels.shape[:2]
+    if min(height, width) < scale * smallest:
         raise UsageError(
-            f"{path} is {pixels.shape[1]} x {pixels.shape[0]}; at scale {scale} a crop of {smallest} px needs "
+            f"{name} is {width} x {height}; at scale {scale} a crop of {smallest} px needs "
             f"{scale * smallest} px a side: lower crop, or remove the image"
         )
-    if pixels.dtype == np.uint16:
-        pixels = (pixels // 257).astype(np.uint8)
+
+
+def reduced(key: str, pixels: np.ndarray, scale: int) -> Pair:
+    """The pair of an (H, W, 3) uint8 image, cut at the bottom and right to multiples of `scale`."""
     height, width = (side // scale * scale for side in pixels.shape[:2])
-    clean = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))[:height, :width])
+    clean = np.ascontiguousarray(pixels[:height, :width])
     return Pair(key, clean, imresize(clean, 1 / scale))
 
 
-def sample_batch(pairs: list[Pair], *, seed: int, step: int, batch: int, crop: int) -> Batch:
-    """`batch` random crops, each turned and mirrored at random (one of the eight symmetries of the square).
-
-    Of two places drawn in an image the one with more gradient is taken: skies teach little.
-    """
-    rng = np.random.default_rng((seed, step))
-    keys, smalls, cleans = [], [], []
-    for index in rng.integers(len(pairs), size=batch):
-        pair = pairs[index]
-        scale = pair.clean.shape[0] // pair.small.shape[0]
-        top, left = _liveliest(pair.small, crop, rng)
-        small = pair.small[top : top + crop, left : left + crop]
-        clean = pair.clean[scale * top : scale * (top + crop), scale * left : scale * (left + crop)]
-        turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
-        keys.append(pair.key)
-        smalls.append(_turn(small, turns, mirror))
-        cleans.append(_turn(clean, turns, mirror))
-    return Batch(tuple(keys), np.stack(smalls), np.stack(cleans))
-
-
-def _liveliest(image: np.ndarray, crop: int, rng: np.random.Generator, draws: int = 2) -> tuple[int, int]:
-    height, width = image.shape[:2]
-    places = [
-        (int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1))) for _ in range(draws)
+def damaged(pairs: list[Pair], damage: ArchiveDamage) -> list[Pair]:
+    """The pairs with archive damage instead of the bicubic reduction, by fixed seeds: the same in every training."""
+    return [
+        replace(pair, small=archive(pair.clean, pair.scale, np.random.default_rng(number), damage))
+        for number, pair in enumerate(pairs)
     ]
-    return max(places, key=lambda place: _gradient_energy(image, place[0], place[1], crop))
+
+
+class Sampler:
+    """Batches from images in memory, and from `procedural_share` dead leaves among them; `batch(step)` is pure."""
+
+    def __init__(
+        self, pairs: list[Pair], cutting: Cutting, *, seed: int, batch: int, procedural_share: float = 0.0
+    ):
+        self.pairs, self.cutting, self.seed, self.size = pairs, cutting, seed, batch
+        self.procedural_share = procedural_share
+        self._leaves = lru_cache(maxsize=2 * LEAVES_KEPT)(self._draw_leaves)
+
+    def batch(self, step: int) -> Batch:
+        """`batch` random crops, each turned and mirrored at random (one of the eight symmetries of the square)."""
+        rng = np.random.default_rng((self.seed, step))
+        keys, smalls, cleans = [], [], []
+        for pair in self._images(rng, step):
+            small, clean = cut(pair, self.cutting, draw_place(pair, self.cutting, rng), rng)
+            keys.append(pair.key)
+            smalls.append(small)
+            cleans.append(clean)
+        return Batch(tuple(keys), np.stack(smalls), np.stack(cleans))
+
+    def places(self, step: int) -> list[tuple[Pair, Place]]:
+        """Where the crops of a step lie, for who cuts them elsewhere; as `batch` has them without archive damage."""
+        rng = np.random.default_rng((self.seed, step))
+        return [(pair, draw_place(pair, self.cutting, rng)) for pair in self._images(rng, step)]
+
+    def _images(self, rng: np.random.Generator, step: int) -> list[Pair]:
+        photos = [self.pairs[index] for index in rng.integers(len(self.pairs), size=self.size)]
+        if not self.procedural_share:
+            return photos
+        numbers = step // LEAVES_STEPS + rng.integers(LEAVES_KEPT, size=self.size)
+        drawn = rng.random(self.size) < self.procedural_share
+        return [
+            self._leaves(int(number)) if instead else photo
+            for photo, number, instead in zip(photos, numbers, drawn, strict=True)
+        ]
+
+    def _draw_leaves(self, number: int) -> Pair:
+        scale = self.pairs[0].scale
+        side = max(LEAVES_SIDE, scale * self.cutting.crop)
+        picture = dead_leaves(np.random.default_rng((self.seed, number, 1)), side, side)
+        return reduced(f"{LEAVES_KEY} {number}", picture, scale)
+
+
+def draw_place(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> Place:
+    top, left = _corner(pair, cutting, rng)
+    return Place(top, left, int(rng.integers(4)), bool(rng.integers(2)))
+
+
+def cut(
+    pair: Pair, cutting: Cutting, place: Place, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """One crop: small (crop, crop, 3) and clean (scale crop, scale crop, 3), uint8, turned alike."""
+    crop, scale, top, left = cutting.crop, pair.scale, place.top, place.left
+    clean = pair.clean[scale * top : scale * (top + crop), scale * left : scale * (left + crop)]
+    clean = turn(clean, place.turns, place.mirrored)
+    if cutting.degradation == "archive":  # after the turn: chroma and grain of JPEG have a direction
+        clean = np.ascontiguousarray(clean)
+        return archive(clean, scale, rng, cutting.damage), clean
+    return turn(pair.small[top : top + crop, left : left + crop], place.turns, place.mirrored), clean
+
+
+def _corner(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> tuple[int, int]:
+    """Top and left in the reduced image. Skies teach little, so that lively places come up more often."""
+    height, width = pair.small.shape[:2]
+    if cutting.choice == "energy":
+        return _by_energy(pair, cutting.crop, rng)
+    draws = 2 if cutting.choice == "livelier" else 1
+    places = [
+        (int(rng.integers(height - cutting.crop + 1)), int(rng.integers(width - cutting.crop + 1)))
+        for _ in range(draws)
+    ]
+    if draws == 1:
+        return places[0]
+    return max(places, key=lambda place: _gradient_energy(pair.small, place[0], place[1], cutting.crop))
 
 
 def _gradient_energy(image: np.ndarray, top: int, left: int, crop: int) -> float:
@@ -97,6 +186,23 @@ def _gradient_energy(image: np.ndarray, top: int, left: int, crop: int) -> float
     return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
 
 
-def _turn(image: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
+def _by_energy(pair: Pair, crop: int, rng: np.random.Generator) -> tuple[int, int]:
+    """A cell of a grid of places in proportion to its energy, then anywhere in the cell.
+
+    To each cell a quarter of the mean is added: who never sees a flat place cannot tell its noise from texture.
+    """
+    sums, step = pair.slope_sums, PLACES_APART
+    height, width = (side - crop for side in pair.small.shape[:2])  # the last place
+    high, low = sums[: height + 1 : step], sums[crop::step]
+    cells = (
+        high[:, : width + 1 : step] + low[:, crop::step] - high[:, crop::step] - low[:, : width + 1 : step]
+    )
+    chances = np.cumsum(cells + (0.25 * cells.mean() + 1))
+    cell = int(np.searchsorted(chances, rng.random() * chances[-1], side="right"))
+    top, left = (step * n + int(rng.integers(step)) for n in divmod(cell, cells.shape[1]))
+    return min(top, height), min(left, width)
+
+
+def turn(image: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
     turned = np.rot90(image, turns)
     return turned[:, ::-1] if mirror else turned

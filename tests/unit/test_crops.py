@@ -8,7 +8,9 @@ from PIL import Image
 
 from imgtx.degrade import imresize
 from imgtx.errors import UsageError
-from pipeline.crops import Pair, load_pairs, sample_batch
+from pipeline import crops
+from pipeline.crops import Batch, Cutting, Pair, Sampler, damaged, reduced
+from pipeline.photos import load_pairs
 from tests.zoo import exif_block, photo, saved
 
 
@@ -16,6 +18,12 @@ def numbered(key: str, height: int = 20, width: int = 26, scale: int = 2) -> Pai
     """A pair whose clean pixels repeat the small ones: every cut and every turn can be checked."""
     small = np.random.default_rng(len(key)).integers(0, 256, (height, width, 3), np.uint8)
     return Pair(key, small.repeat(scale, 0).repeat(scale, 1), small)
+
+
+def sample_batch(
+    pairs: list[Pair], *, seed: int, step: int, batch: int, crop: int, choice="livelier"
+) -> Batch:
+    return Sampler(pairs, Cutting(crop, choice), seed=seed, batch=batch).batch(step)
 
 
 @pytest.mark.parametrize("scale", [2, 3])
@@ -53,15 +61,78 @@ def test_all_eight_symmetries_come_up():
     assert len(turned) == 8
 
 
-def test_lively_places_are_preferred():
-    """The left half is flat: of two draws the livelier wins, so that few crops are flat alone."""
+@pytest.mark.parametrize(
+    ("choice", "least", "most"),
+    [
+        ("uniform", 65, 115),  # some 45 %
+        ("livelier", 10, 75),  # a quarter of it
+        ("energy", 1, 40),  # rarely, for a quarter of the mean goes to every place
+    ],
+)
+def test_lively_places_are_preferred(choice, least, most):
+    """The left half is flat: how many of 200 crops are?"""
     small = np.zeros((16, 80, 3), np.uint8)
     small[:, 40:] = np.random.default_rng(0).integers(0, 256, (16, 40, 3))
     batch = sample_batch(
-        [Pair("a", small.repeat(2, 0).repeat(2, 1), small)], seed=0, step=0, batch=200, crop=8
+        [Pair("a", small.repeat(2, 0).repeat(2, 1), small)], seed=0, step=0, batch=200, crop=8, choice=choice
     )
     flat = sum(not crop.any() for crop in batch.small)
-    assert 10 < flat < 75  # a quarter of some 45 %, instead of 45 %
+    assert least < flat < most
+
+
+@pytest.mark.parametrize("choice", ["livelier", "energy", "uniform"])
+@pytest.mark.parametrize("shape", [(20, 26), (8, 8), (8, 40), (31, 9)])
+def test_every_place_may_be_chosen_and_none_outside(choice, shape):
+    pair = numbered("a", *shape)
+    batch = sample_batch([pair], seed=0, step=0, batch=1500, crop=8, choice=choice)
+    assert batch.small.shape == (1500, 8, 8, 3)
+    views = np.lib.stride_tricks.sliding_window_view(pair.small, (8, 8), (0, 1))
+    places = {np.moveaxis(view, 0, 2).tobytes() for row in views for view in row}
+    upright = {crop.tobytes() for crop in batch.small} & places
+    assert len(upright) > len(places) * 0.4
+
+
+def test_an_archives_batch_is_pure_and_its_clean_side_untouched():
+    pairs = [reduced("a", photo(60, 64), 2), reduced("b", photo(48, 90), 2)]
+    cutting = Cutting(16, degradation="archive")
+    batch = Sampler(pairs, cutting, seed=4, batch=12).batch(7)
+    again = Sampler(pairs, cutting, seed=4, batch=12).batch(7)
+    assert np.array_equal(batch.small, again.small)
+    assert batch.small.shape == (12, 16, 16, 3)
+    cleans = {np.rot90(c, k).tobytes() for c in batch.clean for k in range(4)}
+    assert len(cleans) > 12
+    gaps = [
+        np.abs(imresize(c, 0.5).astype(int) - s).mean() for c, s in zip(batch.clean, batch.small, strict=True)
+    ]
+    assert max(gaps) > 2  # damaged
+    assert max(gaps) < 40  # and still the same place, turned alike
+
+
+def test_validation_damage_is_the_same_every_time():
+    pairs = [reduced("a", photo(60, 64), 2), reduced("b", photo(48, 90), 2)]
+    one, other = damaged(pairs, Cutting(16).damage), damaged(pairs, Cutting(16).damage)
+    for a, b, pair in zip(one, other, pairs, strict=True):
+        assert np.array_equal(a.small, b.small)
+        assert a.small.shape == pair.small.shape
+        assert not np.array_equal(a.small, pair.small)
+        assert a.clean is pair.clean
+
+
+def test_dead_leaves_come_in_their_share_and_depend_on_the_step_alone(monkeypatch):
+    monkeypatch.setattr(crops, "LEAVES_SIDE", 32)
+    sampler = Sampler([numbered("a", scale=2)], Cutting(8), seed=1, batch=200, procedural_share=0.25)
+    far = sampler.batch(10_000)
+    leaves = [key for key in far.keys if key.startswith("dead leaves")]
+    assert 25 < len(leaves) < 75
+    newest = 10_000 // crops.LEAVES_STEPS + crops.LEAVES_KEPT - 1
+    assert set(leaves) == {f"dead leaves {newest - n}" for n in range(crops.LEAVES_KEPT)}
+    sampler.batch(3)
+    assert np.array_equal(sampler.batch(10_000).clean, far.clean)
+    for key, small, clean in zip(far.keys, far.small, far.clean, strict=True):
+        if key in leaves[:3]:
+            assert (
+                np.abs(imresize(clean, 0.5).astype(int) - small)[2:-2, 2:-2].mean() < 1.5
+            )  # passes in another order
 
 
 def test_pairs_come_in_the_order_of_names_cut_to_the_scale(tmp_path):

@@ -52,7 +52,9 @@ MAY_IMPORT = {
 # The cheap side: `imgtx --help`, decode and encode workers, everything that only reads the ledger.
 TORCH_FREE = (
     "imgtx",
+    "imgtx.archive_damage",
     "imgtx.config",
+    "imgtx.dead_leaves",
     "imgtx.degrade",
     "imgtx.errors",
     "imgtx.metrics",
@@ -63,6 +65,7 @@ TORCH_FREE = (
     "imgtx.tiling",
     "imgtx.weight_file",
     "jobs.cli",
+    "jobs.model_admin",
     "jobs.run",
     "jobs.show",
     "jobs.spec_file",
@@ -70,6 +73,7 @@ TORCH_FREE = (
     "pipeline.encode",
     "pipeline.inventory",
     "pipeline.ledger",
+    "pipeline.model_store",
     "pipeline.plan",
     "pipeline.publish",
     "pipeline.spec",

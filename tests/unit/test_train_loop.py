@@ -18,9 +18,11 @@ from imgtx.predict import Predictor
 from imgtx.weight_file import file_digest
 from imgtx.weights import load_model
 from jobs import train_loop
-from jobs.train_loop import Training, train, validate, warm_start
+from jobs.train_loop import train, validate
 from jobs.train_spec import TrainSpec
-from pipeline.crops import load_pairs, sample_batch
+from jobs.train_state import Training, warm_start
+from pipeline.crops import Batch, Cutting, Pair, Sampler
+from pipeline.photos import load_pairs
 from tests.zoo import saved
 
 MODEL = {
@@ -79,6 +81,10 @@ def done(spec, tmp_path_factory) -> tuple[Path, Reports]:
     folder, reports = tmp_path_factory.mktemp("done"), Reports()
     assert train(spec, folder, reports, clock=Clock()) == folder / "tiny.safetensors"
     return folder, reports
+
+
+def sample_batch(pairs: list[Pair], *, seed: int, step: int, batch: int, crop: int) -> Batch:
+    return Sampler(pairs, Cutting(crop), seed=seed, batch=batch).batch(step)
 
 
 def state_of(folder: Path) -> dict[str, Any]:
@@ -230,6 +236,28 @@ def test_a_resumed_training_is_the_one_that_began(spec, tmp_path, change):
     with pytest.raises(UsageError, match=f"began with {name} = .*, now .*give another --folder"):
         Training(replace(spec, **change), tmp_path)
     Training(replace(spec, minutes=2, train="moved", checkpoint_minutes=9), tmp_path)
+
+
+def test_a_checkpoint_older_than_a_field_resumes_with_its_default(spec, tmp_path):
+    Training(spec, tmp_path).save()
+    state = state_of(tmp_path)
+    for name in ("degradation", "crop_choice", "procedural_share", "damage"):
+        del state["spec"][name]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    Training(spec, tmp_path)
+    with pytest.raises(UsageError, match="began with degradation = 'bicubic', now 'archive'"):
+        Training(replace(spec, degradation="archive"), tmp_path)
+
+
+def test_an_archive_model_is_validated_on_damage(spec, tmp_path):
+    """The first score, of bicubic itself, falls when the validation images are damaged."""
+    short = replace(spec, minutes=0.0, steps=1, peak_lr=1e-9)
+    scores = {}
+    for degradation in ("bicubic", "archive"):
+        reports = Reports()
+        train(replace(short, degradation=degradation), tmp_path / degradation, reports)
+        scores[degradation] = reports[-1]["valid_psnr_y"]
+    assert scores["archive"] < scores["bicubic"] - 1
 
 
 def test_the_weights_say_what_they_began_with(spec, done, tmp_path):

@@ -1,0 +1,218 @@
+"""The state of a training: network, optimizer, weight average, progress; one step of it, its checkpoint.
+
+Notable choices: what is validated and written is the exponential average of the weights; a loss or gradient that is
+not finite stops the run with its step and images, before it reaches the weights; a checkpoint is resumed only by the
+spec that it began with.
+"""
+
+import logging
+import math
+import os
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imgtx.config import ModelInfo
+from imgtx.errors import ImgtxError, UsageError
+from imgtx.model import EncoderDecoder
+from imgtx.optim import WeightAverage, learning_rate
+from imgtx.weights import load_model, save_weights
+from jobs.train_device import DeviceBatch
+from jobs.train_spec import FREE, TrainSpec
+from pipeline.crops import Batch
+
+log = logging.getLogger("imgtx.train")
+
+
+@dataclass
+class Progress:
+    """Where a training stands; all of it rests in the checkpoint."""
+
+    step: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    # name, digest and steps of the weights that the training began with; empty where it began with none
+    started_from: dict[str, Any] = field(default_factory=dict)
+
+
+class Training:
+    """The state of one training: network, optimizer, weight average, progress."""
+
+    def __init__(self, spec: TrainSpec, folder: Path, device: str = "cpu"):
+        torch.manual_seed(spec.seed)
+        self.spec, self.folder, self.device = spec, folder, device
+        self.network = EncoderDecoder(spec.config).to(device)
+        # One shape for thousands of steps pays for compiling on a GPU; on a CPU it is slower (LOG.md).
+        on_gpu = torch.device(device).type == "cuda"
+        self.compute = torch.compile(self.network) if on_gpu else self.network
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=spec.peak_lr,
+            betas=(0.9, 0.99),
+            weight_decay=spec.weight_decay,
+            fused=True,
+        )
+        self.progress = Progress()
+        if spec.init_from and not self.checkpoint.exists():
+            self.progress.started_from = warm_start(self.network, spec.init_from)
+        self.average = WeightAverage(self.network, spec.average)
+        self.torn = False  # an update is under way: network, optimizer and average belong to different steps
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.checkpoint.exists():
+            self.resume()
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def share(self) -> float:
+        """How much of the training is done, in [0, 1]."""
+        if self.spec.steps:
+            return min(1.0, self.progress.step / self.spec.steps)
+        return min(1.0, self.progress.seconds / (60 * self.spec.minutes))
+
+    def step(self, batch: Batch | DeviceBatch) -> float:
+        """One update; returns the L1 loss in levels of [0, 1]. ImgtxError where loss or gradient is not finite."""
+        rate = learning_rate(self.share, peak=self.spec.peak_lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        inputs, target = to_floats(batch.small, self.device), to_floats(batch.clean, self.device)
+        reduced = self.spec.precision == "bfloat16"
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=reduced):
+            output = self.compute(inputs)
+        loss = F.l1_loss(output.float(), target)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.clip)
+        value, length = torch.stack([loss.detach(), norm.detach()]).tolist()  # the one wait for the device
+        self._check_finite("loss", value, batch)
+        self._check_finite("gradient's norm", length, batch)
+        self.torn = True
+        self.optimizer.step()
+        self.average.update(self.network, self.progress.step)
+        self.progress.step += 1
+        self.torn = False
+        return value
+
+    def _check_finite(self, what: str, value: float, batch: Batch | DeviceBatch) -> None:
+        if not math.isfinite(value):
+            raise ImgtxError(
+                f"the {what} is {value} at step {self.progress.step}, images {', '.join(batch.keys)}: "
+                f"lower peak_lr or clip, or look at these images; the state before it is kept"
+            )
+
+    def save(self) -> None:
+        """Write the resumable state; whole or not at all. Amid an update the last checkpoint stays."""
+        if self.torn:
+            log.warning("stopped amid an update: going on from the last checkpoint")
+            return
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state,
+            "progress": asdict(self.progress),
+            "spec": asdict(self.spec),
+        }
+        temporary = self.checkpoint.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.checkpoint)
+
+    def resume(self) -> None:
+        try:
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            self._check_same(state["spec"])
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average.state = state["average"]
+            self.progress = Progress(**state["progress"])
+        except (RuntimeError, ValueError, KeyError, TypeError, OSError, EOFError, UnpicklingError) as error:
+            complaint = " ".join(str(error).split())[:200] or "it ends early"
+            raise UsageError(
+                f"{self.checkpoint} does not fit this spec, or is damaged ({complaint}): "
+                f"give another --folder, or remove the file to train anew"
+            ) from error
+        log.info("resumed at step %d after %.1f min", self.progress.step, self.progress.seconds / 60)
+
+    def _check_same(self, began: dict[str, Any]) -> None:
+        """UsageError where the spec would finish another training than the one that lies in the folder."""
+        now = asdict(self.spec)
+        began = defaults() | began  # a checkpoint older than a field was trained as its default says
+        changed = [name for name in now if name not in FREE and began.get(name) != now[name]]
+        if changed:
+            told = ", ".join(f"{name} = {began.get(name)!r}, now {now[name]!r}" for name in changed)
+            raise UsageError(
+                f"the training in {self.folder} began with {told}; only {', '.join(FREE)} may change on the way: "
+                f"give another --folder, or take the change back"
+            )
+
+    def averaged(self) -> EncoderDecoder:
+        """A network of its own, on the CPU, that holds the averaged weights."""
+        network = EncoderDecoder(self.spec.config)
+        network.load_state_dict(self.average.state)
+        return network.eval()
+
+    def info(self) -> ModelInfo:
+        """What the weights say of themselves, and how they were made."""
+        spec, progress = self.spec, self.progress
+        return ModelInfo(
+            name=spec.name,
+            task="super-resolution",
+            scale=spec.scale,
+            multiple=spec.config.multiple,
+            halo=2 * spec.config.multiple,
+            licence=spec.licence,
+            training={
+                "data": spec.data_note,
+                "spec": asdict(spec),
+                "started_from": progress.started_from,
+                "steps": progress.step,
+                "minutes": round(progress.seconds / 60, 1),
+                "history": progress.history,
+                "torch": torch.__version__,
+            },
+        )
+
+
+def defaults() -> dict[str, Any]:
+    """What a spec says where it says nothing."""
+    plain = {f.name: f.default for f in fields(TrainSpec) if f.default is not MISSING}
+    made = {f.name: f.default_factory() for f in fields(TrainSpec) if f.default_factory is not MISSING}
+    return plain | made
+
+
+def to_floats(batch: np.ndarray | Tensor, device: str) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1]; the bytes travel to the device, not the floats."""
+    levels = torch.as_tensor(batch).to(device, non_blocking=True)
+    return levels.permute(0, 3, 1, 2).float() / 255
+
+
+def warm_start(network: EncoderDecoder, init_from: str) -> dict[str, Any]:
+    """Copy every tensor that fits from other weights (an x4 model starts from x2: all but the head).
+
+    Returns what the model card says of them: name, digest, and the steps that they had been trained for.
+    """
+    model = load_model(init_from)
+    source, own = model.network.state_dict(), network.state_dict()
+    fitting = {name: t for name, t in source.items() if name in own and own[name].shape == t.shape}
+    network.load_state_dict(own | fitting)
+    log.info("warm start from %s: %d of %d tensors", init_from, len(fitting), len(own))
+    return {"name": model.info.name, "digest": model.digest, "steps": model.info.training.get("steps", 0)}
+
+
+def write_weights(training: Training) -> Path:
+    """The averaged weights as a weight file whose info records how they were made."""
+    path = training.folder / f"{training.spec.name}.safetensors"
+    temporary = path.with_suffix(".tmp")
+    save_weights(temporary, training.averaged(), training.info())
+    os.replace(temporary, path)
+    return path
