@@ -18,6 +18,7 @@ from bench.report import FOLDER, RESULTS, machine
 FULL: dict[str, list[str]] = {
     "startup": [],
     "model_speed": [],
+    "adapter_overhead": [],
     "codecs": [],
     "road_noop": [],
     "plan_million": [],
@@ -27,6 +28,7 @@ FULL: dict[str, list[str]] = {
 QUICK = {
     "startup": ["--rounds", "1"],
     "model_speed": ["--sides", "256", "--rounds", "1"],
+    "adapter_overhead": ["--rounds", "5"],
     "road_noop": ["--images", "200"],
     "plan_million": ["--keys", "100000"],
     "memory": ["--model", "smallest", "--width", "4000", "--height", "3000"],
@@ -78,6 +80,8 @@ def _lines(results: dict[str, dict]) -> Iterator[tuple[str, str, str]]:
                 what = f"sr-x2 / SwinIR-light, {row['precision']}, {row['side']} px"
                 yield what, f"{row['ratio']:.1f} times", "at least 8"
             yield f"sr-x2, {row['precision']}, {row['side']} px", f"{row['sr-x2']:.1f} s/MP", ""
+    for row in results.get("adapter_overhead", {}).get("rows", []):
+        yield f"adapter over {row['network']}", f"{row['adapter_percent']:+.2f} %", "under 3 %"
     if found := results.get("memory"):
         width, height = found["image"]
         most = max(peak["rss"] for peak in found["peak_mb"].values())

@@ -95,7 +95,8 @@ def probe_model(model: str, endpoint_url: str | None, as_json: bool, **options: 
 def import_model(model: str, target: str, endpoint_url: str | None) -> None:
     """Put MODEL into a model store as the next version of NAME; its latest stays where it is.
 
-    MODEL is a weight file, a packaged name or a version in another store. The same weights twice are one version.
+    MODEL is a weight file, imgtx's or anybody's, a packaged name or a version in another store. Somebody else's are
+    converted to safetensors; what imgtx models probe measured comes along. The same weights twice are one version.
 
     \b
     imgtx models import sr-x2 s3://bucket/models/sr-x2

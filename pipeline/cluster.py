@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from imgtx.errors import RunInterruptedError, UsageError
 from pipeline.spec import RunSpec
@@ -103,8 +103,15 @@ def local_settings() -> dict[str, str]:
     return LOCAL_SETTINGS | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
+class Addressed(Protocol):
+    """A spec that names the cluster to join; None for a private local Ray."""
+
+    @property
+    def address(self) -> str | None: ...
+
+
 @contextmanager
-def ray_session(spec: RunSpec) -> Iterator[dict[str, float]]:
+def ray_session(spec: Addressed) -> Iterator[dict[str, float]]:
     """Start a private local Ray, or join the cluster at `spec.address`; yields its resources.
 
     A session that is already running in this process is used and left alone.
@@ -158,7 +165,7 @@ def _stderr_closed() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _start(spec: RunSpec) -> None:
+def _start(spec: Addressed) -> None:
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

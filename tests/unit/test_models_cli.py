@@ -1,12 +1,9 @@
 """`imgtx models` on a store in a folder, and what a run, a retry and an evaluation make of `NAME@latest`."""
 
 import json
-import pickle
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from jobs.cli import DONE
 from jobs.show import last_spec
@@ -123,23 +120,6 @@ def test_training_begins_with_a_version(stored: Path):
     made = said("train", "spec.toml")
     began = json.loads(said("models", "show", made))["training"]["started_from"]
     assert began["digest"] == json.loads(said("models", "show", "models/tiny@2"))["digest"]
-
-
-class Explodes:
-    def __reduce__(self):
-        return Path.touch, (Path("it-was-unpickled"),)
-
-
-def test_what_is_not_imgtxs_is_not_taken_in_and_never_unpickled(place: Path):
-    (place / "hostile.pth").write_bytes(pickle.dumps(Explodes()))
-    line = complaint("models", "import", "hostile.pth", "models/x")
-    assert "hostile.pth is not a weight file of imgtx" in line
-    (place / "hostile.safetensors").write_bytes(pickle.dumps(Explodes()))
-    assert "not a whole safetensors file" in complaint("models", "import", "hostile.safetensors", "models/x")
-    save_file({"a": np.zeros(3, np.float32)}, place / "foreign.safetensors")
-    assert "holds no imgtx config" in complaint("models", "import", "foreign.safetensors", "models/x")
-    assert not (place / "it-was-unpickled").exists()
-    assert not [*(place / "models").rglob("*.json")]
 
 
 def test_a_truncated_file_is_not_taken_in(place: Path, weights: list[str]):
