@@ -1,12 +1,17 @@
 """What the command line says of a storage that does not answer, or not to this person."""
 
+import importlib.util
+import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from imgtx.sidecar import write_sidecar
+from imgtx.sources import read_info
 from jobs.cli import DONE, USAGE, main
 from jobs.show import last_spec
 from pipeline.storage import Store
@@ -102,3 +107,28 @@ def test_a_model_that_cannot_be_reached_ends_in_one_line(tmp_path: Path, s3_stor
     assert "the bucket must exist" in complaint(
         "upscale", *folders, "--model", "s3://no-such-bucket/x@latest"
     )
+
+
+@pytest.mark.skipif(importlib.util.find_spec("spandrel") is None, reason="spandrel is not installed")
+def test_somebody_elses_model_is_fetched_with_what_was_measured_of_it(
+    tmp_path: Path, s3_store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    from tests.adapters.architectures import save
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    without_ray(monkeypatch)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(saved(photo(40, 40)))
+    path = save("Compact", tmp_path)
+    s3_store.write("x.pth", path.read_bytes())
+    uri = f"{s3_store.uri}x.pth"
+    arguments = ("in", "out", "--model", uri, "--precision", "auto", "--json")
+    result = imgtx("upscale", *arguments)
+    assert result.exit_code == DONE, result.output
+    assert json.loads(imgtx("plan", *arguments).stdout)["to_do"] == 0
+    info, digest = read_info(path)
+    measured = write_sidecar(path, digest, replace(info, dtypes=("float32", "bfloat16"), fast="bfloat16"), {})
+    s3_store.write("x.pth.imgtx.json", measured.read_bytes())
+    assert json.loads(imgtx("plan", *arguments).stdout)["classes"]["stale"]["images"] == 1
+    assert last_spec("out", None).model == uri
