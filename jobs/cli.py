@@ -243,15 +243,14 @@ def evaluate(
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any field of the spec; may be repeated."
 )
-@click.option(
-    "--workers", metavar="N|FEWEST:MOST", help="Train on Ray with so many workers.  [default: without Ray]"
-)
+@click.option("--workers", type=int, metavar="N", help="Train on Ray with so many.  [default: without Ray]")
+@click.option("--fewest-workers", type=int, metavar="N", help="Go on with so few while nodes are missing.")
 @click.option(
     "--storage", metavar="URI", help="Where the workers' checkpoints go: a folder, s3://bucket/prefix."
 )
 @click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS.")
 @click.option("--address", metavar="ADDRESS", help="A Ray cluster.  [default: a private local Ray]")
-def train(spec: Path, folder: Path | None, settings: tuple[str, ...], **options: str | None) -> None:
+def train(spec: Path, folder: Path | None, settings: tuple[str, ...], **options: Any) -> None:
     """Train a model as the TOML file SPEC says; the same command goes on after an interruption.
 
     With --workers the spec's images may lie anywhere (train = "s3://bucket/photos"), and --storage keeps the
@@ -266,7 +265,7 @@ def train(spec: Path, folder: Path | None, settings: tuple[str, ...], **options:
     from jobs.train_ray import read_fleet
     from jobs.train_spec import load_train_spec
 
-    fleet = read_fleet(**options)
+    fleet = read_fleet(options)
     loaded = load_train_spec(spec, parse_settings(settings), folders=fleet is None)
     path = run_training(loaded, folder or Path("runs") / loaded.name, Console(stderr=True), fleet)
     click.echo(path)

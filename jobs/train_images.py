@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from imgtx.errors import ImageError, StorageError, UsageError
 from imgtx.pixels import SUFFIXES, read_header
@@ -17,6 +18,7 @@ from pipeline.storage import Store, check_source
 SMALLEST_VALID = 8  # pixels a side of a reduced validation image: its borders are not measured
 LOOKED_AT = 16  # images of which the size is read before workers start
 TRAIN, VALID = "train", "valid"
+KEYS = "keys.parquet"
 
 
 @dataclass(frozen=True)
@@ -78,3 +80,13 @@ def check_images(sources: Sources, listed: pa.Table, spec: TrainSpec) -> None:
 def load_valid(store: Store, keys: list[str], scale: int) -> list[Pair]:
     """The validation pairs; UsageError for an image that cannot serve."""
     return [reduced(key, photo_pixels(store.read(key), key, scale, SMALLEST_VALID), scale) for key in keys]
+
+
+def encode_keys(keys: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(keys, sink)
+    return sink.getvalue().to_pybytes()
+
+
+def decode_keys(data: bytes) -> pa.Table:
+    return pq.read_table(pa.BufferReader(data))

@@ -16,10 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from imgtx.errors import ImgtxError, RunInterruptedError, UsageError
-from jobs.train_images import Sources, check_images, list_images
+from jobs.train_images import KEYS, Sources, check_images, encode_keys, list_images
 from jobs.train_spec import TrainSpec, check_same
 from pipeline.cluster import check_address, ray_session
 from pipeline.lease import Lease
@@ -33,7 +31,7 @@ Reporter = Callable[[dict[str, Any]], None]
 RESTARTS = 3  # of all workers, from the last checkpoint, when one was lost
 KEPT_CHECKPOINTS = 2
 POLL_SECONDS = 0.5
-SPEC, KEYS = "spec.json", "keys.parquet"
+SPEC = "spec.json"
 
 
 @dataclass(frozen=True)
@@ -42,32 +40,28 @@ class Fleet:
 
     workers: int
     storage: str
-    fewest: int = 0
+    fewest_workers: int = 0
     endpoint_url: str | None = None
     address: str | None = None
 
     @property
     def counts(self) -> int | tuple[int, int]:
-        return (self.fewest, self.workers) if self.fewest else self.workers
+        return (self.fewest_workers, self.workers) if self.fewest_workers else self.workers
 
 
-def read_fleet(
-    workers: str | None, storage: str | None, endpoint_url: str | None, address: str | None
-) -> Fleet | None:
-    """The fleet that options name, None without --workers; UsageError for options that do not go together."""
-    if workers is None:
-        given = {"--storage": storage, "--endpoint-url": endpoint_url, "--address": address}
-        if alone := [name for name, value in given.items() if value is not None]:
-            raise UsageError(f"{alone[0]} is for training on Ray: give --workers too, or leave it out")
+def read_fleet(options: dict[str, Any]) -> Fleet | None:
+    """The fleet that the command's options name, None without --workers; UsageError where they do not go together."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if "workers" not in given:
+        if given:
+            option = next(iter(given)).replace("_", "-")
+            raise UsageError(f"--{option} is for training on Ray: give --workers too, or leave it out")
         return None
-    if storage is None:
+    if "storage" not in given:
         raise UsageError(
-            f"--workers {workers}: give --storage too, a folder or s3://bucket/prefix for the checkpoints"
+            f"--workers {given['workers']}: give --storage too, a folder or s3://bucket/prefix for the checkpoints"
         )
-    fewest, colon, most = workers.rpartition(":")
-    if not (most.isdecimal() and (fewest.isdecimal() or not colon)):
-        raise UsageError(f"--workers {workers}: legal is a number, or FEWEST:MOST as in 1:4")
-    return Fleet(int(most), storage, int(fewest or 0), endpoint_url, address)
+    return Fleet(**given)
 
 
 def train_on_ray(spec: TrainSpec, fleet: Fleet, folder: Path, report: Reporter) -> Path:
@@ -95,13 +89,16 @@ def check_fleet(spec: TrainSpec, fleet: Fleet) -> None:
             f"--workers {fleet.workers}: legal is 1 to {spec.batch}, for each worker takes its part of the spec's "
             f"batch = {spec.batch}: raise batch, or take fewer workers"
         )
-    if not 0 <= fleet.fewest <= fleet.workers:
-        raise UsageError(f"--workers {fleet.fewest}:{fleet.workers}: legal is FEWEST:MOST, as in 1:4")
+    if not 0 <= fleet.fewest_workers <= fleet.workers:
+        raise UsageError(
+            f"--fewest-workers {fleet.fewest_workers}: legal is 1 to --workers, which is {fleet.workers}; leave it out "
+            f"to wait for all of them"
+        )
 
 
 def check_resources(fleet: Fleet, resources: dict[str, float]) -> bool:
     """Whether workers take GPUs, one each; UsageError where the workers have no room."""
-    needed = fleet.fewest or fleet.workers
+    needed = fleet.fewest_workers or fleet.workers
     gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
     if gpus >= needed:
         return True
@@ -126,20 +123,6 @@ def begin(spec: TrainSpec, root: Store, endpoint_url: str | None) -> Sources:
         root.write(KEYS, encode_keys(listed))
     root.create(SPEC, json.dumps(asdict(spec), indent=2).encode())
     return sources
-
-
-def encode_keys(keys: pa.Table) -> bytes:
-    import pyarrow.parquet as pq
-
-    sink = pa.BufferOutputStream()
-    pq.write_table(keys, sink)
-    return sink.getvalue().to_pybytes()
-
-
-def decode_keys(data: bytes) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(pa.BufferReader(data))
 
 
 def fetched(root: Store, folder: Path, spec: TrainSpec) -> Path:

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from imgtx.errors import ImgtxError
 from jobs.train_data import Data
-from jobs.train_images import TRAIN, VALID, Sources, load_valid, part_of
+from jobs.train_images import KEYS, TRAIN, VALID, Sources, decode_keys, load_valid, part_of
 from jobs.train_loop import STRIP, run
-from jobs.train_ray import KEYS, decode_keys
 from jobs.train_spec import TrainSpec
 from jobs.train_state import Training
 from pipeline.crops import damaged
