@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -90,3 +91,8 @@ def encode_keys(keys: pa.Table) -> bytes:
 
 def decode_keys(data: bytes) -> pa.Table:
     return pq.read_table(pa.BufferReader(data))
+
+
+def first_weights(spec: TrainSpec) -> str:
+    """Where the weights it begins with lie under a training's root: a path of the driver means nothing elsewhere."""
+    return f"begins-with/{Path(spec.init_from).stem}.safetensors"

@@ -2,6 +2,7 @@
 
     STORAGE/<name>/spec.json             what it began with; a resumed training must be the same
     STORAGE/<name>/keys.parquet          the images it began with: the order of epochs is theirs
+    STORAGE/<name>/begins-with/          the weights it began with, if any
     STORAGE/<name>/checkpoint_...        Ray Train's, the last ones; resumed from by the same command
     STORAGE/<name>/<name>.safetensors    the averaged weights of the last validation; strip.png and log.jsonl beside it
 
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from imgtx.errors import ImgtxError, RunInterruptedError, UsageError
-from jobs.train_images import KEYS, Sources, check_images, encode_keys, list_images
+from imgtx.weight_file import find_weights
+from jobs.train_images import KEYS, Sources, check_images, encode_keys, first_weights, list_images
 from jobs.train_spec import TrainSpec, check_same
 from pipeline.cluster import check_address, ray_session
 from pipeline.lease import Lease
@@ -121,6 +123,8 @@ def begin(spec: TrainSpec, root: Store, endpoint_url: str | None) -> Sources:
         listed = list_images(sources, spec)
         check_images(sources, listed, spec)
         root.write(KEYS, encode_keys(listed))
+    if spec.init_from and root.stat(start := first_weights(spec)) is None:
+        root.upload(start, str(find_weights(spec.init_from)))
     root.create(SPEC, json.dumps(asdict(spec), indent=2).encode())
     return sources
 

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from imgtx.errors import ImgtxError
 from jobs.train_data import Data
-from jobs.train_images import KEYS, TRAIN, VALID, Sources, decode_keys, load_valid, part_of
+from jobs.train_images import KEYS, TRAIN, VALID, Sources, decode_keys, first_weights, load_valid, part_of
 from jobs.train_loop import STRIP, run
 from jobs.train_spec import TrainSpec
 from jobs.train_state import Training
@@ -76,6 +77,7 @@ def train_worker(config: dict[str, Any]) -> None:
             resumed.to_directory(folder)
         try:
             data = worker_data(spec, root, config["sources"], Shard(team.rank, team.workers))
+            spec = with_first_weights(spec, root, Path(folder))
             training = Training(spec, Path(folder), str(ray.train.torch.get_device()), team)
             run(training, data, say)
         except ImgtxError as error:
@@ -84,6 +86,17 @@ def train_worker(config: dict[str, Any]) -> None:
             ):  # what is not finite is so everywhere; the rest a restart may mend
                 raise
             say({"stopped": str(error)})
+
+
+def with_first_weights(spec: TrainSpec, root: Store, folder: Path) -> TrainSpec:
+    """The spec with the weights that training begins with on this machine."""
+    if not spec.init_from:
+        return spec
+    key = first_weights(spec)
+    path = folder / key
+    path.parent.mkdir()
+    root.download(key, str(path))
+    return replace(spec, init_from=str(path))
 
 
 def worker_data(spec: TrainSpec, root: Store, sources: Sources, shard: Shard) -> Data:

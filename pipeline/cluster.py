@@ -41,6 +41,7 @@ LOCAL_SETTINGS = {
     "RAY_idle_worker_killing_time_threshold_ms": str(3600 * 1000),
     "RAY_worker_niceness": "0",  # at Ray's own 15 any other program on the machine starves the run
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away: a process less
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's C++ side else warns on stderr of restarts that we plan for
 }
 OBJECT_STORE_BYTES = 1 << 30  # local runs: images in flight; Ray Data holds back the stages when it is full

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from imgtx.errors import StorageError, UsageError
+from imgtx.weight_file import find_weights
 from jobs.train_images import (
     TRAIN,
     VALID,
@@ -20,7 +21,7 @@ from jobs.train_images import (
     load_valid,
     part_of,
 )
-from jobs.train_ray import Fleet, begin, check_fleet, check_resources, read_fleet
+from jobs.train_ray import Fleet, begin, check_fleet, check_resources, read_fleet, train_on_ray
 from jobs.train_spec import TrainSpec
 from pipeline import crops, stream
 from pipeline.crops import Batch, Cutting
@@ -208,6 +209,21 @@ class TestBeforeRayStarts:
         sources = Sources(empty, store) if part == "train" else Sources(store, empty)
         with pytest.raises(UsageError, match=f"{part} = .* holds no images"):
             list_images(sources, spec)
+
+    def test_storage_that_cannot_be_written_ends_before_ray(self, spec, tmp_path):
+        (tmp_path / "file").write_text("in the way")
+        for storage, named in (
+            (tmp_path / "file", "cannot be written"),
+            ("memory://x", "memory of one process"),
+        ):
+            with pytest.raises(UsageError, match=named) as caught:
+                train_on_ray(spec, Fleet(2, str(storage)), tmp_path, print)
+            assert "\n" not in str(caught.value)
+
+    def test_the_first_weights_go_where_every_worker_reads(self, store, spec, tmp_path):
+        root = open_store(str(tmp_path / "tiny"))
+        begin(replace(spec, init_from="sr-x2"), root, None)
+        assert root.read("begins-with/sr-x2.safetensors") == find_weights("sr-x2").read_bytes()
 
     def test_options_that_do_not_go_together(self):
         nothing = dict.fromkeys(("workers", "fewest_workers", "storage", "endpoint_url", "address"))
