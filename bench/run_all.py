@@ -2,21 +2,23 @@
 
     python -m bench.run_all [--quick]
 
---quick keeps each to a minute or two, for a look; the numbers of the README come from the full run. A benchmark that
-fails leaves the others alone and makes the exit code 1.
+--quick keeps each to a minute or two, for a look, and leaves its JSON under bench/quick/; the numbers of the README
+come from the full run. A benchmark that fails leaves the others alone and makes the exit code 1.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 
-from bench.report import RESULTS, machine
+from bench.report import FOLDER, RESULTS, machine
 
 FULL: dict[str, list[str]] = {
     "startup": [],
     "model_speed": [],
+    "adapter_overhead": [],
     "codecs": [],
     "road_noop": [],
     "plan_million": [],
@@ -27,6 +29,7 @@ FULL: dict[str, list[str]] = {
 QUICK = {
     "startup": ["--rounds", "1"],
     "model_speed": ["--sides", "256", "--rounds", "1"],
+    "adapter_overhead": ["--rounds", "5"],
     "road_noop": ["--images", "200"],
     "plan_million": ["--keys", "100000"],
     "memory": ["--model", "smallest", "--width", "4000", "--height", "3000"],
@@ -39,17 +42,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
+    folder = FOLDER / "quick" if options.quick else RESULTS
+    environment = os.environ | {"IMGTX_BENCH_RESULTS": str(folder)}
     failed = []
     for name, arguments in FULL.items():
         arguments = QUICK.get(name, []) if options.quick else arguments
         print(f"\n== {name} {' '.join(arguments)}", flush=True)
-        done = subprocess.run([sys.executable, "-m", f"bench.{name}", *arguments], check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", f"bench.{name}", *arguments], check=False, env=environment
+        )
         if done.returncode:
             failed.append(name)
     results = {
         name: json.loads(path.read_text())
         for name in FULL
-        if name not in failed and (path := RESULTS / f"{name}.json").exists()
+        if name not in failed and (path := folder / f"{name}.json").exists()
     }
     print(f"\n== {machine()}\n{table(results)}")
     if failed:
@@ -75,6 +82,8 @@ def _lines(results: dict[str, dict]) -> Iterator[tuple[str, str, str]]:
                 what = f"sr-x2 / SwinIR-light, {row['precision']}, {row['side']} px"
                 yield what, f"{row['ratio']:.1f} times", "at least 8"
             yield f"sr-x2, {row['precision']}, {row['side']} px", f"{row['sr-x2']:.1f} s/MP", ""
+    for row in results.get("adapter_overhead", {}).get("rows", []):
+        yield f"adapter over {row['network']}", f"{row['adapter_percent']:+.2f} %", "under 3 %"
     if found := results.get("memory"):
         width, height = found["image"]
         most = max(peak["rss"] for peak in found["peak_mb"].values())

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.console import Console
 from imgtx import __version__
 from imgtx.errors import ImgtxError, LeaseHeldError, ModelError, RunInterruptedError, StorageError, UsageError
 from jobs.cli_models import models
-from jobs.cli_shared import console, json_option
+from jobs.cli_shared import console, endpoint_option, json_option
 
 DONE, BUG, USAGE, FAILURES, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -82,14 +83,18 @@ def run_options(command: Callable) -> Callable:
             "--scale", type=int, help="2 or 4: enlarge by the packaged model sr-x2 or sr-x4.  [default: 2]"
         ),
         click.option(
-            "--model", metavar="URI", help="A packaged name (imgtx models list) or a .safetensors file."
+            "--model",
+            metavar="URI",
+            help="A packaged name (imgtx models list), STORE/NAME@latest, or a file: docs/run-your-model.md.",
         ),
         click.option(
             "--format",
             help="same, png, jpeg, webp, tiff or bmp; same keeps each image's own.  [default: same]",
         ),
         click.option("--quality", type=int, help="Of JPEG and WebP, 1 to 100.  [default: 92]"),
-        click.option("--precision", help="float32, bfloat16 or float16.  [default: float32]"),
+        click.option(
+            "--precision", help="float32, bfloat16, float16 or auto (imgtx models probe).  [default: float32]"
+        ),
         click.option(
             "--limit", type=int, metavar="N", help="Take up at most N images; the rest stay pending."
         ),
@@ -212,17 +217,21 @@ def verify(destination: str, endpoint_url: str | None, quick: bool, fix: bool, a
 @click.argument("model")
 @click.argument("datasets", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report as JSON.")
+@endpoint_option
 @json_option
-def evaluate(model: str, datasets: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+def evaluate(
+    model: str, datasets: tuple[Path, ...], out: Path | None, endpoint_url: str | None, as_json: bool
+) -> None:
     """Measure MODEL on folders of clean images by the papers' protocol, beside bicubic.
 
     \b
     imgtx evaluate sr-x2 benchmarks/set5 benchmarks/set14
+    imgtx evaluate s3://bucket/models/sr-x2@latest benchmarks/
     """
     from jobs.evaluate import evaluate as run_evaluation
     from jobs.evaluate import print_report
 
-    report = run_evaluation(model, datasets, out_json=out)
+    report = run_evaluation(model, datasets, out_json=out, endpoint_url=endpoint_url)
     click.echo(json.dumps(report.to_dict())) if as_json else print_report(report, console())
 
 
@@ -260,6 +269,48 @@ def train(spec: Path, folder: Path | None, settings: tuple[str, ...], **options:
     loaded = load_train_spec(spec, parse_settings(settings), folders=fleet is None)
     path = run_training(loaded, folder or Path("runs") / loaded.name, Console(stderr=True), fleet)
     click.echo(path)
+
+
+@main.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--date", "day", metavar="YYYY-MM-DD", help="The night.  [default: today, UTC]")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="Where the night works.  [default: ~/.cache/imgtx/nights/...]",
+)
+@click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any field of the spec; may be repeated."
+)
+@click.option("--steal", is_flag=True, help="Take the night from a holder that you know is dead.")
+@json_option
+def nightly(spec: Path, day: str | None, folder: Path | None, as_json: bool, **options: Any) -> None:
+    """Go on training on what is new in the archive; the new weights become the latest if the gate lets them pass.
+
+    The TOML file SPEC says what is watched, trained, measured and, if asked, upscaled anew. A date that is done is left
+    alone; one that was stopped goes on where it stopped.
+
+    \b
+    imgtx nightly jobs/specs/nightly.toml --date 2026-11-23
+    """
+    from jobs.night import Shown, open_night
+    from jobs.nightly import read_state, run_night, summary
+    from jobs.nightly_spec import load_nightly_spec
+    from jobs.progress import watcher
+    from jobs.spec_values import parse_settings
+
+    changes = parse_settings(options["settings"])
+    if options["endpoint_url"]:
+        changes["endpoint_url"] = options["endpoint_url"]
+    stderr = Console(stderr=True)
+    watching = partial(watcher, as_json=as_json, console=stderr)
+    night = open_night(load_nightly_spec(spec, changes), day, folder, Shown(stderr, watching))
+    before = bool(read_state(night).get("finished"))
+    state = run_night(night, steal=options["steal"])
+    click.echo(json.dumps(state) if as_json else summary(state, before=before))
+    if state["stages"]["upscale"].get("too_many_failed"):
+        raise click.exceptions.Exit(FAILURES)
 
 
 def _run(spec: Any, as_json: bool, *, steal: bool, retry_failed: bool = False) -> None:

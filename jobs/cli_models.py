@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from jobs.cli_shared import console, json_option
+from jobs.cli_shared import console, endpoint_option, json_option
 
 
 @click.group()
@@ -14,23 +15,116 @@ def models() -> None:
 
 
 @models.command("list")
+@click.argument("store", required=False, envvar="IMGTX_STORE")
+@endpoint_option
 @json_option
-def list_models(as_json: bool) -> None:
-    """List the packaged models with what they do and how well."""
+def list_models(store: str | None, endpoint_url: str | None, as_json: bool) -> None:
+    """List the packaged models and every version in STORE, with what they do and how well.
+
+    STORE is a folder or s3://bucket/prefix; without one that which IMGTX_STORE names, if it names one.
+    """
+    from jobs.model_admin import print_store, store_rows
     from jobs.show import model_rows, print_models
 
-    rows = model_rows()
-    click.echo(json.dumps(rows)) if as_json else print_models(rows, console())
+    packaged = model_rows()
+    stored = store_rows(store, endpoint_url) if store else []
+    if as_json:
+        click.echo(json.dumps(packaged + stored))
+        return
+    print_models(packaged, console())
+    if store:
+        print_store(stored, store, console())
 
 
 @models.command("show")
 @click.argument("model")
-def show_model(model: str) -> None:
-    """Print everything the weights of MODEL say of themselves, as JSON."""
-    from imgtx.weight_file import read_info
+@endpoint_option
+def show_model(model: str, endpoint_url: str | None) -> None:
+    """Print everything the weights of MODEL say of themselves, and what was measured of them, as JSON.
 
-    info, digest = read_info(model)
-    click.echo(json.dumps({"digest": digest} | info.to_dict(), indent=2))
+    MODEL is a packaged name, an imgtx weight file, a version in a model store (its card comes too), or anybody's
+    model: docs/run-your-model.md.
+    """
+    from jobs.model_admin import store_facts
+    from jobs.probe import describe
+    from pipeline.model_store import exact_reference, local_model
+
+    exact = exact_reference(model, endpoint_url)
+    known = describe(local_model(exact, endpoint_url)) | store_facts(exact, endpoint_url)
+    click.echo(json.dumps(known, indent=2))
+
+
+@models.command("probe")
+@click.argument("model")
+@click.option("--device", help="As torch names it.  [default: the GPU if there is one]")
+@click.option(
+    "--photos", type=click.Path(path_type=Path), help="Photos to measure on.  [default: imgtx's examples/]"
+)
+@click.option(
+    "--levels",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="How much of 255 a tile's seam may show before the model counts as one that cannot be cut.",
+)
+@endpoint_option
+@json_option
+def probe_model(model: str, endpoint_url: str | None, as_json: bool, **options: Any) -> None:
+    """Measure what no file says: halo, precisions, speed, memory; runs find the answers beside MODEL.
+
+    Of a model in storage the copy on this machine is measured, and runs that start here find the answers.
+
+    \b
+    imgtx models probe ./4x-Anything.pth
+    imgtx upscale photos/ out/ --model ./4x-Anything.pth --precision auto
+    """
+    from jobs.probe import print_probe
+    from jobs.probe import probe_model as run_probe
+    from pipeline.model_store import local_model
+
+    found = run_probe(local_model(model, endpoint_url), **options)
+    click.echo(json.dumps(found.measured | {"info": found.info.to_dict()})) if as_json else print_probe(
+        found, console()
+    )
+
+
+@models.command("import")
+@click.argument("model")
+@click.argument("target", metavar="STORE/NAME")
+@endpoint_option
+def import_model(model: str, target: str, endpoint_url: str | None) -> None:
+    """Put MODEL into a model store as the next version of NAME; its latest stays where it is.
+
+    MODEL is a weight file, imgtx's or anybody's, a packaged name or a version in another store. Somebody else's are
+    converted to safetensors; what imgtx models probe measured comes along. The same weights twice are one version.
+
+    \b
+    imgtx models import sr-x2 s3://bucket/models/sr-x2
+    imgtx models promote s3://bucket/models/sr-x2@0001
+    """
+    from jobs.model_admin import import_model
+
+    click.echo(import_model(model, target, endpoint_url)[0])
+
+
+@models.command("promote")
+@click.argument("version", metavar="STORE/NAME@VERSION")
+@endpoint_option
+def promote_model(version: str, endpoint_url: str | None) -> None:
+    """Make a version the latest of its model, by hand and whatever its quality; imgtx nightly asks its gate."""
+    from jobs.model_admin import promote, told
+
+    click.echo(told(promote(version, endpoint_url)))
+
+
+@models.command("rollback")
+@click.argument("model", metavar="STORE/NAME")
+@endpoint_option
+def rollback_model(model: str, endpoint_url: str | None) -> None:
+    """Make that version the latest again which it was before; again goes further back."""
+    from jobs.model_admin import rollback, told
+
+    click.echo(told(rollback(model, endpoint_url)))
 
 
 @models.command("finish")

@@ -7,6 +7,8 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Machine-readable output, one JSON document a line."
 )
 
+endpoint_option = click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS.")
+
 
 def console() -> Console:
     """A terminal as wide as it is; what is no terminal gets tables that are not squeezed."""

@@ -24,6 +24,7 @@ from imgtx.degrade import imresize, modcrop
 from imgtx.errors import ImageError, ImgtxError, UsageError
 from imgtx.metrics import psnr_y, ssim_y
 from imgtx.pixels import SUFFIXES, decode, read_header
+from pipeline.model_store import local_model
 
 # (h, w, C) uint8 -> (scale h, scale w, C) uint8, with C 1 or 3
 Upscaler = Callable[[np.ndarray], np.ndarray]
@@ -128,14 +129,16 @@ def evaluate(
     out_json: Path | None = None,
     device: str | None = None,
     precision: str | None = None,
+    endpoint_url: str | None = None,
 ) -> Report:
     """Score a super-resolution model for `imgtx evaluate MODEL DATASET...`; `print_report` shows the result.
 
     Args:
-        model: a packaged name or a weight file, as `imgtx.load` takes it.
+        model: a packaged name, a weight file, or whatever else `pipeline.model_store` finds a file for.
         datasets: folders of clean images, or folders of such folders.
         out_json: also write `Report.to_dict()` there.
         device, precision: as `imgtx.load` takes them.
+        endpoint_url: of a model on S3.
 
     Raises:
         UsageError: unknown model, a model of another task, a folder without images, an image that is not
@@ -148,7 +151,7 @@ def evaluate(
 
     import imgtx
 
-    predictor = imgtx.load(model, device=device, precision=precision)
+    predictor = imgtx.load(local_model(str(model), endpoint_url), device=device, precision=precision)
     info = predictor.info
     if info.task != "super-resolution":
         raise UsageError(

@@ -44,10 +44,13 @@ class Finished:
     info: ModelInfo
 
 
-def finish(weights: Path, *, photos: Path, benchmarks: Sequence[Path], out: Path) -> Finished:
+def finish(
+    weights: Path, *, photos: Path, benchmarks: Sequence[Path], out: Path, command: str = ""
+) -> Finished:
     """Measure `weights` and write `<name>.safetensors`, `<name>.md` and `<name>.json` into `out`.
 
-    photos: clean photos for the halo, never a benchmark; benchmarks: datasets for the table.
+    photos: clean photos for the halo, never a benchmark; benchmarks: datasets for the table; command: what trained
+    these weights, where it was not `imgtx train` with the spec of their name.
     Raises ModelError where no halo makes tiled equal untiled.
     """
     find_datasets(benchmarks)  # a mistyped folder is told at once, not after minutes
@@ -60,6 +63,7 @@ def finish(weights: Path, *, photos: Path, benchmarks: Sequence[Path], out: Path
     metrics = {d.name: round(d.mean("psnr_y"), 3) for d in report.datasets}
     training = model.info.training | {"metrics": metrics, "commit": commit(), "finished": f"{date.today()}"}
     training["spec"] = without_paths(training["spec"])
+    training["command"] = command or f"imgtx train jobs/specs/{model.info.name}.toml"
     info = replace(model.info, halo=halo.halo, training=training)
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{info.name}.safetensors"
@@ -103,7 +107,7 @@ Super-resolution x{info.scale}: {PURPOSE[spec.get("degradation", "bicubic")]}
   computing, {spec["precision"]} autocast, Adam at {spec["peak_lr"]} with cosine, L1, weight average {spec["average"]}
   (its last state), seed {spec["seed"]}{warm(training)}, torch {training["torch"]}, commit {training["commit"]}
 - shape: {json.dumps(spec["model"]) if spec["model"] else "the defaults of `imgtx.config.ModelConfig`"}
-- again: `imgtx train jobs/specs/{info.name}.toml`
+- again: `{training["command"]}`
 - PSNR-Y in dB by step on {spec["valid_images"]} validation photos: {curve}
 - halo {info.halo} px, multiple {info.multiple} px: the largest difference of tiled and untiled output on the first
   {HALO_PHOTOS} photos of `--photos`, of which at most 512 px a side were taken ({differences})

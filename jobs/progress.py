@@ -17,11 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from jobs.tally import Tally
+from jobs.tally import Tally, Watcher
 
 LINE_SECONDS = 30.0
-
-Watcher = Callable[[Tally], None]
 
 
 @contextmanager

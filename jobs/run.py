@@ -8,10 +8,8 @@ moment it loses at most those seconds, and the next run redoes just these images
 
 import json
 import logging
-import os
 import time
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,13 +20,14 @@ import pyarrow.compute as pc
 
 from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, UsageError
 from imgtx.pixels import SUFFIXES
-from imgtx.weight_file import read_info
+from imgtx.sources import absolute, read_info
 from jobs.show import last_spec
-from jobs.tally import Summary, Tally
+from jobs.tally import Summary, Tally, Watcher
 from pipeline.cluster import check_address
 from pipeline.inventory import classify, inventory
 from pipeline.lease import Lease
 from pipeline.ledger import Ledger
+from pipeline.model_store import exact_reference, is_fetched, local_model
 from pipeline.plan import OVERWRITES, Plan, make_plan
 from pipeline.records import (
     FAILED,
@@ -56,8 +55,6 @@ FLUSH_ROWS, FLUSH_SECONDS = 500, 3.0
 STATUS_SECONDS = 10.0
 ISOLATED_PASSES = 2
 
-Watcher = Callable[[Tally], None]
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -72,7 +69,8 @@ class Prepared:
 
 def prepare(spec: RunSpec) -> Prepared:
     """Resolve the model and open both ends; raises UsageError for whatever a person can mend."""
-    info, digest = read_info(spec.model)
+    spec = replace(spec, model=exact_reference(spec.model, spec.endpoint_url))
+    info, digest = read_info(local_model(spec.model, spec.endpoint_url))
     source = open_store(spec.source, endpoint_url=spec.endpoint_url)
     destination = open_store(spec.destination, endpoint_url=spec.endpoint_url)
     job = make_job(resolved(spec, source, destination), info, digest)
@@ -84,11 +82,16 @@ def prepare(spec: RunSpec) -> Prepared:
 
 def resolved(spec: RunSpec, source: Store, destination: Store) -> RunSpec:
     """The spec in words that mean the same in every working directory and environment: on workers, and later."""
-    model = spec.model
-    if model.endswith(".safetensors"):
-        model = os.path.abspath(model)
-    endpoint = source.endpoint_url or destination.endpoint_url
-    return replace(spec, source=source.uri, destination=destination.uri, model=model, endpoint_url=endpoint)
+    fetched = is_fetched(spec.model)
+    # an endpoint that nothing here needs would stand in the spec of every retry
+    needed = [source.endpoint_url, destination.endpoint_url, spec.endpoint_url if fetched else None]
+    return replace(
+        spec,
+        source=source.uri,
+        destination=destination.uri,
+        model=spec.model if fetched else absolute(spec.model),
+        endpoint_url=next((url for url in needed if url), None),
+    )
 
 
 def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
@@ -324,9 +327,10 @@ class Session:
 
 def _why_no_model(job: Job, error: Exception) -> str:
     cause = str(error).strip().splitlines()[-1]
+    needs = "to reach it, with credentials," if is_fetched(job.spec.model) else "the file under this path"
     return (
-        f"--model {job.spec.model} could not be loaded by a worker ({cause}): every machine of the cluster needs the "
-        "file under this path and room for it"
+        f"--model {job.spec.model} could not be loaded by a worker ({cause}): every machine of the cluster needs "
+        f"{needs} and room for it"
     )
 
 

@@ -5,6 +5,7 @@ listed = written + current + skipped + failed + pending, at every moment.
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -193,3 +194,6 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"accounted": self.accounted}
+
+
+Watcher = Callable[[Tally], None]  # is shown the tally whenever it has moved

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jobs.train_loop import train
 from jobs.train_ray import Fleet, train_on_ray
 from jobs.train_record import Record
 from jobs.train_spec import TrainSpec
+from pipeline.model_store import local_model
 
 
 def run_training(spec: TrainSpec, folder: Path, console: Console, fleet: Fleet | None = None) -> Path:
@@ -34,6 +36,8 @@ def run_training(spec: TrainSpec, folder: Path, console: Console, fleet: Fleet |
             record(values)
             show(values)
 
+        if spec.init_from:
+            spec = replace(spec, init_from=local_model(spec.init_from))
         if fleet:
             return train_on_ray(spec, fleet, folder, report)
         return train(spec, folder, report, device="cuda" if torch.cuda.is_available() else "cpu")

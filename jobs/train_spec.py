@@ -77,7 +77,11 @@ def load_train_spec(
 
     `folders`: whether its images are to lie in folders of this machine.
     """
-    values = merge(read_toml(path), overrides or {})
+    return make_train_spec(merge(read_toml(path), overrides or {}), path, folders=folders)
+
+
+def make_train_spec(values: dict[str, Any], path: Path, *, folders: bool = True) -> TrainSpec:
+    """`load_train_spec` for values that stand in another file, `path`."""
     check_fields(values, TrainSpec, str(path))
     check_fields(values.get("model", {}), ModelConfig, f"{path} [model]", without=DERIVED)
     check_fields(values.get("damage", {}), ArchiveDamage, f"{path} [damage]")

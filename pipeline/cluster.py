@@ -23,7 +23,7 @@ log = logging.getLogger("imgtx.pipeline")
 # is 1.3 to 1.6 times faster on a CPU. OMP: one thread an actor, one actor a core.
 WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
     "MALLOC_TOP_PAD_": str(64 << 20),
     "OMP_NUM_THREADS": "1",
     "VIPS_CONCURRENCY": "1",  # libvips holds rows for each of its threads, by default one a core
@@ -36,6 +36,9 @@ LOCAL_SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
+    # Ray ends workers beyond one a core that idle for a second. Actors hold the cores here: every few tasks would start
+    # a new worker, which imports for four seconds of a core.
+    "RAY_idle_worker_killing_time_threshold_ms": str(3600 * 1000),
     "RAY_worker_niceness": "0",  # at Ray's own 15 any other program on the machine starves the run
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away: a process less
@@ -92,7 +95,8 @@ def size_pool(spec: RunSpec, resources: dict[str, float], images: int) -> Pool:
     if use_gpu:
         share = min(1.0, most) / math.ceil(actors / max(1, int(most)))  # so that whole actors fit on each GPU
         return Pool(actors, min(0.5, cpus / (2 * actors)), share, 0.5, rows, BLOCK_BYTES_GPU)
-    return Pool(actors, 0.75 * min(1.0, cpus / actors), 0.0, 0.25, rows, BLOCK_BYTES_CPU)
+    # a block in hand and none in waiting: on a CPU the next one takes seconds, and may find another actor idle
+    return Pool(actors, 0.75 * min(1.0, cpus / actors), 0.0, 0.25, rows, BLOCK_BYTES_CPU, tasks_in_flight=1)
 
 
 def local_settings() -> dict[str, str]:

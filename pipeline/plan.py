@@ -16,6 +16,7 @@ from pipeline.inventory import CLASSIFIED
 from pipeline.ledger import Ledger
 from pipeline.names import fold, output_names
 from pipeline.records import FAILED, PENDING, RETRIED_BY_A_PLAIN_RUN, SKIPPED, TOO_LARGE, WORK, WRITTEN
+from pipeline.rows import as_bools
 
 NEW, CHANGED, STALE, RETRY, FAILED_BEFORE = "new", "changed", "stale", "retry", "failed_before"
 CURRENT, REFUSED = "current", "refused"
@@ -175,7 +176,7 @@ def _match(listing: pa.Table, ledger: Ledger, recipe: str, max_megapixels: float
         listed = listing.take(here) if buckets > 1 else listing
         known = state.take(pc.index_in(listed["key"], state["key"].combine_chunks()))
         codes[here] = _classify(listed, known, recipe, max_megapixels)
-        failed[here] = _bools(pc.is_in(known["status"], pa.array([FAILED, PENDING])))
+        failed[here] = as_bools(pc.is_in(known["status"], pa.array([FAILED, PENDING])))
         recorded[here] = _equal(listed, known, "version", "status", "reason")
         place = pc.index_in(state["key"], listed["key"].combine_chunks())
         vanished += place.null_count
@@ -184,7 +185,7 @@ def _match(listing: pa.Table, ledger: Ledger, recipe: str, max_megapixels: float
             ("written_output", "written_sequence", pc.not_equal(state["written_output"], "")),
             ("output", "sequence", pc.equal(state["status"], PENDING)),
         ):
-            rows.append(row[_bools(there)])
+            rows.append(row[as_bools(there)])
             names.append(state[name].filter(there))
             sequences.append(state[sequence].filter(there).to_numpy())
     name = pa.chunked_array([chunk for column in names for chunk in column.chunks], pa.string())
@@ -197,21 +198,21 @@ def _classify(listed: pa.Table, known: pa.Table, recipe: str, max_megapixels: fl
     """The class of each listed key by what is known of it (STATE rows, null where nothing is): int8
     (rows,)."""
     status = known["status"]
-    failed = _bools(pc.equal(status, FAILED))
-    may_mend = failed & _bools(pc.is_in(known["reason"], pa.array(sorted(RETRIED_BY_A_PLAIN_RUN))))
+    failed = as_bools(pc.equal(status, FAILED))
+    may_mend = failed & as_bools(pc.is_in(known["reason"], pa.array(sorted(RETRIED_BY_A_PLAIN_RUN))))
     pixels = pc.multiply(known["in_height"].cast(pa.int64()), known["in_width"].cast(pa.int64()))
-    fits_now = _bools(pc.and_(pc.greater(pixels, 0), pc.less_equal(pixels, int(max_megapixels * 1e6))))
-    may_mend |= failed & fits_now & _bools(pc.equal(known["reason"], TOO_LARGE))
+    fits_now = as_bools(pc.and_(pc.greater(pixels, 0), pc.less_equal(pixels, int(max_megapixels * 1e6))))
+    may_mend |= failed & fits_now & as_bools(pc.equal(known["reason"], TOO_LARGE))
     rules = [  # the first that holds
-        (_bools(pc.equal(listed["status"], SKIPPED)), SKIPPED),
-        (_bools(pc.not_equal(listed["status"], "")), REFUSED),
-        (_bools(pc.is_null(status)) | _bools(pc.equal(status, SKIPPED)), NEW),
+        (as_bools(pc.equal(listed["status"], SKIPPED)), SKIPPED),
+        (as_bools(pc.not_equal(listed["status"], "")), REFUSED),
+        (as_bools(pc.is_null(status)) | as_bools(pc.equal(status, SKIPPED)), NEW),
         (~_equal(listed, known, "version"), CHANGED),
-        (_bools(pc.equal(status, PENDING)), RETRY),
-        (~_bools(pc.equal(known["recipe"], recipe)), STALE),
+        (as_bools(pc.equal(status, PENDING)), RETRY),
+        (~as_bools(pc.equal(known["recipe"], recipe)), STALE),
         (may_mend, RETRY),
         (failed, FAILED_BEFORE),
-        (_bools(pc.equal(status, WRITTEN)) & _equal(listed, known, "output"), CURRENT),
+        (as_bools(pc.equal(status, WRITTEN)) & _equal(listed, known, "output"), CURRENT),
     ]
     return np.select([holds for holds, _ in rules], [_CODES[cause] for _, cause in rules], _CODES[STALE])
 
@@ -241,11 +242,7 @@ def _last_of_each(hashes: np.ndarray, sequences: np.ndarray) -> np.ndarray:
 
 def _equal(left: pa.Table, right: pa.Table, *columns: str) -> np.ndarray:
     """Where all of these columns agree: bool (rows,); null agrees with nothing."""
-    return np.logical_and.reduce([_bools(pc.equal(left[name], right[name])) for name in columns])
-
-
-def _bools(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    return np.asarray(pc.fill_null(values, False))
+    return np.logical_and.reduce([as_bools(pc.equal(left[name], right[name])) for name in columns])
 
 
 def _blank(count: int) -> pa.Array:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from imgtx.errors import ImageError, StorageError
 from pipeline.records import FAILED
@@ -24,6 +25,11 @@ CLOCKS = {
     "encode": "seconds_encode",
     "publish": "seconds_encode",
 }
+
+
+def as_bools(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """An Arrow column of truth values as an array; null counts as false."""
+    return np.asarray(pc.fill_null(values, False))
 
 
 def rows_of(batch: pa.Table) -> Iterator[Row]:

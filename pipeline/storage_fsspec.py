@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from imgtx.errors import StorageError
 from pipeline.records import INVENTORY
-from pipeline.storage_retry import TEMPORARY, Answer, Patience, retried
+from pipeline.storage_retry import Answer, Patience, is_hidden, retried
 
 _BATCH = 8192
 # The memory file system is one dictionary per process, and so is the lock that makes its `create` atomic.
@@ -85,7 +85,7 @@ class FsspecFiles:
         rows = [
             (path[start:], info["size"], _version(info))
             for path, info in found.items()
-            if path.startswith(f"{self._root}/{prefix}") and not _hidden(path)
+            if path.startswith(f"{self._root}/{prefix}") and not is_hidden(path)
         ]
         for first in range(0, len(rows), _BATCH):
             columns = zip(*rows[first : first + _BATCH], strict=True)
@@ -99,10 +99,6 @@ class FsspecFiles:
 
     def _ask(self, verb: str, key: str, call: Callable[[], Answer]) -> Answer:
         return retried(call, partial(_explain, verb, self._path(key)), self._patience)
-
-
-def _hidden(path: str) -> bool:
-    return path.endswith("/") or path.rpartition("/")[2].startswith(TEMPORARY)
 
 
 def _version(info: dict[str, Any]) -> str:

@@ -14,6 +14,11 @@ Answer = TypeVar("Answer")
 TEMPORARY = ".imgtx-tmp-"
 
 
+def is_hidden(key: str) -> bool:
+    """Folder markers, and names that are ours for a moment."""
+    return key.endswith("/") or key.rpartition("/")[2].startswith(TEMPORARY)
+
+
 def check_version(where: str, found: str, wanted: str) -> None:
     """StorageError(changed) for an object that is not of the version that was listed; "" stands for unknown."""
     if wanted and found and found != wanted:

@@ -23,7 +23,7 @@ from fsspec.asyn import sync
 
 from imgtx.errors import StorageError
 from pipeline.records import INVENTORY
-from pipeline.storage_retry import TEMPORARY, Answer, Patience, check_version, retried
+from pipeline.storage_retry import Answer, Patience, check_version, is_hidden, retried
 
 _LISTERS = 16
 _MOST_SHARDS = 256
@@ -235,7 +235,7 @@ class S3Objects:
 
     def _batch(self, page: dict[str, Any]) -> pa.RecordBatch:
         start = len(self._root)
-        found = [item for item in page.get("Contents", []) if not _hidden(item["Key"])]
+        found = [item for item in page.get("Contents", []) if not is_hidden(item["Key"])]
         columns = [
             pa.array([item["Key"][start:] for item in found], pa.string()),
             pa.array([item["Size"] for item in found], pa.int64()),
@@ -279,11 +279,6 @@ def _connection(
 
 def _environment() -> int:
     return hash(tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))))
-
-
-def _hidden(key: str) -> bool:
-    """Folder markers, and names that are ours for a moment."""
-    return key.endswith("/") or key.rpartition("/")[2].startswith(TEMPORARY)
 
 
 def _etag(quoted: str) -> str:

@@ -12,6 +12,7 @@ from imgtx.degrade import imresize
 from imgtx.errors import ModelError
 from imgtx.tiling import Plan, plan_for_model
 from pipeline.large import transform_large
+from pipeline.model_store import local_model
 from pipeline.records import PIXELS
 from pipeline.rows import Row, as_bytes, guarded, rows_of, to_table
 from pipeline.spec import Job
@@ -31,7 +32,8 @@ class Transform:
         from imgtx import load
 
         self.job = job
-        self.predictor = load(job.spec.model, device=device, precision=job.spec.precision)
+        model = local_model(job.spec.model, job.spec.endpoint_url)
+        self.predictor = load(model, device=device, precision=job.recipe.precision, info=job.info)
         if self.predictor.device.type == "cpu":
             torch.set_num_threads(1)  # one actor a core beats one process with many threads
         if self.predictor.digest != job.recipe.model_digest:

@@ -29,7 +29,7 @@ from pipeline.inventory import classify, inventory
 from pipeline.ledger import Ledger
 from pipeline.names import fold
 from pipeline.records import IMAGES, OUTCOME, PENDING, SKIPPED, WORK, WRITTEN
-from pipeline.rows import to_table
+from pipeline.rows import as_bools, to_table
 from pipeline.storage import Store
 
 PROBLEMS = {
@@ -95,7 +95,7 @@ def verify(source: Store, destination: Store, ledger: Ledger, *, deep: bool = Tr
     written = state.filter(pc.equal(state["status"], WRITTEN))
     lost, written = _split(written, pc.is_in(written["key"], _overwritten(state)))
     size = files["size"].take(pc.index_in(written["output"], files["output"].combine_chunks()))
-    sound = _bools(pc.equal(size, written["out_bytes"]))
+    sound = as_bools(pc.equal(size, written["out_bytes"]))
     whole = written.filter(pa.array(sound))
     found = [
         _doubled(lost),
@@ -172,8 +172,8 @@ def _doubled(lost: pa.Table) -> pa.Table:
 
 
 def _wrong_size(rows: pa.Table, size: pa.ChunkedArray) -> Iterator[pa.Table]:
-    there = _bools(pc.is_valid(size))
-    fewer = _bools(pc.less(size, rows["out_bytes"]))
+    there = as_bools(pc.is_valid(size))
+    fewer = as_bools(pc.less(size, rows["out_bytes"]))
     yield _problems(rows.filter(pa.array(~there)), "deleted", "the file is not there")
     text = pc.binary_join_element_wise(
         "the file has",
@@ -286,7 +286,3 @@ def _problems(rows: pa.Table, problem: str, message: str | pa.ChunkedArray) -> p
     columns["problem"] = pa.repeat(problem, len(rows))
     columns["message"] = pa.repeat(message, len(rows)) if isinstance(message, str) else message
     return pa.table([columns[name] for name in PROBLEM.names], schema=PROBLEM)
-
-
-def _bools(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    return np.asarray(pc.fill_null(values, False))

@@ -40,8 +40,9 @@ def s3_server() -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def local_ray(s3_server: S3Server) -> Iterator[None]:
+def local_ray(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))  # of the workers too
         for name, value in (WORKER_ENVIRONMENT | TEST_SETTINGS).items():
             patch.setenv(name, value)
         import ray

@@ -47,9 +47,13 @@ COMMANDS = {
     ("retry",): "that failed once more",
     ("evaluate",): "beside bicubic",
     ("train",): "goes on after an interruption",
+    ("nightly",): "what is new in the archive",
     ("models",): "models at hand",
     ("models", "list"): "packaged models",
     ("models", "show"): "weights of MODEL say of themselves",
+    ("models", "import"): "next version of NAME",
+    ("models", "promote"): "the latest of its model",
+    ("models", "rollback"): "again goes further back",
 }
 
 

@@ -1,0 +1,190 @@
+"""What `imgtx models` does to a model store: bring weights in, list them, move `latest` by hand."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from imgtx.config import ModelInfo
+from imgtx.errors import ModelError, UsageError
+from imgtx.sidecar import read_record, write_sidecar
+from imgtx.sources import OWN, SPANDREL, Source, digest_of, find_source, load_model, read_info
+from imgtx.weight_file import file_digest, opened, read_facts
+from pipeline.model_store import SIDECAR, InStore, fetch_version, local_model, parse_reference, split_name
+from pipeline.model_versions import MODEL, ModelStore, Pointer, Version
+from pipeline.storage import check_destination, open_store
+
+CARD_FILES = {".md": "card.md", ".json": "evaluation.json"}  # what `imgtx models finish` lays beside weights
+
+
+@dataclass(frozen=True)
+class Move:
+    """What became of a pointer: `before` is None where it was set for the first time."""
+
+    name: str
+    before: Pointer | None
+    after: Pointer
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """What a store takes in: a weight file, its facts for the card, and what lies beside it."""
+
+    path: Path
+    facts: dict[str, Any]
+    also: dict[str, bytes]
+
+
+def import_model(model: str, target: str, endpoint_url: str | None = None) -> tuple[str, Version]:
+    """Bring a weight file, a packaged model or another store's version into the store as `STORE/NAME`.
+
+    Of imgtx's own weights comes along what `imgtx models finish` laid beside them; somebody else's are converted to
+    safetensors, and what `imgtx models probe` measured comes with them. Returns the exact reference and the version;
+    `latest` stays. Raises UsageError for what is no weight file, ModelError for one that is damaged, cannot be trusted
+    or does not fit itself.
+    """
+    uri, name = split_name(target)
+    store = open_store(uri, endpoint_url=endpoint_url)
+    check_destination(store)
+    source = find_source(local_model(model, endpoint_url))
+    with TemporaryDirectory(prefix="imgtx-import-") as folder:
+        brought = own(source) if source.kind == OWN else converted(source, Path(folder))
+        card = {**brought.facts, "from": Path(model).name}
+        version = ModelStore(store).add(name, brought.path.read_bytes(), card, brought.also)
+    return f"{store.uri.rstrip('/')}/{name}@{version.number}", version
+
+
+def own(source: Source) -> Incoming:
+    """Weights that imgtx wrote, loaded once to see that they fit their config."""
+    load_model(source.path)
+    also = {
+        kept: source.path.with_suffix(suffix).read_bytes()
+        for suffix, kept in CARD_FILES.items()
+        if source.path.with_suffix(suffix).is_file()
+    }
+    return Incoming(source.path, facts_of(source.path), also)
+
+
+def converted(source: Source, folder: Path) -> Incoming:
+    """Somebody else's weights as safetensors, loaded once, with their probe's answers bound to the new file."""
+    if source.kind != SPANDREL:
+        raise UsageError(
+            f"{source} is no weight file, and a model store takes nothing else: use it as it is, --model '{source}'"
+        )
+    from imgtx.adapters.spandrel import convert  # brings torch
+
+    digest, path = digest_of(source), folder / f"{source.path.stem}.safetensors"
+    convert(source.path, path)
+    info = load_model(path).info
+    record, also = read_record(source.path, digest), {}
+    if record is not None:
+        info = ModelInfo.from_dict(record["info"])
+        sidecar = write_sidecar(path, file_digest(path), info, record["probe"])
+        also[MODEL + SIDECAR] = sidecar.read_bytes()
+    facts = {"info": info.to_dict(), "metrics": {}, "converted_from": digest}
+    return Incoming(path, facts, also)
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """What the weights say of themselves, for a card that can be read without them."""
+    with opened(path, framework="numpy") as file:
+        config, info = read_facts(file, path)
+    return {"info": info.to_dict(), "config": asdict(config), "metrics": info.training.get("metrics", {})}
+
+
+def promote(reference: str, endpoint_url: str | None = None) -> Move:
+    """Set `latest` to `STORE/NAME@VERSION` by hand, after its file was checked; a no-op where it stands there."""
+    found = parse_reference(reference)
+    if not isinstance(found, InStore) or not found.version.isdigit():
+        raise UsageError(
+            f"{reference} names no version; write STORE/NAME@VERSION: imgtx models list STORE shows them"
+        )
+    models = ModelStore(open_store(found.store, endpoint_url=endpoint_url))
+    before = models.latest(found.name)
+    read_info(fetch_version(models, models.version(found.name, found.version)))
+    if before is not None and before.version == found.version:
+        return Move(found.name, before, before)
+    after = models.promote(found.name, found.version, why="by hand", over=before)
+    if after is None:
+        raise ModelError(f"the latest of {found.store}/{found.name} moved meanwhile: look again")
+    return Move(found.name, before, after)
+
+
+def rollback(target: str, endpoint_url: str | None = None) -> Move:
+    """Set `latest` of `STORE/NAME` back to where it stood before."""
+    uri, name = split_name(target)
+    models = ModelStore(open_store(uri, endpoint_url=endpoint_url))
+    before = models.latest(name)
+    return Move(name, before, models.rollback(name, why="rollback by hand"))
+
+
+def told(move: Move) -> str:
+    """A move in one line."""
+    if move.before is not None and move.before.generation == move.after.generation:
+        return f"{move.name}: latest is {move.after.version} already"
+    before = move.before.version if move.before else "unset"
+    return f"{move.name}: latest {before} -> {move.after.version}"
+
+
+def store_rows(uri: str, endpoint_url: str | None = None) -> list[dict[str, Any]]:
+    """One row a version, by name, oldest first; `latest` says where the pointer stands."""
+    models = ModelStore(open_store(uri, endpoint_url=endpoint_url))
+    versions = models.versions()
+    latest = {name: models.latest(name) for name in {version.name for version in versions}}
+    rows = []
+    for version in versions:
+        info, pointer = version.card.get("info", {}), latest[version.name]
+        rows.append(
+            {
+                "name": version.name,
+                "version": version.number,
+                "latest": pointer is not None and pointer.version == version.number,
+                "task": info.get("task", ""),
+                "scale": info.get("scale", 0),
+                "licence": info.get("licence", "unknown"),
+                "digest": version.digest[:12],
+                "created": version.card.get("created", ""),
+                "from": version.card.get("from", ""),
+                "metrics": version.card.get("metrics", {}),
+            }
+        )
+    return rows
+
+
+def print_store(rows: list[dict[str, Any]], uri: str, console: Console) -> None:
+    if not rows:
+        console.print(
+            f"no model in {escape(uri)}: imgtx models import MODEL STORE/NAME makes it a store",
+            soft_wrap=True,
+        )
+        return
+    columns = ("version", "latest", "task", "scale", "PSNR-Y", "licence", "digest", "created", "from")
+    table = Table("model", *columns, title=f"models in {escape(uri)}")
+    for row in rows:
+        metrics = "  ".join(f"{name} {value}" for name, value in row["metrics"].items())
+        cells = (
+            row["task"],
+            f"x{row['scale']}",
+            metrics,
+            row["licence"],
+            row["digest"],
+            row["created"],
+            row["from"],
+        )
+        table.add_row(row["name"], row["version"], "latest" if row["latest"] else "", *map(escape, cells))
+    console.print(table)
+
+
+def store_facts(exact: str, endpoint_url: str | None = None) -> dict[str, Any]:
+    """What a store says of a version beyond its weights: its card, and where `latest` stood; {} without one."""
+    found = parse_reference(exact)
+    if not isinstance(found, InStore):
+        return {}
+    models = ModelStore(open_store(found.store, endpoint_url=endpoint_url))
+    card = models.version(found.name, found.version).card
+    known = {name: value for name, value in card.items() if name not in ("info", "config")}
+    return {"store": known | {"latest": [asdict(pointer) for pointer in models.history(found.name)]}}

@@ -1,0 +1,79 @@
+"""The spec of a nightly training: a frozen, validated reading of a TOML file."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imgtx.errors import UsageError
+from jobs.gate import Gate
+from jobs.spec_values import check_fields, merge, read_toml
+from jobs.train_spec import TrainSpec
+from pipeline.model_store import split_name
+from pipeline.spec import RunSpec
+
+# What a night decides by itself, so that [train] and [upscale] cannot set it.
+TRAIN_DERIVED = ("name", "train", "valid", "scale", "init_from", "model", "licence", "data_note")
+UPSCALE_DERIVED = ("task", "model", "scale", "endpoint_url")
+
+
+@dataclass(frozen=True)
+class NightlySpec:
+    """What happens every night. URIs are folders, `s3://`, or anything fsspec opens.
+
+    `most_new` images that no night has consumed and `replayed` ones that some has are trained on; of each at most
+    `largest_side` x `largest_side` pixels, which bounds memory. `valid` holds clean photos, larger than 12 times the
+    model's multiple a side, for the curve and the halo; the gate measures on `datasets`, or on `valid` where none are
+    named. `train` and `upscale` hold fields of TrainSpec and RunSpec; without `upscale` no output is made anew.
+    """
+
+    archive: str
+    model: str
+    state: str
+    valid: str
+    datasets: list[str] = field(default_factory=list)
+    most_new: int = 500
+    replayed: int = 500
+    largest_side: int = 1024
+    licence: str = "unknown"
+    data_note: str = "the archive's own images"
+    endpoint_url: str | None = None
+    gate: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    upscale: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def store_and_name(self) -> tuple[str, str]:
+        """The model store's URI, and the model's name in it."""
+        return split_name(self.model)
+
+    @property
+    def rule(self) -> Gate:
+        return Gate(**self.gate)
+
+
+def load_nightly_spec(path: Path, overrides: dict[str, Any] | None = None) -> NightlySpec:
+    """Read and check a spec; UsageError names the field, what was given and what is legal."""
+    values = merge(read_toml(path), overrides or {})
+    check_fields(values, NightlySpec, str(path))
+    check_fields(values.get("gate", {}), Gate, f"{path} [gate]")
+    check_fields(values.get("train", {}), TrainSpec, f"{path} [train]", without=TRAIN_DERIVED)
+    check_fields(values.get("upscale", {}), RunSpec, f"{path} [upscale]", without=UPSCALE_DERIVED)
+    missing = [name for name in ("archive", "model", "state", "valid") if not values.get(name)]
+    if missing:
+        raise UsageError(
+            f"{path} lacks {', '.join(missing)}: a nightly spec needs archive, model, state, valid"
+        )
+    spec = NightlySpec(**values)
+    for name, least in (("most_new", 1), ("replayed", 0), ("largest_side", 1)):
+        if getattr(spec, name) < least:
+            raise UsageError(f"{path}: {name} = {getattr(spec, name)}; legal is {least} or more")
+    if spec.upscale and not spec.upscale.get("destination"):
+        raise UsageError(
+            f"{path} [upscale] lacks destination: where the archive's outputs go, or leave the table out"
+        )
+    if "@" in spec.model.rpartition("/")[2]:
+        raise UsageError(
+            f"{path}: model = {spec.model!r} names a version; write STORE/NAME: its latest is meant"
+        )
+    split_name(spec.model)
+    return spec

@@ -1,0 +1,151 @@
+"""A night that is stopped behind any of its stages, before that is recorded, ends as if nobody had disturbed it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from imgtx.errors import LeaseHeldError, RunInterruptedError
+from imgtx.weights import load_model
+from jobs import night_stages, nightly
+from jobs.night_stages import STAGES
+from pipeline.lease import Lease
+from pipeline.model_store import local_model
+from tests.nights import World
+
+DATE = "2026-11-23"
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing in the code under test catches it."""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def world(tmp_path: Path, name: str) -> World:
+    return World(str(tmp_path / name), tmp_path / f"{name}-work")
+
+
+def killed_behind(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next time that this stage has done its work, the process ends before it is written down."""
+    work = STAGES[stage]
+
+    def doomed(*arguments: Any) -> dict[str, Any]:
+        work(*arguments)
+        monkeypatch.setitem(STAGES, stage, work)
+        raise Killed(stage)
+
+    monkeypatch.setitem(STAGES, stage, doomed)
+
+
+def parameters(world: World) -> dict[str, torch.Tensor]:
+    return load_model(local_model(f"{world.root}/models/tiny@latest")).network.state_dict()
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> World:
+    world_ = world(tmp_path, "undisturbed")
+    assert world_.run(DATE)["stages"]["gate"]["promoted"] == "0002"
+    return world_
+
+
+def assert_equal(one: World, other: World) -> None:
+    ours, theirs = parameters(one), parameters(other)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    assert [p.below for p in one.models.history("tiny")] == [p.below for p in other.models.history("tiny")]
+
+
+def test_killed_behind_every_stage_in_turn(
+    tmp_path: Path, undisturbed: World, monkeypatch: pytest.MonkeyPatch
+):
+    disturbed = world(tmp_path, "disturbed")
+    for number, stage in enumerate(STAGES):
+        killed_behind(stage, monkeypatch)
+        with pytest.raises(Killed, match=stage):
+            disturbed.run(DATE)
+        state = nightly.read_state(disturbed.night(DATE))
+        assert list(state["stages"]) == list(STAGES)[:number], "what was recorded stays, in order"
+    state = disturbed.run(DATE)
+    assert state["finished"]
+    assert state["stages"]["gate"]["promoted"] == disturbed.latest
+    assert_equal(disturbed, undisturbed)
+    assert disturbed.models.numbers("tiny") == ["0001", "0002"], "published twice is one version"
+    assert len(disturbed.models.history("tiny")) == 2, "promoted twice is one move"
+    assert not (disturbed.work / DATE).exists()
+
+
+def test_weights_that_were_not_published_are_made_again_elsewhere(
+    tmp_path: Path, undisturbed: World, monkeypatch: pytest.MonkeyPatch
+):
+    moved = world(tmp_path, "moved")
+    monkeypatch.setattr(type(moved.models), "add", lambda *_: pytest.fail("published"))
+    with pytest.raises(pytest.fail.Exception, match="published"):
+        moved.run(DATE)
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    moved.work = tmp_path / "another machine"
+    assert moved.run(DATE)["stages"]["gate"]["promoted"] == "0002"
+    assert_equal(moved, undisturbed)
+
+
+def test_a_finished_night_is_left_alone(undisturbed: World, monkeypatch: pytest.MonkeyPatch):
+    before = (Path(undisturbed.root) / "nights" / "nights" / DATE / "state.json").read_bytes()
+    for stage in STAGES:
+        monkeypatch.setitem(STAGES, stage, lambda *_: pytest.fail("ran again"))
+    monkeypatch.setattr(nightly, "check_night", lambda _: pytest.fail("asked for more than the state"))
+    state = undisturbed.run(DATE)
+    assert state == json.loads(before)
+    assert "done at" in nightly.summary(state, before=True)
+
+
+def test_one_process_a_date(undisturbed: World):
+    night = undisturbed.night("2026-11-24")
+    with Lease(night.own, "another"), pytest.raises(LeaseHeldError, match="held by run another"):
+        nightly.run_night(night)
+    assert nightly.read_state(night)["stages"] == {}
+
+
+def test_a_night_that_lost_its_lease_records_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lost = world(tmp_path, "lost")
+    monkeypatch.setattr(Lease, "lost", property(lambda self: True))
+    with pytest.raises(RunInterruptedError, match="took this date over"):
+        lost.run(DATE)
+    assert nightly.read_state(lost.night(DATE))["stages"] == {}
+
+
+def test_latest_that_moves_while_a_night_runs_is_measured_anew(
+    undisturbed: World, monkeypatch: pytest.MonkeyPatch
+):
+    """Another night was faster: the gate must not judge by what the store has no more."""
+    undisturbed.add_images(3)
+    measured = STAGES["evaluate"]
+
+    def moved_behind(*arguments: Any) -> dict[str, Any]:
+        found = measured(*arguments)
+        assert undisturbed.models.rollback("tiny").version == "0001"
+        return found
+
+    monkeypatch.setitem(STAGES, "evaluate", moved_behind)
+    strict = replace(undisturbed.spec, gate={"better_by": 3.0})  # as far above 0001, and not above 0002
+    stages = undisturbed.run("2026-11-24", strict)["stages"]
+    assert (stages["plan"]["begin"], stages["evaluate"]["against"]) == ("0002", "0002")
+    assert (stages["gate"]["against"], stages["gate"]["promoted"]) == ("0001", "0003")
+
+
+def test_a_pointer_that_never_rests_ends_the_night_in_one_line(
+    undisturbed: World, monkeypatch: pytest.MonkeyPatch
+):
+    undisturbed.add_images(1)
+    monkeypatch.setattr(type(undisturbed.models), "promote", lambda *_, **__: None)
+    monkeypatch.setattr(night_stages, "MOVES", 2)
+    with pytest.raises(
+        night_stages.ModelError, match="moved 2 times while it was judged: run the same command"
+    ):
+        undisturbed.run("2026-11-24", replace(undisturbed.spec, gate={"better_by": -9.0, "worse_by": 9.0}))

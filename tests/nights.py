@@ -1,0 +1,112 @@
+"""A small world for nightly trainings: an archive, photos to measure on, weights that are worth training."""
+
+import json
+from contextlib import nullcontext
+from dataclasses import asdict
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from imgtx.config import ModelConfig, ModelInfo
+from imgtx.dead_leaves import dead_leaves
+from imgtx.model import EncoderDecoder
+from imgtx.weights import save_weights
+from jobs.model_admin import import_model, promote
+from jobs.night import Night, Shown, open_night
+from jobs.nightly import run_night
+from jobs.nightly_spec import NightlySpec
+from pipeline.model_versions import ModelStore
+from pipeline.storage import open_store
+from tests.zoo import saved
+
+IMAGE, VALID = 72, 208  # px a side; the halo is measured on photos larger than its largest tiles
+
+
+class World:
+    """Everything under one URI, a folder or a bucket: `archive`, `valid`, `models`, `nights`, `out`."""
+
+    def __init__(self, root: str, work: Path, **changes: Any):
+        self.root, self.work = root.rstrip("/"), work
+        self.images = 0
+        self.add_images(6)
+        valid = open_store(f"{self.root}/valid")
+        for number in range(2):
+            valid.write(f"{number}.png", leaves(1000 + number, VALID))
+        work.mkdir(parents=True, exist_ok=True)
+        self.begin = import_model(save_noisy_model(work / "tiny.safetensors"), f"{self.root}/models/tiny")[0]
+        promote(self.begin)
+        self.spec = NightlySpec(
+            archive=f"{self.root}/archive",
+            model=f"{self.root}/models/tiny",
+            state=f"{self.root}/nights",
+            valid=f"{self.root}/valid",
+            train={
+                "steps": 24,
+                "batch": 2,
+                "crop": 16,
+                "peak_lr": 1e-3,
+                "precision": "float32",
+                "average": 0.9,
+            },
+            **changes,
+        )
+
+    @property
+    def models(self) -> ModelStore:
+        return ModelStore(open_store(f"{self.root}/models"))
+
+    @property
+    def latest(self) -> str:
+        pointer = self.models.latest("tiny")
+        assert pointer
+        return pointer.version
+
+    def add_images(self, count: int) -> None:
+        archive = open_store(f"{self.root}/archive")
+        for number in range(self.images, self.images + count):
+            archive.write(f"{number % 3}/{number}.png", leaves(number, IMAGE))
+        self.images += count
+
+    def night(self, date: str, spec: NightlySpec | None = None) -> Night:
+        shown = Shown(Console(file=StringIO()), lambda: nullcontext(lambda tally: None))
+        return open_night(spec or self.spec, date, self.work, shown)
+
+    def run(self, date: str, spec: NightlySpec | None = None) -> dict[str, Any]:
+        return run_night(self.night(date, spec))
+
+
+def as_toml(spec: NightlySpec) -> str:
+    """The spec as a person writes it."""
+    values = {name: value for name, value in asdict(spec).items() if value is not None}
+    tables = {name: value for name, value in values.items() if isinstance(value, dict)}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in values.items() if name not in tables]
+    for table, fields in tables.items():
+        lines += [f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in fields.items())]
+    return "\n".join(lines)
+
+
+@cache
+def leaves(seed: int, side: int) -> bytes:
+    return saved(dead_leaves(np.random.default_rng(seed), side, side))
+
+
+def save_noisy_model(path: Path) -> str:
+    """Tiny weights that add noise to bicubic, so that a few steps of training make them better."""
+    config = ModelConfig(
+        scale=2, dim=16, heads=1, window=4, encoder_blocks=1, decoder_blocks=1, detail_channels=4, detail_blocks=1,
+        ffn_ratio=1.0,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = EncoderDecoder(config)
+        torch.nn.init.normal_(network.head.weight, std=0.02)
+    info = ModelInfo(
+        name=path.stem, task="super-resolution", scale=2, multiple=config.multiple, halo=config.multiple
+    )
+    save_weights(path, network, info)
+    return str(path)

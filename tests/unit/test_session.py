@@ -1,0 +1,58 @@
+"""A run's session without Ray: what it does to the destination as outcomes come in."""
+
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pytest
+
+from imgtx.errors import RunInterruptedError
+from jobs.run import Session, plan_run, prepare
+from pipeline.records import IMAGES, OUTCOME, WRITTEN
+from pipeline.rows import to_table
+from pipeline.spec import RunSpec
+from tests.archive import fill, save_tiny_model
+from tests.zoo import photo, saved
+
+
+@pytest.fixture
+def session(tmp_path) -> Session:
+    """A run to PNG over one image whose JPEG an earlier run has written."""
+    model = save_tiny_model(tmp_path / "tiny.safetensors")
+    spec = RunSpec(source=str(tmp_path / "in"), destination=str(tmp_path / "out"), model=model)
+    (tmp_path / "in").mkdir()
+    earlier = prepare(spec)
+    fill(earlier.source, 1)
+    (work,) = plan_run(earlier).work.to_pylist()
+    earlier.destination.write(IMAGES + work["output"], saved(photo(8, 8), "JPEG"))
+    row = {name: work.get(name) for name in OUTCOME.names} | {"status": WRITTEN}
+    earlier.ledger.append(to_table([row], OUTCOME), recipe="another", run="earlier")
+    run = prepare(RunSpec(**spec.to_dict() | {"format": "png"}))
+    return Session(run, plan_run(run), SimpleNamespace(lost=False), watch=lambda tally: None)
+
+
+def outcome(session: Session) -> pa.Table:
+    """The new output of the session's only image, with its row as it comes off the road."""
+    (work,) = session.work.to_pylist()
+    session.run.destination.write(IMAGES + work["output"], saved(photo(8, 8), "PNG"))
+    row = {name: work.get(name) for name in OUTCOME.names} | {"status": WRITTEN}
+    return to_table([row], OUTCOME)
+
+
+def test_a_file_under_an_old_name_is_deleted_with_the_new_row(session):
+    (old,) = session.replacing["previous_output"].to_pylist()
+    session.buffer.append(outcome(session))
+    session._flush()
+    (row,) = session.run.ledger.current().to_pylist()
+    assert row["output"] != old
+    assert session.run.destination.stat(IMAGES + old) is None
+
+
+def test_a_run_that_lost_its_lease_deletes_and_records_nothing(session):
+    (old,) = session.replacing["previous_output"].to_pylist()
+    session.buffer.append(outcome(session))
+    session.lease.lost = True
+    with pytest.raises(RunInterruptedError, match="another run took the lease over"):
+        session._flush()
+    assert session.run.destination.stat(IMAGES + old) is not None
+    (row,) = session.run.ledger.current().to_pylist()
+    assert row["output"] == old
