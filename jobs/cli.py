@@ -16,6 +16,7 @@ from rich.console import Console
 from imgtx import __version__
 from imgtx.errors import ImgtxError, LeaseHeldError, ModelError, RunInterruptedError, StorageError, UsageError
 from jobs.cli_models import models
+from jobs.cli_schedule import schedule
 from jobs.cli_shared import console, endpoint_option, json_option
 
 DONE, BUG, USAGE, FAILURES, INTERRUPTED = 0, 1, 2, 3, 130
@@ -258,7 +259,9 @@ def train(spec: Path, folder: Path | None, settings: tuple[str, ...]) -> None:
 
 @main.command()
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--date", "day", metavar="YYYY-MM-DD", help="The night.  [default: today, UTC]")
+@click.option(
+    "--date", "day", metavar="YYYY-MM-DD", help="The night.  [default: today, where its schedule is]"
+)
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
@@ -320,6 +323,7 @@ def _show_plan(spec: Any, as_json: bool) -> None:
 
 
 main.add_command(models)
+main.add_command(schedule)
 
 
 if __name__ == "__main__":
