@@ -178,11 +178,18 @@ def retry(destination: str, endpoint_url: str | None, steal: bool, as_json: bool
 @main.command()
 @click.argument("destination")
 @click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS.")
+@click.option(
+    "--prometheus", is_flag=True, help="As Prometheus' text: the last success, and the ledger's counts."
+)
 @json_option
-def status(destination: str, endpoint_url: str | None, as_json: bool) -> None:
+def status(destination: str, endpoint_url: str | None, prometheus: bool, as_json: bool) -> None:
     """Show what the ledger of DESTINATION says, and its last run. Needs no Ray."""
+    from jobs.exposition import exposition
     from jobs.show import print_status, read_status
 
+    if prometheus:
+        click.echo(exposition(destination, endpoint_url), nl=False)
+        return
     report = read_status(destination, endpoint_url)
     click.echo(json.dumps(report)) if as_json else print_status(report, console())
 

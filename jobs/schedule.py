@@ -102,7 +102,7 @@ def _cluster(schedule: Schedule) -> Manifest:
         "rayVersion": version("ray"),
         "authOptions": {"mode": "token"},
         "enableInTreeAutoscaling": True,
-        "autoscalerOptions": {"version": "v2", "idleTimeoutSeconds": 300},
+        "autoscalerOptions": {"version": "v2", "idleTimeoutSeconds": 300, "securityContext": LOCKED},
         "headGroupSpec": {
             # the head trains, Ray's tasks stay off it
             "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": "0.0.0.0"},

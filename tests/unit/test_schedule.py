@@ -74,11 +74,8 @@ def test_the_checks_find_what_they_are_for():
 def test_the_spec_travels_as_it_was_read(tmp_path: Path):
     path = tmp_path / "nightly.toml"
     awkward = 'note \\"quoted\\" \\\\ Ärger\\u007f\\nand a line'
-    path.write_text(
-        SHIPPED.read_text().replace('"of the archive"', f'"{awkward}"')
-        + "\n# my key is AKIAPLANTED\n[schedule]\n"
-        'cron = "0 2 * * *"\nworkers = [2, 3]\n'
-    )
+    shipped = SHIPPED.read_text().replace('"of the archive"', f'"{awkward}"')
+    path.write_text(shipped + "late_hours = 1.5 # my key is AKIAPLANTED\n")
     spec = load_nightly_spec(path)
     text = to_yaml(manifests(spec, "cronjob", NIGHT))
     assert "AKIAPLANTED" not in text  # comments stay at home
@@ -153,7 +150,10 @@ def test_mistakes_that_no_schema_finds(settings: list[str], words: str):
 
 
 def test_a_folder_of_this_machine_is_refused_for_pods():
-    for setting, name in (("valid=photos/", "valid"), ("datasets=['s3://bucket/set5', 'set14']", "datasets[1]")):
+    for setting, name in (
+        ("valid=photos/", "valid"),
+        ("datasets=['s3://bucket/set5', 'set14']", "datasets[1]"),
+    ):
         spec = load_nightly_spec(SHIPPED, parse_settings([setting]))
         with pytest.raises(UsageError, match=rf"{re.escape(name)} = .*pods do not see"):
             manifests(spec, "cronjob", NIGHT)
