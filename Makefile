@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install -qq --no-compile --constraint requiremen
 TESTING := env OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0
 # A failed install leaves no stamp, so that the next make tries again.
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-nightly check bench lock clean
+.PHONY: help demo spandrel test test-nightly check bench lock clean
 
 help: ## show these targets (what bare `make` does)
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -21,6 +21,8 @@ demo: $(VENV)/.run ## upscale the photos in examples/ twofold into demo-out/, on
 	@$(BIN)/imgtx upscale examples/ demo-out/ --scale 2
 	@echo
 	@echo "Look at demo-out/images/. Run make demo again: everything is current, nothing is read."
+
+spandrel: $(VENV)/.spandrel ## add what runs other people's models (docs/run-your-model.md)
 
 test: $(VENV)/.develop ## run the tests (CI-sized)
 	$(TESTING) $(BIN)/python -m pytest -m "not nightly and not gpu" $(ARGS)
@@ -56,12 +58,18 @@ $(VENV)/.run: pyproject.toml requirements.lock
 	@$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.develop: $(VENV)/.run
+# Without --no-deps pip brings torchvision, and with it, where that is the platform's default, a CUDA torch.
+$(VENV)/.spandrel: $(VENV)/.run
+	@$(INSTALL) --no-deps spandrel einops
+	@$(BIN)/python -c "from imgtx.adapters.spandrel import import_spandrel; import_spandrel()"
+	@touch $@
+
+$(VENV)/.develop: $(VENV)/.run $(VENV)/.spandrel
 	@echo "installing the tools of make test and make check"
 	@$(INSTALL) --editable ".[test,check]"
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.run
+$(VENV)/.bench: $(VENV)/.run $(VENV)/.spandrel
 	@echo "installing the tools of make bench"
 	@$(INSTALL) --editable ".[bench]"
 	@touch $@

@@ -14,7 +14,6 @@ import os
 import subprocess
 import sys
 import time
-import types
 from statistics import median
 from typing import Any
 
@@ -85,22 +84,17 @@ def ours() -> Any:
 
 
 def swinir_light() -> dict[str, Any]:
-    """SwinIR-light by its name; nothing, and how to install it, where spandrel is absent.
+    """SwinIR-light by its name; nothing, and how to install it, where spandrel is absent."""
+    from imgtx.adapters.spandrel import import_spandrel
+    from imgtx.errors import UsageError
 
-    spandrel imports torchvision for two of its architectures. Its CUDA build breaks a CPU torch with a RuntimeError,
-    and SwinIR needs none of it: a stand-in keeps it out.
-    """
-    functional = types.ModuleType("torchvision.transforms.functional")
-    for name in ("InterpolationMode", "rotate", "normalize"):
-        setattr(functional, name, None)
-    for name in ("torchvision", "torchvision.transforms"):
-        sys.modules[name] = types.ModuleType(name)
-    sys.modules["torchvision.transforms.functional"] = functional
     try:
-        from spandrel.architectures.SwinIR import SwinIR
-    except ImportError as error:
-        print(f"sr-x2 runs alone ({error}); to compare: pip install --no-deps spandrel==0.4.2 einops")
+        import_spandrel()
+    except UsageError as error:
+        print(f"sr-x2 runs alone: {error}")
         return {}
+    from spandrel.architectures.SwinIR import SwinIR
+
     return {"SwinIR-light": SwinIR(**SWINIR_LIGHT).eval()}
 
 

@@ -18,18 +18,22 @@ from bench.report import FOLDER, RESULTS, machine
 FULL: dict[str, list[str]] = {
     "startup": [],
     "model_speed": [],
+    "adapter_overhead": [],
     "codecs": [],
     "road_noop": [],
     "plan_million": [],
     "memory": [],
+    "training_feed": [],
     "efficiency": [],
 }
 QUICK = {
     "startup": ["--rounds", "1"],
     "model_speed": ["--sides", "256", "--rounds", "1"],
+    "adapter_overhead": ["--rounds", "5"],
     "road_noop": ["--images", "200"],
     "plan_million": ["--keys", "100000"],
     "memory": ["--model", "smallest", "--width", "4000", "--height", "3000"],
+    "training_feed": ["--steps", "8", "--rounds", "1"],
     "efficiency": ["--megapixels", "6"],
 }
 
@@ -78,6 +82,8 @@ def _lines(results: dict[str, dict]) -> Iterator[tuple[str, str, str]]:
                 what = f"sr-x2 / SwinIR-light, {row['precision']}, {row['side']} px"
                 yield what, f"{row['ratio']:.1f} times", "at least 8"
             yield f"sr-x2, {row['precision']}, {row['side']} px", f"{row['sr-x2']:.1f} s/MP", ""
+    for row in results.get("adapter_overhead", {}).get("rows", []):
+        yield f"adapter over {row['network']}", f"{row['adapter_percent']:+.2f} %", "under 3 %"
     if found := results.get("memory"):
         width, height = found["image"]
         most = max(peak["rss"] for peak in found["peak_mb"].values())
@@ -86,6 +92,13 @@ def _lines(results: dict[str, dict]) -> Iterator[tuple[str, str, str]]:
             f"{most} MB",
             f"under {found['limit_mb']} MB",
         )
+    if found := results.get("training_feed"):
+        for epoch in ("first_epoch", "later"):
+            yield (
+                f"training fed by the stream / from memory, {epoch}",
+                f"{found[f'{epoch}_ratio']:.3f}",
+                "at least 0.9",
+            )
     if found := results.get("road_noop"):
         rates = found["images_per_second"]
         yield f"whole road, smallest model, {found['images']} files", f"{rates['pipeline']:.0f} images/s", ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from imgtx.config import ModelInfo
     from imgtx.predict import Predictor
 
 __version__ = "0.1.0"
@@ -18,19 +19,24 @@ __all__ = ["__version__", "load"]
 
 
 def load(
-    name_or_path: "str | Path", *, device: str | None = None, precision: str | None = None
+    name_or_path: "str | Path",
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    info: "ModelInfo | None" = None,
 ) -> "Predictor":
-    """A model ready to run: a packaged name (`sr-x2`, `sr-x4`) or the path of an imgtx weight file.
+    """A model ready to run: a packaged name (`sr-x2`, `sr-x4`), an imgtx weight file, or anybody's model.
 
-    `device` is a torch device, by default the GPU if there is one. `precision` is one of the model's
-    `info.dtypes`, by default float32. The result maps an (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) array of uint8
-    or uint16 to one of the same kind, `scale` times as large.
+    `imgtx.sources` lists what can be named. `device` is a torch device, by default the GPU if there is one.
+    `precision` is one of the model's `info.dtypes`, by default float32. `info` stands in for what was measured of
+    somebody else's model where that does not lie beside it. The result maps an (H, W), (H, W, 1), (H, W, 3) or
+    (H, W, 4) array of uint8 or uint16 to one of the same kind, `scale` times as large.
     Raises UsageError for an unknown model, ModelError for a file that is not one.
     """
     import torch  # here and not above, so that `import imgtx` costs milliseconds
 
     from imgtx.predict import Predictor
-    from imgtx.weights import load_model
+    from imgtx.sources import load_model
 
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(load_model(name_or_path), device=chosen, precision=precision or "float32")
+    return Predictor(load_model(name_or_path, info), device=chosen, precision=precision or "float32")

@@ -59,7 +59,11 @@ class ModelInfo:
 
     `multiple` and `halo` are in input pixels. `halo` is the context around a tile at which tiled output
     equals untiled output within 1/255 on photos; it is measured for each set of weights (`jobs.evaluate`).
-    `training` is the model card's record: data, recipe, seed, commit, metrics.
+    `untiled` is 0 for a model that may be cut into tiles; one that looks at the whole picture gets it whole, and no
+    picture of more than `untiled` pixels. `fast` is the fastest of `dtypes` that was measured to be exact enough,
+    what `--precision auto` stands for. `batches` says whether a batch equals its images one by one, `channels_last`
+    whether that layout was measured to be faster. `training` is the model card's record: data, recipe, seed, commit,
+    metrics.
     """
 
     name: str
@@ -70,6 +74,10 @@ class ModelInfo:
     in_channels: int = 3
     out_channels: int = 3
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    untiled: int = 0
+    fast: str = "float32"
+    batches: bool = True
+    channels_last: bool = False
     licence: str = "unknown"
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -101,7 +109,7 @@ def _strict(cls, values: Any):
     for name, value in values.items():
         kind: Any = get_origin(legal[name].type) or legal[name].type
         wanted: Any = {float: (int, float), tuple: (list, tuple), Literal: str}.get(kind, kind)
-        if not isinstance(value, wanted) or isinstance(value, bool):
+        if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
             raise ModelError(
                 f"the weights' {cls.__name__} has {name} = {value!r}; legal is {kind.__name__}: "
                 f"write the file with imgtx"

@@ -30,8 +30,9 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, tensor in network.state_dict().items():
-            if tensor.is_floating_point():
-                self.state[name].lerp_(tensor, 1 - decay)
-            else:
-                self.state[name].copy_(tensor)
+        now = network.state_dict()
+        kept = [name for name, tensor in now.items() if tensor.is_floating_point()]
+        # one call for all of them: on a GPU each call of its own would cost more than its arithmetic
+        torch._foreach_lerp_([self.state[n] for n in kept], [now[n] for n in kept], 1 - decay)
+        for name in now.keys() - kept:
+            self.state[name].copy_(now[name])

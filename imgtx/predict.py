@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from imgtx.channels import fits, from_model, to_model
 from imgtx.config import ModelInfo
 from imgtx.degrade import imresize
 from imgtx.errors import ImageError, ModelError, UsageError
@@ -29,8 +30,6 @@ MOST_CALL_PIXELS = 64 * 2**20
 # What a call needs on a CUDA device per input pixel, for the first guess at a batch. The dense x2 model needs
 # 1,900 to 3,400 bytes in float32, measured on a CPU; where the guess is wrong, memory pressure corrects it.
 CUDA_BYTES_PER_PIXEL = 4096
-# BT.601 luma, in which the papers measure; a neutral grey keeps its value.
-LUMA = (0.299, 0.587, 0.114)
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
@@ -57,7 +56,7 @@ class Predictor:
         tile: longest side of a tile in input pixels; by default `imgtx.tiling.default_tile`, unless a GPU is
             too small for it.
         batch: tiles in one call at most; by default 1 on a CPU (more gains nothing there), what fits
-            elsewhere.
+            elsewhere, and 1 for a model whose batches differ from its single images.
         conditions: what `model.prepare` is given.
 
     The attributes `tile`, `batch` and `call_pixels` (most input pixels in one call) show the settings in
@@ -81,10 +80,13 @@ class Predictor:
         _check_precision(precision, self.info)
         if batch is not None and batch < 1:
             raise UsageError(f"batch {batch}: legal is 1 or more; leave it out to let imgtx choose")
+        self._layout = torch.channels_last if self.info.channels_last else torch.contiguous_format
         if isinstance(model, nn.Module):
             model.to(self.device).eval()
+            if self.info.channels_last:
+                model.to(memory_format=self._layout)  # type: ignore[call-overload]  # torch's hints lack it
         self.call_pixels = _affordable_pixels(self.device)
-        self.batch = batch or (1 if self.device.type == "cpu" else MOST_CALL_PIXELS)
+        self.batch = batch or (1 if self.device.type == "cpu" or not self.info.batches else MOST_CALL_PIXELS)
         self.tile = self._check_tile(tile) if tile is not None else self._default_tile()
         with torch.inference_mode(), self._autocast():
             self._state = model.prepare(conditions or {})
@@ -99,16 +101,15 @@ class Predictor:
 
         image: (H, W) or (H, W, C), uint8 or uint16; C is 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
         Returns (s H, s W) or (s H, s W, C).
-        Grey goes through an RGB model as three equal channels and comes back as their BT.601 luma; alpha is
-        enlarged by bicubic interpolation (`imgtx.degrade.imresize`); RGB goes through a grey model channel by
-        channel. Values are rounded to the nearest integer, halves up.
+        Grey and RGB go through models of other channels as `imgtx.channels` says; alpha is enlarged by bicubic
+        interpolation (`imgtx.degrade.imresize`). Values are rounded to the nearest integer, halves up.
         Raises UsageError for any other array, ImageError("out_of_memory") when not even the smallest tile
         fits, ImageError("bug") when the model's output is not finite.
         """
         _check_image(image)
         pixels = image[:, :, None] if image.ndim == 2 else image
         alpha = None
-        if pixels.shape[2] in (2, 4) and pixels.shape[2] != self.info.in_channels:
+        if pixels.shape[2] in (2, 4):
             pixels, alpha = pixels[:, :, :-1], pixels[:, :, -1]
         cut = self.plan_for(*pixels.shape[:2])
         (output,) = self.run([(cut, split(pixels, cut))])
@@ -120,7 +121,7 @@ class Predictor:
     def plan_for(self, height: int, width: int) -> Plan:
         """How this predictor cuts an image, whether it lies in memory or not."""
         halo, multiple = self.info.halo, self.info.multiple
-        if self.tile == default_tile(halo=halo, multiple=multiple):
+        if self.info.untiled or self.tile == default_tile(halo=halo, multiple=multiple):
             return plan_for_model(self.info, height, width)
         return plan(height, width, tile=self.tile, halo=halo, multiple=multiple)
 
@@ -197,7 +198,7 @@ class Predictor:
         try:
             return self._call(tiles)
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         # Only here, outside the handler, are the failed call's tensors free: the traceback held them.
         if self.device.type == "cuda":
@@ -207,25 +208,15 @@ class Predictor:
     @torch.inference_mode()
     def _call(self, tiles: np.ndarray) -> np.ndarray:
         """(B, th, tw, C) uint8 or uint16 -> (B, s th, s tw, C) of the same dtype: one call of the model."""
-        count, height, width, channels = tiles.shape
-        scale, highest = self.info.scale, np.iinfo(tiles.dtype).max
+        highest = np.iinfo(tiles.dtype).max
         # torch knows uint16 only as a storage type: 16 bit crosses to the device as float32, 8 bit as it is.
         source = torch.from_numpy(tiles.astype(np.float32) if tiles.dtype == np.uint16 else tiles)
         batch = source.to(self.device).permute(0, 3, 1, 2).to(torch.float32).contiguous() / highest
-        through_rgb = channels == 1 and self.info.in_channels == 3
-        by_channel = channels == 3 and self.info.in_channels == 1
-        if through_rgb:
-            batch = batch.expand(-1, 3, -1, -1).contiguous()
-        elif by_channel:
-            batch = batch.reshape(-1, 1, height, width)
+        batch = to_model(batch, self.info.in_channels).contiguous(memory_format=self._layout)
         with self._autocast():
             output = self.model(batch, self._state)
         self._check_output(output, batch)
-        output = output.to(torch.float32)
-        if through_rgb:
-            output = (output * output.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
-        elif by_channel:
-            output = output.reshape(count, channels, height * scale, width * scale)
+        output = from_model(output.to(torch.float32), tiles.shape[3])
         integers = (
             output.clamp(0, 1).mul_(highest).add_(0.5).to(torch.int32 if highest > 255 else torch.uint8)
         )
@@ -268,14 +259,19 @@ class Predictor:
         smallest = self._smallest_tile()
         if count > 1:
             self.call_pixels = count // 2 * height * width
-        elif max(height, width) > smallest:
+        elif max(height, width) > smallest and not self.info.untiled:
             half = max(height, width) // 2 // self.info.multiple * self.info.multiple
             self.tile = max(smallest, half)
             self.call_pixels = height * width // 2
         else:
+            why = (
+                "this model cannot be cut"
+                if self.info.untiled
+                else f"below {smallest} px they are mostly halo"
+            )
             raise ImageError(
                 "out_of_memory",
-                f"{what}, and smaller tiles than {smallest} are mostly halo: "
+                f"{what}, and smaller tiles will not do ({why}): "
                 "free memory on this machine, run fewer workers on it, or use a smaller model",
             )
         logger.warning(
@@ -287,6 +283,8 @@ class Predictor:
         return max(4 * _round_up(self.info.halo, self.info.multiple), self.info.multiple)
 
     def _default_tile(self) -> int:
+        if self.info.untiled:
+            return MOST_CALL_PIXELS  # longer than any side that is admitted
         side = default_tile(halo=self.info.halo, multiple=self.info.multiple)
         return max(min(side, math.isqrt(self.call_pixels)), self._smallest_tile())
 
@@ -304,13 +302,11 @@ class Predictor:
                 f"tiles of dtype {tiles.dtype}; legal are uint8 and uint16: scale and convert first"
             )
         given, wanted = tiles.shape[3], self.info.in_channels
-        if given == wanted:
-            return self.info.out_channels
-        if {given, wanted} == {1, 3}:
+        if fits(given, wanted):
             return given
         raise UsageError(
             f"an image of {given} channels for model {self.info.name!r}, which takes {wanted}; "
-            "legal besides are 1 for 3 and 3 for 1: convert the image or choose another model"
+            "legal are images of 1 or 3: convert the image or choose another model"
         )
 
 
@@ -357,7 +353,7 @@ def _affordable_pixels(device: torch.device) -> int:
     return max(1, min(MOST_CALL_PIXELS, free // 2 // CUDA_BYTES_PER_PIXEL))
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return any(words in str(error).lower() for words in OUT_OF_MEMORY_WORDS)

@@ -154,7 +154,12 @@ def plan_for_model(info: ModelInfo, height: int, width: int) -> Plan:
 
     An image that `default_tile` holds is not cut. Of a larger one the tiles are as small as MAX_HALO_SHARE allows,
     because a model's memory grows with them: it takes tiles near the largest for an image of a few tiles only.
+    A model that looks at the whole picture (`info.untiled`) gets it in one.
     """
+    if info.untiled:
+        return plan(
+            height, width, tile=_round_up(max(height, width), info.multiple), halo=0, multiple=info.multiple
+        )
     facts = {"halo": info.halo, "multiple": info.multiple}
     largest = default_tile(**facts)
     if max(_round_up(height, info.multiple), _round_up(width, info.multiple)) > largest:

@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
+from typing import Any
 
 from imgtx.config import ModelConfig, ModelInfo
 from imgtx.errors import ModelError, UsageError
+
+try:
+    import safetensors as tensor_reader
+except ImportError:  # a bare machine that trains (jobs/train_local.py)
+    from imgtx import tensor_file as tensor_reader  # type: ignore[no-redef]  # the same to us
 
 
 def read_info(name_or_path: str | Path) -> tuple[ModelInfo, str]:
@@ -26,18 +30,18 @@ def read_info(name_or_path: str | Path) -> tuple[ModelInfo, str]:
 
 
 @contextmanager
-def opened(path: Path, *, framework: str) -> Iterator[safe_open]:
+def opened(path: Path, *, framework: str) -> Iterator[Any]:
     """The file open for reading, its tensors as `framework` ("numpy", "pt") has them; ModelError for another file."""
     try:
-        with safe_open(path, framework=framework) as file:
+        with tensor_reader.safe_open(path, framework=framework) as file:
             yield file
-    except (SafetensorError, OSError) as error:
+    except (tensor_reader.SafetensorError, OSError) as error:
         raise ModelError(
             f"{path} is not a whole safetensors file ({error}): copy it again, or train it anew"
         ) from error
 
 
-def read_facts(file: safe_open, path: Path) -> tuple[ModelConfig, ModelInfo]:
+def read_facts(file: Any, path: Path) -> tuple[ModelConfig, ModelInfo]:
     """What the metadata says; ModelError for whatever `save_weights` would not have written."""
     metadata = file.metadata() or {}
     if "imgtx" not in metadata:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from imgtx.config import ModelInfo
 from imgtx.errors import ModelError
 from imgtx.model import EncoderDecoder
+from imgtx.tensor_file import write_tensors
 from imgtx.weight_file import file_digest, find_weights, opened, read_facts
 
 
@@ -36,10 +36,8 @@ class Model(nn.Module):
 def save_weights(path: Path, network: EncoderDecoder, info: ModelInfo) -> None:
     """Write one self-describing weight file."""
     facts = json.dumps({"config": asdict(network.config), "info": info.to_dict()}, sort_keys=True)
-    tensors = {
-        name: t.detach().to("cpu", torch.float32).contiguous() for name, t in network.state_dict().items()
-    }
-    save_file(tensors, path, metadata={"imgtx": facts})
+    tensors = {name: t.detach().to("cpu", torch.float32).numpy() for name, t in network.state_dict().items()}
+    write_tensors(path, tensors, {"imgtx": facts})
 
 
 def load_model(name_or_path: str | Path) -> Model:
@@ -51,7 +49,7 @@ def load_model(name_or_path: str | Path) -> Model:
     path = find_weights(name_or_path)
     with opened(path, framework="pt") as file:
         config, info = read_facts(file, path)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        tensors = {name: torch.as_tensor(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - not a dict
     network = EncoderDecoder(config)
     try:
         network.load_state_dict(tensors, strict=True)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -39,14 +40,52 @@ def list_models(store: str | None, endpoint_url: str | None, as_json: bool) -> N
 @click.argument("model")
 @endpoint_option
 def show_model(model: str, endpoint_url: str | None) -> None:
-    """Print everything the weights of MODEL say of themselves, as JSON; of a version in a store its card too."""
-    from imgtx.weight_file import read_info
+    """Print everything the weights of MODEL say of themselves, and what was measured of them, as JSON.
+
+    MODEL is a packaged name, an imgtx weight file, a version in a model store (its card comes too), or anybody's
+    model: docs/run-your-model.md.
+    """
     from jobs.model_admin import store_facts
+    from jobs.probe import describe
     from pipeline.model_store import exact_reference, local_model
 
     exact = exact_reference(model, endpoint_url)
-    info, digest = read_info(local_model(exact, endpoint_url))
-    click.echo(json.dumps({"digest": digest} | info.to_dict() | store_facts(exact, endpoint_url), indent=2))
+    known = describe(local_model(exact, endpoint_url)) | store_facts(exact, endpoint_url)
+    click.echo(json.dumps(known, indent=2))
+
+
+@models.command("probe")
+@click.argument("model")
+@click.option("--device", help="As torch names it.  [default: the GPU if there is one]")
+@click.option(
+    "--photos", type=click.Path(path_type=Path), help="Photos to measure on.  [default: imgtx's examples/]"
+)
+@click.option(
+    "--levels",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="How much of 255 a tile's seam may show before the model counts as one that cannot be cut.",
+)
+@endpoint_option
+@json_option
+def probe_model(model: str, endpoint_url: str | None, as_json: bool, **options: Any) -> None:
+    """Measure what no file says: halo, precisions, speed, memory; runs find the answers beside MODEL.
+
+    Of a model in storage the copy on this machine is measured, and runs that start here find the answers.
+
+    \b
+    imgtx models probe ./4x-Anything.pth
+    imgtx upscale photos/ out/ --model ./4x-Anything.pth --precision auto
+    """
+    from jobs.probe import print_probe
+    from jobs.probe import probe_model as run_probe
+    from pipeline.model_store import local_model
+
+    found = run_probe(local_model(model, endpoint_url), **options)
+    click.echo(json.dumps(found.measured | {"info": found.info.to_dict()})) if as_json else print_probe(
+        found, console()
+    )
 
 
 @models.command("import")
@@ -56,7 +95,8 @@ def show_model(model: str, endpoint_url: str | None) -> None:
 def import_model(model: str, target: str, endpoint_url: str | None) -> None:
     """Put MODEL into a model store as the next version of NAME; its latest stays where it is.
 
-    MODEL is a weight file, a packaged name or a version in another store. The same weights twice are one version.
+    MODEL is a weight file, imgtx's or anybody's, a packaged name or a version in another store. Somebody else's are
+    converted to safetensors; what imgtx models probe measured comes along. The same weights twice are one version.
 
     \b
     imgtx models import sr-x2 s3://bucket/models/sr-x2

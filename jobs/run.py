@@ -8,7 +8,6 @@ moment it loses at most those seconds, and the next run redoes just these images
 
 import json
 import logging
-import os
 import time
 import uuid
 from contextlib import suppress
@@ -21,7 +20,7 @@ import pyarrow.compute as pc
 
 from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, UsageError
 from imgtx.pixels import SUFFIXES
-from imgtx.weight_file import read_info
+from imgtx.sources import absolute, read_info
 from jobs.show import last_spec
 from jobs.tally import Summary, Tally, Watcher
 from pipeline.cluster import check_address
@@ -84,13 +83,16 @@ def prepare(spec: RunSpec) -> Prepared:
 
 def resolved(spec: RunSpec, source: Store, destination: Store) -> RunSpec:
     """The spec in words that mean the same in every working directory and environment: on workers, and later."""
-    model = spec.model
-    if model.endswith(".safetensors") and not is_fetched(model):
-        model = os.path.abspath(model)
+    fetched = is_fetched(spec.model)
     # an endpoint that nothing here needs would stand in the spec of every retry
-    needed = [source.endpoint_url, destination.endpoint_url, spec.endpoint_url if is_fetched(model) else None]
-    endpoint = next((url for url in needed if url), None)
-    return replace(spec, source=source.uri, destination=destination.uri, model=model, endpoint_url=endpoint)
+    needed = [source.endpoint_url, destination.endpoint_url, spec.endpoint_url if fetched else None]
+    return replace(
+        spec,
+        source=source.uri,
+        destination=destination.uri,
+        model=spec.model if fetched else absolute(spec.model),
+        endpoint_url=next((url for url in needed if url), None),
+    )
 
 
 def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:

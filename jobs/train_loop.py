@@ -20,14 +20,14 @@ from imgtx.optim import learning_rate
 from imgtx.predict import Predictor
 from imgtx.weights import Model
 from jobs.strip import Shown, draw_strip
+from jobs.train_data import Data, from_folders
 from jobs.train_spec import TrainSpec
 from jobs.train_state import Training, write_weights
-from pipeline.crops import Pair, Sampler, damaged, load_pairs
+from pipeline.crops import Pair
 
 Reporter = Callable[[dict[str, Any]], None]
 
 REPORT_STEPS = 50
-SMALLEST_VALID = 8  # pixels a side of a reduced validation image: its borders are not measured
 STRIP = "strip.png"
 
 
@@ -52,43 +52,51 @@ def train(
     folder: Path,
     report: Reporter,
     *,
+    data: Data | None = None,
     device: str = "cpu",
     clock: Callable[[], float] | None = None,
 ) -> Path:
     """Train (or go on training) in `folder`; returns the weight file. Ctrl-C leaves a resumable state.
 
+    `data` is what to train on and to validate on, by default the spec's folders.
     `clock` counts the seconds of the schedule: on a CPU by default those that the process computed, so that a busy
     machine takes longer and trains as much; elsewhere those that passed. With one that counts calls, training
     repeats bit for bit.
     """
-    clock = clock or (time.process_time if torch.device(device).type == "cpu" else time.perf_counter)
-    pairs = load_pairs(Path(spec.train), spec.scale, smallest=spec.crop)
-    valid = load_pairs(Path(spec.valid), spec.scale, smallest=SMALLEST_VALID, most=spec.valid_images)
-    if spec.degradation == "archive":
-        valid = damaged(valid, spec.cutting.damage)
-    sampler = Sampler(
-        pairs, spec.cutting, seed=spec.seed, batch=spec.batch, procedural_share=spec.procedural_share
-    )
+    data = data or from_folders(spec)
     training = Training(spec, folder, device)
     (folder / "spec.json").write_text(json.dumps(asdict(spec), indent=2))
-    progress, losses = training.progress, []
     try:
-        while training.share < 1.0:
-            started, before = clock(), progress.seconds
-            losses.append(training.step(sampler.batch(progress.step)))
-            progress.seconds += clock() - started
-            if progress.step % REPORT_STEPS == 0:
-                report(_line(training, float(np.mean(losses))))
-                losses.clear()
-            if _passed(before, progress.seconds, spec.validate_minutes):
-                report(_line(training, None) | _score(training, valid))
-            if _passed(before, progress.seconds, spec.checkpoint_minutes):
-                training.save()
+        return run(training, data, report, clock)
     finally:
         training.save()
-    report(_line(training, None) | _score(training, valid))
-    training.save()
+
+
+def run(training: Training, data: Data, report: Reporter, clock: Callable[[], float] | None = None) -> Path:
+    """The loop, from where `training` stands to its end; alone or as one of a team, which then runs in step."""
+    spec, progress, team = training.spec, training.progress, training.team
+    clock = clock or clock_of(training.device)
+    while training.share < 1.0:
+        started, before = clock(), progress.seconds
+        progress.losses.append(training.step(data.feed.batch(progress.step)))
+        progress.seconds += float(team.mean(torch.tensor(clock() - started, dtype=torch.float64)))
+        if progress.step % REPORT_STEPS == 0:
+            loss = float(np.mean(progress.losses))
+            progress.losses.clear()
+            report(_line(training, loss))
+        if _passed(before, progress.seconds, spec.validate_minutes) and team.leads:
+            report(_line(training, None) | _score(training, data.valid))
+        if _passed(before, progress.seconds, spec.checkpoint_minutes):
+            team.keep(training)
+    if team.leads:
+        report(_line(training, None) | _score(training, data.valid))
+    team.keep(training)
     return write_weights(training)
+
+
+def clock_of(device: str) -> Callable[[], float]:
+    """Seconds that this process computed on a CPU, seconds that passed elsewhere."""
+    return time.process_time if torch.device(device).type == "cpu" else time.perf_counter
 
 
 def _passed(before: float, now: float, minutes: float) -> bool:

@@ -1,6 +1,6 @@
 """The training spec: a frozen, validated reading of a TOML file."""
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pipeline.crops import CROP_CHOICES, DEGRADATIONS, Cutting
 # Fields of the network that follow from the spec and the data, so that [model] cannot set them.
 DERIVED = ("scale", "in_channels", "out_channels")
 POSITIVE = (
-    "batch", "crop", "peak_lr", "clip", "valid_images", "validate_minutes", "checkpoint_minutes",
+    "batch", "crop", "crops_per_image", "peak_lr", "clip", "valid_images", "validate_minutes", "checkpoint_minutes",
 )  # fmt: skip
 WORDS = {"precision": ("float32", "bfloat16"), "degradation": DEGRADATIONS, "crop_choice": CROP_CHOICES}
 # What may change between an interruption and the resumption: how long, how often, where the folders lie.
@@ -29,6 +29,8 @@ class TrainSpec:
 
     Training lasts `steps` updates, and then repeats exactly on the same machine; or `minutes` of time spent in the
     loop, the CPU's own on a CPU (neither interruptions nor waiting count). The schedule follows the share that is done.
+    `batch` is what all workers take together, so that neither their number nor a change of it touches the learning
+    rate or the crops. `crops_per_image` is of one visit to an image, where they are streamed (`pipeline/stream.py`).
     """
 
     name: str
@@ -51,6 +53,7 @@ class TrainSpec:
     degradation: str = "bicubic"
     crop_choice: str = "livelier"
     procedural_share: float = 0.0
+    crops_per_image: int = 16
     valid_images: int = 12
     validate_minutes: float = 8.0
     checkpoint_minutes: float = 2.0
@@ -63,15 +66,21 @@ class TrainSpec:
 
     @property
     def cutting(self) -> Cutting:
-        return Cutting(self.crop, self.crop_choice, self.degradation, ArchiveDamage(**self.damage))
+        damage = ArchiveDamage(**self.damage)
+        return Cutting(self.crop, self.crop_choice, self.degradation, damage, self.procedural_share)
 
 
-def load_train_spec(path: Path, overrides: dict[str, Any] | None = None) -> TrainSpec:
-    """Read and check a spec; UsageError names the field, what was given and what is legal."""
-    return make_train_spec(merge(read_toml(path), overrides or {}), path)
+def load_train_spec(
+    path: Path, overrides: dict[str, Any] | None = None, *, folders: bool = True
+) -> TrainSpec:
+    """Read and check a spec; UsageError names the field, what was given and what is legal.
+
+    `folders`: whether its images are to lie in folders of this machine.
+    """
+    return make_train_spec(merge(read_toml(path), overrides or {}), path, folders=folders)
 
 
-def make_train_spec(values: dict[str, Any], path: Path) -> TrainSpec:
+def make_train_spec(values: dict[str, Any], path: Path, *, folders: bool = True) -> TrainSpec:
     """`load_train_spec` for values that stand in another file, `path`."""
     check_fields(values, TrainSpec, str(path))
     check_fields(values.get("model", {}), ModelConfig, f"{path} [model]", without=DERIVED)
@@ -81,6 +90,8 @@ def make_train_spec(values: dict[str, Any], path: Path) -> TrainSpec:
         raise UsageError(f"{path} lacks {', '.join(missing)}: a training spec needs name, train, valid")
     spec = TrainSpec(**values)
     _check_values(spec, path)
+    if folders:
+        _check_folders(spec, path)
     return spec
 
 
@@ -124,8 +135,31 @@ def _check_values(spec: TrainSpec, path: Path) -> None:
             f"{path}: crop = {spec.crop} is not a multiple of the model's {multiple} px (patch x window): "
             f"use {max(1, spec.crop // multiple) * multiple}"
         )
+
+
+def _check_folders(spec: TrainSpec, path: Path) -> None:
     for name in ("train", "valid"):
         if not Path(getattr(spec, name)).is_dir():
             raise UsageError(
                 f"{path}: {name} = {getattr(spec, name)!r} is not a folder: give one that holds images"
             )
+
+
+def check_same(spec: TrainSpec, began: dict[str, Any], where: str) -> None:
+    """UsageError where `spec` would finish another training than the one that `began` in `where`."""
+    now = asdict(spec)
+    began = defaults() | began  # a checkpoint older than a field was trained as its default says
+    changed = [name for name in now if name not in FREE and began.get(name) != now[name]]
+    if changed:
+        told = ", ".join(f"{name} = {began.get(name)!r}, now {now[name]!r}" for name in changed)
+        raise UsageError(
+            f"the training in {where} began with {told}; only {', '.join(FREE)} may change on the way: "
+            f"train elsewhere, or take the change back"
+        )
+
+
+def defaults() -> dict[str, Any]:
+    """What a spec says where it says nothing."""
+    plain = {f.name: f.default for f in fields(TrainSpec) if f.default is not MISSING}
+    made = {f.name: f.default_factory() for f in fields(TrainSpec) if f.default_factory is not MISSING}
+    return plain | made

@@ -6,23 +6,26 @@ spec that it began with.
 """
 
 import logging
+import math
 import os
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from imgtx.config import ModelInfo
 from imgtx.errors import ImgtxError, UsageError
 from imgtx.model import EncoderDecoder
 from imgtx.optim import WeightAverage, learning_rate
 from imgtx.weights import load_model, save_weights
-from jobs.train_spec import FREE, TrainSpec
+from jobs.train_device import DeviceBatch
+from jobs.train_spec import TrainSpec, check_same
 from pipeline.crops import Batch
 
 log = logging.getLogger("imgtx.train")
@@ -35,17 +38,58 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # since the last report
     # name, digest and steps of the weights that the training began with; empty where it began with none
     started_from: dict[str, Any] = field(default_factory=dict)
+
+
+class Team(Protocol):
+    """The processes that train one network together, as one of them sees it."""
+
+    leads: bool  # one of them validates, reports and writes
+
+    def wrap(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        """The network's forward pass whose backward pass averages gradients over all."""
+
+    def share(self, crops: int, batch: int) -> float:
+        """What the mean over `crops` of a batch counts, so that the average over all is the mean over the batch."""
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The average over all."""
+
+    def keep(self, training: "Training") -> None:
+        """Called at every checkpoint by all of them."""
+
+
+class Alone:
+    """A team of one."""
+
+    leads = True
+
+    def wrap(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        return network
+
+    def share(self, crops: int, batch: int) -> float:
+        return 1.0
+
+    def mean(self, values: Tensor) -> Tensor:
+        return values
+
+    def keep(self, training: "Training") -> None:
+        training.save()
 
 
 class Training:
     """The state of one training: network, optimizer, weight average, progress."""
 
-    def __init__(self, spec: TrainSpec, folder: Path, device: str = "cpu"):
+    def __init__(self, spec: TrainSpec, folder: Path, device: str = "cpu", team: Team | None = None):
         torch.manual_seed(spec.seed)
+        self.team: Team = team or Alone()
         self.spec, self.folder, self.device = spec, folder, device
         self.network = EncoderDecoder(spec.config).to(device)
+        # One shape for thousands of steps pays for compiling on a GPU; on a CPU it is slower (LOG.md).
+        wrapped = self.team.wrap(self.network)
+        self.compute = torch.compile(wrapped) if torch.device(device).type == "cuda" else wrapped
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),
             lr=spec.peak_lr,
@@ -73,7 +117,7 @@ class Training:
             return min(1.0, self.progress.step / self.spec.steps)
         return min(1.0, self.progress.seconds / (60 * self.spec.minutes))
 
-    def step(self, batch: Batch) -> float:
+    def step(self, batch: Batch | DeviceBatch) -> float:
         """One update; returns the L1 loss in levels of [0, 1]. ImgtxError where loss or gradient is not finite."""
         rate = learning_rate(self.share, peak=self.spec.peak_lr)
         for group in self.optimizer.param_groups:
@@ -81,24 +125,26 @@ class Training:
         inputs, target = to_floats(batch.small, self.device), to_floats(batch.clean, self.device)
         reduced = self.spec.precision == "bfloat16"
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=reduced):
-            output = self.network(inputs)
-        loss = F.l1_loss(output.float(), target)
-        self._check_finite("loss", loss, batch)
+            output = self.compute(inputs)
+        loss = F.l1_loss(output.float(), target) * self.team.share(len(batch.keys), self.spec.batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.clip)
-        self._check_finite("gradient's norm", norm, batch)
+        told = self.team.mean(torch.stack([loss.detach(), norm.detach()]))
+        value, length = told.tolist()  # the one wait for the device
+        self._check_finite("loss", value, batch)
+        self._check_finite("gradient's norm", length, batch)
         self.torn = True
         self.optimizer.step()
         self.average.update(self.network, self.progress.step)
         self.progress.step += 1
         self.torn = False
-        return loss.item()
+        return value
 
-    def _check_finite(self, what: str, value: Tensor, batch: Batch) -> None:
-        if not torch.isfinite(value):
+    def _check_finite(self, what: str, value: float, batch: Batch | DeviceBatch) -> None:
+        if not math.isfinite(value):
             raise ImgtxError(
-                f"the {what} is {value.item()} at step {self.progress.step}, images {', '.join(batch.keys)}: "
+                f"the {what} is {value} at step {self.progress.step}, images {', '.join(batch.keys)}: "
                 f"lower peak_lr or clip, or look at these images; the state before it is kept"
             )
 
@@ -124,7 +170,7 @@ class Training:
     def resume(self) -> None:
         try:
             state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-            self._check_same(state["spec"])
+            check_same(self.spec, state["spec"], str(self.folder))
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.average.state = state["average"]
@@ -136,18 +182,6 @@ class Training:
                 f"give another --folder, or remove the file to train anew"
             ) from error
         log.info("resumed at step %d after %.1f min", self.progress.step, self.progress.seconds / 60)
-
-    def _check_same(self, began: dict[str, Any]) -> None:
-        """UsageError where the spec would finish another training than the one that lies in the folder."""
-        now = asdict(self.spec)
-        began = defaults() | began  # a checkpoint older than a field was trained as its default says
-        changed = [name for name in now if name not in FREE and began.get(name) != now[name]]
-        if changed:
-            told = ", ".join(f"{name} = {began.get(name)!r}, now {now[name]!r}" for name in changed)
-            raise UsageError(
-                f"the training in {self.folder} began with {told}; only {', '.join(FREE)} may change on the way: "
-                f"give another --folder, or take the change back"
-            )
 
     def averaged(self) -> EncoderDecoder:
         """A network of its own, on the CPU, that holds the averaged weights."""
@@ -177,16 +211,9 @@ class Training:
         )
 
 
-def defaults() -> dict[str, Any]:
-    """What a spec says where it says nothing."""
-    plain = {f.name: f.default for f in fields(TrainSpec) if f.default is not MISSING}
-    made = {f.name: f.default_factory() for f in fields(TrainSpec) if f.default_factory is not MISSING}
-    return plain | made
-
-
-def to_floats(batch: np.ndarray, device: str) -> Tensor:
+def to_floats(batch: np.ndarray | Tensor, device: str) -> Tensor:
     """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1]; the bytes travel to the device, not the floats."""
-    levels = torch.from_numpy(batch).to(device, non_blocking=True)
+    levels = torch.as_tensor(batch).to(device, non_blocking=True)
     return levels.permute(0, 3, 1, 2).float() / 255
 
 

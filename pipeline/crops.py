@@ -5,17 +5,14 @@ A batch is a pure function of (seed, step): a resumed run sees exactly the crops
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from imgtx.archive_damage import DAMAGE, ArchiveDamage, archive
 from imgtx.dead_leaves import dead_leaves
 from imgtx.degrade import imresize
-from imgtx.errors import ImageError, UsageError
-from imgtx.pixels import SUFFIXES, decode
+from imgtx.errors import UsageError
 
-MAX_PIXELS = 10**9
 DEGRADATIONS = ("bicubic", "archive")
 CROP_CHOICES = ("livelier", "energy", "uniform")
 # Every LEAVES_STEPS steps a new procedural picture of LEAVES_SIDE pixels takes the place of the oldest of LEAVES_KEPT:
@@ -56,46 +53,42 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Place:
+    """A crop's top left corner in the reduced image, and which of the square's eight symmetries it is seen in.
+
+    First `turns` quarter turns against the clock, then, if `mirrored`, left and right change sides.
+    """
+
+    top: int
+    left: int
+    turns: int
+    mirrored: bool
+
+
+@dataclass(frozen=True)
 class Cutting:
     """How crops are made: `crop` reduced pixels a side, their places by `choice`, their partners by `degradation`.
 
     livelier: of two places drawn at random the one with more gradient; energy: drawn in proportion to gradient
     energy; uniform: anywhere. bicubic: the exact reduction; archive: `imgtx.archive_damage` as bad as `damage`.
+    `procedural_share` of the crops come from dead leaves.
     """
 
     crop: int
     choice: str = "livelier"
     degradation: str = "bicubic"
     damage: ArchiveDamage = DAMAGE
+    procedural_share: float = 0.0
 
 
-def load_pairs(folder: Path, scale: int, *, smallest: int, most: int | None = None) -> list[Pair]:
-    """Images under `folder` as pairs, in the order of their names, at most `most`.
-
-    Raises UsageError where there is none, and for one that cannot be decoded or whose reduction has a side below
-    `smallest` pixels.
-    """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not paths:
+def check_size(pixels: np.ndarray, name: str, scale: int, smallest: int) -> None:
+    """UsageError for an image whose reduction has a side below `smallest`."""
+    height, width = pixels.shape[:2]
+    if min(height, width) < scale * smallest:
         raise UsageError(
-            f"no images under {folder}: give a folder that holds {', '.join(sorted(SUFFIXES))} files"
-        )
-    return [make_pair(path, path.relative_to(folder).as_posix(), scale, smallest) for path in paths[:most]]
-
-
-def make_pair(path: Path, key: str, scale: int, smallest: int) -> Pair:
-    try:
-        pixels = decode(path.read_bytes(), max_pixels=MAX_PIXELS).pixels
-    except ImageError as error:
-        raise UsageError(f"{path} cannot be trained on ({error.reason}: {error}): remove it") from error
-    if min(pixels.shape[:2]) < scale * smallest:
-        raise UsageError(
-            f"{path} is {pixels.shape[1]} x {pixels.shape[0]}; at scale {scale} a crop of {smallest} px needs "
+            f"{name} is {width} x {height}; at scale {scale} a crop of {smallest} px needs "
             f"{scale * smallest} px a side: lower crop, or remove the image"
         )
-    if pixels.dtype == np.uint16:
-        pixels = (pixels // 257).astype(np.uint8)
-    return reduced(key, np.broadcast_to(pixels, (*pixels.shape[:2], 3)), scale)
 
 
 def reduced(key: str, pixels: np.ndarray, scale: int) -> Pair:
@@ -113,59 +106,76 @@ def damaged(pairs: list[Pair], damage: ArchiveDamage) -> list[Pair]:
     ]
 
 
-class Sampler:
-    """Batches from images in memory, and from `procedural_share` dead leaves among them; `batch(step)` is pure."""
+class Leaves:
+    """Dead leaves as training images: at each step the choice is among LEAVES_KEPT, and all is a function of `seed`."""
 
-    def __init__(
-        self, pairs: list[Pair], cutting: Cutting, *, seed: int, batch: int, procedural_share: float = 0.0
-    ):
+    def __init__(self, seed: int, scale: int, crop: int):
+        self._seed, self._scale, self._side = seed, scale, max(LEAVES_SIDE, scale * crop)
+        self._kept = lru_cache(maxsize=2 * LEAVES_KEPT)(self._draw)
+
+    def pair(self, step: int, rng: np.random.Generator) -> Pair:
+        return self._kept(step // LEAVES_STEPS + int(rng.integers(LEAVES_KEPT)))
+
+    def _draw(self, number: int) -> Pair:
+        picture = dead_leaves(np.random.default_rng((self._seed, number, 1)), self._side, self._side)
+        return reduced(f"{LEAVES_KEY} {number}", picture, self._scale)
+
+
+class Sampler:
+    """Batches from images in memory; `batch(step)` is pure."""
+
+    def __init__(self, pairs: list[Pair], cutting: Cutting, *, seed: int, batch: int):
         self.pairs, self.cutting, self.seed, self.size = pairs, cutting, seed, batch
-        self.procedural_share = procedural_share
-        self._leaves = lru_cache(maxsize=2 * LEAVES_KEPT)(self._draw_leaves)
+        self._leaves = Leaves(seed, pairs[0].scale, cutting.crop)
 
     def batch(self, step: int) -> Batch:
         """`batch` random crops, each turned and mirrored at random (one of the eight symmetries of the square)."""
         rng = np.random.default_rng((self.seed, step))
-        keys, smalls, cleans = [], [], []
-        for pair in self._images(rng, step):
-            small, clean = cut(pair, self.cutting, rng)
-            keys.append(pair.key)
-            smalls.append(small)
-            cleans.append(clean)
-        return Batch(tuple(keys), np.stack(smalls), np.stack(cleans))
+        return stacked(
+            [
+                (pair.key, *cut(pair, self.cutting, draw_place(pair, self.cutting, rng), rng))
+                for pair in self._images(rng, step)
+            ]
+        )
+
+    def places(self, step: int) -> list[tuple[Pair, Place]]:
+        """Where the crops of a step lie, for who cuts them elsewhere; as `batch` has them without archive damage."""
+        rng = np.random.default_rng((self.seed, step))
+        return [(pair, draw_place(pair, self.cutting, rng)) for pair in self._images(rng, step)]
 
     def _images(self, rng: np.random.Generator, step: int) -> list[Pair]:
-        photos = [self.pairs[index] for index in rng.integers(len(self.pairs), size=self.size)]
-        if not self.procedural_share:
-            return photos
-        numbers = step // LEAVES_STEPS + rng.integers(LEAVES_KEPT, size=self.size)
-        drawn = rng.random(self.size) < self.procedural_share
-        return [
-            self._leaves(int(number)) if instead else photo
-            for photo, number, instead in zip(photos, numbers, drawn, strict=True)
-        ]
-
-    def _draw_leaves(self, number: int) -> Pair:
-        scale = self.pairs[0].scale
-        side = max(LEAVES_SIDE, scale * self.cutting.crop)
-        picture = dead_leaves(np.random.default_rng((self.seed, number, 1)), side, side)
-        return reduced(f"{LEAVES_KEY} {number}", picture, scale)
+        images = [self.pairs[index] for index in rng.integers(len(self.pairs), size=self.size)]
+        if share := self.cutting.procedural_share:
+            drawn = rng.random(self.size) < share
+            images = [self._leaves.pair(step, rng) if d else i for i, d in zip(images, drawn, strict=True)]
+        return images
 
 
-def cut(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One crop: small (crop, crop, 3) and clean (scale crop, scale crop, 3), uint8, of one place and turned alike."""
-    crop, scale = cutting.crop, pair.scale
-    top, left = _place(pair, cutting, rng)
+def stacked(crops: list[tuple[str, np.ndarray, np.ndarray]]) -> Batch:
+    """Keys, small and clean sides of single crops as one batch."""
+    keys, smalls, cleans = zip(*crops, strict=True)
+    return Batch(keys, np.stack(smalls), np.stack(cleans))
+
+
+def draw_place(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> Place:
+    top, left = _corner(pair, cutting, rng)
+    return Place(top, left, int(rng.integers(4)), bool(rng.integers(2)))
+
+
+def cut(
+    pair: Pair, cutting: Cutting, place: Place, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """One crop: small (crop, crop, 3) and clean (scale crop, scale crop, 3), uint8, turned alike."""
+    crop, scale, top, left = cutting.crop, pair.scale, place.top, place.left
     clean = pair.clean[scale * top : scale * (top + crop), scale * left : scale * (left + crop)]
-    turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
-    clean = _turn(clean, turns, mirror)
+    clean = turn(clean, place.turns, place.mirrored)
     if cutting.degradation == "archive":  # after the turn: chroma and grain of JPEG have a direction
         clean = np.ascontiguousarray(clean)
         return archive(clean, scale, rng, cutting.damage), clean
-    return _turn(pair.small[top : top + crop, left : left + crop], turns, mirror), clean
+    return turn(pair.small[top : top + crop, left : left + crop], place.turns, place.mirrored), clean
 
 
-def _place(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> tuple[int, int]:
+def _corner(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> tuple[int, int]:
     """Top and left in the reduced image. Skies teach little, so that lively places come up more often."""
     height, width = pair.small.shape[:2]
     if cutting.choice == "energy":
@@ -202,6 +212,6 @@ def _by_energy(pair: Pair, crop: int, rng: np.random.Generator) -> tuple[int, in
     return min(top, height), min(left, width)
 
 
-def _turn(image: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
+def turn(image: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
     turned = np.rot90(image, turns)
     return turned[:, ::-1] if mirror else turned

@@ -71,6 +71,13 @@ def admit(header: Header, job: Job) -> None:
             f"{header.width} x {header.height} is {megapixels:.0f} megapixels, the limit is "
             f"{job.spec.max_megapixels:g}: run again with --set max_megapixels={math.ceil(megapixels)}",
         )
+    if 0 < job.info.untiled < header.height * header.width:
+        raise ImageError(
+            TOO_LARGE,
+            f"{header.width} x {header.height} is {megapixels:.1f} megapixels; {job.info.name} looks at the whole "
+            f"picture, so it cannot be cut, and {job.info.untiled / 1e6:.1f} are the most it was given room for: "
+            f"reduce the picture or choose another model",
+        )
 
 
 def is_large(header: Header, job: Job) -> bool:

@@ -16,6 +16,8 @@ from imgtx.pixels import WRITABLE
 PIXEL_VERSION = 1
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+AUTO = "auto"  # the precision that the probe of the model found fastest and exact enough
+TASKS = ("super-resolution",)  # that a command runs
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,12 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides an output's pixels; its digest stands in every ledger row."""
+    """Everything that decides an output's pixels; its digest stands in every ledger row.
+
+    `precision` is what is computed in, never `auto`. Tile size and halo are not in it: they move pixels by less than
+    1/255. Whether a picture is cut at all (`untiled` in the model's info) is, because for a model that looks at the
+    whole picture that changes everything.
+    """
 
     task: str
     model_digest: str
@@ -64,10 +71,14 @@ class Recipe:
     quality: int
     precision: str
     pixel_version: int = PIXEL_VERSION
+    untiled: bool = False
 
     @property
     def digest(self) -> str:
-        text = json.dumps(asdict(self), sort_keys=True)
+        values = asdict(self)
+        if not self.untiled:
+            del values["untiled"]  # as before the field was there: what it does not concern stays current
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -83,6 +94,10 @@ class Job:
 def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
     """Check `spec` against the model it names; UsageError says what was given, what is legal, what to do."""
     check_spec(spec)
+    if info.task not in TASKS:
+        raise UsageError(
+            f"--model {spec.model} is for {info.task}, which no command runs yet: this one does {spec.task}"
+        )
     if info.task != spec.task:
         raise UsageError(
             f"--model {spec.model} is for {info.task}, this command does {spec.task}: "
@@ -92,11 +107,14 @@ def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
         raise UsageError(
             f"--scale {spec.scale} contradicts --model {spec.model}, which enlarges x{info.scale}: leave one out"
         )
-    if spec.precision not in info.dtypes:
+    precision = info.fast if spec.precision == AUTO else spec.precision
+    if precision not in info.dtypes:
         raise UsageError(
-            f"--precision {spec.precision} was not measured for {spec.model}: it runs in {', '.join(info.dtypes)}"
+            f"--precision {precision} was not measured for {spec.model}: it runs in {', '.join(info.dtypes)}"
         )
-    recipe = Recipe(spec.task, model_digest, info.scale, spec.format, spec.quality, spec.precision)
+    recipe = Recipe(
+        spec.task, model_digest, info.scale, spec.format, spec.quality, precision, untiled=bool(info.untiled)
+    )
     return Job(spec, info, recipe)
 
 
@@ -106,8 +124,8 @@ def check_spec(spec: RunSpec) -> None:
         raise UsageError(f"--format {spec.format}: legal are same, {', '.join(WRITABLE)}")
     if not 1 <= spec.quality <= 100:
         raise UsageError(f"--quality {spec.quality}: legal are 1 to 100")
-    if spec.precision not in PRECISIONS:
-        raise UsageError(f"--precision {spec.precision}: legal are {', '.join(PRECISIONS)}")
+    if spec.precision not in (*PRECISIONS, AUTO):
+        raise UsageError(f"--precision {spec.precision}: legal are {', '.join(PRECISIONS)}, {AUTO}")
     for name in ("limit", "workers", "max_megapixels", "stream_megapixels"):
         value = getattr(spec, name)
         if value is not None and not value > 0:  # so that nan fails too

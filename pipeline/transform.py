@@ -33,7 +33,7 @@ class Transform:
 
         self.job = job
         model = local_model(job.spec.model, job.spec.endpoint_url)
-        self.predictor = load(model, device=device, precision=job.spec.precision)
+        self.predictor = load(model, device=device, precision=job.recipe.precision, info=job.info)
         if self.predictor.device.type == "cpu":
             torch.set_num_threads(1)  # one actor a core beats one process with many threads
         if self.predictor.digest != job.recipe.model_digest:

@@ -21,7 +21,8 @@ from jobs import train_loop
 from jobs.train_loop import train, validate
 from jobs.train_spec import TrainSpec
 from jobs.train_state import Training, warm_start
-from pipeline.crops import Batch, Cutting, Pair, Sampler, load_pairs
+from pipeline.crops import Batch, Cutting, Pair, Sampler
+from pipeline.photos import load_pairs
 from tests.zoo import saved
 
 MODEL = {
@@ -232,7 +233,7 @@ def test_so_many_steps_repeat_exactly_whatever_the_clock(spec, tmp_path):
 def test_a_resumed_training_is_the_one_that_began(spec, tmp_path, change):
     Training(spec, tmp_path).save()
     (name,) = change
-    with pytest.raises(UsageError, match=f"began with {name} = .*, now .*give another --folder"):
+    with pytest.raises(UsageError, match=f"began with {name} = .*, now .*train elsewhere"):
         Training(replace(spec, **change), tmp_path)
     Training(replace(spec, minutes=2, train="moved", checkpoint_minutes=9), tmp_path)
 

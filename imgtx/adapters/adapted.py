@@ -1,0 +1,52 @@
+"""The contract's shape for other people's models: a network, a function that calls it, its facts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imgtx.config import ModelInfo
+from imgtx.errors import ModelError
+
+# The context a tile gets while nobody has measured how much it needs (`imgtx models probe`), in input pixels.
+UNMEASURED_HALO = 32
+SIDES = (1, 3, 4)  # channels of models that imgtx runs: grey, RGB, RGB with alpha
+
+
+class Adapted(nn.Module):
+    """Somebody's network as `imgtx.predict` and the pipeline run it.
+
+    `call` maps (B, in_channels, H, W) in [0, 1] to (B, out_channels, s H, s W), about in [0, 1]. `record` is what the
+    adapter knows beyond the info, for `imgtx models show`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        call: Callable[[Tensor], Tensor],
+        info: ModelInfo,
+        digest: str,
+        record: dict[str, Any],
+    ):
+        super().__init__()
+        self.network, self.info, self.digest, self.record = network, info, digest, record
+        self._call_network = call
+
+    def prepare(self, conditions: dict[str, Any] | None = None) -> None:
+        """State that is computed once per job; these models need none."""
+
+    def forward(self, batch: Tensor, state: None = None) -> Tensor:
+        """(B, C, H, W) in [0, 1], H and W multiples of info.multiple -> (B, C', s H, s W) in [0, 1]."""
+        if self.info.batches or len(batch) == 1:
+            return self._call_network(batch).clamp(0.0, 1.0)
+        return torch.cat([self._call_network(image[None]) for image in batch]).clamp(0.0, 1.0)
+
+
+def check_channels(given: int, returned: int, what: str) -> None:
+    """ModelError for a network whose channels stand for no picture, or for another than it takes."""
+    if given not in SIDES or returned not in SIDES or (given == 1) != (returned == 1):
+        raise ModelError(
+            f"{what} takes {given} channels and returns {returned}; imgtx runs models from grey to grey (1) and from "
+            f"RGB to RGB (3, or 4 with alpha): choose another model"
+        )

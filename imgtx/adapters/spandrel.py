@@ -1,0 +1,171 @@
+"""Restoration models in the formats of their makers and communities, through spandrel.
+
+spandrel knows some forty architectures by the names and shapes of their tensors, and calls each as it was trained:
+colour order, value range, noise maps. What it does not say, the window on which tiles must begin, is read off the
+network; what nobody can read off, `imgtx.probe` measures.
+"""
+
+import importlib
+import math
+import sys
+import types
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from imgtx.adapters.adapted import UNMEASURED_HALO, Adapted, check_channels
+from imgtx.adapters.checkpoint import read_checkpoint
+from imgtx.config import ModelInfo
+from imgtx.errors import ModelError, UsageError
+
+INSTALL = "pip install --no-deps spandrel==0.4.2 einops==0.8.2"
+TASKS = {
+    "SR": "super-resolution",
+    "Restoration": "restoration",
+    "FaceSR": "face-restoration",
+    "Inpainting": "inpainting",
+}
+# Attributes in which networks keep the side of an attention window, in input pixels but for what lies deeper.
+WINDOWS = ("window_size", "split_size", "win_size")
+# Networks that halve their picture inside: windows and convolutions lie on this grid of input pixels.
+GRIDS = {"SCUNet": 64, "NAFNet": 16, "FBCNN": 8, "Uformer": 128, "KBNet": 16}
+LARGEST_GRID = 256
+
+
+def load(path: Path, digest: str) -> Adapted:
+    """The model that spandrel finds in a .pth, .pt, .ckpt or .safetensors file.
+
+    Raises UsageError where spandrel is not installed, ModelError for a file that cannot be trusted or is of no
+    architecture that spandrel knows.
+    """
+    spandrel = import_spandrel()
+    tensors = spandrel.canonicalize_state_dict(read_checkpoint(path))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of torch's own ways, which its makers could mend and users cannot
+            found = spandrel.ModelLoader().load_from_state_dict(tensors)
+    except spandrel.UnsupportedModelError as error:
+        raise ModelError(
+            f"{path}: spandrel {spandrel.__version__} knows no architecture with these tensors (the first are "
+            f"{', '.join(map(str, list(tensors)[:3]))}): see docs/run-your-model.md for those it knows"
+        ) from error
+    except Exception as error:  # its makers assert, index and allocate as the file's shapes say
+        raise ModelError(
+            f"{path} does not fit its own architecture ({type(error).__name__}: {str(error).strip()[:200]}): copy "
+            f"it again, or give another file"
+        ) from error
+    check_channels(found.input_channels, found.output_channels, str(path))
+    info = ModelInfo(
+        name=path.stem,
+        task=TASKS[found.purpose],
+        scale=found.scale,
+        multiple=grid_of(found),
+        halo=UNMEASURED_HALO,
+        in_channels=found.input_channels,
+        out_channels=found.output_channels,
+        dtypes=("float32",),
+        batches=False,
+    )
+    if info.task == "inpainting":
+        raise ModelError(
+            f"{path} is {found.architecture.name}, which fills holes by a mask: no command takes masks yet"
+        )
+
+    def call(batch: Tensor) -> Tensor:
+        return found(batch.clone())  # some networks normalise their input in place
+
+    return Adapted(found.model, call, info, digest, _record(found))
+
+
+def convert(path: Path, target: Path) -> None:
+    """Write the tensors of somebody's file as safetensors; raises as `load` for a file that cannot be trusted."""
+    tensors = import_spandrel().canonicalize_state_dict(read_checkpoint(path))
+    whole = {name: t.detach().clone().contiguous() for name, t in tensors.items() if isinstance(t, Tensor)}
+    save_file(whole, target, metadata={"format": "pt"})
+
+
+def grid_of(found: Any) -> int:
+    """Input pixels on whose multiples a tile must begin, so that the network sees it as in the whole picture."""
+    sides = [found.size_requirements.multiple_of, GRIDS.get(found.architecture.id, 1)]
+    for module in found.model.modules():
+        for name in WINDOWS:
+            value = getattr(module, name, 1)
+            sides += [
+                side for side in (value if isinstance(value, list | tuple) else [value]) if type(side) is int
+            ]
+    grid = 1
+    for side in sides:
+        common = math.lcm(grid, max(1, side))
+        grid = common if common <= LARGEST_GRID else grid
+    return grid
+
+
+def _record(found: Any) -> dict[str, Any]:
+    """What `imgtx models show` prints beside the info."""
+    needs = found.size_requirements
+    return {
+        "architecture": found.architecture.name,
+        "tags": list(found.tags),
+        "parameters": sum(p.numel() for p in found.model.parameters()),
+        "size_rules": {"minimum": needs.minimum, "multiple_of": needs.multiple_of, "square": needs.square},
+        "tiling": found.tiling.name.lower(),
+        "half_precision": {"bfloat16": found.supports_bfloat16, "float16": found.supports_half},
+    }
+
+
+def import_spandrel() -> Any:
+    """spandrel itself; UsageError with the command that installs it where it is missing."""
+    if "spandrel" in sys.modules:
+        return sys.modules["spandrel"]
+    try:
+        stand_in = None if _has_torchvision() else _stand_in()
+        try:
+            return importlib.import_module("spandrel")
+        finally:
+            for name in stand_in or ():
+                sys.modules.pop(name, None)  # nobody else shall find torchvision where there is none
+    except ImportError as error:
+        raise UsageError(f"other people's models need spandrel ({error}): {INSTALL}") from error
+
+
+def _has_torchvision() -> bool:
+    """Whether torchvision works here; beside a torch of another build its import fails with a RuntimeError."""
+    try:
+        importlib.import_module("torchvision.transforms.functional")
+    except (ImportError, RuntimeError, AttributeError):
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        return False
+    return True
+
+
+def _stand_in() -> list[str]:
+    """The two things that spandrel takes from torchvision, put in its place; returns the modules' names.
+
+    LaMa's `rotate` belongs to a variant that no checkpoint at large has: it fails there in a sentence.
+    """
+    functional: Any = types.ModuleType("torchvision.transforms.functional")
+    functional.normalize, functional.rotate, functional.InterpolationMode = _normalize, _no_rotate, None
+    modules = {name: types.ModuleType(name) for name in ("torchvision", "torchvision.transforms")}
+    sys.modules.update(modules | {functional.__name__: functional})
+    return [*modules, functional.__name__]
+
+
+def _normalize(image: Tensor, mean: list[float], std: list[float], inplace: bool = False) -> Tensor:
+    """As torchvision's: (..., C, H, W) less mean, over std, channel by channel."""
+    means, stds = (
+        torch.tensor(v, dtype=image.dtype, device=image.device)[:, None, None] for v in (mean, std)
+    )
+    return image.sub_(means).div_(stds) if inplace else (image - means) / stds
+
+
+def _no_rotate(*arguments: Any) -> nn.Module:
+    raise ModelError(
+        "this network rotates with torchvision: install the torchvision that belongs to your torch"
+    )

@@ -1,0 +1,80 @@
+"""TorchScript programs with a declared signature: `torchscript:PATH?scale=4&channels=3&multiple=8&range=255`.
+
+An archive says nothing of its scale, channels or value range, so the person does. And it is a program: torch's own
+documentation warns that loading one can run anything its maker wrote. That is why no suffix ever leads here, only the
+word `torchscript:`, by which the person vouches for the maker.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from imgtx.adapters.adapted import UNMEASURED_HALO, Adapted, check_channels
+from imgtx.config import ModelInfo
+from imgtx.errors import ModelError, UsageError
+
+LEGAL = "scale=N, and where they differ from these channels=3&out_channels=3&multiple=1&range=1"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What is declared of a program: (B, channels, H, W) in [0, range] -> (B, out_channels, scale H, scale W).
+
+    `multiple` is the number of pixels on whose multiples it takes H and W.
+    """
+
+    scale: int
+    channels: int = 3
+    out_channels: int = 0
+    multiple: int = 1
+    range: int = 1
+
+
+def load(path: Path, digest: str, declared: dict[str, str]) -> Adapted:
+    """The program at `path` with its signature.
+
+    Raises UsageError for a signature that cannot be, ModelError for a file that is no TorchScript archive.
+    """
+    signature = read_signature(declared, path)
+    check_channels(signature.channels, signature.out_channels, f"{path} as declared")
+    try:
+        program = torch.jit.load(path, map_location="cpu").eval()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ModelError(
+            f"{path} is not a whole TorchScript archive ({str(error).strip().splitlines()[0][:200]}): write it with "
+            f"torch.jit.save, and copy it whole"
+        ) from error
+    task = "super-resolution" if signature.scale > 1 else "restoration"
+    info = ModelInfo(
+        name=path.stem,
+        task=task,
+        scale=signature.scale,
+        multiple=signature.multiple,
+        halo=-(-UNMEASURED_HALO // signature.multiple) * signature.multiple,
+        in_channels=signature.channels,
+        out_channels=signature.out_channels,
+        dtypes=("float32",),
+        batches=False,
+    )
+
+    def call(batch: Tensor) -> Tensor:
+        return program(batch * signature.range) / signature.range
+
+    return Adapted(program, call, info, digest, {"architecture": "TorchScript", "signature": declared})
+
+
+def read_signature(declared: dict[str, str], path: Path) -> Signature:
+    """Whole numbers under the names of Signature; UsageError says which is wrong."""
+    names = [field.name for field in fields(Signature)]
+    if "scale" not in declared or set(declared) - set(names):
+        given = "&".join(f"{name}={value}" for name, value in declared.items()) or "no signature"
+        raise UsageError(f"torchscript:{path} came with {given}; legal is torchscript:{path}?{LEGAL}")
+    for name, text in declared.items():
+        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1024):
+            raise UsageError(f"torchscript:{path}: {name}={text}; legal is a whole number from 1 to 1024")
+    signature = Signature(**{name: int(text) for name, text in declared.items()})
+    if signature.range not in (1, 255):
+        raise UsageError(f"torchscript:{path}: range={signature.range}; legal are 1 and 255")
+    return Signature(**(vars(signature) | {"out_channels": signature.out_channels or signature.channels}))

@@ -1,0 +1,91 @@
+"""Swin2SR folders as transformers writes them: config.json beside model.safetensors.
+
+Network and config are transformers' own; weights are read as everybody else's (`checkpoint`), strictly, and never by
+its loader, which would look for files at a hub. Its image processor is left out: it adds eight pixels where none are
+needed; padding to whole windows is done here.
+"""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from imgtx.adapters.adapted import UNMEASURED_HALO, Adapted, check_channels
+from imgtx.adapters.checkpoint import read_checkpoint
+from imgtx.config import ModelInfo
+from imgtx.errors import ModelError, UsageError
+
+INSTALL = "pip install transformers"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+LEGAL = "Swin2SR folders (config.json with model_type swin2sr, beside model.safetensors)"
+
+
+def load(folder: Path, digest: str) -> Adapted:
+    """The Swin2SR model in `folder`.
+
+    Raises UsageError where transformers is not installed or the folder holds something else, ModelError for weights
+    that do not fit their config.
+    """
+    values = _config(folder)
+    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if values.get("model_type") != "swin2sr" or weights is None:
+        raise UsageError(f"{folder} is not a model that imgtx runs through transformers; legal are {LEGAL}")
+    library = _import_transformers()
+    try:
+        config = library.Swin2SRConfig(**values)
+        network = library.Swin2SRForImageSuperResolution(config)
+        network.load_state_dict(_without_ids(read_checkpoint(weights)), strict=True)
+    except ModelError:
+        raise
+    except Exception as error:  # the library validates by classes of its own
+        complaint = " ".join(str(error).split())[:300]
+        raise ModelError(f"{weights} does not fit the config beside it: {complaint}") from error
+    returned = getattr(config, "num_channels_out", config.num_channels)
+    check_channels(config.num_channels, returned, str(folder))
+    info = ModelInfo(
+        name=folder.resolve().name,
+        task="super-resolution" if config.upscale > 1 else "restoration",
+        scale=config.upscale,
+        multiple=config.window_size,
+        halo=-(-UNMEASURED_HALO // config.window_size) * config.window_size,
+        in_channels=config.num_channels,
+        out_channels=returned,
+        dtypes=("float32",),
+        batches=False,
+    )
+
+    def call(batch: Tensor) -> Tensor:
+        return network(pixel_values=batch).reconstruction
+
+    record = {
+        "architecture": f"Swin2SR, transformers {library.__version__}",
+        "parameters": sum(p.numel() for p in network.parameters()),
+    }
+    return Adapted(network.eval(), call, info, digest, record)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); legal are {LEGAL}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} is no table of settings; legal are {LEGAL}")
+    return values
+
+
+def _without_ids(tensors: dict[str, Any]) -> dict[str, Any]:
+    """Older folders store what newer networks compute."""
+    return {name: t for name, t in tensors.items() if not name.endswith("relative_position_index")}
+
+
+def _import_transformers() -> Any:
+    try:
+        library = importlib.import_module("transformers")
+        library.Swin2SRForImageSuperResolution  # noqa: B018 - imported only when it is asked for
+    except (ImportError, RuntimeError, AttributeError) as error:
+        raise UsageError(f"Swin2SR folders need transformers ({error}): {INSTALL}") from error
+    return library

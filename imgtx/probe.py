@@ -1,0 +1,388 @@
+"""What no file says of a model, measured: the grid and halo of its tiles, its speed, memory and precisions.
+
+    seams       tiled against untiled output on photos, at growing halos and grids, until they are equal
+    batches     whether a batch equals its images one by one
+    precisions  what bfloat16 and float16 cost in dB and save in seconds; where they fail, why
+    memory      at two sizes, because attention over everything grows faster than the picture
+    largest     the largest tile that ran (CUDA), or that a core's share of the memory should hold (CPU)
+
+All of one device. What follows for a run goes into the model's info; the rest is told to the person.
+"""
+
+import ctypes
+import gc
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from imgtx.config import ModelInfo
+from imgtx.errors import UsageError
+from imgtx.halo import measure_halo
+from imgtx.predict import ImageModel, is_out_of_memory
+
+HALOS = (16, 32, 64)  # pixels
+WIDEST_HALO = 128  # tried for a model that reaches far, but not everywhere; half of its tiles is halo then
+GRIDS = (1, 2, 4, 8)  # times the multiple that the model is said to need
+LARGEST_GRID = 64
+LEAST_PHOTO = 336  # pixels a side: tiles of 256 must cut it
+FAR = 128  # pixels: what reaches further is no matter of halos
+EXACT_DB = 50.0  # against float32: the error is then that of rounding to 8 bits, or less
+WORTH = 1.1  # times faster, for another precision or layout to be taken
+SPEED_SIDE = 192  # pixels
+SIDES = (128, 320)  # pixels, for memory
+LARGEST_SIDE = 4096
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Probe:
+    """`info` with the measured facts in it; `measured` is everything, for JSON and for people."""
+
+    info: ModelInfo
+    measured: dict[str, Any]
+
+
+def probe(
+    model: ImageModel, photos: Sequence[np.ndarray], *, device: str = "cpu", levels: float = 1.0
+) -> Probe:
+    """Measure `model`, which is moved to `device`, on photos: (H, W, 3) uint8, LEAST_PHOTO a side or more.
+
+    levels: how much of 255 tiled output may differ from untiled output; 1 is what imgtx promises of its own models.
+    Raises UsageError for photos that are too few or too small.
+    """
+    _check_photos(photos)
+    info = model.info
+    if isinstance(model, nn.Module):
+        model.to(device).eval()
+    samples = [_as_model_sees(photo, info.in_channels) for photo in photos]
+    with torch.inference_mode():
+        tile = _tensor(samples[0][:SPEED_SIDE, :SPEED_SIDE], info.multiple, device)
+        model(tile, None)  # what a first call leaves behind belongs to no size
+        memory = {
+            side: memory_of(model, _tensor(samples[0][:side, :side], info.multiple, device)) for side in SIDES
+        }
+        precisions = measure_precisions(model, tile)
+        equal = batch_difference(model, samples[0], device)
+        steady = bool(torch.equal(model(tile, None), model(tile, None)))
+        fast, channels_last, layouts = choose_fastest(model, tile, precisions)
+        seams = find_seams(model, samples, device, levels)
+        if not seams["within"] and far_reach(model, samples[0], device) < levels:
+            wider = find_seams(model, samples, device, levels, halos=(WIDEST_HALO,))
+            seams = wider | {"tried": seams["tried"] + wider["tried"]}
+        whole = None if seams["within"] else why_untiled(model, far_reach(model, samples[0], device))
+        largest = largest_side(model, samples[0], memory, device)
+    runs = tuple(name for name, found in precisions.items() if "seconds_per_megapixel" in found)
+    facts = replace(
+        info,
+        multiple=seams["multiple"] if seams["within"] else info.multiple,
+        halo=seams["halo"],
+        untiled=0 if seams["within"] else largest["side"] ** 2,
+        dtypes=runs,
+        fast=fast,
+        batches=equal <= 0.5,
+        channels_last=channels_last,
+    )
+    return Probe(
+        facts,
+        {
+            "device": _device_name(device),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "seams": seams,
+            "not_tileable_because": whole,
+            "precisions": precisions,
+            "layouts": layouts,
+            "batch_difference_levels": round(equal, 4) if math.isfinite(equal) else None,
+            "repeats_exactly": steady,
+            "memory_mb": {f"{side} px": value for side, value in memory.items()},
+            "largest_tile": largest,
+        },
+    )
+
+
+@dataclass
+class _OnGrid:
+    """The model with another multiple in its info: its tiles begin on that grid."""
+
+    model: ImageModel
+    info: ModelInfo
+
+    def prepare(self, conditions: dict[str, Any]) -> Any:
+        return self.model.prepare(conditions)
+
+    def __call__(self, batch: Tensor, state: Any) -> Tensor:
+        return self.model(batch, state)
+
+
+def find_seams(
+    model: ImageModel,
+    samples: Sequence[np.ndarray],
+    device: str,
+    levels: float,
+    halos: Sequence[int] = HALOS,
+) -> dict[str, Any]:
+    """The first halo, and for it the smallest grid, at which no tile shows; the closest ones where none is found."""
+    multiple = model.info.multiple
+    grids = [multiple * times for times in GRIDS if times == 1 or multiple * times <= LARGEST_GRID]
+    tried: list[dict[str, Any]] = []
+    for least in halos:
+        for grid in grids:
+            found = _seam(model, samples[:1], grid, least, device)
+            if found["levels"] <= levels:  # photos differ, and their corners: all of them must agree
+                found = _seam(model, samples, grid, least, device, whole=True)
+            tried.append(found)
+            if found["levels"] <= levels:
+                return found | {"within": True, "allowed_levels": levels, "tried": tried}
+    best = min(tried, key=lambda found: found["levels"])
+    return best | {"within": False, "allowed_levels": levels, "tried": tried}
+
+
+def _seam(
+    model: ImageModel,
+    samples: Sequence[np.ndarray],
+    grid: int,
+    least: int,
+    device: str,
+    whole: bool = False,
+) -> dict[str, Any]:
+    """Tiled against untiled output at one grid and halo: on a corner with one seam each way, or on `whole` samples."""
+    halo = -(-least // grid) * grid
+    tile = 2 * halo + max(64, 2 * halo, grid) // grid * grid
+    # the second tile begins on an odd multiple of the grid: on an even one a coarser grid's seam would not show
+    side = tile + (max(1, 48 // grid) | 1) * grid
+    if whole:
+        side = max(side, *(min(sample.shape[:2]) for sample in samples))
+    images = [_grown(sample, side) for sample in samples]
+    on_grid = _OnGrid(model, replace(model.info, multiple=grid))
+    (difference,) = measure_halo(on_grid, images, candidates=[halo], device=device).differences
+    return {"multiple": grid, "halo": halo, "levels": round(difference.as_float * 255, 3)}
+
+
+def far_reach(model: ImageModel, sample: np.ndarray, device: str) -> float:
+    """By how many levels of 255 a change FAR pixels away moves a pixel at most."""
+    near = _grown(sample, 3 * FAR)
+    changed = near.copy()
+    changed[:, 2 * FAR :] = 255 - changed[:, 2 * FAR :]
+    outputs = [model(_tensor(image, model.info.multiple, device), None) for image in (near, changed)]
+    return float((outputs[0] - outputs[1]).abs()[..., : FAR * model.info.scale].max()) * 255
+
+
+def why_untiled(model: ImageModel, far: float) -> str:
+    """In a sentence: what far-away changes do, and the layers that may carry them."""
+    layers = sorted({type(m).__name__ for m in _modules(model) if _is_global(m)})
+    named = f", perhaps through {', '.join(layers)}" if layers else ""
+    if far > 1:
+        return (
+            f"a change {FAR} px away moves a pixel by {far:.1f} of 255: it looks at the whole picture{named}"
+        )
+    return f"no halo of up to {WIDEST_HALO} px and no grid of up to {LARGEST_GRID} px hides its tiles{named}"
+
+
+def _is_global(module: nn.Module) -> bool:
+    pooled = isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d)
+    return pooled or isinstance(module, nn.InstanceNorm2d | nn.GroupNorm)
+
+
+def _modules(model: ImageModel) -> list[nn.Module]:
+    return list(model.modules()) if isinstance(model, nn.Module) else []
+
+
+def measure_precisions(model: ImageModel, tile: Tensor) -> dict[str, dict[str, Any]]:
+    """Of each precision: seconds per input megapixel and dB against float32, or why it does not run."""
+    exact = _run(model, tile, "float32")
+    found: dict[str, dict[str, Any]] = {
+        "float32": {"seconds_per_megapixel": _seconds(model, tile, "float32")}
+    }
+    for name in ("bfloat16", "float16"):
+        if name == "float16" and tile.device.type == "cpu":
+            found[name] = {"fails": "for GPUs: on a CPU it is many times slower than float32"}
+            continue
+        try:
+            output = _run(model, tile, name)
+        except RuntimeError as error:
+            found[name] = {"fails": str(error).strip().splitlines()[0][:200]}
+            continue
+        if not torch.isfinite(output).all():
+            found[name] = {"fails": "its output is not finite"}
+            continue
+        squared = float(((output - exact) ** 2).mean())
+        decibels = round(10 * math.log10(1 / squared), 1) if squared > 0 else 99.9
+        found[name] = {"seconds_per_megapixel": _seconds(model, tile, name), "db": decibels}
+    return found
+
+
+def choose_fastest(
+    model: ImageModel, tile: Tensor, precisions: dict[str, dict[str, Any]]
+) -> tuple[str, bool, dict[str, Any]]:
+    """The fastest precision that is exact enough, and whether channels-last makes it faster still and no other."""
+    exact = {n: f for n, f in precisions.items() if n == "float32" or f.get("db", 0) >= EXACT_DB}
+    fast = min(exact, key=lambda name: exact[name]["seconds_per_megapixel"])
+    if exact[fast]["seconds_per_megapixel"] * WORTH > exact["float32"]["seconds_per_megapixel"]:
+        fast = "float32"
+    if not isinstance(model, nn.Module):
+        return fast, False, {}
+    plain = _run(model, tile, fast), _seconds(model, tile, fast)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's hints lack it
+    last = tile.contiguous(memory_format=torch.channels_last)
+    other = _run(model, last, fast), _seconds(model, last, fast)
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # the same
+    gap = float((plain[0] - other[0]).abs().max()) * 255
+    layouts = {
+        "precision": fast,
+        "contiguous_seconds_per_megapixel": plain[1],
+        "channels_last_seconds_per_megapixel": other[1],
+        "difference_levels": round(gap, 4),
+    }
+    return fast, gap <= 0.5 and other[1] * WORTH < plain[1], layouts
+
+
+def batch_difference(model: ImageModel, sample: np.ndarray, device: str) -> float:
+    """How far, in levels of 255, three pictures in one batch come out from each alone; infinite if they do not."""
+    side = -(-64 // model.info.multiple) * model.info.multiple
+    parts = [_tensor(sample[top : top + side, :side], model.info.multiple, device) for top in (0, 40, 80)]
+    alone = torch.cat([model(part, None) for part in parts])
+    info = model.info
+    try:
+        model.info = replace(info, batches=True)  # an unmeasured model takes its batches apart
+        together = model(torch.cat(parts), None)
+    except (RuntimeError, AssertionError, ValueError):
+        return math.inf
+    finally:
+        model.info = info
+    return float((alone - together).abs().max()) * 255 if alone.shape == together.shape else math.inf
+
+
+def memory_of(model: ImageModel, tile: Tensor) -> float | None:
+    """Megabytes at the peak of one call beyond what lay there before; None where this system does not tell."""
+    if tile.device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        model(tile, None)
+        torch.cuda.synchronize()
+        return round((torch.cuda.max_memory_allocated() - before) / 1e6, 1)
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # else the call may live on what earlier ones left
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
+        before = _status("VmRSS")
+        model(tile, None)
+        return round(max(0, _status("VmHWM") - before) / 1e3, 1)
+    except (OSError, AttributeError):
+        return None
+
+
+def largest_side(
+    model: ImageModel, sample: np.ndarray, memory: dict[int, float | None], device: str
+) -> dict[str, Any]:
+    """The side of the largest square tile: on CUDA tried, on a CPU reckoned from two measured peaks."""
+    if torch.device(device).type == "cuda":
+        side = LEAST_PHOTO // 2
+        while side < LARGEST_SIDE and _fits(model, sample, 2 * side, device):
+            side *= 2
+        return {"side": side, "by": "trial"}
+    small, large = (memory[side] or 0.0 for side in SIDES)
+    budget = _memory_for_one_core()
+    if not (0 < small < large) or budget is None:
+        return {"side": 1024, "by": "default, because memory could not be measured"}
+    # twice the side is four times the pixels: attention over everything then takes sixteen times the memory
+    power = min(max(math.log(large / small) / math.log((SIDES[1] / SIDES[0]) ** 2), 1.0), 2.0)
+    pixels = SIDES[1] ** 2 * (budget / large) ** (1 / power)
+    side = int(min(max(math.sqrt(pixels), SIDES[1]), LARGEST_SIDE))
+    return {"side": side, "by": f"half of a core's share of free memory, {budget:.0f} MB; power {power:.2f}"}
+
+
+def _fits(model: ImageModel, sample: np.ndarray, side: int, device: str) -> bool:
+    try:
+        model(_tensor(_grown(sample, side), model.info.multiple, device), None)
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        torch.cuda.empty_cache()
+        return False
+    return True
+
+
+def _memory_for_one_core() -> float | None:
+    """Megabytes: half of what is free now, shared by the cores, as a run's actors share it."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    free = next((int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), None)
+    return None if free is None else free / 1e3 / 2 / (os.cpu_count() or 1)
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def _seconds(model: ImageModel, tile: Tensor, precision: str) -> float:
+    """Per input megapixel, the median of ROUNDS calls after one."""
+    times = [_clock(lambda: _run(model, tile, precision), tile.device) for _ in range(ROUNDS + 1)][1:]
+    return round(median(times) / (tile.shape[-1] * tile.shape[-2] / 1e6), 3)
+
+
+def _clock(work: Callable[[], Any], device: torch.device) -> float:
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _run(model: ImageModel, tile: Tensor, precision: str) -> Tensor:
+    """One call, as `imgtx.predict` makes it, to float32."""
+    reduced = precision != "float32"
+    with torch.autocast(
+        tile.device.type, dtype=getattr(torch, precision) if reduced else None, enabled=reduced
+    ):
+        return model(tile, None).float()
+
+
+def _tensor(image: np.ndarray, multiple: int, device: str) -> Tensor:
+    """(H, W, C) uint8 -> (1, C, H', W') in [0, 1], cut to whole multiples."""
+    height, width = (max(multiple, side // multiple * multiple) for side in image.shape[:2])
+    pixels = np.ascontiguousarray(_grown(image, max(height, width))[:height, :width].transpose(2, 0, 1))
+    return torch.from_numpy(pixels)[None].to(device).float() / 255
+
+
+def _grown(image: np.ndarray, side: int) -> np.ndarray:
+    """The image's first `side` pixels each way, mirrored on where it ends before."""
+    missing = [(0, max(0, side - length)) for length in image.shape[:2]]
+    return np.ascontiguousarray(np.pad(image, (*missing, (0, 0)), "symmetric")[:side, :side])
+
+
+def _as_model_sees(photo: np.ndarray, channels: int) -> np.ndarray:
+    """(H, W, 3) -> (H, W, 1, 3 or 4), as `imgtx.channels` would show it to the model."""
+    if channels == 1:
+        return np.ascontiguousarray(photo[:, :, 1:2])
+    if channels == 4:
+        return np.concatenate([photo, np.full_like(photo[:, :, :1], 255)], axis=2)
+    return photo
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu"
+
+
+def _check_photos(photos: Sequence[np.ndarray]) -> None:
+    fit = [
+        p for p in photos if p.dtype == np.uint8 and p.shape[2:] == (3,) and min(p.shape[:2]) >= LEAST_PHOTO
+    ]
+    if not photos or len(fit) < len(photos):
+        raise UsageError(
+            f"a probe was given {len(photos)} photos of which {len(fit)} fit; legal are 8-bit RGB photos of "
+            f"{LEAST_PHOTO} px a side or more: give --photos a folder of such"
+        )

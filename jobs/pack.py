@@ -1,0 +1,80 @@
+"""One file that holds a training's images, losslessly: a zip of image files, for a machine that has only Pillow.
+
+Every image goes in as its own file where plain Pillow reads the training's pixels from that, else as lossless WebP.
+"""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from imgtx.errors import UsageError
+from pipeline.crops import Pair, check_size, reduced
+
+TRAIN, VALID = "train/", "valid/"
+
+
+def pack(train: Path, valid: Path, out: Path, *, valid_images: int) -> int:
+    """Write `out` from two folders, of the second the first `valid_images` by name; returns its bytes.
+
+    Raises UsageError as `pipeline.photos.photo_pixels`, and where `out` cannot be written.
+    """
+    from pipeline.photos import find_photos, photo_pixels  # not above: a bare machine lacks its decoders
+
+    named = [(TRAIN + key, path) for key, path in find_photos(train)]
+    named += [(VALID + key, path) for key, path in find_photos(valid)[:valid_images]]
+    temporary = out.with_name(out.name + ".tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
+            for name, path in named:
+                data = path.read_bytes()
+                pixels = photo_pixels(data, str(path), scale=1, smallest=1)
+                info = zipfile.ZipInfo(name)  # without the time: the same folders give the same bytes
+                file.writestr(info, data if _same(data, pixels) else _webp(pixels))
+        temporary.replace(out)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written ({error.strerror}): give another file") from error
+    return out.stat().st_size
+
+
+def unpack(path: Path, part: str, scale: int, *, smallest: int, most: int | None = None) -> list[Pair]:
+    """The pairs of TRAIN or VALID out of a packed file, in the order of their keys, at most `most`.
+
+    Raises UsageError for a file that is none, and for images too small.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = sorted(name for name in file.namelist() if name.startswith(part))[:most]
+            images = [(name.removeprefix(part), _read(file.read(name))) for name in names]
+    except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, Image.DecompressionBombError) as error:
+        raise UsageError(
+            f"{path} is no whole packed data file ({error}): make one with `python -m jobs.train_local pack`"
+        ) from error
+    if not images:
+        raise UsageError(
+            f"{path} holds no images under {part}: make it with `python -m jobs.train_local pack`"
+        )
+    for key, pixels in images:
+        check_size(pixels, f"{path}:{part}{key}", scale, smallest)
+    return [reduced(key, pixels, scale) for key, pixels in images]
+
+
+def _read(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def _same(data: bytes, pixels: np.ndarray) -> bool:
+    try:
+        return np.array_equal(_read(data), pixels)
+    except (OSError, ValueError):
+        return False
+
+
+def _webp(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(
+        file, "WEBP", lossless=True, quality=100, method=4, exact=True
+    )
+    return file.getvalue()

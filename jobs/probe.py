@@ -1,0 +1,128 @@
+"""`imgtx models show` and `imgtx models probe`: what a model says of itself, and what is measured of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import imgtx
+from imgtx.config import ModelInfo
+from imgtx.errors import UsageError
+from imgtx.pixels import decode
+from imgtx.sidecar import read_record, write_sidecar
+from imgtx.sources import OWN, Source, digest_of, find_source, load_model
+from imgtx.weight_file import read_info
+from jobs.evaluate import find_datasets
+
+EXAMPLES = Path(imgtx.__file__).parents[1] / "examples"
+MOST_PHOTOS = 2
+LEAST_SIDE = 336  # px; smaller photos are passed over
+MOST_SIDE = 400  # of larger ones a corner is taken: a probe must end
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What `probe_model` found and where it was written; `sidecar` is None for imgtx's own weights."""
+
+    source: Source
+    info: ModelInfo
+    measured: dict[str, Any]
+    sidecar: Path | None
+
+
+def describe(reference: str) -> dict[str, Any]:
+    """Everything that is known of a model, for JSON: its own words, and what was measured of it."""
+    source = find_source(reference)
+    if source.kind == OWN:
+        info, digest = read_info(source.path)
+        return {"kind": source.kind, "digest": digest} | info.to_dict()
+    digest = digest_of(source)
+    record = read_record(source.path, digest)
+    known: dict[str, Any] = {"kind": source.kind, "digest": digest}
+    if record is not None:
+        return known | record["info"] | {"probe": record["probe"]}
+    model: Any = load_model(reference)
+    hint = f"never probed; imgtx models probe '{reference}' measures halo, precisions, speed and memory"
+    return known | model.info.to_dict() | {"model": model.record, "probe": hint}
+
+
+def probe_model(reference: str, *, photos: Path | None, device: str | None, levels: float) -> Probed:
+    """Measure a model and leave the answers beside it, where runs find them.
+
+    Raises UsageError for photos that do not serve or a folder that cannot be written, before anything is measured
+    where that can be told.
+    """
+    if not 0 < levels <= 255:
+        raise UsageError(
+            f"--levels {levels}: give a number of levels of 255, above 0; 1 is imgtx's own promise"
+        )
+    pictures = read_photos(photos or EXAMPLES)
+    source = find_source(reference)
+    digest = digest_of(source)
+    import torch
+
+    from imgtx.probe import probe
+
+    model: Any = load_model(reference)
+    found = probe(
+        model, pictures, device=device or ("cuda" if torch.cuda.is_available() else "cpu"), levels=levels
+    )
+    measured = found.measured | {"model": getattr(model, "record", {})}
+    own = source.kind == OWN
+    return Probed(
+        source,
+        found.info,
+        measured,
+        None if own else write_sidecar(source.path, digest, found.info, measured),
+    )
+
+
+def read_photos(folder: Path) -> list[np.ndarray]:
+    """The first photos by name that are RGB and large enough: uint8 (H, W, 3)."""
+    pictures = []
+    if not folder.is_dir():
+        raise UsageError(
+            f"no photos at {folder}: give --photos a folder of RGB photos of {LEAST_SIDE} px or more"
+        )
+    for path in (path for dataset in find_datasets([folder]) for path in dataset.files):
+        pixels = decode(path.read_bytes(), max_pixels=100_000_000).pixels
+        pixels = pixels[:MOST_SIDE, :MOST_SIDE]
+        if pixels.dtype == np.uint8 and pixels.shape[2] == 3 and min(pixels.shape[:2]) >= LEAST_SIDE:
+            pictures.append(pixels)
+        if len(pictures) == MOST_PHOTOS:
+            return pictures
+    if not pictures:
+        raise UsageError(f"no photo in {folder} is RGB of 8 bits and {LEAST_SIDE} px or more a side: add one")
+    return pictures
+
+
+def print_probe(found: Probed, console: Console) -> None:
+    """The answers in the order in which a person asks them."""
+    info, measured, seams = found.info, found.measured, found.measured["seams"]
+    table = Table("what", "measured", title=f"{info.name} on {measured['device']}", title_justify="left")
+    if seams["within"]:
+        table.add_row(
+            "halo", f"{info.halo} px on a grid of {info.multiple}: {seams['levels']} of 255 at the seams"
+        )
+    else:
+        table.add_row("tiles", f"none; the closest, halo {info.halo}, differed by {seams['levels']} of 255")
+        table.add_row("why", measured["not_tileable_because"])
+        table.add_row(
+            "so", f"pictures run whole, up to {info.untiled / 1e6:.2f} megapixels; --levels accepts seams"
+        )
+    for name, run in measured["precisions"].items():
+        loss = f", {run['db']} dB against float32" if "db" in run else ""
+        table.add_row(name, run.get("fails") or f"{run['seconds_per_megapixel']} s a megapixel{loss}")
+    table.add_row("--precision auto", f"{info.fast}{', channels-last' if info.channels_last else ''}")
+    table.add_row("memory of one call", ", ".join(f"{k}: {v} MB" for k, v in measured["memory_mb"].items()))
+    largest = measured["largest_tile"]
+    table.add_row("largest tile", f"{largest['side']} px ({largest['by']})")
+    off = measured["batch_difference_levels"]
+    table.add_row("batches", "one picture a call" if off is None else f"{off} of 255 off single pictures")
+    table.add_row("repeats exactly", "yes" if measured["repeats_exactly"] else "no")
+    console.print(table)
+    where = found.sidecar or "nowhere: imgtx's own weights carry their facts inside"
+    console.print(f"written to {where}", soft_wrap=True)

@@ -1,0 +1,54 @@
+"""What a training sees: a feed of batches by step, and the images it is validated on."""
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from jobs.train_device import DeviceBatch
+from jobs.train_spec import TrainSpec
+from pipeline.crops import Batch, Pair, Sampler, damaged
+
+SMALLEST_VALID = 8  # pixels a side of a reduced validation image: its borders are not measured
+
+
+class Feed(Protocol):
+    """Batches as a pure function of the step, so that a training goes on where it stopped."""
+
+    def batch(self, step: int) -> Batch | DeviceBatch: ...
+
+
+class Data(NamedTuple):
+    feed: Feed
+    valid: list[Pair]
+
+
+def from_folders(spec: TrainSpec) -> Data:
+    """The spec's own folders, decoded into memory; UsageError for images that cannot be trained on."""
+    from pipeline.photos import load_pairs  # not above: its decoders are missing on a bare machine
+
+    pairs = load_pairs(Path(spec.train), spec.scale, smallest=spec.crop)
+    valid = load_pairs(Path(spec.valid), spec.scale, smallest=SMALLEST_VALID, most=spec.valid_images)
+    return from_pairs(spec, pairs, valid)
+
+
+def from_pairs(spec: TrainSpec, pairs: list[Pair], valid: list[Pair]) -> Data:
+    """The same from images that lie in memory already."""
+    sampler = Sampler(pairs, spec.cutting, seed=spec.seed, batch=spec.batch)
+    return Data(sampler, damaged(valid, spec.cutting.damage) if spec.degradation == "archive" else valid)
+
+
+class Ahead:
+    """A feed whose next batches are made by threads while the device computes."""
+
+    def __init__(self, feed: Feed, threads: int | None = None):
+        self._feed = feed
+        self._threads = threads or max(1, min(12, (os.cpu_count() or 1) - 1))
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="imgtx-feed")
+        self._made: dict[int, Future[Batch | DeviceBatch]] = {}
+
+    def batch(self, step: int) -> Batch | DeviceBatch:
+        for ahead in range(step, step + 2 * self._threads):
+            if ahead not in self._made:
+                self._made[ahead] = self._pool.submit(self._feed.batch, ahead)
+        return self._made.pop(step).result()

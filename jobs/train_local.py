@@ -1,0 +1,103 @@
+"""Training on a bare machine: torch, numpy, Pillow and this project's code, nothing else, no Ray.
+
+    python -m jobs.train_local pack photos/train photos/valid photos.zip     # where imgtx is installed
+    python -m jobs.train_local train jobs/specs/sr-x2.toml photos.zip        # on the GPU machine
+
+The weights, the log and the curves come out as from `imgtx train`, and the same command goes on where it stopped.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imgtx.errors import ImgtxError, UsageError
+from jobs.pack import TRAIN, VALID, pack, unpack
+from jobs.spec_values import parse_settings
+from jobs.train_data import SMALLEST_VALID, Ahead, Data, from_pairs
+from jobs.train_device import DeviceFeed
+from jobs.train_loop import train
+from jobs.train_record import Record
+from jobs.train_spec import TrainSpec, load_train_spec
+from pipeline.crops import Sampler
+
+MEGABYTE = 1_000_000
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0 done, 2 a mistake in what was given, 3 training stopped by itself, 130 by a person."""
+    given = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    try:
+        given.command(given)
+    except UsageError as error:
+        return _stopped(str(error), 2)
+    except ImgtxError as error:
+        return _stopped(str(error), 3)
+    except KeyboardInterrupt:
+        return _stopped("stopped; the same command goes on", 130)
+    return 0
+
+
+def _stopped(message: str, code: int) -> int:
+    print(f"train_local: {message}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m jobs.train_local", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    packing = commands.add_parser("pack", help="put two folders of images into one file, losslessly")
+    packing.set_defaults(command=_pack)
+    packing.add_argument("train", type=Path)
+    packing.add_argument("valid", type=Path)
+    packing.add_argument("file", type=Path)
+    packing.add_argument("--valid-images", type=int, default=10, help="the first N by name (default: 10)")
+    training = commands.add_parser("train", help="train as a spec says on a packed file")
+    training.set_defaults(command=_train)
+    training.add_argument("spec", type=Path)
+    training.add_argument("file", type=Path)
+    training.add_argument("--folder", type=Path, help="where state and weights go (default: runs/<name>)")
+    training.add_argument("--device", help="as torch names it (default: cuda where there is one)")
+    training.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE")
+    return parser
+
+
+def _pack(given: argparse.Namespace) -> None:
+    size = pack(given.train, given.valid, given.file, valid_images=given.valid_images)
+    print(f"{given.file}: {size / MEGABYTE:.1f} MB")
+
+
+def _train(given: argparse.Namespace) -> None:
+    settings = parse_settings(given.settings)
+    packed = {"train": str(given.file), "valid": str(given.file)}
+    spec = load_train_spec(given.spec, settings | packed, folders=False)
+    folder = given.folder or Path("runs") / spec.name
+    device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    data = packed_data(spec, given.file, device)
+    folder.mkdir(parents=True, exist_ok=True)
+    with Record(folder) as record:
+
+        def report(values: dict[str, Any]) -> None:
+            record(values)
+            print("  ".join(f"{name} {value}" for name, value in values.items()), flush=True)
+
+        print(train(spec, folder, report, data=data, device=device))
+
+
+def packed_data(spec: TrainSpec, file: Path, device: str) -> Data:
+    """Crops out of a packed file: cut on a GPU where that can be, else made ahead of it by threads."""
+    pairs = unpack(file, TRAIN, spec.scale, smallest=spec.crop)
+    valid = unpack(file, VALID, spec.scale, smallest=SMALLEST_VALID, most=spec.valid_images)
+    data = from_pairs(spec, pairs, valid)
+    assert isinstance(data.feed, Sampler)
+    if torch.device(device).type == "cpu":
+        return data
+    return Data(DeviceFeed(data.feed, device) if DeviceFeed.fits(data.feed) else Ahead(data.feed), data.valid)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Images to train on: files and objects -> 8-bit RGB pixels, by the same decoder as the jobs."""
+
+from pathlib import Path
+
+import numpy as np
+
+from imgtx.errors import ImageError, UsageError
+from imgtx.pixels import SUFFIXES, decode
+from pipeline.crops import Pair, check_size, reduced
+
+MAX_PIXELS = 10**9
+
+
+def load_pairs(folder: Path, scale: int, *, smallest: int, most: int | None = None) -> list[Pair]:
+    """Images under `folder` as pairs, in the order of their names, at most `most`.
+
+    Raises UsageError where there is none, and for one that cannot be decoded or whose reduction has a side below
+    `smallest` pixels.
+    """
+    return [
+        reduced(key, photo_pixels(path.read_bytes(), str(path), scale, smallest), scale)
+        for key, path in find_photos(folder)[:most]
+    ]
+
+
+def find_photos(folder: Path) -> list[tuple[str, Path]]:
+    """Keys and files of the images under `folder`, in the order of their names; UsageError where there is none."""
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise UsageError(
+            f"no images under {folder}: give a folder that holds {', '.join(sorted(SUFFIXES))} files"
+        )
+    return [(path.relative_to(folder).as_posix(), path) for path in paths]
+
+
+def photo_pixels(data: bytes, name: str, scale: int, smallest: int) -> np.ndarray:
+    """The image in `data` upright, as (H, W, 3) uint8; grey in three equal channels.
+
+    Raises UsageError, with the image's `name`, for one that cannot be decoded or is too small.
+    """
+    try:
+        pixels = decode(data, max_pixels=MAX_PIXELS).pixels
+    except ImageError as error:
+        raise UsageError(f"{name} cannot be trained on ({error.reason}: {error}): remove it") from error
+    check_size(pixels, name, scale, smallest)
+    if pixels.dtype == np.uint16:
+        pixels = (pixels // 257).astype(np.uint8)
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))

@@ -1,0 +1,152 @@
+"""What every model keeps, whoever made it: the pipeline never asks which it is."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from imgtx.adapters.spandrel import import_spandrel
+from imgtx.degrade import imresize
+from imgtx.errors import UsageError
+from imgtx.predict import Predictor
+from imgtx.probe import find_seams
+from imgtx.sources import load_model, read_info
+from tests.adapters.architectures import network
+from tests.unit.small_models import noise
+
+
+def loaded(references, kind: str) -> Any:
+    return load_model(references(kind))
+
+
+def batch_of(info: Any, count: int, side: int = 24) -> torch.Tensor:
+    side = -(-side // info.multiple) * info.multiple
+    return torch.rand(count, info.in_channels, side, side, generator=torch.Generator().manual_seed(3))
+
+
+def textured(height: int, width: int, channels: int = 3) -> np.ndarray:
+    """Waves of every length and grain on them: what a misplaced tile shows on."""
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [
+        np.sin((x * (3 + c) + y * (5 - c)) / 7) + np.sin((x * y) / (300 + 40 * c)) for c in range(channels)
+    ]
+    grain = np.random.default_rng(2).normal(0, 12, (height, width, channels))
+    return (127 + 50 * np.stack(waves, -1) + grain).clip(0, 255).astype(np.uint8)
+
+
+def test_pictures_of_every_size_and_kind_come_back_scaled(references, kind):
+    predictor = Predictor(loaded(references, kind))
+    s = predictor.info.scale
+    for shape in [(1, 1), (5, 9, 3), (23, 17, 1), (13, 18, 4), (9, 6, 2)]:
+        image = noise(*shape)
+        output = predictor(image)
+        assert output.shape == (shape[0] * s, shape[1] * s, *shape[2:])
+        assert output.dtype == np.uint8
+    deep = predictor(noise(7, 6, 3, dtype=np.uint16))
+    assert (deep.dtype, deep.shape) == (np.uint16, (7 * s, 6 * s, 3))
+
+
+def test_alpha_goes_around_the_model(references, kind):
+    predictor = Predictor(loaded(references, kind))
+    image = noise(12, 10, 4)
+    output = predictor(image)
+    np.testing.assert_array_equal(output[:, :, :3], predictor(image[:, :, :3]))
+    s = predictor.info.scale
+    np.testing.assert_array_equal(output[:, :, 3], image[:, :, 3] if s == 1 else imresize(image[:, :, 3], s))
+
+
+def test_grey_is_three_equal_channels_or_one(references, kind):
+    predictor = Predictor(loaded(references, kind))
+    grey = noise(11, 14)
+    wide = predictor(np.repeat(grey[:, :, None], 3, axis=2)).astype(float)
+    luma = wide @ [0.299, 0.587, 0.114]
+    assert np.abs(predictor(grey) - luma).max() <= 1.001  # the mean of rounded against the rounded mean
+
+
+def test_a_batch_equals_its_pictures_one_by_one(references, kind):
+    model = loaded(references, kind)
+    batch = batch_of(model.info, 3)
+    with torch.inference_mode():
+        together = model(batch, None)
+        alone = torch.cat([model(image[None], None) for image in batch])
+    assert float((together - alone).abs().max()) < 0.5 / 255
+    assert float(together.min()) >= 0
+    assert float(together.max()) <= 1
+
+
+def test_it_repeats_exactly(references, kind):
+    model = loaded(references, kind)
+    batch = batch_of(model.info, 1)
+    with torch.inference_mode():
+        assert torch.equal(model(batch, None), model(batch, None))
+    again = loaded(references, kind)
+    with torch.inference_mode():
+        assert torch.equal(model(batch, None), again(batch, None))
+    assert model.digest == again.digest == read_info(references(kind))[1]
+
+
+def test_tiles_equal_the_whole_at_the_measured_halo(references, kind):
+    if kind in ("ATD", "RCAN"):
+        pytest.skip(
+            "it looks at the whole picture: how far that shows depends on the picture, see test_probe"
+        )
+    if kind in ("packaged", "SCUNet", "DRCT", "ESRGAN-alpha"):
+        pytest.skip("seconds, for the mechanism of others or what tests/unit/test_packaged.py holds")
+    model = loaded(references, kind)
+    seams = find_seams(model, [textured(160, 160, model.info.in_channels)], "cpu", 1.0, halos=(16, 32))
+    assert seams["within"], seams
+    model.info = replace(model.info, halo=seams["halo"], multiple=seams["multiple"])
+    image = textured(130, 150)
+    whole = Predictor(model, tile=256)(image)
+    halo = -(-seams["halo"] // seams["multiple"]) * seams["multiple"]
+    cut = Predictor(model, tile=2 * halo + max(32, seams["multiple"]))(image)
+    assert np.abs(whole.astype(int) - cut).max() <= 1
+
+
+def test_memory_pressure_is_answered_with_smaller_calls(references, kind):
+    model = loaded(references, kind)
+    if model.info.multiple > 16:
+        pytest.skip("its smallest tile is larger than the picture")
+    model.info = replace(model.info, halo=model.info.multiple)
+    limit = (8 * model.info.multiple) ** 2
+
+    class Hungry:
+        info, prepare = model.info, model.prepare
+
+        def __call__(self, batch: torch.Tensor, state: Any) -> torch.Tensor:
+            if batch.shape[0] * batch.shape[2] * batch.shape[3] > limit:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+            return model(batch, state)
+
+    side = 12 * model.info.multiple
+    predictor = Predictor(Hungry(), tile=side)
+    output = predictor(textured(side, side))
+    assert output.shape[0] == side * model.info.scale
+    assert predictor.tile**2 <= limit
+
+
+def test_a_precision_runs_or_is_refused(references, kind):
+    model = loaded(references, kind)
+    image = textured(24, 24)
+    exact = Predictor(model)(image).astype(int)
+    for precision in ("bfloat16", "float16"):
+        if precision in model.info.dtypes:
+            assert np.abs(Predictor(model, precision=precision)(image) - exact).mean() < 3
+        else:
+            with pytest.raises(UsageError, match="legal are float32"):
+                Predictor(model, precision=precision)
+
+
+def test_the_adapter_computes_what_the_library_does(references, architecture):
+    """Its own call, on pictures of its own size rules: colour order, range and padding are the maker's."""
+    spandrel = import_spandrel()
+    descriptor = spandrel.ModelLoader().load_from_state_dict(network(architecture).state_dict())
+    model = loaded(references, architecture)
+    batch = batch_of(model.info, 1, 40)
+    with torch.inference_mode():
+        assert torch.equal(model(batch, None), descriptor(batch.clone()))
+    info = model.info
+    assert (info.scale, info.in_channels) == (descriptor.scale, descriptor.input_channels)
+    assert info.task == ("super-resolution" if info.scale > 1 else "restoration")

@@ -1,0 +1,175 @@
+"""The probe: models whose reach, batches and precisions are known, and what a run makes of the answers."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from imgtx.config import ModelInfo
+from imgtx.errors import ImageError, UsageError
+from imgtx.header import Header
+from imgtx.predict import Predictor
+from imgtx.probe import LEAST_PHOTO, batch_difference, choose_fastest, find_seams, measure_precisions, probe
+from imgtx.sources import read_info
+from imgtx.tiling import plan_for_model
+from jobs.cli import main
+from pipeline.decode import admit
+from pipeline.spec import RunSpec, make_job
+from tests.adapters.architectures import save
+from tests.adapters.conftest import without_spandrel
+from tests.unit.small_models import Windows, noise
+
+INFO = ModelInfo("fake", "super-resolution", scale=1, multiple=1, halo=32)
+
+
+class Centred(nn.Module):
+    """Takes the whole picture's mean away: no tile knows it."""
+
+    info = INFO
+
+    def prepare(self, conditions):
+        return None
+
+    def forward(self, batch, state=None):
+        return (batch - batch.mean((2, 3), keepdim=True) + 0.5).clamp(0, 1)
+
+
+class Picky(Centred):
+    """One picture a call, and no reduced precision."""
+
+    def forward(self, batch, state=None):
+        assert len(batch) == 1
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("expected scalar type Float")
+        return batch
+
+
+def grain(side: int = LEAST_PHOTO) -> np.ndarray:
+    return noise(side, side, 3)
+
+
+def test_the_grid_is_found_where_the_info_does_not_tell_it():
+    """Windows of 4 pixels, declared as any size: only tiles that begin on multiples of 4 show no seam."""
+
+    class Undeclared(Windows):
+        def forward(self, batch, state):
+            info, self.info = self.info, replace(self.info, multiple=4)
+            padding = [-batch.shape[3] % 4, -batch.shape[2] % 4]
+            padded = nn.functional.pad(batch, (0, padding[0], 0, padding[1]), "replicate")
+            try:
+                output = super().forward(padded, state or 0.0)
+            finally:
+                self.info = info
+            return output[:, :, : 2 * batch.shape[2], : 2 * batch.shape[3]]
+
+    model = Undeclared(ModelInfo("fake", "super-resolution", scale=2, multiple=1, halo=0))
+    seams = find_seams(model, [grain(160)], "cpu", 1.0, halos=(9,))
+    assert (seams["within"], seams["multiple"] % 4) == (True, 0)
+
+
+def test_a_model_that_looks_at_the_whole_picture_is_found_out_and_runs_whole():
+    photo = grain()
+    photo[LEAST_PHOTO // 2 :] //= 4
+    found = probe(Centred(), [photo])
+    assert found.measured["seams"]["within"] is False
+    assert "looks at the whole picture" in found.measured["not_tileable_because"]
+    assert found.info.untiled > 0
+    assert plan_for_model(found.info, 3000, 5000).count == 1
+    model = Centred()
+    model.info = found.info
+    image = noise(90, 120, 3)
+    whole = (torch.from_numpy(image).permute(2, 0, 1)[None] / 255).float()
+    expected = (model(whole)[0].permute(1, 2, 0) * 255 + 0.5).floor().numpy()
+    np.testing.assert_array_equal(Predictor(model)(image), expected.astype(np.uint8))
+
+
+def test_a_picture_above_its_room_is_refused_from_the_header():
+    info = replace(INFO, scale=2, untiled=1_000_000)
+    job = make_job(RunSpec("in", "out", model="m"), info, "digest")
+    sizes = {"format": "png", "depth": 8, "channels": 3}
+    header = Header(
+        **{f: sizes.get(f) for f in Header.__dataclass_fields__} | {"height": 1000, "width": 1001}
+    )
+    with pytest.raises(
+        ImageError, match=r"looks at the whole picture, so it cannot be cut, and 1\.0"
+    ) as caught:
+        admit(header, job)
+    assert caught.value.reason == "too_large"
+    admit(replace(header, width=1000), job)
+
+
+def test_a_whole_picture_that_does_not_fit_is_its_own_failure_and_is_never_cut():
+    class Hungry(Centred):
+        info = replace(INFO, untiled=10**6)
+
+        def forward(self, batch, state=None):
+            raise MemoryError
+
+    with pytest.raises(ImageError, match="this model cannot be cut"):
+        Predictor(Hungry())(grain(400))
+
+
+def test_what_does_not_run_is_told_and_left_out():
+    model = Picky()
+    assert batch_difference(model, grain(), "cpu") == float("inf")
+    found = measure_precisions(model, torch.rand(1, 3, 64, 64))
+    assert "expected scalar type" in found["bfloat16"]["fails"]
+    assert "GPU" in found["float16"]["fails"]
+    assert choose_fastest(model, torch.rand(1, 3, 64, 64), found)[0] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "decibels", "chosen"), [(0.5, 60, "bfloat16"), (0.5, 40, "float32"), (0.95, 60, "float32")]
+)
+def test_a_precision_must_be_exact_enough_and_worth_it(seconds, decibels, chosen):
+    found = {
+        "float32": {"seconds_per_megapixel": 1.0},
+        "bfloat16": {"seconds_per_megapixel": seconds, "db": decibels},
+    }
+    assert choose_fastest(Centred(), torch.rand(1, 3, 16, 16), found)[0] == chosen
+
+
+def test_photos_that_show_no_seam_are_refused():
+    for photos in ([], [noise(100, 400, 3)], [noise(400, 400, 4)]):
+        with pytest.raises(UsageError, match="legal are 8-bit RGB photos"):
+            probe(Centred(), photos)
+
+
+@without_spandrel
+def test_probe_writes_what_runs_and_show_read(tmp_path: Path):
+    model = str(save("Compact", tmp_path))
+    done = CliRunner().invoke(main, ["models", "probe", model, "--device", "cpu", "--json"])
+    assert done.exit_code == 0, done.stderr
+    answers = json.loads(done.stdout)
+    info, digest = read_info(model)
+    assert info.halo == answers["info"]["halo"] == 16
+    assert info.batches
+    assert answers["seams"]["levels"] <= 1
+    assert answers["precisions"]["bfloat16"]["db"] > 30
+    assert answers["model"]["architecture"] == "RealESRGAN Compact"
+    shown = json.loads(CliRunner().invoke(main, ["models", "show", model]).stdout)
+    assert (shown["digest"], shown["halo"]) == (digest, 16)
+    assert shown["probe"]["precisions"] == answers["precisions"]
+    table = CliRunner().invoke(main, ["models", "probe", model, "--device", "cpu"]).stdout
+    for word in ("halo", "float32", "bfloat16", "largest tile", f"written to {model}.imgtx.json"):
+        assert word in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("sr-x2", "--levels", "0"), "--levels 0.0: give a number"),
+        (("sr-x2", "--photos", "nowhere"), "no photos at nowhere"),
+        (("no.pth",), "no model file at no.pth"),
+    ],
+)
+def test_mistakes_end_in_one_line(arguments, complaint):
+    done = CliRunner().invoke(main, ["models", "probe", *arguments])
+    assert done.exit_code == 2
+    assert complaint in done.stderr
+    assert done.stderr.count("\n") == 1

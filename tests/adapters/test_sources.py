@@ -1,0 +1,227 @@
+"""The door: what may stand after --model, what is read without torch, what a sidecar is bound to."""
+
+import json
+import logging
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import imgtx
+from imgtx.adapters.torchscript import read_signature
+from imgtx.errors import ModelError, UsageError
+from imgtx.sidecar import read_sidecar, sidecar_path, write_sidecar
+from imgtx.sources import absolute, digest_of, find_source, load_model, read_info
+from pipeline.spec import RunSpec, make_job
+from tests.adapters.architectures import save
+from tests.adapters.conftest import save_torchscript, without_spandrel
+from tests.unit.small_models import noise
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    return save("Compact", tmp_path)
+
+
+def test_what_a_name_stands_for(tmp_path, references):
+    assert find_source("sr-x2").kind == "imgtx"
+    assert find_source(references("own")).kind == "imgtx"
+    (tmp_path / "m.pth").touch()
+    assert find_source(tmp_path / "m.pth").kind == "spandrel"
+    assert find_source(f"spandrel:{tmp_path}/m.pth").path == tmp_path / "m.pth"
+    (tmp_path / "config.json").write_text("{}")
+    assert find_source(tmp_path).kind == "transformers"
+    program = find_source(f"torchscript:{tmp_path}/m.pth?scale=2&range=255")
+    assert (program.kind, program.signature) == ("torchscript", {"range": "255", "scale": "2"})
+
+
+@pytest.mark.parametrize(
+    "reference", ["no.pth", "spandrel:no.pth", "torchscript:no.pt?scale=2", "transformers:no"]
+)
+def test_a_model_that_is_not_there_is_the_users_mistake(reference):
+    with pytest.raises(UsageError, match=r"no model (file|folder) at no"):
+        find_source(reference)
+
+
+def test_references_that_travel_mean_the_same_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.pth").touch()
+    assert absolute("m.pth") == f"{tmp_path}/m.pth"
+    assert absolute("spandrel:m.pth") == f"spandrel:{tmp_path}/m.pth"
+    assert absolute("torchscript:m.pth?scale=2") == f"torchscript:{tmp_path}/m.pth?scale=2"
+    assert absolute("sr-x2") == "sr-x2"
+
+
+@without_spandrel
+def test_the_same_tensors_in_two_formats_are_the_same_model(tmp_path):
+    pth, safe = save("Compact", tmp_path), save("Compact", tmp_path, ".safetensors")
+    image = noise(9, 12, 3)
+    np.testing.assert_array_equal(imgtx.load(pth, device="cpu")(image), imgtx.load(safe, device="cpu")(image))
+    assert read_info(pth)[1] != read_info(safe)[1]
+
+
+@without_spandrel
+def test_two_models_under_one_name_never_mix(tmp_path, foreign):
+    (tmp_path / "other").mkdir()
+    other = save("SPAN", tmp_path / "other").rename(tmp_path / "other" / foreign.name)
+    spec = RunSpec("in", "out", model=str(foreign))
+    recipes = {make_job(spec, *read_info(path)).recipe.digest for path in (foreign, other)}
+    assert len(recipes) == 2
+
+
+@without_spandrel
+def test_a_probed_model_is_planned_without_torch(foreign):
+    """And with what was measured, not with what was guessed."""
+    info, digest = read_info(foreign)
+    measured = replace(info, halo=16, dtypes=("float32", "bfloat16"), fast="bfloat16", batches=True)
+    write_sidecar(foreign, digest, measured, {})
+    code = (
+        "import sys\nfrom imgtx.sources import read_info\n"
+        f"info, _ = read_info({str(foreign)!r})\n"
+        "assert (info.halo, info.fast) == (16, 'bfloat16'), info\n"
+        "assert not {'torch', 'spandrel'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert load_model(foreign).info == measured
+
+
+@without_spandrel
+def test_what_was_never_probed_says_so(foreign, caplog):
+    with caplog.at_level(logging.WARNING):
+        info, _ = read_info(foreign)
+    assert "was never probed" in caplog.text
+    assert (info.dtypes, info.batches) == (("float32",), False)
+
+
+@without_spandrel
+@pytest.mark.parametrize("damage", ["another digest", "{", "[]", '{"digest": 1}', "another version"])
+def test_a_sidecar_that_is_not_this_models_is_ignored_with_a_warning(foreign, caplog, damage):
+    info, digest = read_info(foreign)
+    path = write_sidecar(foreign, digest, replace(info, halo=16), {})
+    record = json.loads(path.read_text())
+    changes = {"another digest": {"digest": "0" * 64}, "another version": {"version": 99}}
+    path.write_text(json.dumps(record | changes[damage]) if damage in changes else damage)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert read_sidecar(foreign, digest) is None
+    assert "is ignored" in caplog.text
+    assert sidecar_path(foreign) == path
+
+
+@without_spandrel
+def test_a_worker_without_the_sidecar_uses_what_the_driver_read(foreign):
+    measured = replace(read_info(foreign)[0], dtypes=("float32", "bfloat16"), halo=16)
+    predictor = imgtx.load(foreign, device="cpu", precision="bfloat16", info=measured)
+    assert predictor.info.halo == 16
+    with pytest.raises(ModelError, match="probe it anew"):
+        load_model(foreign, replace(measured, scale=4))
+
+
+@without_spandrel
+def test_the_probes_precision_enters_the_recipe(foreign):
+    info, digest = read_info(foreign)
+    fast = replace(info, dtypes=("float32", "bfloat16"), fast="bfloat16")
+    spec = RunSpec("in", "out", model=str(foreign), precision="auto")
+    jobs = [make_job(spec, i, digest) for i in (info, fast)]
+    assert [job.recipe.precision for job in jobs] == ["float32", "bfloat16"]
+    assert jobs[0].recipe.digest != jobs[1].recipe.digest
+    # a halo moves pixels by less than 1/255, a picture that is cut no longer by more
+    same = make_job(spec, replace(info, halo=64), digest).recipe.digest
+    assert same == jobs[0].recipe.digest
+    assert make_job(spec, replace(info, untiled=10**6), digest).recipe.digest != same
+
+
+@without_spandrel
+@pytest.mark.parametrize("name", ["DnCNN", "SwinIR-1x"])
+def test_restoration_models_say_that_no_command_runs_them_yet(references, name):
+    info, digest = read_info(references(name))
+    with pytest.raises(UsageError, match="is for restoration, which no command runs yet"):
+        make_job(RunSpec("in", "out", model=references(name)), info, digest)
+
+
+def test_a_programs_signature_is_part_of_its_digest(tmp_path):
+    reference = save_torchscript(tmp_path / "sharpen.ts")
+    assert digest_of(find_source(reference)) == digest_of(find_source(reference))
+    assert digest_of(find_source(reference)) != digest_of(find_source(reference.replace("255", "1")))
+
+
+@pytest.mark.parametrize(
+    ("declared", "complaint"),
+    [
+        ({}, "no signature; legal is"),
+        ({"channels": "3"}, "channels=3; legal is torchscript"),
+        ({"scale": "2", "colour": "3"}, "legal is torchscript"),
+        ({"scale": "two"}, "scale=two; legal is a whole number"),
+        ({"scale": "0"}, "scale=0; legal is a whole number"),
+        ({"scale": "2", "range": "100"}, "range=100; legal are 1 and 255"),
+    ],
+)
+def test_a_signature_that_cannot_be_is_one_line(declared, complaint):
+    with pytest.raises(UsageError, match=complaint.replace("(", r"\(")) as caught:
+        read_signature(declared, Path("x.ts"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_program_with_channels_for_no_picture_is_refused(tmp_path):
+    reference = save_torchscript(tmp_path / "sharpen.ts")
+    with pytest.raises(ModelError, match="takes 6 channels and returns 6"):
+        load_model(f"{reference}&channels=6")
+
+
+def test_a_broken_program_is_one_line(tmp_path):
+    (tmp_path / "x.ts").write_bytes(b"PK nothing")
+    with pytest.raises(ModelError, match="not a whole TorchScript archive"):
+        load_model(f"torchscript:{tmp_path}/x.ts?scale=2")
+
+
+@pytest.mark.parametrize("config", ["{", "[]", "{}", '{"model_type": "bert"}'])
+def test_a_folder_of_something_else_is_refused(tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(UsageError, match="legal are Swin2SR folders"):
+        load_model(tmp_path)
+
+
+def test_a_missing_library_is_named_with_its_command(tmp_path, foreign_without_spandrel):
+    with pytest.raises(UsageError, match=r"need spandrel .*pip install --no-deps spandrel=="):
+        load_model(foreign_without_spandrel)
+
+
+@pytest.fixture
+def foreign_without_spandrel(tmp_path, monkeypatch):
+    import torch
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "spandrel"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "spandrel.architectures", None)
+    monkeypatch.setattr("imgtx.adapters.spandrel.importlib.import_module", _none)
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "m.pth")
+    return tmp_path / "m.pth"
+
+
+def _none(name: str) -> None:
+    raise ImportError(f"No module named {name!r}")
+
+
+@without_spandrel
+@pytest.mark.parametrize("failure", ["ImportError('missing')", "RuntimeError('operator torchvision::nms')"])
+def test_a_torchvision_that_does_not_work_is_done_without(tmp_path, failure):
+    """The CUDA build beside a CPU torch fails with a RuntimeError; neither it nor a stand-in stays behind."""
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"raise {failure}")
+    code = (
+        "import sys\nfrom imgtx.adapters.spandrel import import_spandrel\n"
+        "assert import_spandrel().MAIN_REGISTRY\n"
+        "assert not [n for n in sys.modules if n.split('.')[0] == 'torchvision']"
+    )
+    root = str(Path(imgtx.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\nsys.path[:0] = [{str(tmp_path)!r}, {root!r}]\n{code}"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,180 @@
+"""Training on a bare machine: what it may import, the packed file, crops cut on the device, one run end to end."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from imgtx.errors import UsageError
+from imgtx.tensor_file import SafetensorError, TensorFile, write_tensors
+from jobs.pack import TRAIN, VALID, pack, unpack
+from jobs.train_data import Ahead
+from jobs.train_device import DeviceFeed
+from jobs.train_local import main
+from pipeline.crops import Cutting, Sampler, reduced
+from pipeline.photos import load_pairs
+from tests.unit.source_tree import LAYERS, imports, packages, source_modules
+from tests.zoo import exif_block, photo, saved
+
+BARE = {"torch", "numpy", "PIL"}
+TENSORS = {
+    "b": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "a": np.array(7, np.int64),
+    "c": np.zeros((0, 2)),
+}
+SPEC = """
+name = "tiny"
+train = "x"
+valid = "x"
+steps = 4
+batch = 2
+crop = 8
+precision = "float32"
+[model]
+dim = 16
+heads = 1
+window = 4
+encoder_blocks = 1
+decoder_blocks = 1
+detail_channels = 4
+detail_blocks = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory) -> tuple[Path, Path]:
+    """A folder of images of several kinds, and the file packed from it twice over, for training and validation."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "b").mkdir()
+    (folder / "a.png").write_bytes(saved(photo(40, 60)))
+    (folder / "b" / "turned.jpg").write_bytes(saved(photo(40, 60), "JPEG", exif=exif_block(6, 60, 40)))
+    (folder / "c.webp").write_bytes(saved(photo(48, 48), "WEBP", lossless=True))
+    Image.fromarray(photo(40, 50, 1).astype(np.uint16) * 257).save(folder / "deep.png")
+    file = tmp_path_factory.mktemp("packed") / "photos.zip"
+    assert pack(folder, folder, file, valid_images=2) == file.stat().st_size
+    return folder, file
+
+
+def test_nothing_but_torch_numpy_and_pillow_is_imported():
+    """Followed through the project's own files; what is imported late is for other commands."""
+    sources = {module.name: module for module in source_modules()}
+    waiting, seen, foreign = ["jobs.train_local"], set(), set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in sources:
+            continue
+        seen.add(name)
+        for found in imports(sources[name].tree, lazy=False):
+            (waiting.append(found) if found.split(".")[0] in LAYERS else foreign.update(packages({found})))
+    assert {"jobs.train_loop", "imgtx.predict", "imgtx.weights", "pipeline.crops"} <= seen
+    allowed = (
+        BARE | {"safetensors"} | set(__import__("sys").stdlib_module_names)
+    )  # weight_file does without it
+    assert foreign <= allowed
+
+
+def test_what_is_unpacked_is_what_was_in_the_folders(packed):
+    folder, file = packed
+    for before, after in zip(
+        load_pairs(folder, 2, smallest=8), unpack(file, TRAIN, 2, smallest=8), strict=True
+    ):
+        assert before.key == after.key
+        assert np.array_equal(before.clean, after.clean)
+        assert np.array_equal(before.small, after.small)
+    assert [pair.key for pair in unpack(file, VALID, 2, smallest=8)] == ["a.png", "b/turned.jpg"]
+
+
+def test_files_that_pillow_reads_alike_go_in_as_they_are(packed, tmp_path):
+    folder, file = packed
+    with zipfile.ZipFile(file) as opened:
+        assert opened.read("train/c.webp") == (folder / "c.webp").read_bytes()
+        assert opened.read("train/b/turned.jpg") != (folder / "b" / "turned.jpg").read_bytes()
+    pack(folder, folder, tmp_path / "again.zip", valid_images=2)
+    assert (tmp_path / "again.zip").read_bytes() == file.read_bytes()
+
+
+def test_a_packed_file_that_cannot_serve_is_one_line(packed, tmp_path):
+    _, file = packed
+    broken = tmp_path / "broken.zip"
+    broken.write_bytes(file.read_bytes()[:3000])
+    for path, part, smallest, named in (
+        (broken, TRAIN, 8, "no whole packed data file"),
+        (tmp_path / "none.zip", TRAIN, 8, "no whole packed data file"),
+        (file, "else/", 8, "holds no images under else/"),
+        (file, TRAIN, 24, "at scale 2 a crop of 24 px needs 48 px"),
+    ):
+        with pytest.raises(UsageError, match=named) as caught:
+            unpack(path, part, 2, smallest=smallest)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("choice", ["livelier", "energy"])
+@pytest.mark.parametrize("scale", [2, 3])
+def test_crops_cut_on_the_device_are_those_of_the_host(scale, choice):
+    pairs = [reduced(str(n), photo(20 * scale + n, 24 * scale - n), scale) for n in range(3)]
+    sampler = Sampler(pairs, Cutting(12, choice), seed=2, batch=32)
+    assert DeviceFeed.fits(sampler)
+    host, device = sampler.batch(5), DeviceFeed(sampler, "cpu").batch(5)
+    assert device.keys == host.keys
+    assert np.array_equal(device.small.numpy(), host.small)
+    assert np.array_equal(device.clean.numpy(), host.clean)
+    assert not DeviceFeed.fits(Sampler(pairs, Cutting(12, degradation="archive"), seed=2, batch=4))
+    assert not DeviceFeed.fits(Sampler(pairs, Cutting(12, procedural_share=0.1), seed=2, batch=4))
+
+
+def test_batches_made_ahead_are_the_same_in_the_same_order():
+    sampler = Sampler([reduced("a", photo(60, 64), 2)], Cutting(16, degradation="archive"), seed=4, batch=3)
+    ahead = Ahead(sampler, threads=3)
+    for step in (10, 11, 12, 13, 40, 41):
+        assert np.array_equal(ahead.batch(step).small, sampler.batch(step).small)
+
+
+def test_one_run_end_to_end(packed, tmp_path, capsys):
+    spec, folder = tmp_path / "tiny.toml", tmp_path / "run"
+    spec.write_text(SPEC)
+    arguments = ["train", str(spec), str(packed[1]), "--folder", str(folder), "--device", "cpu"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(folder / "tiny.safetensors")
+    assert {"checkpoint.pt", "log.jsonl", "curves.png", "strip.png"} <= {p.name for p in folder.iterdir()}
+    assert main([*arguments, "--set", "batch=3"]) == 2
+    assert "began with batch = 2, now 3" in capsys.readouterr().err
+    assert main(["train", str(spec), str(tmp_path / "none.zip")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+class TestTensorFile:
+    """Written and read by hand, and by the safetensors package."""
+
+    def test_what_is_written_by_hand_the_package_reads(self, tmp_path):
+        path = tmp_path / "x.safetensors"
+        write_tensors(path, TENSORS, {"imgtx": "{}"})
+        read = load_file(path)
+        assert all(np.array_equal(read[name].numpy(), tensor) for name, tensor in TENSORS.items())
+        with TensorFile(path) as file:
+            assert file.metadata() == {"imgtx": "{}"}
+            assert sorted(file.keys()) == ["a", "b", "c"]
+            assert all(np.array_equal(file.get_tensor(n), tensor) for n, tensor in TENSORS.items())
+
+    def test_what_the_package_wrote_is_read_by_hand(self, tmp_path):
+        path = tmp_path / "x.safetensors"
+        tensors = {"w": torch.randn(3, 4), "n": torch.arange(3, dtype=torch.uint8)}
+        save_file(tensors, path)
+        with TensorFile(path) as file:
+            assert file.metadata() is None
+            assert all(np.array_equal(file.get_tensor(n), t.numpy()) for n, t in tensors.items())
+
+    @pytest.mark.parametrize("damage", ["cut", "longer", "empty", "no header", "huge"])
+    def test_a_broken_file_is_told(self, tmp_path, damage):
+        path = tmp_path / "x.safetensors"
+        write_tensors(path, TENSORS, {})
+        whole = path.read_bytes()
+        path.write_bytes({
+            "cut": whole[:-5], "longer": whole + b"x", "empty": b"", "no header": b"\x10" + bytes(40),
+            "huge": b"\xff" * 64,
+        }[damage])  # fmt: skip
+        with pytest.raises(SafetensorError):
+            TensorFile(path)
