@@ -85,7 +85,7 @@ def run_options(command: Callable) -> Callable:
         click.option(
             "--model",
             metavar="URI",
-            help="A packaged name (imgtx models list), anybody's file (docs/run-your-model.md), or STORE/NAME@latest.",
+            help="A packaged name (imgtx models list), STORE/NAME@latest, or a file: docs/run-your-model.md.",
         ),
         click.option(
             "--format",
@@ -217,21 +217,34 @@ def verify(destination: str, endpoint_url: str | None, quick: bool, fix: bool, a
 @click.argument("model")
 @click.argument("datasets", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report as JSON.")
+@click.option(
+    "--degradation",
+    type=click.Choice(["bicubic", "archive"]),
+    default="bicubic",
+    show_default=True,
+    help="What makes the small images: the papers' reduction, or archive damage by fixed seeds.",
+)
 @endpoint_option
 @json_option
 def evaluate(
-    model: str, datasets: tuple[Path, ...], out: Path | None, endpoint_url: str | None, as_json: bool
+    model: str,
+    datasets: tuple[Path, ...],
+    out: Path | None,
+    degradation: str,
+    endpoint_url: str | None,
+    as_json: bool,
 ) -> None:
     """Measure MODEL on folders of clean images by the papers' protocol, beside bicubic.
 
     \b
     imgtx evaluate sr-x2 benchmarks/set5 benchmarks/set14
     imgtx evaluate s3://bucket/models/sr-x2@latest benchmarks/
+    imgtx evaluate sr-x2-archive benchmarks/ --degradation archive
     """
     from jobs.evaluate import evaluate as run_evaluation
     from jobs.evaluate import print_report
 
-    report = run_evaluation(model, datasets, out_json=out, endpoint_url=endpoint_url)
+    report = run_evaluation(model, datasets, out_json=out, endpoint_url=endpoint_url, degradation=degradation)
     click.echo(json.dumps(report.to_dict())) if as_json else print_report(report, console())
 
 
@@ -243,18 +256,31 @@ def evaluate(
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any field of the spec; may be repeated."
 )
-def train(spec: Path, folder: Path | None, settings: tuple[str, ...]) -> None:
+@click.option("--workers", type=int, metavar="N", help="Train on Ray with so many.  [default: without Ray]")
+@click.option("--fewest-workers", type=int, metavar="N", help="Go on with so few while nodes are missing.")
+@click.option(
+    "--storage", metavar="URI", help="Where the workers' checkpoints go: a folder, s3://bucket/prefix."
+)
+@click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS.")
+@click.option("--address", metavar="ADDRESS", help="A Ray cluster.  [default: a private local Ray]")
+def train(spec: Path, folder: Path | None, settings: tuple[str, ...], **options: Any) -> None:
     """Train a model as the TOML file SPEC says; the same command goes on after an interruption.
+
+    With --workers the spec's images may lie anywhere (train = "s3://bucket/photos"), and --storage keeps the
+    checkpoints. The batch is that of all workers together: their number changes neither crops nor learning rate.
 
     \b
     imgtx train jobs/specs/sr-x2.toml --set train=photos/ --set valid=more-photos/
+    imgtx train jobs/specs/sr-x2.toml --workers 2 --storage s3://bucket/training
     """
     from jobs.spec_values import parse_settings
     from jobs.train import run_training
+    from jobs.train_ray import read_fleet
     from jobs.train_spec import load_train_spec
 
-    loaded = load_train_spec(spec, parse_settings(settings))
-    path = run_training(loaded, folder or Path("runs") / loaded.name, Console(stderr=True))
+    fleet = read_fleet(options)
+    loaded = load_train_spec(spec, parse_settings(settings), folders=fleet is None)
+    path = run_training(loaded, folder or Path("runs") / loaded.name, Console(stderr=True), fleet)
     click.echo(path)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -66,9 +67,12 @@ def show_model(model: str, endpoint_url: str | None) -> None:
     show_default=True,
     help="How much of 255 a tile's seam may show before the model counts as one that cannot be cut.",
 )
+@endpoint_option
 @json_option
-def probe_model(model: str, device: str | None, photos: Path | None, levels: float, as_json: bool) -> None:
+def probe_model(model: str, endpoint_url: str | None, as_json: bool, **options: Any) -> None:
     """Measure what no file says: halo, precisions, speed, memory; runs find the answers beside MODEL.
+
+    Of a model in storage the copy on this machine is measured, and runs that start here find the answers.
 
     \b
     imgtx models probe ./4x-Anything.pth
@@ -76,8 +80,9 @@ def probe_model(model: str, device: str | None, photos: Path | None, levels: flo
     """
     from jobs.probe import print_probe
     from jobs.probe import probe_model as run_probe
+    from pipeline.model_store import local_model
 
-    found = run_probe(model, photos=photos, device=device, levels=levels)
+    found = run_probe(local_model(model, endpoint_url), **options)
     click.echo(json.dumps(found.measured | {"info": found.info.to_dict()})) if as_json else print_probe(
         found, console()
     )
@@ -90,7 +95,8 @@ def probe_model(model: str, device: str | None, photos: Path | None, levels: flo
 def import_model(model: str, target: str, endpoint_url: str | None) -> None:
     """Put MODEL into a model store as the next version of NAME; its latest stays where it is.
 
-    MODEL is a weight file, a packaged name or a version in another store. The same weights twice are one version.
+    MODEL is a weight file, imgtx's or anybody's, a packaged name or a version in another store. Somebody else's are
+    converted to safetensors; what imgtx models probe measured comes along. The same weights twice are one version.
 
     \b
     imgtx models import sr-x2 s3://bucket/models/sr-x2

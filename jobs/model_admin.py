@@ -2,16 +2,20 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from imgtx.config import ModelInfo
 from imgtx.errors import ModelError, UsageError
-from imgtx.weight_file import find_weights, opened, read_facts, read_info
-from pipeline.model_store import InStore, fetch_version, local_model, parse_reference, split_name
-from pipeline.model_versions import ModelStore, Pointer, Version
+from imgtx.sidecar import read_record, write_sidecar
+from imgtx.sources import OWN, SPANDREL, Source, digest_of, find_source, load_model, read_info
+from imgtx.weight_file import file_digest, opened, read_facts
+from pipeline.model_store import SIDECAR, InStore, fetch_version, local_model, parse_reference, split_name
+from pipeline.model_versions import MODEL, ModelStore, Pointer, Version
 from pipeline.storage import check_destination, open_store
 
 CARD_FILES = {".md": "card.md", ".json": "evaluation.json"}  # what `imgtx models finish` lays beside weights
@@ -26,49 +30,63 @@ class Move:
     after: Pointer
 
 
+@dataclass(frozen=True)
+class Incoming:
+    """What a store takes in: a weight file, its facts for the card, and what lies beside it."""
+
+    path: Path
+    facts: dict[str, Any]
+    also: dict[str, bytes]
+
+
 def import_model(model: str, target: str, endpoint_url: str | None = None) -> tuple[str, Version]:
     """Bring a weight file, a packaged model or another store's version into the store as `STORE/NAME`.
 
-    What `imgtx models finish` laid beside the file comes along. Returns the exact reference and the version; `latest`
-    stays. Raises UsageError for a file that is not imgtx's, ModelError for one that is damaged or does not fit itself.
+    Of imgtx's own weights comes along what `imgtx models finish` laid beside them; somebody else's are converted to
+    safetensors, and what `imgtx models probe` measured comes with them. Returns the exact reference and the version;
+    `latest` stays. Raises UsageError for what is no weight file, ModelError for one that is damaged, cannot be trusted
+    or does not fit itself.
     """
     uri, name = split_name(target)
     store = open_store(uri, endpoint_url=endpoint_url)
     check_destination(store)
-    path = own_weights(local_model(model, endpoint_url))
-    also = {
-        kept: path.with_suffix(suffix).read_bytes()
-        for suffix, kept in CARD_FILES.items()
-        if path.with_suffix(suffix).is_file()
-    }
-    version = ModelStore(store).add(
-        name, path.read_bytes(), {**facts_of(path), "from": Path(model).name}, also
-    )
+    source = find_source(local_model(model, endpoint_url))
+    with TemporaryDirectory(prefix="imgtx-import-") as folder:
+        brought = own(source) if source.kind == OWN else converted(source, Path(folder))
+        card = {**brought.facts, "from": Path(model).name}
+        version = ModelStore(store).add(name, brought.path.read_bytes(), card, brought.also)
     return f"{store.uri.rstrip('/')}/{name}@{version.number}", version
 
 
-def own_weights(reference: str) -> Path:
-    """The weight file of imgtx's own that a local reference names, loaded once to see that it fits its config.
+def own(source: Source) -> Incoming:
+    """Weights that imgtx wrote, loaded once to see that they fit their config."""
+    load_model(source.path)
+    also = {
+        kept: source.path.with_suffix(suffix).read_bytes()
+        for suffix, kept in CARD_FILES.items()
+        if source.path.with_suffix(suffix).is_file()
+    }
+    return Incoming(source.path, facts_of(source.path), also)
 
-    The one place that decides what a store takes in.
-    """
-    path = Path(reference)
-    if path.is_file() and path.suffix != ".safetensors":
+
+def converted(source: Source, folder: Path) -> Incoming:
+    """Somebody else's weights as safetensors, loaded once, with their probe's answers bound to the new file."""
+    if source.kind != SPANDREL:
         raise UsageError(
-            f"{reference} is not a weight file of imgtx; a model store takes .safetensors that imgtx wrote and opens "
-            f"nothing else: use it as it is, --model {reference}"
+            f"{source} is no weight file, and a model store takes nothing else: use it as it is, --model '{source}'"
         )
-    path = find_weights(reference)
-    with opened(path, framework="numpy") as file:
-        if "imgtx" not in (file.metadata() or {}):
-            raise UsageError(
-                f"{path} is a safetensors file, but not imgtx's: it holds no imgtx config, and a model store takes "
-                f"nothing else; use it as it is, --model {path}"
-            )
-    from imgtx.weights import load_model  # brings torch
+    from imgtx.adapters.spandrel import convert  # brings torch
 
-    load_model(path)
-    return path
+    digest, path = digest_of(source), folder / f"{source.path.stem}.safetensors"
+    convert(source.path, path)
+    info = load_model(path).info
+    record, also = read_record(source.path, digest), {}
+    if record is not None:
+        info = ModelInfo.from_dict(record["info"])
+        sidecar = write_sidecar(path, file_digest(path), info, record["probe"])
+        also[MODEL + SIDECAR] = sidecar.read_bytes()
+    facts = {"info": info.to_dict(), "metrics": {}, "converted_from": digest}
+    return Incoming(path, facts, also)
 
 
 def facts_of(path: Path) -> dict[str, Any]:

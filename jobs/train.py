@@ -12,13 +12,17 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from imgtx.errors import UsageError
 from jobs.train_loop import train
+from jobs.train_ray import Fleet, train_on_ray
 from jobs.train_record import Record
 from jobs.train_spec import TrainSpec
 from pipeline.model_store import local_model
 
 
-def run_training(spec: TrainSpec, folder: Path, console: Console) -> Path:
-    """Train in `folder` (state, log, weights); returns the weight file. The same call goes on where it stopped."""
+def run_training(spec: TrainSpec, folder: Path, console: Console, fleet: Fleet | None = None) -> Path:
+    """Train in `folder` (state, log, weights); returns the weight file. The same call goes on where it stopped.
+
+    With a `fleet` several workers train under Ray, and their state lies in its storage.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         record = Record(folder)
@@ -34,6 +38,8 @@ def run_training(spec: TrainSpec, folder: Path, console: Console) -> Path:
 
         if spec.init_from:
             spec = replace(spec, init_from=local_model(spec.init_from))
+        if fleet:
+            return train_on_ray(spec, fleet, folder, report)
         return train(spec, folder, report, device="cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -34,9 +34,7 @@ def from_folders(spec: TrainSpec) -> Data:
 
 def from_pairs(spec: TrainSpec, pairs: list[Pair], valid: list[Pair]) -> Data:
     """The same from images that lie in memory already."""
-    sampler = Sampler(
-        pairs, spec.cutting, seed=spec.seed, batch=spec.batch, procedural_share=spec.procedural_share
-    )
+    sampler = Sampler(pairs, spec.cutting, seed=spec.seed, batch=spec.batch)
     return Data(sampler, damaged(valid, spec.cutting.damage) if spec.degradation == "archive" else valid)
 
 

@@ -63,28 +63,40 @@ def train(
     machine takes longer and trains as much; elsewhere those that passed. With one that counts calls, training
     repeats bit for bit.
     """
-    clock = clock or (time.process_time if torch.device(device).type == "cpu" else time.perf_counter)
-    feed, valid = data or from_folders(spec)
+    data = data or from_folders(spec)
     training = Training(spec, folder, device)
     (folder / "spec.json").write_text(json.dumps(asdict(spec), indent=2))
-    progress, losses = training.progress, []
     try:
-        while training.share < 1.0:
-            started, before = clock(), progress.seconds
-            losses.append(training.step(feed.batch(progress.step)))
-            progress.seconds += clock() - started
-            if progress.step % REPORT_STEPS == 0:
-                report(_line(training, float(np.mean(losses))))
-                losses.clear()
-            if _passed(before, progress.seconds, spec.validate_minutes):
-                report(_line(training, None) | _score(training, valid))
-            if _passed(before, progress.seconds, spec.checkpoint_minutes):
-                training.save()
+        return run(training, data, report, clock)
     finally:
         training.save()
-    report(_line(training, None) | _score(training, valid))
-    training.save()
+
+
+def run(training: Training, data: Data, report: Reporter, clock: Callable[[], float] | None = None) -> Path:
+    """The loop, from where `training` stands to its end; alone or as one of a team, which then runs in step."""
+    spec, progress, team = training.spec, training.progress, training.team
+    clock = clock or clock_of(training.device)
+    while training.share < 1.0:
+        started, before = clock(), progress.seconds
+        progress.losses.append(training.step(data.feed.batch(progress.step)))
+        progress.seconds += float(team.mean(torch.tensor(clock() - started, dtype=torch.float64)))
+        if progress.step % REPORT_STEPS == 0:
+            loss = float(np.mean(progress.losses))
+            progress.losses.clear()
+            report(_line(training, loss))
+        if _passed(before, progress.seconds, spec.validate_minutes) and team.leads:
+            report(_line(training, None) | _score(training, data.valid))
+        if _passed(before, progress.seconds, spec.checkpoint_minutes):
+            team.keep(training)
+    if team.leads:
+        report(_line(training, None) | _score(training, data.valid))
+    team.keep(training)
     return write_weights(training)
+
+
+def clock_of(device: str) -> Callable[[], float]:
+    """Seconds that this process computed on a CPU, seconds that passed elsewhere."""
+    return time.process_time if torch.device(device).type == "cpu" else time.perf_counter
 
 
 def _passed(before: float, now: float, minutes: float) -> bool:

@@ -1,6 +1,6 @@
 """The training spec: a frozen, validated reading of a TOML file."""
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pipeline.crops import CROP_CHOICES, DEGRADATIONS, Cutting
 # Fields of the network that follow from the spec and the data, so that [model] cannot set them.
 DERIVED = ("scale", "in_channels", "out_channels")
 POSITIVE = (
-    "batch", "crop", "peak_lr", "clip", "valid_images", "validate_minutes", "checkpoint_minutes",
+    "batch", "crop", "crops_per_image", "peak_lr", "clip", "valid_images", "validate_minutes", "checkpoint_minutes",
 )  # fmt: skip
 WORDS = {"precision": ("float32", "bfloat16"), "degradation": DEGRADATIONS, "crop_choice": CROP_CHOICES}
 # What may change between an interruption and the resumption: how long, how often, where the folders lie.
@@ -29,6 +29,8 @@ class TrainSpec:
 
     Training lasts `steps` updates, and then repeats exactly on the same machine; or `minutes` of time spent in the
     loop, the CPU's own on a CPU (neither interruptions nor waiting count). The schedule follows the share that is done.
+    `batch` is what all workers take together, so that neither their number nor a change of it touches the learning
+    rate or the crops. `crops_per_image` is of one visit to an image, where they are streamed (`pipeline/stream.py`).
     """
 
     name: str
@@ -51,6 +53,7 @@ class TrainSpec:
     degradation: str = "bicubic"
     crop_choice: str = "livelier"
     procedural_share: float = 0.0
+    crops_per_image: int = 16
     valid_images: int = 12
     validate_minutes: float = 8.0
     checkpoint_minutes: float = 2.0
@@ -63,7 +66,8 @@ class TrainSpec:
 
     @property
     def cutting(self) -> Cutting:
-        return Cutting(self.crop, self.crop_choice, self.degradation, ArchiveDamage(**self.damage))
+        damage = ArchiveDamage(**self.damage)
+        return Cutting(self.crop, self.crop_choice, self.degradation, damage, self.procedural_share)
 
 
 def load_train_spec(
@@ -139,3 +143,23 @@ def _check_folders(spec: TrainSpec, path: Path) -> None:
             raise UsageError(
                 f"{path}: {name} = {getattr(spec, name)!r} is not a folder: give one that holds images"
             )
+
+
+def check_same(spec: TrainSpec, began: dict[str, Any], where: str) -> None:
+    """UsageError where `spec` would finish another training than the one that `began` in `where`."""
+    now = asdict(spec)
+    began = defaults() | began  # a checkpoint older than a field was trained as its default says
+    changed = [name for name in now if name not in FREE and began.get(name) != now[name]]
+    if changed:
+        told = ", ".join(f"{name} = {began.get(name)!r}, now {now[name]!r}" for name in changed)
+        raise UsageError(
+            f"the training in {where} began with {told}; only {', '.join(FREE)} may change on the way: "
+            f"train elsewhere, or take the change back"
+        )
+
+
+def defaults() -> dict[str, Any]:
+    """What a spec says where it says nothing."""
+    plain = {f.name: f.default for f in fields(TrainSpec) if f.default is not MISSING}
+    made = {f.name: f.default_factory() for f in fields(TrainSpec) if f.default_factory is not MISSING}
+    return plain | made

@@ -8,15 +8,16 @@ spec that it began with.
 import logging
 import math
 import os
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from imgtx.config import ModelInfo
 from imgtx.errors import ImgtxError, UsageError
@@ -24,7 +25,7 @@ from imgtx.model import EncoderDecoder
 from imgtx.optim import WeightAverage, learning_rate
 from imgtx.weights import load_model, save_weights
 from jobs.train_device import DeviceBatch
-from jobs.train_spec import FREE, TrainSpec
+from jobs.train_spec import TrainSpec, check_same
 from pipeline.crops import Batch
 
 log = logging.getLogger("imgtx.train")
@@ -37,20 +38,58 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # since the last report
     # name, digest and steps of the weights that the training began with; empty where it began with none
     started_from: dict[str, Any] = field(default_factory=dict)
+
+
+class Team(Protocol):
+    """The processes that train one network together, as one of them sees it."""
+
+    leads: bool  # one of them validates, reports and writes
+
+    def wrap(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        """The network's forward pass whose backward pass averages gradients over all."""
+
+    def share(self, crops: int, batch: int) -> float:
+        """What the mean over `crops` of a batch counts, so that the average over all is the mean over the batch."""
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The average over all."""
+
+    def keep(self, training: "Training") -> None:
+        """Called at every checkpoint by all of them."""
+
+
+class Alone:
+    """A team of one."""
+
+    leads = True
+
+    def wrap(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        return network
+
+    def share(self, crops: int, batch: int) -> float:
+        return 1.0
+
+    def mean(self, values: Tensor) -> Tensor:
+        return values
+
+    def keep(self, training: "Training") -> None:
+        training.save()
 
 
 class Training:
     """The state of one training: network, optimizer, weight average, progress."""
 
-    def __init__(self, spec: TrainSpec, folder: Path, device: str = "cpu"):
+    def __init__(self, spec: TrainSpec, folder: Path, device: str = "cpu", team: Team | None = None):
         torch.manual_seed(spec.seed)
+        self.team: Team = team or Alone()
         self.spec, self.folder, self.device = spec, folder, device
         self.network = EncoderDecoder(spec.config).to(device)
         # One shape for thousands of steps pays for compiling on a GPU; on a CPU it is slower (LOG.md).
-        on_gpu = torch.device(device).type == "cuda"
-        self.compute = torch.compile(self.network) if on_gpu else self.network
+        wrapped = self.team.wrap(self.network)
+        self.compute = torch.compile(wrapped) if torch.device(device).type == "cuda" else wrapped
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),
             lr=spec.peak_lr,
@@ -87,11 +126,12 @@ class Training:
         reduced = self.spec.precision == "bfloat16"
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=reduced):
             output = self.compute(inputs)
-        loss = F.l1_loss(output.float(), target)
+        loss = F.l1_loss(output.float(), target) * self.team.share(len(batch.keys), self.spec.batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.clip)
-        value, length = torch.stack([loss.detach(), norm.detach()]).tolist()  # the one wait for the device
+        told = self.team.mean(torch.stack([loss.detach(), norm.detach()]))
+        value, length = told.tolist()  # the one wait for the device
         self._check_finite("loss", value, batch)
         self._check_finite("gradient's norm", length, batch)
         self.torn = True
@@ -130,7 +170,7 @@ class Training:
     def resume(self) -> None:
         try:
             state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-            self._check_same(state["spec"])
+            check_same(self.spec, state["spec"], str(self.folder))
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.average.state = state["average"]
@@ -142,18 +182,6 @@ class Training:
                 f"give another --folder, or remove the file to train anew"
             ) from error
         log.info("resumed at step %d after %.1f min", self.progress.step, self.progress.seconds / 60)
-
-    def _check_same(self, began: dict[str, Any]) -> None:
-        """UsageError where the spec would finish another training than the one that lies in the folder."""
-        now = asdict(self.spec)
-        began = defaults() | began  # a checkpoint older than a field was trained as its default says
-        changed = [name for name in now if name not in FREE and began.get(name) != now[name]]
-        if changed:
-            told = ", ".join(f"{name} = {began.get(name)!r}, now {now[name]!r}" for name in changed)
-            raise UsageError(
-                f"the training in {self.folder} began with {told}; only {', '.join(FREE)} may change on the way: "
-                f"give another --folder, or take the change back"
-            )
 
     def averaged(self) -> EncoderDecoder:
         """A network of its own, on the CPU, that holds the averaged weights."""
@@ -181,13 +209,6 @@ class Training:
                 "torch": torch.__version__,
             },
         )
-
-
-def defaults() -> dict[str, Any]:
-    """What a spec says where it says nothing."""
-    plain = {f.name: f.default for f in fields(TrainSpec) if f.default is not MISSING}
-    made = {f.name: f.default_factory() for f in fields(TrainSpec) if f.default_factory is not MISSING}
-    return plain | made
 
 
 def to_floats(batch: np.ndarray | Tensor, device: str) -> Tensor:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from imgtx.errors import RunInterruptedError, UsageError
 from pipeline.spec import RunSpec
@@ -41,6 +41,7 @@ LOCAL_SETTINGS = {
     "RAY_idle_worker_killing_time_threshold_ms": str(3600 * 1000),
     "RAY_worker_niceness": "0",  # at Ray's own 15 any other program on the machine starves the run
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away: a process less
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's C++ side else warns on stderr of restarts that we plan for
 }
 OBJECT_STORE_BYTES = 1 << 30  # local runs: images in flight; Ray Data holds back the stages when it is full
@@ -103,8 +104,15 @@ def local_settings() -> dict[str, str]:
     return LOCAL_SETTINGS | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
+class Addressed(Protocol):
+    """A spec that names the cluster to join; None for a private local Ray."""
+
+    @property
+    def address(self) -> str | None: ...
+
+
 @contextmanager
-def ray_session(spec: RunSpec) -> Iterator[dict[str, float]]:
+def ray_session(spec: Addressed) -> Iterator[dict[str, float]]:
     """Start a private local Ray, or join the cluster at `spec.address`; yields its resources.
 
     A session that is already running in this process is used and left alone.
@@ -158,7 +166,7 @@ def _stderr_closed() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _start(spec: RunSpec) -> None:
+def _start(spec: Addressed) -> None:
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

@@ -71,12 +71,14 @@ class Cutting:
 
     livelier: of two places drawn at random the one with more gradient; energy: drawn in proportion to gradient
     energy; uniform: anywhere. bicubic: the exact reduction; archive: `imgtx.archive_damage` as bad as `damage`.
+    `procedural_share` of the crops come from dead leaves.
     """
 
     crop: int
     choice: str = "livelier"
     degradation: str = "bicubic"
     damage: ArchiveDamage = DAMAGE
+    procedural_share: float = 0.0
 
 
 def check_size(pixels: np.ndarray, name: str, scale: int, smallest: int) -> None:
@@ -104,26 +106,37 @@ def damaged(pairs: list[Pair], damage: ArchiveDamage) -> list[Pair]:
     ]
 
 
-class Sampler:
-    """Batches from images in memory, and from `procedural_share` dead leaves among them; `batch(step)` is pure."""
+class Leaves:
+    """Dead leaves as training images: at each step the choice is among LEAVES_KEPT, and all is a function of `seed`."""
 
-    def __init__(
-        self, pairs: list[Pair], cutting: Cutting, *, seed: int, batch: int, procedural_share: float = 0.0
-    ):
+    def __init__(self, seed: int, scale: int, crop: int):
+        self._seed, self._scale, self._side = seed, scale, max(LEAVES_SIDE, scale * crop)
+        self._kept = lru_cache(maxsize=2 * LEAVES_KEPT)(self._draw)
+
+    def pair(self, step: int, rng: np.random.Generator) -> Pair:
+        return self._kept(step // LEAVES_STEPS + int(rng.integers(LEAVES_KEPT)))
+
+    def _draw(self, number: int) -> Pair:
+        picture = dead_leaves(np.random.default_rng((self._seed, number, 1)), self._side, self._side)
+        return reduced(f"{LEAVES_KEY} {number}", picture, self._scale)
+
+
+class Sampler:
+    """Batches from images in memory; `batch(step)` is pure."""
+
+    def __init__(self, pairs: list[Pair], cutting: Cutting, *, seed: int, batch: int):
         self.pairs, self.cutting, self.seed, self.size = pairs, cutting, seed, batch
-        self.procedural_share = procedural_share
-        self._leaves = lru_cache(maxsize=2 * LEAVES_KEPT)(self._draw_leaves)
+        self._leaves = Leaves(seed, pairs[0].scale, cutting.crop)
 
     def batch(self, step: int) -> Batch:
         """`batch` random crops, each turned and mirrored at random (one of the eight symmetries of the square)."""
         rng = np.random.default_rng((self.seed, step))
-        keys, smalls, cleans = [], [], []
-        for pair in self._images(rng, step):
-            small, clean = cut(pair, self.cutting, draw_place(pair, self.cutting, rng), rng)
-            keys.append(pair.key)
-            smalls.append(small)
-            cleans.append(clean)
-        return Batch(tuple(keys), np.stack(smalls), np.stack(cleans))
+        return stacked(
+            [
+                (pair.key, *cut(pair, self.cutting, draw_place(pair, self.cutting, rng), rng))
+                for pair in self._images(rng, step)
+            ]
+        )
 
     def places(self, step: int) -> list[tuple[Pair, Place]]:
         """Where the crops of a step lie, for who cuts them elsewhere; as `batch` has them without archive damage."""
@@ -131,21 +144,17 @@ class Sampler:
         return [(pair, draw_place(pair, self.cutting, rng)) for pair in self._images(rng, step)]
 
     def _images(self, rng: np.random.Generator, step: int) -> list[Pair]:
-        photos = [self.pairs[index] for index in rng.integers(len(self.pairs), size=self.size)]
-        if not self.procedural_share:
-            return photos
-        numbers = step // LEAVES_STEPS + rng.integers(LEAVES_KEPT, size=self.size)
-        drawn = rng.random(self.size) < self.procedural_share
-        return [
-            self._leaves(int(number)) if instead else photo
-            for photo, number, instead in zip(photos, numbers, drawn, strict=True)
-        ]
+        images = [self.pairs[index] for index in rng.integers(len(self.pairs), size=self.size)]
+        if share := self.cutting.procedural_share:
+            drawn = rng.random(self.size) < share
+            images = [self._leaves.pair(step, rng) if d else i for i, d in zip(images, drawn, strict=True)]
+        return images
 
-    def _draw_leaves(self, number: int) -> Pair:
-        scale = self.pairs[0].scale
-        side = max(LEAVES_SIDE, scale * self.cutting.crop)
-        picture = dead_leaves(np.random.default_rng((self.seed, number, 1)), side, side)
-        return reduced(f"{LEAVES_KEY} {number}", picture, scale)
+
+def stacked(crops: list[tuple[str, np.ndarray, np.ndarray]]) -> Batch:
+    """Keys, small and clean sides of single crops as one batch."""
+    keys, smalls, cleans = zip(*crops, strict=True)
+    return Batch(keys, np.stack(smalls), np.stack(cleans))
 
 
 def draw_place(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> Place:

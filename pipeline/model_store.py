@@ -60,10 +60,14 @@ def parse_reference(reference: str) -> InStore | InStorage | None:
     if "@" in last and not last.partition("?")[0].endswith(SUFFIXES) and not os.path.exists(reference):
         return _in_store(reference)
     if remote is None or remote["uri"].startswith("file://"):
+        if os.path.isdir(os.path.join(reference, LATEST)):
+            raise UsageError(
+                f"{reference} is a model in a store; write {reference}@{LATEST}, or @ and a version"
+            )
         return None
     if not remote["uri"].endswith(SUFFIXES):
         raise UsageError(
-            f"--model {reference} names no model; legal are STORE/NAME@latest, STORE/NAME@VERSION and files that end "
+            f"{reference} names no model; legal are STORE/NAME@latest, STORE/NAME@VERSION and files that end "
             f"in {' '.join(SUFFIXES)}"
         )
     return InStorage(remote["uri"], remote["prefix"] or "", remote["query"] or "")
@@ -72,9 +76,7 @@ def parse_reference(reference: str) -> InStore | InStorage | None:
 def _in_store(reference: str) -> InStore:
     place, _, version = reference.rpartition("@")
     if version != LATEST and not re.fullmatch(r"\d{1,9}", version):
-        raise UsageError(
-            f"--model {reference}: {version!r} is no version; write @{LATEST} or a number such as @0003"
-        )
+        raise UsageError(f"{reference}: {version!r} is no version; write @{LATEST} or a number such as @0003")
     store, name = split_name(place)
     return InStore(store, name, version if version == LATEST else f"{int(version):04d}")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from imgtx.adapters.adapted import UNMEASURED_HALO, Adapted, check_channels
@@ -80,6 +81,13 @@ def load(path: Path, digest: str) -> Adapted:
         return found(batch.clone())  # some networks normalise their input in place
 
     return Adapted(found.model, call, info, digest, _record(found))
+
+
+def convert(path: Path, target: Path) -> None:
+    """Write the tensors of somebody's file as safetensors; raises as `load` for a file that cannot be trusted."""
+    tensors = import_spandrel().canonicalize_state_dict(read_checkpoint(path))
+    whole = {name: t.detach().clone().contiguous() for name, t in tensors.items() if isinstance(t, Tensor)}
+    save_file(whole, target, metadata={"format": "pt"})
 
 
 def grid_of(found: Any) -> int:

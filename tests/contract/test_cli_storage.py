@@ -1,11 +1,22 @@
 """What the command line says of a storage that does not answer, or not to this person."""
 
+import importlib.util
+import json
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from jobs.cli import USAGE, main
+from imgtx.sidecar import write_sidecar
+from imgtx.sources import read_info
+from jobs.cli import DONE, USAGE, main
+from jobs.show import last_spec
+from pipeline.storage import Store
+from tests.archive import save_tiny_model
+from tests.unit.commands import complaint, imgtx, without_ray
 from tests.zoo import photo, saved
 
 
@@ -47,3 +58,77 @@ def test_a_cluster_that_does_not_answer_ends_in_one_line_before_anything_is_writ
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"imgtx: --address {address}: no Ray cluster answers there")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_in_s3_alone_needs_the_endpoint_and_so_do_workers_and_the_retry(
+    tmp_path: Path, s3_store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    """Source and destination are folders: only the model is reached by the endpoint, which the spec must keep."""
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    without_ray(monkeypatch)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(saved(photo(8, 8)))
+    store = f"{s3_store.uri}models/tiny"
+
+    def said(*arguments: str) -> str:
+        result = imgtx(*arguments, "--endpoint-url", endpoint)
+        assert result.exit_code == DONE, result.output
+        return result.stdout
+
+    assert (
+        said("models", "import", save_tiny_model(tmp_path / "tiny.safetensors"), store) == f"{store}@0001\n"
+    )
+    said("models", "promote", f"{store}@1")
+    assert "0001" in said("models", "list", f"{s3_store.uri}models")
+    said("upscale", "in", "out", "--model", f"{store}@latest")
+    spec = last_spec("out", None)
+    assert (spec.model, spec.endpoint_url) == (f"{store}@0001", endpoint)
+    shutil.rmtree(tmp_path / "cache")
+    assert imgtx("retry", "out").exit_code == DONE
+    said("evaluate", f"{store}@latest", str(save_photo(tmp_path / "set")))
+
+
+def save_photo(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "a.png").write_bytes(saved(photo(32, 32)))
+    return folder
+
+
+def test_a_model_that_cannot_be_reached_ends_in_one_line(tmp_path: Path, s3_store: Store, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "a.png").write_bytes(saved(photo(8, 8)))
+    folders = (str(tmp_path), str(tmp_path / "../out"))
+    root = s3_store.uri.rstrip("/")
+    assert "no latest version" in complaint("upscale", *folders, "--model", f"{root}/models/tiny@latest")
+    assert f"no model at {root}/x.pth" in complaint("upscale", *folders, "--model", f"{root}/x.pth")
+    assert "the bucket must exist" in complaint(
+        "upscale", *folders, "--model", "s3://no-such-bucket/x@latest"
+    )
+
+
+@pytest.mark.skipif(importlib.util.find_spec("spandrel") is None, reason="spandrel is not installed")
+def test_somebody_elses_model_is_fetched_with_what_was_measured_of_it(
+    tmp_path: Path, s3_store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    from tests.adapters.architectures import save
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    without_ray(monkeypatch)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(saved(photo(40, 40)))
+    path = save("Compact", tmp_path)
+    s3_store.write("x.pth", path.read_bytes())
+    uri = f"{s3_store.uri}x.pth"
+    arguments = ("in", "out", "--model", uri, "--precision", "auto", "--json")
+    result = imgtx("upscale", *arguments)
+    assert result.exit_code == DONE, result.output
+    assert json.loads(imgtx("plan", *arguments).stdout)["to_do"] == 0
+    info, digest = read_info(path)
+    measured = write_sidecar(path, digest, replace(info, dtypes=("float32", "bfloat16"), fast="bfloat16"), {})
+    s3_store.write("x.pth.imgtx.json", measured.read_bytes())
+    assert json.loads(imgtx("plan", *arguments).stdout)["classes"]["stale"]["images"] == 1
+    assert last_spec("out", None).model == uri

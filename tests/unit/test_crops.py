@@ -120,7 +120,7 @@ def test_validation_damage_is_the_same_every_time():
 
 def test_dead_leaves_come_in_their_share_and_depend_on_the_step_alone(monkeypatch):
     monkeypatch.setattr(crops, "LEAVES_SIDE", 32)
-    sampler = Sampler([numbered("a", scale=2)], Cutting(8), seed=1, batch=200, procedural_share=0.25)
+    sampler = Sampler([numbered("a", scale=2)], Cutting(8, procedural_share=0.25), seed=1, batch=200)
     far = sampler.batch(10_000)
     leaves = [key for key in far.keys if key.startswith("dead leaves")]
     assert 25 < len(leaves) < 75

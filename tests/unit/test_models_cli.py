@@ -1,12 +1,9 @@
 """`imgtx models` on a store in a folder, and what a run, a retry and an evaluation make of `NAME@latest`."""
 
 import json
-import pickle
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from jobs.cli import DONE
 from jobs.show import last_spec
@@ -113,21 +110,16 @@ def test_an_evaluation_takes_a_version(stored: Path):
     assert report["digest"] == json.loads(said("models", "show", "models/tiny@2"))["digest"]
 
 
-class Explodes:
-    def __reduce__(self):
-        return Path.touch, (Path("it-was-unpickled"),)
-
-
-def test_what_is_not_imgtxs_is_not_taken_in_and_never_unpickled(place: Path):
-    (place / "hostile.pth").write_bytes(pickle.dumps(Explodes()))
-    line = complaint("models", "import", "hostile.pth", "models/x")
-    assert "hostile.pth is not a weight file of imgtx" in line
-    (place / "hostile.safetensors").write_bytes(pickle.dumps(Explodes()))
-    assert "not a whole safetensors file" in complaint("models", "import", "hostile.safetensors", "models/x")
-    save_file({"a": np.zeros(3, np.float32)}, place / "foreign.safetensors")
-    assert "holds no imgtx config" in complaint("models", "import", "foreign.safetensors", "models/x")
-    assert not (place / "it-was-unpickled").exists()
-    assert not [*(place / "models").rglob("*.json")]
+def test_training_begins_with_a_version(stored: Path):
+    (stored / "photos").mkdir()
+    (stored / "photos" / "a.png").write_bytes(saved(photo(64, 64)))
+    lines = ["name = 'next'", "train = 'photos'", "valid = 'photos'", "steps = 1", "crop = 16", "batch = 1"]
+    lines += ["init_from = 'models/tiny@2'", "[model]", "dim = 16", "heads = 1", "encoder_blocks = 1"]
+    lines += ["decoder_blocks = 1", "detail_channels = 8", "detail_blocks = 1"]
+    (stored / "spec.toml").write_text("\n".join(lines))
+    made = said("train", "spec.toml")
+    began = json.loads(said("models", "show", made))["training"]["started_from"]
+    assert began["digest"] == json.loads(said("models", "show", "models/tiny@2"))["digest"]
 
 
 def test_a_truncated_file_is_not_taken_in(place: Path, weights: list[str]):
@@ -141,11 +133,12 @@ def test_a_truncated_file_is_not_taken_in(place: Path, weights: list[str]):
         (("import", "gone.safetensors", "models/x"), "no weight file at gone.safetensors"),
         (("import", "sr-x2", "sr-x2"), "names no model store: write STORE/sr-x2, or set IMGTX_STORE"),
         (("import", "sr-x2", "models/a@2"), "legal are letters, digits"),
-        (("promote", "models/tiny"), "write STORE/NAME@VERSION"),
+        (("promote", "models/tiny"), "is a model in a store; write models/tiny@latest, or @ and a version"),
         (("promote", "models/tiny@latest"), "write STORE/NAME@VERSION"),
         (("promote", "models/tiny@9"), "no tiny@0009 in the model store"),
         (("rollback", "models/other"), "never set"),
         (("show", "models/tiny@9"), "it has 0001, 0002"),
+        (("show", "models/tiny"), "is a model in a store; write models/tiny@latest"),
     ],
 )
 def test_mistakes_end_in_one_line(stored: Path, arguments: tuple[str, ...], words: str):

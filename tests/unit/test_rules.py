@@ -39,7 +39,13 @@ MAY_IMPORT = {
         "jobs/evaluate.py",
         "jobs/probe.py",  # inside probe_model()
     ),
-    "ray": ("pipeline/flow.py", "pipeline/cluster.py", "jobs/train.py", "jobs/submit.py"),
+    "ray": (
+        "pipeline/flow.py",
+        "pipeline/cluster.py",
+        "jobs/train_ray.py",
+        "jobs/train_worker.py",
+        "jobs/submit.py",
+    ),
     "fsspec": ("pipeline/storage.py", "pipeline/storage_*.py"),
     "s3fs": ("pipeline/storage.py", "pipeline/storage_*.py"),
     "botocore": ("pipeline/storage.py", "pipeline/storage_*.py"),

@@ -123,7 +123,7 @@ def test_crops_cut_on_the_device_are_those_of_the_host(scale, choice):
     assert np.array_equal(device.small.numpy(), host.small)
     assert np.array_equal(device.clean.numpy(), host.clean)
     assert not DeviceFeed.fits(Sampler(pairs, Cutting(12, degradation="archive"), seed=2, batch=4))
-    assert not DeviceFeed.fits(Sampler(pairs, Cutting(12), seed=2, batch=4, procedural_share=0.1))
+    assert not DeviceFeed.fits(Sampler(pairs, Cutting(12, procedural_share=0.1), seed=2, batch=4))
 
 
 def test_batches_made_ahead_are_the_same_in_the_same_order():

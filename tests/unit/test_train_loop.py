@@ -233,7 +233,7 @@ def test_so_many_steps_repeat_exactly_whatever_the_clock(spec, tmp_path):
 def test_a_resumed_training_is_the_one_that_began(spec, tmp_path, change):
     Training(spec, tmp_path).save()
     (name,) = change
-    with pytest.raises(UsageError, match=f"began with {name} = .*, now .*give another --folder"):
+    with pytest.raises(UsageError, match=f"began with {name} = .*, now .*train elsewhere"):
         Training(replace(spec, **change), tmp_path)
     Training(replace(spec, minutes=2, train="moved", checkpoint_minutes=9), tmp_path)
 

@@ -1,0 +1,98 @@
+"""The images of a training that lie in storage: listed by the jobs' own inventory, looked at before workers start."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from imgtx.errors import ImageError, StorageError, UsageError
+from imgtx.pixels import SUFFIXES, read_header
+from jobs.train_spec import TrainSpec
+from pipeline.crops import Pair, reduced
+from pipeline.inventory import classify, inventory
+from pipeline.photos import photo_pixels
+from pipeline.storage import Store, check_source
+
+SMALLEST_VALID = 8  # pixels a side of a reduced validation image: its borders are not measured
+LOOKED_AT = 16  # images of which the size is read before workers start
+TRAIN, VALID = "train", "valid"
+KEYS = "keys.parquet"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where training and validation images lie."""
+
+    train: Store
+    valid: Store
+
+
+def list_images(sources: Sources, spec: TrainSpec) -> pa.Table:
+    """Columns `part` (train or valid) and `key`, sorted; of validation images the first that the spec asks for.
+
+    Raises UsageError where one of both holds no image.
+    """
+    tables = []
+    for part, store, most in ((TRAIN, sources.train, None), (VALID, sources.valid, spec.valid_images)):
+        check_source(store)
+        keys = _keys(store)
+        if not len(keys):
+            raise UsageError(
+                f"{part} = {store.describe()} holds no images: give a place with {', '.join(sorted(SUFFIXES))} files"
+            )
+        keys = keys.take(pc.sort_indices(keys))[:most]
+        tables.append(pa.table({"part": pa.array([part] * len(keys)), "key": keys}))
+    return pa.concat_tables(tables)
+
+
+def _keys(store: Store) -> pa.Array:
+    batches = [classify(batch, SUFFIXES, local_destination=False) for batch in inventory(store)]
+    chosen = [batch.filter(pc.equal(batch.column("status"), "")).column("key") for batch in batches]
+    return pa.concat_arrays([c.cast(pa.string()) for c in chosen]) if chosen else pa.array([], pa.string())
+
+
+def part_of(listed: pa.Table, part: str) -> pa.Array:
+    return listed.filter(pc.equal(listed["part"], part))["key"].combine_chunks()
+
+
+def check_images(sources: Sources, listed: pa.Table, spec: TrainSpec) -> None:
+    """UsageError unless every validation image serves, and one of a few others, drawn by seed, is large enough."""
+    load_valid(sources.valid, part_of(listed, VALID).to_pylist(), spec.scale)
+    keys = part_of(listed, TRAIN).to_pylist()
+    sample = random.Random(spec.seed).sample(keys, min(LOOKED_AT, len(keys)))
+    needed, largest, complaint = spec.crop * spec.scale, 0, ""
+    for key in sample:
+        try:
+            header = read_header(sources.train.read(key))
+        except (ImageError, StorageError) as error:
+            complaint = f" ({key}: {error})"
+            continue
+        largest = max(largest, min(header.height, header.width))
+    if largest < needed:
+        raise UsageError(
+            f"crop = {spec.crop} at scale = {spec.scale} needs images of {needed} px a side; of {len(sample)} looked "
+            f"at in {sources.train.describe()} the largest has {largest}{complaint}: lower crop, or give larger images"
+        )
+
+
+def load_valid(store: Store, keys: list[str], scale: int) -> list[Pair]:
+    """The validation pairs; UsageError for an image that cannot serve."""
+    return [reduced(key, photo_pixels(store.read(key), key, scale, SMALLEST_VALID), scale) for key in keys]
+
+
+def encode_keys(keys: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(keys, sink)
+    return sink.getvalue().to_pybytes()
+
+
+def decode_keys(data: bytes) -> pa.Table:
+    return pq.read_table(pa.BufferReader(data))
+
+
+def first_weights(spec: TrainSpec) -> str:
+    """Where the weights it begins with lie under a training's root: a path of the driver means nothing elsewhere."""
+    return f"begins-with/{Path(spec.init_from).stem}.safetensors"

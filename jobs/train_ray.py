@@ -1,0 +1,230 @@
+"""Training on Ray: several workers in step (DDP), images from any storage, checkpoints in any storage.
+
+    STORAGE/<name>/spec.json             what it began with; a resumed training must be the same
+    STORAGE/<name>/keys.parquet          the images it began with: the order of epochs is theirs
+    STORAGE/<name>/begins-with/          the weights it began with, if any
+    STORAGE/<name>/checkpoint_...        Ray Train's, the last ones; resumed from by the same command
+    STORAGE/<name>/<name>.safetensors    the averaged weights of the last validation; strip.png and log.jsonl beside it
+
+The driver holds a lease on STORAGE/<name>, reads no image but a few, and relays what the leading worker reports.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from imgtx.errors import ImgtxError, RunInterruptedError, UsageError
+from imgtx.weight_file import find_weights
+from jobs.train_images import KEYS, Sources, check_images, encode_keys, first_weights, list_images
+from jobs.train_spec import TrainSpec, check_same
+from pipeline.cluster import check_address, ray_session
+from pipeline.lease import Lease
+from pipeline.storage import Store, check_destination, check_shared, open_store
+from pipeline.storage_arrow import arrow_filesystem
+
+log = logging.getLogger("imgtx.train")
+
+Reporter = Callable[[dict[str, Any]], None]
+
+RESTARTS = 3  # of all workers, from the last checkpoint, when one was lost
+KEPT_CHECKPOINTS = 2
+POLL_SECONDS = 0.5
+SPEC = "spec.json"
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Who trains and where it lies: `workers` at most, and at least `fewest` where Ray may go on with fewer."""
+
+    workers: int
+    storage: str
+    fewest_workers: int = 0
+    endpoint_url: str | None = None
+    address: str | None = None
+
+    @property
+    def counts(self) -> int | tuple[int, int]:
+        return (self.fewest_workers, self.workers) if self.fewest_workers else self.workers
+
+
+def read_fleet(options: dict[str, Any]) -> Fleet | None:
+    """The fleet that the command's options name, None without --workers; UsageError where they do not go together."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if "workers" not in given:
+        if given:
+            option = next(iter(given)).replace("_", "-")
+            raise UsageError(f"--{option} is for training on Ray: give --workers too, or leave it out")
+        return None
+    if "storage" not in given:
+        raise UsageError(
+            f"--workers {given['workers']}: give --storage too, a folder or s3://bucket/prefix for the checkpoints"
+        )
+    return Fleet(**given)
+
+
+def train_on_ray(spec: TrainSpec, fleet: Fleet, folder: Path, report: Reporter) -> Path:
+    """Train (or go on training); returns the weight file, fetched into `folder`.
+
+    Raises UsageError, before Ray starts, for a fleet, a storage or images that cannot be; ImgtxError when training
+    stops by itself; RunInterruptedError when Ray does.
+    """
+    check_fleet(spec, fleet)
+    check_address(fleet.address)
+    root = open_store(f"{fleet.storage.rstrip('/')}/{spec.name}", endpoint_url=fleet.endpoint_url)
+    check_shared(root)
+    check_destination(root)
+    with Lease(root, f"train-{spec.name}"):
+        sources = begin(spec, root, fleet.endpoint_url)
+        with ray_session(fleet) as resources:
+            use_gpu = check_resources(fleet, resources)
+            _fit(spec, fleet, root, sources, use_gpu=use_gpu, report=_mirrored(report, folder, root))
+    return fetched(root, folder, spec)
+
+
+def check_fleet(spec: TrainSpec, fleet: Fleet) -> None:
+    if not 1 <= fleet.workers <= spec.batch:
+        raise UsageError(
+            f"--workers {fleet.workers}: legal is 1 to {spec.batch}, for each worker takes its part of the spec's "
+            f"batch = {spec.batch}: raise batch, or take fewer workers"
+        )
+    if not 0 <= fleet.fewest_workers <= fleet.workers:
+        raise UsageError(
+            f"--fewest-workers {fleet.fewest_workers}: legal is 1 to --workers, which is {fleet.workers}; leave it out "
+            f"to wait for all of them"
+        )
+
+
+def check_resources(fleet: Fleet, resources: dict[str, float]) -> bool:
+    """Whether workers take GPUs, one each; UsageError where the workers have no room."""
+    needed = fleet.fewest_workers or fleet.workers
+    gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
+    if gpus >= needed:
+        return True
+    if cpus < needed:
+        raise UsageError(
+            f"--workers {fleet.workers}: the cluster has {cpus:g} CPUs and {gpus:g} GPUs, and a worker takes one: "
+            f"take fewer workers, or join a larger cluster with --address"
+        )
+    return False
+
+
+def begin(spec: TrainSpec, root: Store, endpoint_url: str | None) -> Sources:
+    """The images of the training at `root`: those it began with, or, at its beginning, those that are there now."""
+    if root.stat(SPEC) is not None:
+        check_same(spec, json.loads(root.read(SPEC)), root.describe())
+    sources = Sources(
+        open_store(spec.train, endpoint_url=endpoint_url), open_store(spec.valid, endpoint_url=endpoint_url)
+    )
+    if root.stat(KEYS) is None:
+        listed = list_images(sources, spec)
+        check_images(sources, listed, spec)
+        root.write(KEYS, encode_keys(listed))
+    if spec.init_from and root.stat(start := first_weights(spec)) is None:
+        root.upload(start, str(find_weights(spec.init_from)))
+    root.create(SPEC, json.dumps(asdict(spec), indent=2).encode())
+    return sources
+
+
+def fetched(root: Store, folder: Path, spec: TrainSpec) -> Path:
+    """Weights and pictures of the training, beside the log that the driver wrote."""
+    for name in ("strip.png", f"{spec.name}.safetensors"):
+        (folder / name).write_bytes(root.read(name))
+    return folder / f"{spec.name}.safetensors"
+
+
+def _mirrored(report: Reporter, folder: Path, root: Store) -> Reporter:
+    """`report`, and after each validation the log and its picture put beside the checkpoints."""
+
+    def mirrored(values: dict[str, Any]) -> None:
+        report(values)
+        if "valid_psnr_y" in values:
+            for name in ("log.jsonl", "curves.png"):
+                if (folder / name).is_file():
+                    root.write(name, (folder / name).read_bytes())
+
+    return mirrored
+
+
+def _fit(
+    spec: TrainSpec, fleet: Fleet, root: Store, sources: Sources, *, use_gpu: bool, report: Reporter
+) -> None:
+    """Run Ray Train in a thread and relay what its leading worker says, until one of both ends."""
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from jobs.train_worker import train_worker
+
+    board = ray.remote(num_cpus=0)(Board).remote()
+    filesystem, path = arrow_filesystem(replace(root, uri=fleet_root(root)))
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"spec": asdict(spec), "root": root, "sources": sources, "board": board},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=fleet.counts, use_gpu=use_gpu),
+        run_config=RunConfig(
+            name=spec.name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=RESTARTS),
+            checkpoint_config=CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
+        ),
+    )
+    ended: list[Exception | None] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+            ended.append(None)
+        except Exception as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=fit, name="imgtx-train", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(POLL_SECONDS)
+        _relay(ray.get(board.take.remote()), report)
+    _relay(ray.get(board.take.remote()), report)
+    if ended[0] is not None:
+        raise _told(ended[0], root) from ended[0]
+
+
+def fleet_root(root: Store) -> str:
+    """The URI above `root`: Ray Train adds the name itself."""
+    return root.uri.rstrip("/").rpartition("/")[0]
+
+
+def _relay(lines: list[dict[str, Any]], report: Reporter) -> None:
+    for line in lines:
+        if "stopped" in line:
+            raise ImgtxError(line["stopped"])
+        report(line)
+
+
+def _told(error: Exception, root: Store) -> ImgtxError:
+    """One line out of Ray Train's error, which holds every worker's."""
+    failures = getattr(error, "worker_failures", None) or {0: error}
+    first = next(iter(failures.values()))
+    text = next((line for line in reversed(str(first).splitlines()) if line.strip()), type(first).__name__)
+    return RunInterruptedError(
+        f"training stopped after {RESTARTS} restarts: {text.strip()[:300]}; its checkpoints are at {root.describe()}, "
+        f"the same command goes on"
+    )
+
+
+class Board:
+    """An actor on which the leading worker leaves its reports for the driver."""
+
+    def __init__(self) -> None:
+        self._lines: list[dict[str, Any]] = []
+
+    def put(self, line: dict[str, Any]) -> None:
+        self._lines.append(line)
+
+    def take(self) -> list[dict[str, Any]]:
+        lines, self._lines = self._lines, []
+        return lines

@@ -1,0 +1,111 @@
+"""One of the processes that train together under Ray Train: where its data, its state and its words go."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch.distributed as dist
+from ray.train import Checkpoint
+from torch import Tensor, nn
+
+from imgtx.errors import ImgtxError
+from jobs.train_data import Data
+from jobs.train_images import KEYS, TRAIN, VALID, Sources, decode_keys, first_weights, load_valid, part_of
+from jobs.train_loop import STRIP, run
+from jobs.train_spec import TrainSpec
+from jobs.train_state import Training
+from pipeline.crops import damaged
+from pipeline.storage import Store
+from pipeline.stream import Images, Shard, Stream
+
+
+class RayTeam:
+    """The workers of one Ray Train run."""
+
+    def __init__(self, root: Store) -> None:
+        context = ray.train.get_context()
+        self.rank, self.workers = context.get_world_rank(), context.get_world_size()
+        self.leads = self.rank == 0
+        self._root = root
+
+    def wrap(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        return ray.train.torch.prepare_model(network)
+
+    def share(self, crops: int, batch: int) -> float:
+        return crops * self.workers / batch
+
+    def mean(self, values: Tensor) -> Tensor:
+        if self.workers > 1:
+            values = values.to(ray.train.torch.get_device())
+            dist.all_reduce(values)
+        return values / self.workers
+
+    def keep(self, training: Training) -> None:
+        """The leader's state as Ray Train's checkpoint; its weights and pictures beside those."""
+        checkpoint = None
+        if self.leads:
+            training.save()
+            for path in (training.folder / STRIP, training.folder / f"{training.spec.name}.safetensors"):
+                if path.is_file():
+                    self._root.write(path.name, path.read_bytes())
+            alone = training.folder / "checkpoint"  # Ray Train copies whole folders
+            alone.mkdir(exist_ok=True)
+            shutil.copyfile(training.checkpoint, alone / training.checkpoint.name)
+            checkpoint = Checkpoint.from_directory(str(alone))
+        ray.train.report({"step": training.progress.step}, checkpoint=checkpoint)
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """`TorchTrainer`'s loop: `config` is what `jobs.train_ray` hands over."""
+    root: Store = config["root"]
+    board = config["board"]
+    spec = TrainSpec(**config["spec"])
+    team = RayTeam(root)
+
+    def say(line: dict[str, Any]) -> None:
+        if team.leads:
+            ray.get(board.put.remote(line))
+
+    with tempfile.TemporaryDirectory(prefix="imgtx-train-") as folder:
+        resumed = ray.train.get_checkpoint()
+        if resumed:
+            resumed.to_directory(folder)
+        try:
+            data = worker_data(spec, root, config["sources"], Shard(team.rank, team.workers))
+            spec = with_first_weights(spec, root, Path(folder))
+            training = Training(spec, Path(folder), str(ray.train.torch.get_device()), team)
+            run(training, data, say)
+        except ImgtxError as error:
+            if (
+                type(error) is not ImgtxError
+            ):  # what is not finite is so everywhere; the rest a restart may mend
+                raise
+            say({"stopped": str(error)})
+
+
+def with_first_weights(spec: TrainSpec, root: Store, folder: Path) -> TrainSpec:
+    """The spec with the weights that training begins with on this machine."""
+    if not spec.init_from:
+        return spec
+    key = first_weights(spec)
+    path = folder / key
+    path.parent.mkdir()
+    root.download(key, str(path))
+    return replace(spec, init_from=str(path))
+
+
+def worker_data(spec: TrainSpec, root: Store, sources: Sources, shard: Shard) -> Data:
+    listed = decode_keys(root.read(KEYS))
+    images = Images(sources.train, part_of(listed, TRAIN), spec.scale)
+    stream = Stream(
+        images, spec.cutting, seed=spec.seed, batch=spec.batch, crops=spec.crops_per_image, shard=shard
+    )
+    if shard.rank:
+        return Data(stream, [])
+    valid = load_valid(sources.valid, part_of(listed, VALID).to_pylist(), spec.scale)
+    return Data(stream, damaged(valid, spec.cutting.damage) if spec.degradation == "archive" else valid)

@@ -1,0 +1,169 @@
+"""Training crops streamed from object storage, epoch by epoch, each worker its part of every batch.
+
+Notable choices: an epoch is a permutation of the keys by (seed, epoch), and epochs follow each other without a gap;
+each visit to an image gives `crops` crops, the k-th drawn by (seed, epoch, key, k). So every batch is a function of
+the step: a resumed training repeats and skips nothing, and it sees the same crops whatever the number of workers.
+A block of ROTATION batches' images is open at a time and taken in turn, so that neighbouring batches share none;
+the next block is fetched meanwhile, evenly.
+"""
+
+import hashlib
+import logging
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+
+from imgtx.errors import UsageError
+from pipeline.crops import Batch, Cutting, Leaves, Pair, cut, draw_place, reduced, stacked
+from pipeline.photos import photo_pixels
+from pipeline.storage import Store
+
+log = logging.getLogger("imgtx.train")
+
+ROTATION = 4
+FETCHERS = 2  # threads: one waits for storage while the other decodes
+# Of a larger image one window of this side is taken a visit, by the same generator: reducing it whole for a few crops
+# costs more than training on them.
+WINDOW = 1024
+CACHE_BYTES = 1 << 30  # of decoded images a worker keeps; a training set that fits is read once
+
+
+@dataclass(frozen=True)
+class Images:
+    """What is streamed: the objects `keys` of `store` (sorted), reduced `scale` times."""
+
+    store: Store
+    keys: pa.Array
+    scale: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which of several workers this is."""
+
+    rank: int = 0
+    workers: int = 1
+
+    def of(self, batch: int) -> range:
+        """This worker's part of a batch; sizes differ by one at most."""
+        return range(self.rank * batch // self.workers, (self.rank + 1) * batch // self.workers)
+
+
+class Stream:
+    """A feed of this shard's part of each batch; `batch(step)` is pure, and cheap when steps follow each other."""
+
+    def __init__(self, images: Images, cutting: Cutting, *, seed: int, batch: int, crops: int, shard: Shard):
+        self._images, self._cutting, self._shard = images, cutting, shard
+        self._seed, self._size, self._crops = seed, batch, crops
+        self._leaves = Leaves(seed, images.scale, cutting.crop)
+        self._order = lru_cache(maxsize=2)(self._permutation)
+        self._pool = ThreadPoolExecutor(FETCHERS, thread_name_prefix="imgtx-fetch")
+        self._coming: dict[int, Future[tuple[Pair, int]]] = {}
+        self._cache = Cache(CACHE_BYTES)
+
+    def batch(self, step: int) -> Batch:
+        """The shard's crops of that step; UsageError where no image can be trained on, StorageError from storage."""
+        block, within = divmod(step, ROTATION * self._crops)
+        number, group = divmod(within, ROTATION)
+        self._fetch_ahead(block, within + 1)
+        crops = []
+        for index in self._shard.of(self._size):
+            pair, epoch = self._coming[self._visit(block, group, index)].result()
+            rng = np.random.default_rng((self._seed, epoch, _hash(pair.key), number))
+            if self._cutting.procedural_share and rng.random() < self._cutting.procedural_share:
+                pair = self._leaves.pair(step, rng)
+            place = draw_place(pair, self._cutting, rng)
+            crops.append((pair.key, *cut(pair, self._cutting, place, rng)))
+        return stacked(crops)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _visit(self, block: int, group: int, index: int) -> int:
+        """The number of a visit, counted over all epochs and workers."""
+        return (block * ROTATION + group) * self._size + index
+
+    def _fetch_ahead(self, block: int, steps: int) -> None:
+        """Ask for this block's images and for so much of the next as `steps` are of the block."""
+        mine = [self._visit(block, g, i) for g in range(ROTATION) for i in self._shard.of(self._size)]
+        share = -(-len(mine) * steps // (ROTATION * self._crops))
+        wanted = mine + [visit + ROTATION * self._size for visit in mine[:share]]
+        self._coming = {
+            visit: self._coming.get(visit) or self._pool.submit(self._open, visit) for visit in wanted
+        }
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self._seed, epoch)).permutation(len(self._images.keys))
+
+    def _open(self, visit: int) -> tuple[Pair, int]:
+        """The image of a visit and its epoch; in place of one that cannot be trained on, the next that can."""
+        count = len(self._images.keys)
+        for replacement in range(visit, visit + count):
+            epoch, position = divmod(replacement, count)
+            key = self._images.keys[int(self._order(epoch)[position])].as_py()
+            pair = self._cache.get(key) or self._load(key, epoch)
+            if pair is not None:
+                return pair, epoch
+        raise UsageError(
+            f"none of the {count} images of {self._images.store.describe()} can be trained on at crop = "
+            f"{self._cutting.crop} and scale = {self._images.scale}: lower crop, or give larger images"
+        )
+
+    def _load(self, key: str, epoch: int) -> Pair | None:
+        scale = self._images.scale
+        try:
+            pixels = photo_pixels(self._images.store.read(key), key, scale, self._cutting.crop)
+        except UsageError as error:
+            log.warning("left out: %s", error)
+            return None
+        rng = np.random.default_rng((self._seed, epoch, _hash(key)))
+        windowed = _window(pixels, max(WINDOW, scale * self._cutting.crop), rng)
+        pair = reduced(key, windowed, scale)
+        if windowed is pixels:
+            self._cache.put(key, pair)
+        return pair
+
+
+class Cache:
+    """Decoded images by key, the ones not asked for longest dropped first. For several threads."""
+
+    def __init__(self, most_bytes: int):
+        self._most, self._held = most_bytes, 0
+        self._pairs: OrderedDict[str, Pair] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> Pair | None:
+        with self._lock:
+            if key in self._pairs:
+                self._pairs.move_to_end(key)
+            return self._pairs.get(key)
+
+    def put(self, key: str, pair: Pair) -> None:
+        with self._lock:
+            if key not in self._pairs:
+                self._pairs[key] = pair
+                self._held += _bytes_of(pair)
+            while self._held > self._most and len(self._pairs) > 1:
+                self._held -= _bytes_of(self._pairs.popitem(last=False)[1])
+
+
+def _bytes_of(pair: Pair) -> int:
+    return pair.clean.nbytes + 4 * pair.small.nbytes  # the small side has sums of its gradients beside it
+
+
+def _window(pixels: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """A square of that side at a random place; the same array where it is no larger."""
+    height, width = pixels.shape[:2]
+    if max(height, width) <= side:
+        return pixels
+    top, left = int(rng.integers(max(1, height - side + 1))), int(rng.integers(max(1, width - side + 1)))
+    return pixels[top : top + side, left : left + side]
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")

@@ -1,0 +1,63 @@
+"""Two workers train one network: the same losses and weights as one process on the same crops, but for rounding."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from imgtx.errors import UsageError
+from jobs.train_data import Data
+from jobs.train_images import TRAIN, VALID, decode_keys, load_valid, part_of
+from jobs.train_loop import run
+from jobs.train_ray import Fleet, train_on_ray
+from jobs.train_spec import TrainSpec
+from jobs.train_state import Training
+from pipeline.storage import open_store
+from pipeline.stream import Images, Shard, Stream
+from tests.archive import fill
+
+MODEL = {
+    "dim": 16, "heads": 1, "window": 4, "encoder_blocks": 1, "decoder_blocks": 1,
+    "detail_channels": 4, "detail_blocks": 1,
+}  # fmt: skip
+
+
+@pytest.fixture
+def spec(bucket: str) -> TrainSpec:
+    """A hundred steps on images in a bucket; batches of five, so that the workers' parts differ."""
+    fill(open_store(f"{bucket}/images"), 9)
+    return TrainSpec(
+        "tiny", f"{bucket}/images", f"{bucket}/images", steps=100, batch=5, crop=8, crops_per_image=4,
+        precision="float32", valid_images=2, validate_minutes=60, checkpoint_minutes=60, model=MODEL,
+    )  # fmt: skip
+
+
+def test_two_workers_are_one_process_but_for_rounding(spec: TrainSpec, bucket: str, tmp_path: Path):
+    lines: list[dict[str, Any]] = []
+    weights = train_on_ray(spec, Fleet(2, f"{bucket}/training"), tmp_path, lines.append)
+    root = open_store(f"{bucket}/training/tiny")
+    listed = decode_keys(root.read("keys.parquet"))
+    store = open_store(spec.train)
+    images = Images(store, part_of(listed, TRAIN), spec.scale)
+    stream = Stream(images, spec.cutting, seed=spec.seed, batch=5, crops=4, shard=Shard())
+    alone: list[dict[str, Any]] = []
+    data = Data(stream, load_valid(store, part_of(listed, VALID).to_pylist(), spec.scale))
+    single = run(Training(spec, tmp_path / "alone"), data, alone.append)
+
+    assert [line["step"] for line in lines] == [50, 100, 100]
+    for ours, theirs in zip(lines, alone, strict=True):
+        for name in ("loss", "valid_psnr_y"):
+            assert ours.get(name) == pytest.approx(theirs.get(name), rel=1e-3)
+    one, other = load_file(weights), load_file(single)
+    assert all(abs(one[name] - other[name]).max() < 2e-3 for name in one)
+    assert (tmp_path / "strip.png").is_file()
+
+    again: list[dict[str, Any]] = []
+    train_on_ray(
+        spec, Fleet(1, f"{bucket}/training"), tmp_path, again.append
+    )  # finished; with fewer workers too
+    assert [line["step"] for line in again] == [100]
+    with pytest.raises(UsageError, match="began with seed = 0, now 1"):
+        train_on_ray(replace(spec, seed=1), Fleet(2, f"{bucket}/training"), tmp_path, again.append)

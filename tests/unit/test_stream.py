@@ -1,0 +1,248 @@
+"""Streamed crops: every image once an epoch, the same for any number of workers; what cannot serve is replaced."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from imgtx.errors import StorageError, UsageError
+from imgtx.weight_file import find_weights
+from jobs.train_images import (
+    TRAIN,
+    VALID,
+    Sources,
+    check_images,
+    decode_keys,
+    encode_keys,
+    list_images,
+    load_valid,
+    part_of,
+)
+from jobs.train_ray import Fleet, begin, check_fleet, check_resources, read_fleet, train_on_ray
+from jobs.train_spec import TrainSpec
+from pipeline import crops, stream
+from pipeline.crops import Batch, Cutting
+from pipeline.storage import Store, open_store
+from pipeline.stream import Cache, Images, Shard, Stream
+from tests.zoo import photo, saved
+
+CROPS = 3
+ALONE = Shard()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    """Eleven pictures of one colour each, so that a crop says whose it is."""
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(11):
+        (folder / f"{number:02}.png").write_bytes(saved(np.full((32, 40, 3), number, np.uint8)))
+    return open_store(str(folder))
+
+
+def keys_of(store: Store) -> pa.Array:
+    return pa.array(sorted(path.name for path in Path(store.uri).iterdir()))
+
+
+def streamed(store: Store, *, batch: int = 4, shard: Shard = ALONE, **cutting) -> Stream:
+    images = Images(store, keys_of(store), 2)
+    return Stream(images, Cutting(8, **cutting), seed=5, batch=batch, crops=CROPS, shard=shard)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return (
+        one.keys == other.keys
+        and np.array_equal(one.small, other.small)
+        and np.array_equal(one.clean, other.clean)
+    )
+
+
+def test_a_step_is_pure_wherever_the_stream_begins(store):
+    whole = streamed(store)
+    batches = [whole.batch(step) for step in range(40)]
+    for start in (0, 7, 39):
+        assert same(streamed(store).batch(start), batches[start])
+    assert not same(batches[0], batches[1])
+
+
+def test_every_image_comes_once_an_epoch_and_epochs_differ(store):
+    """Eleven images, batches of 4: epochs end amid batches and blocks."""
+    feed = streamed(store)
+    steps = 11 * stream.ROTATION * CROPS  # eleven blocks: 176 visits, 16 epochs
+    keys = [key for step in range(steps) for key in feed.batch(step).keys]
+    assert Counter(keys) == dict.fromkeys(keys_of(store).to_pylist(), 16 * CROPS)
+    orders = [tuple(feed._permutation(epoch)) for epoch in range(4)]
+    assert len(set(orders)) == 4
+
+
+def test_the_crops_show_the_images_of_their_keys(store):
+    batch = streamed(store).batch(3)
+    assert batch.small.shape == (4, 8, 8, 3)
+    assert [f"{pixels[0, 0, 0]:02}.png" for pixels in batch.clean] == list(batch.keys)
+
+
+def test_neighbouring_batches_share_no_image(store):
+    feed = streamed(store, batch=2)
+    groups = [set(feed.batch(step).keys) for step in range(stream.ROTATION)]
+    assert len(set.union(*groups)) == 2 * stream.ROTATION
+
+
+@pytest.mark.parametrize("workers", [2, 3, 4])
+def test_workers_together_take_what_one_would(store, workers):
+    whole = streamed(store)
+    parts = [streamed(store, shard=Shard(rank, workers)) for rank in range(workers)]
+    for step in (0, 5, 12, 30):
+        batches = [part.batch(step) for part in parts]
+        joined = Batch(
+            sum((b.keys for b in batches), ()),
+            np.concatenate([b.small for b in batches]),
+            np.concatenate([b.clean for b in batches]),
+        )
+        assert same(joined, whole.batch(step))
+
+
+def test_each_visit_is_cut_anew(tmp_path):
+    (tmp_path / "a.png").write_bytes(saved(photo(64, 64)))
+    feed = streamed(open_store(str(tmp_path)), batch=1)
+    crops = {feed.batch(step).clean.tobytes() for step in range(24)}
+    assert len(crops) > 20
+
+
+def test_what_cannot_be_trained_on_is_replaced_by_the_next(store, tmp_path, caplog):
+    for path in Path(store.uri).iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "03.png").write_bytes(b"no image")
+    (tmp_path / "07.png").write_bytes(saved(np.zeros((8, 8, 3), np.uint8)))
+    feed = streamed(open_store(str(tmp_path)))
+    keys = Counter(key for step in range(36) for key in feed.batch(step).keys)
+    assert keys.keys() == set(keys_of(store).to_pylist()) - {"03.png", "07.png"}
+    assert "left out: 03.png cannot be trained on" in caplog.text
+    assert "left out: 07.png is 8 x 8" in caplog.text
+    assert same(streamed(open_store(str(tmp_path))).batch(9), feed.batch(9))
+
+
+def test_nothing_to_train_on_ends_and_a_lost_object_is_storages_error(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    feed = streamed(open_store(str(tmp_path)))
+    with pytest.raises(UsageError, match=r"none of the 1 images of .* can be trained on at crop = 8"):
+        feed.batch(0)
+    (tmp_path / "a.png").unlink()
+    images = Images(open_store(str(tmp_path)), pa.array(["a.png"]), 2)
+    with pytest.raises(StorageError):
+        Stream(images, Cutting(8), seed=0, batch=1, crops=1, shard=Shard()).batch(0)
+
+
+def test_of_a_large_image_a_window_is_taken_a_visit(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "WINDOW", 32)
+    ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (40, 200, 3))
+    (tmp_path / "a.png").write_bytes(saved(np.ascontiguousarray(ramp)))
+    feed = streamed(open_store(str(tmp_path)), batch=1, choice="uniform")
+    visits = [{int(feed.batch(step).clean.min()) for step in range(s, s + 12, 4)} for s in range(0, 48, 12)]
+    spans = [max(visit) - min(visit) for visit in visits]
+    assert max(spans) <= 32  # of one visit all crops come from one window
+    assert max(max(v) for v in visits) - min(min(v) for v in visits) > 32
+
+
+def test_the_cache_holds_what_fits(store):
+    feed = streamed(store)
+    (pair, _) = feed._open(0)
+    small = Cache(3 * stream._bytes_of(pair))
+    for number in range(5):
+        small.put(str(number), pair)
+    assert [number for number in range(5) if small.get(str(number))] == [2, 3, 4]
+
+
+def test_dead_leaves_and_damage_go_through_the_stream(store, monkeypatch):
+    monkeypatch.setattr(crops, "LEAVES_SIDE", 32)
+    feed = streamed(store, procedural_share=0.5, degradation="archive")
+    keys = [key for step in range(6) for key in feed.batch(step).keys]
+    assert 3 < sum(key.startswith("dead leaves") for key in keys) < 21
+    again = streamed(store, procedural_share=0.5, degradation="archive")
+    assert same(again.batch(5), feed.batch(5))
+
+
+class TestBeforeRayStarts:
+    """A mistake ends in one line; what a training began with stays."""
+
+    @pytest.fixture
+    def spec(self, store) -> TrainSpec:
+        return TrainSpec("tiny", store.uri, store.uri, steps=10, batch=4, crop=8, valid_images=3)
+
+    def test_images_are_listed_by_the_inventory(self, store, spec):
+        (Path(store.uri) / "notes.txt").write_text("no image")
+        listed = list_images(Sources(store, store), spec)
+        (Path(store.uri) / "notes.txt").unlink()
+        assert part_of(listed, TRAIN).to_pylist() == keys_of(store).to_pylist()
+        assert part_of(listed, VALID).to_pylist() == ["00.png", "01.png", "02.png"]
+        assert decode_keys(encode_keys(listed)).equals(listed)
+        assert [pair.key for pair in load_valid(store, ["01.png"], 2)] == ["01.png"]
+
+    def test_a_training_keeps_the_images_it_began_with(self, store, spec, tmp_path):
+        root = open_store(str(tmp_path / "out" / "tiny"))
+        begin(spec, root, None)
+        first = root.read("keys.parquet")
+        (Path(store.uri) / "zz.png").write_bytes(saved(photo(40, 40)))
+        try:
+            begin(spec, root, None)
+            assert root.read("keys.parquet") == first
+        finally:
+            (Path(store.uri) / "zz.png").unlink()
+        begin(replace(spec, steps=20), root, None)
+        with pytest.raises(UsageError, match=r"began with crop = 8, now 16"):
+            begin(replace(spec, crop=16), root, None)
+        with pytest.raises(UsageError, match=r"began with model = .*'dim': 48"):
+            begin(replace(spec, model={"dim": 48}), root, None)
+
+    def test_images_that_are_too_small_are_told(self, store, spec):
+        large = replace(spec, crop=32)
+        sources = Sources(store, store)
+        with pytest.raises(
+            UsageError, match=r"needs images of 64 px a side; of 11 looked at .* the largest has 32"
+        ):
+            check_images(sources, list_images(sources, large), large)
+
+    @pytest.mark.parametrize("part", ["train", "valid"])
+    def test_a_place_without_images_is_told(self, store, spec, tmp_path, part):
+        empty = open_store(str(tmp_path))
+        sources = Sources(empty, store) if part == "train" else Sources(store, empty)
+        with pytest.raises(UsageError, match=f"{part} = .* holds no images"):
+            list_images(sources, spec)
+
+    def test_storage_that_cannot_be_written_ends_before_ray(self, spec, tmp_path):
+        (tmp_path / "file").write_text("in the way")
+        for storage, named in (
+            (tmp_path / "file", "cannot be written"),
+            ("memory://x", "memory of one process"),
+        ):
+            with pytest.raises(UsageError, match=named) as caught:
+                train_on_ray(spec, Fleet(2, str(storage)), tmp_path, print)
+            assert "\n" not in str(caught.value)
+
+    def test_the_first_weights_go_where_every_worker_reads(self, store, spec, tmp_path):
+        root = open_store(str(tmp_path / "tiny"))
+        begin(replace(spec, init_from="sr-x2"), root, None)
+        assert root.read("begins-with/sr-x2.safetensors") == find_weights("sr-x2").read_bytes()
+
+    def test_options_that_do_not_go_together(self):
+        nothing = dict.fromkeys(("workers", "fewest_workers", "storage", "endpoint_url", "address"))
+        assert read_fleet(nothing) is None
+        with pytest.raises(UsageError, match="--fewest-workers is for training on Ray: give --workers too"):
+            read_fleet(nothing | {"fewest_workers": 2})
+        with pytest.raises(UsageError, match="--workers 2: give --storage too"):
+            read_fleet(nothing | {"workers": 2})
+        fleet = read_fleet(nothing | {"workers": 4, "fewest_workers": 1, "storage": "out"})
+        assert fleet == Fleet(4, "out", 1)
+        assert fleet.counts == (1, 4)
+        assert Fleet(4, "out").counts == 4
+
+    def test_a_fleet_that_cannot_be(self, spec):
+        with pytest.raises(UsageError, match="--workers 5: legal is 1 to 4"):
+            check_fleet(spec, Fleet(5, "out"))
+        with pytest.raises(UsageError, match="--fewest-workers 3: legal is 1 to --workers, which is 2"):
+            check_fleet(spec, Fleet(2, "out", 3))
+        with pytest.raises(UsageError, match="the cluster has 2 CPUs and 0 GPUs"):
+            check_resources(Fleet(3, "out"), {"CPU": 2.0})
+        assert not check_resources(Fleet(3, "out", 1), {"CPU": 2.0})
+        assert check_resources(Fleet(3, "out"), {"CPU": 2.0, "GPU": 4.0})
