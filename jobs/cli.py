@@ -16,6 +16,7 @@ from rich.console import Console
 from imgtx import __version__
 from imgtx.errors import ImgtxError, LeaseHeldError, ModelError, RunInterruptedError, StorageError, UsageError
 from jobs.cli_models import models
+from jobs.cli_schedule import schedule
 from jobs.cli_shared import console, endpoint_option, json_option
 
 DONE, BUG, USAGE, FAILURES, INTERRUPTED = 0, 1, 2, 3, 130
@@ -179,11 +180,18 @@ def retry(destination: str, endpoint_url: str | None, steal: bool, as_json: bool
 @main.command()
 @click.argument("destination")
 @click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS.")
+@click.option(
+    "--prometheus", is_flag=True, help="As Prometheus' text: the last success, and the ledger's counts."
+)
 @json_option
-def status(destination: str, endpoint_url: str | None, as_json: bool) -> None:
+def status(destination: str, endpoint_url: str | None, prometheus: bool, as_json: bool) -> None:
     """Show what the ledger of DESTINATION says, and its last run. Needs no Ray."""
+    from jobs.exposition import exposition
     from jobs.show import print_status, read_status
 
+    if prometheus:
+        click.echo(exposition(destination, endpoint_url), nl=False)
+        return
     report = read_status(destination, endpoint_url)
     click.echo(json.dumps(report)) if as_json else print_status(report, console())
 
@@ -286,7 +294,9 @@ def train(spec: Path, folder: Path | None, settings: tuple[str, ...], **options:
 
 @main.command()
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--date", "day", metavar="YYYY-MM-DD", help="The night.  [default: today, UTC]")
+@click.option(
+    "--date", "day", metavar="YYYY-MM-DD", help="The night.  [default: today, where its schedule is]"
+)
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
@@ -348,6 +358,7 @@ def _show_plan(spec: Any, as_json: bool) -> None:
 
 
 main.add_command(models)
+main.add_command(schedule)
 
 
 if __name__ == "__main__":
