@@ -81,7 +81,9 @@ def run_options(command: Callable) -> Callable:
     """The options that every command that starts a run shares; each is a field of `pipeline.spec.RunSpec`."""
     options = (
         click.option(
-            "--scale", type=int, help="2 or 4: enlarge by the packaged model sr-x2 or sr-x4.  [default: 2]"
+            "--scale",
+            type=int,
+            help="2, 3 or 4: enlarge by the packaged model sr-x2, sr-x3 or sr-x4.  [default: 2]",
         ),
         click.option(
             "--model",

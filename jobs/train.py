@@ -37,7 +37,7 @@ def run_training(spec: TrainSpec, folder: Path, console: Console, fleet: Fleet |
             show(values)
 
         if spec.init_from:
-            spec = replace(spec, init_from=local_model(spec.init_from))
+            spec = replace(spec, init_from=local_model(spec.init_from, fleet.endpoint_url if fleet else None))
         if fleet:
             return train_on_ray(spec, fleet, folder, report)
         return train(spec, folder, report, device="cuda" if torch.cuda.is_available() else "cpu")

@@ -109,6 +109,8 @@ def check_resources(fleet: Fleet, resources: dict[str, float]) -> bool:
             f"--workers {fleet.workers}: the cluster has {cpus:g} CPUs and {gpus:g} GPUs, and a worker takes one: "
             f"take fewer workers, or join a larger cluster with --address"
         )
+    if gpus:
+        log.warning("training on CPUs: %g GPUs are too few for %d workers, one each", gpus, needed)
     return False
 
 
