@@ -43,8 +43,8 @@ def units(spec: NightlySpec, path: Path, program: str) -> dict[str, str]:
         "TimeoutStopSec=120",
         "Restart=on-failure",  # the same night, as often as StartLimitBurst allows
         "RestartSec=60",
-        # a mistake in the spec, or another process at this date: the same again changes nothing
-        "RestartPreventExitStatus=2",
+        # a mistake in the spec, or another process at this date; stopped, by a person or by TimeoutStartSec
+        "RestartPreventExitStatus=2 130",
         "Nice=5",
     ]
     timer = [

@@ -170,6 +170,7 @@ def test_systemd_units_say_what_was_asked(tmp_path: Path):
     assert "EnvironmentFile=/etc/imgtx.env\n" in service
     assert "StartLimitIntervalSec=72000\nStartLimitBurst=4\n" in service
     assert "TimeoutStartSec=108000\n" in service
+    assert "Restart=on-failure\nRestartSec=60\nRestartPreventExitStatus=2 130\n" in service
     with pytest.raises(UsageError, match="control character"):
         units(spec, tmp_path / "a\nExecStart=b", "/usr/bin/imgtx")
 
