@@ -136,7 +136,6 @@ def evaluate(
     *,
     out_json: Path | None = None,
     device: str | None = None,
-    precision: str | None = None,
     endpoint_url: str | None = None,
     degradation: str = "bicubic",
 ) -> Report:
@@ -146,7 +145,7 @@ def evaluate(
         model: a packaged name, a weight file, or whatever else `pipeline.model_store` finds a file for.
         datasets: folders of clean images, or folders of such folders.
         out_json: also write `Report.to_dict()` there.
-        device, precision: as `imgtx.load` takes them.
+        device: as `imgtx.load` takes it.
         endpoint_url: of a model on S3.
         degradation: one of DEGRADATIONS.
 
@@ -161,7 +160,7 @@ def evaluate(
 
     import imgtx
 
-    predictor = imgtx.load(local_model(str(model), endpoint_url), device=device, precision=precision)
+    predictor = imgtx.load(local_model(str(model), endpoint_url), device=device)
     info = predictor.info
     if info.task != "super-resolution":
         raise UsageError(
