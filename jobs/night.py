@@ -141,21 +141,35 @@ def latest(night: Night) -> Pointer:
 
 
 def training_spec(night: Night, begin: str) -> TrainSpec:
-    """[train] of the spec, completed by what the version to begin with says of itself."""
+    """[train] of the spec, completed by what the version to begin with says of itself.
+
+    Weights that were trained on damage go on so, unless [train] says otherwise: on clean reductions they would lose
+    what they are for, and a gate that measures on those would let them pass.
+    """
     weights = Path(local_model(night.reference(begin), night.spec.endpoint_url))
     with opened(weights, framework="numpy") as file:
         config, info = read_facts(file, weights)
     night.images.mkdir(parents=True, exist_ok=True)
-    values = night.spec.train | {
-        "name": night.name,
-        "scale": info.scale,
-        "train": str(night.images),
-        "valid": str(night.valid),
-        "init_from": str(weights),
-        "licence": night.spec.licence,
-        "data_note": night.spec.data_note,
-        "model": {name: value for name, value in asdict(config).items() if name not in DERIVED},
-    }
+    began = info.training.get("spec", {})
+    kept = (
+        {}
+        if "degradation" in night.spec.train
+        else {n: began[n] for n in ("degradation", "damage") if n in began}
+    )
+    values = (
+        kept
+        | night.spec.train
+        | {
+            "name": night.name,
+            "scale": info.scale,
+            "train": str(night.images),
+            "valid": str(night.valid),
+            "init_from": str(weights),
+            "licence": night.spec.licence,
+            "data_note": night.spec.data_note,
+            "model": {name: value for name, value in asdict(config).items() if name not in DERIVED},
+        }
+    )
     return make_train_spec(values, Path("[train]"))
 
 
