@@ -25,7 +25,7 @@ def main(folder: Path) -> None:
     for scale in (2, 4):
         model = imgtx.load(f"sr-x{scale}")
         rows = [row(getattr(skimage.data, name)(), corner, scale, model) for name, corner in photos.items()]
-        sheet(rows, scale).save(folder / f"sr-x{scale}.png", optimize=True)
+        sheet(rows).save(folder / f"sr-x{scale}.png", optimize=True)
 
 
 def row(photo: np.ndarray, corner: tuple[int, int], scale: int, model) -> list[tuple[str, np.ndarray]]:
@@ -49,10 +49,10 @@ def row(photo: np.ndarray, corner: tuple[int, int], scale: int, model) -> list[t
     ]
 
 
-def sheet(rows: list[list[tuple[str, np.ndarray]]], scale: int) -> Image.Image:
+def sheet(rows: list[list[tuple[str, np.ndarray]]]) -> Image.Image:
     """All rows as one picture, each panel enlarged twofold by nearest neighbour so that pixels can be seen."""
     step_x, step_y = SIDE + GAP, SIDE + GAP + 18
-    picture = Image.new("RGB", (4 * step_x - GAP, len(rows) * step_y), "white")
+    picture = Image.new("RGB", (len(rows[0]) * step_x - GAP, len(rows) * step_y), "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
     for y, panels in enumerate(rows):
         for x, (label, pixels) in enumerate(panels):

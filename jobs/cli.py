@@ -16,6 +16,7 @@ from rich.console import Console
 from imgtx import __version__
 from imgtx.errors import ImgtxError, LeaseHeldError, ModelError, RunInterruptedError, StorageError, UsageError
 from jobs.cli_models import models
+from jobs.cli_schedule import schedule
 from jobs.cli_shared import console, endpoint_option, json_option
 
 DONE, BUG, USAGE, FAILURES, INTERRUPTED = 0, 1, 2, 3, 130
@@ -80,7 +81,9 @@ def run_options(command: Callable) -> Callable:
     """The options that every command that starts a run shares; each is a field of `pipeline.spec.RunSpec`."""
     options = (
         click.option(
-            "--scale", type=int, help="2 or 4: enlarge by the packaged model sr-x2 or sr-x4.  [default: 2]"
+            "--scale",
+            type=int,
+            help="2, 3 or 4: enlarge by the packaged model sr-x2, sr-x3 or sr-x4.  [default: 2]",
         ),
         click.option(
             "--model",
@@ -179,11 +182,18 @@ def retry(destination: str, endpoint_url: str | None, steal: bool, as_json: bool
 @main.command()
 @click.argument("destination")
 @click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS.")
+@click.option(
+    "--prometheus", is_flag=True, help="As Prometheus' text: the last success, and the ledger's counts."
+)
 @json_option
-def status(destination: str, endpoint_url: str | None, as_json: bool) -> None:
+def status(destination: str, endpoint_url: str | None, prometheus: bool, as_json: bool) -> None:
     """Show what the ledger of DESTINATION says, and its last run. Needs no Ray."""
+    from jobs.exposition import exposition
     from jobs.show import print_status, read_status
 
+    if prometheus:
+        click.echo(exposition(destination, endpoint_url), nl=False)
+        return
     report = read_status(destination, endpoint_url)
     click.echo(json.dumps(report)) if as_json else print_status(report, console())
 
@@ -217,21 +227,34 @@ def verify(destination: str, endpoint_url: str | None, quick: bool, fix: bool, a
 @click.argument("model")
 @click.argument("datasets", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report as JSON.")
+@click.option(
+    "--degradation",
+    type=click.Choice(["bicubic", "archive"]),
+    default="bicubic",
+    show_default=True,
+    help="What makes the small images: the papers' reduction, or archive damage by fixed seeds.",
+)
 @endpoint_option
 @json_option
 def evaluate(
-    model: str, datasets: tuple[Path, ...], out: Path | None, endpoint_url: str | None, as_json: bool
+    model: str,
+    datasets: tuple[Path, ...],
+    out: Path | None,
+    degradation: str,
+    endpoint_url: str | None,
+    as_json: bool,
 ) -> None:
     """Measure MODEL on folders of clean images by the papers' protocol, beside bicubic.
 
     \b
     imgtx evaluate sr-x2 benchmarks/set5 benchmarks/set14
     imgtx evaluate s3://bucket/models/sr-x2@latest benchmarks/
+    imgtx evaluate sr-x2-archive benchmarks/ --degradation archive
     """
     from jobs.evaluate import evaluate as run_evaluation
     from jobs.evaluate import print_report
 
-    report = run_evaluation(model, datasets, out_json=out, endpoint_url=endpoint_url)
+    report = run_evaluation(model, datasets, out_json=out, endpoint_url=endpoint_url, degradation=degradation)
     click.echo(json.dumps(report.to_dict())) if as_json else print_report(report, console())
 
 
@@ -273,7 +296,9 @@ def train(spec: Path, folder: Path | None, settings: tuple[str, ...], **options:
 
 @main.command()
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--date", "day", metavar="YYYY-MM-DD", help="The night.  [default: today, UTC]")
+@click.option(
+    "--date", "day", metavar="YYYY-MM-DD", help="The night.  [default: today, where its schedule is]"
+)
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
@@ -335,6 +360,7 @@ def _show_plan(spec: Any, as_json: bool) -> None:
 
 
 main.add_command(models)
+main.add_command(schedule)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from imgtx.archive_damage import archive
 from imgtx.degrade import imresize, modcrop
 from imgtx.errors import ImageError, ImgtxError, UsageError
 from imgtx.metrics import psnr_y, ssim_y
@@ -29,10 +30,16 @@ from pipeline.model_store import local_model
 # (h, w, C) uint8 -> (scale h, scale w, C) uint8, with C 1 or 3
 Upscaler = Callable[[np.ndarray], np.ndarray]
 
+# How a clean image becomes the model's input.
+DEGRADATIONS = {
+    "bicubic": "shrunk by MATLAB's bicubic imresize to uint8",
+    "archive": "as RGB shrunk, blurred, resized, noised and compressed by imgtx.archive_damage, its generator seeded "
+    "with the image's place among the dataset's names,",
+}
 PROTOCOL = (
-    "clean image cut to multiples of {scale}, shrunk by MATLAB's bicubic imresize to uint8 and upscaled to "
-    "uint8; PSNR and SSIM on BT.601 luma as float (a grey image as it is), peak 255, {scale} border pixels "
-    "cropped, mean over images; seconds per megapixel of the small input, after one untimed call"
+    "clean image cut to multiples of {scale}, {degraded} and upscaled to uint8; PSNR and SSIM on BT.601 luma as "
+    "float (a grey image as it is), peak 255, {scale} border pixels cropped, mean over images; seconds per "
+    "megapixel of the small input, after one untimed call"
 )
 # Printed in the papers, never measured here; PSNR-Y in dB by scale, model and dataset.
 PUBLISHED = {
@@ -42,7 +49,7 @@ PUBLISHED = {
         "SwinIR-light": {"set5": 38.14, "set14": 33.86, "b100": 32.31, "urban100": 32.76},
         "SwinIR": {"set5": 38.42, "set14": 34.46, "b100": 32.53, "urban100": 33.81},
     },
-    3: {"bicubic": {"set5": 30.39}},
+    3: {"bicubic": {"set5": 30.39}, "SwinIR-light": {"set5": 34.62}},
     4: {
         "bicubic": {"set5": 28.42, "set14": 26.00, "b100": 25.96, "urban100": 23.14},
         "EDSR-baseline": {"set5": 32.09, "set14": 28.58, "b100": 27.57, "urban100": 26.04},
@@ -101,6 +108,7 @@ class Report:
     model: str
     digest: str
     scale: int
+    degradation: str
     protocol: str
     datasets: tuple[DatasetScore, ...]
     device: str
@@ -128,8 +136,8 @@ def evaluate(
     *,
     out_json: Path | None = None,
     device: str | None = None,
-    precision: str | None = None,
     endpoint_url: str | None = None,
+    degradation: str = "bicubic",
 ) -> Report:
     """Score a super-resolution model for `imgtx evaluate MODEL DATASET...`; `print_report` shows the result.
 
@@ -137,8 +145,9 @@ def evaluate(
         model: a packaged name, a weight file, or whatever else `pipeline.model_store` finds a file for.
         datasets: folders of clean images, or folders of such folders.
         out_json: also write `Report.to_dict()` there.
-        device, precision: as `imgtx.load` takes them.
+        device: as `imgtx.load` takes it.
         endpoint_url: of a model on S3.
+        degradation: one of DEGRADATIONS.
 
     Raises:
         UsageError: unknown model, a model of another task, a folder without images, an image that is not
@@ -151,19 +160,20 @@ def evaluate(
 
     import imgtx
 
-    predictor = imgtx.load(local_model(str(model), endpoint_url), device=device, precision=precision)
+    predictor = imgtx.load(local_model(str(model), endpoint_url), device=device)
     info = predictor.info
     if info.task != "super-resolution":
         raise UsageError(
             f"evaluate was given {model}, a model for {info.task}; legal are super-resolution models: "
             f"`imgtx models list` shows them"
         )
-    scores = score(predictor, info.scale, found)
+    scores = score(predictor, info.scale, found, degradation)
     report = Report(
         model=info.name,
         digest=predictor.digest or "",
         scale=info.scale,
-        protocol=PROTOCOL.format(scale=info.scale),
+        degradation=degradation,
+        protocol=PROTOCOL.format(scale=info.scale, degraded=DEGRADATIONS[degradation]),
         datasets=scores,
         device=str(predictor.device),
         precision=predictor.precision,
@@ -201,7 +211,9 @@ def find_datasets(paths: Sequence[Path]) -> tuple[Dataset, ...]:
     return tuple(found)
 
 
-def score(predictor: Upscaler, scale: int, datasets: Sequence[Dataset]) -> tuple[DatasetScore, ...]:
+def score(
+    predictor: Upscaler, scale: int, datasets: Sequence[Dataset], degradation: str = "bicubic"
+) -> tuple[DatasetScore, ...]:
     """Run the protocol with any callable that upscales by `scale`; progress on a terminal's standard error.
 
     Args:
@@ -225,8 +237,14 @@ def score(predictor: Upscaler, scale: int, datasets: Sequence[Dataset]) -> tuple
         for dataset in datasets:
             progress.update(bar, description=dataset.name)
             images = []
-            for path in dataset.files:
-                images.append(_score_image(predictor, scale, path))
+            for number, path in enumerate(dataset.files):
+                clean = _read_clean(path, scale)
+                if degradation == "archive":
+                    clean = np.ascontiguousarray(np.broadcast_to(clean, (*clean.shape[:2], 3)))
+                    small = archive(clean, scale, np.random.default_rng(number))
+                else:
+                    small = imresize(clean, 1 / scale)
+                images.append(_score_image(predictor, scale, path, clean, small))
                 progress.advance(bar)
             scores.append(DatasetScore(dataset.name, tuple(images)))
     return tuple(scores)
@@ -234,7 +252,9 @@ def score(predictor: Upscaler, scale: int, datasets: Sequence[Dataset]) -> tuple
 
 def print_report(report: Report, console: Console) -> None:
     """The model beside its control and the published rows, dataset by dataset, then the protocol."""
-    table = Table(title=f"{report.model} x{report.scale}", title_justify="left")
+    table = Table(
+        title=f"{report.model} x{report.scale}, {report.degradation} reduction", title_justify="left"
+    )
     for heading in ("dataset", "images", "method"):
         table.add_column(heading, no_wrap=True)
     for heading in ("PSNR-Y", "SSIM-Y", "s/MP"):
@@ -244,7 +264,7 @@ def print_report(report: Report, console: Console) -> None:
         table.add_row(dataset.name, str(len(dataset.images)), report.model, *own[0], own[1], style="bold")
         table.add_row("", "", "bicubic (control)", *_cells(dataset, "bicubic_"), "")
         for name, row in PUBLISHED.get(report.scale, {}).items():
-            if dataset.name.casefold() in row:
+            if report.degradation == "bicubic" and dataset.name.casefold() in row:
                 cells = f"{row[dataset.name.casefold()]:.2f}", "", ""
                 table.add_row("", "", f"{name} (published)", *cells, style="dim")
         table.add_section()
@@ -293,9 +313,9 @@ def _read_clean(path: Path, scale: int) -> np.ndarray:
         raise UsageError(f"{path} cannot be read ({error}); legal are whole images: mend it") from error
 
 
-def _score_image(predictor: Upscaler, scale: int, path: Path) -> ImageScore:
-    clean = _read_clean(path, scale)
-    small = imresize(clean, 1 / scale)
+def _score_image(
+    predictor: Upscaler, scale: int, path: Path, clean: np.ndarray, small: np.ndarray
+) -> ImageScore:
     start = time.perf_counter()
     output = predictor(small)
     seconds = time.perf_counter() - start

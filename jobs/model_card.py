@@ -30,8 +30,7 @@ PICTURES = {
 }
 PURPOSE = {
     "bicubic": "bicubic reduction undone on clean photos. Not trained on JPEG damage or noise.",
-    "archive": "for pictures as archives hold them: blurred, resized, noisy, JPEG. The table below is of clean bicubic "
-    "reductions all the same, for which other weights are meant.",
+    "archive": "for pictures as archives hold them: blurred, resized, noisy, JPEG.",
 }
 
 
@@ -59,7 +58,8 @@ def finish(
     halo = measure_halo(model, read_photos(photos))
     if halo.halo is None:
         raise ModelError(f"{weights}: no measured halo makes tiled output equal untiled: {halo.differences}")
-    report = evaluate(weights, benchmarks)
+    degradation = model.info.training["spec"].get("degradation", "bicubic")
+    report = evaluate(weights, benchmarks, degradation=degradation)
     metrics = {d.name: round(d.mean("psnr_y"), 3) for d in report.datasets}
     training = model.info.training | {"metrics": metrics, "commit": commit(), "finished": f"{date.today()}"}
     training["spec"] = without_paths(training["spec"])
@@ -96,6 +96,7 @@ def card_text(info: ModelInfo, report: Report, halo: HaloReport, digest: str) ->
         f"halo {d.halo}: {d.as_float * 255:.3f} of 255, {d.as_uint8} levels after rounding"
         for d in halo.differences
     )
+    option = "" if report.degradation == "bicubic" else f" --degradation {report.degradation}"
     return f"""# {info.name}
 
 Super-resolution x{info.scale}: {PURPOSE[spec.get("degradation", "bicubic")]}
@@ -113,7 +114,7 @@ Super-resolution x{info.scale}: {PURPOSE[spec.get("degradation", "bicubic")]}
   {HALO_PHOTOS} photos of `--photos`, of which at most 512 px a side were taken ({differences})
 - halo, quality and this card again: `imgtx models finish {info.name}.safetensors DATASETS --photos PHOTOS`
 
-PSNR-Y in dB and SSIM-Y by `imgtx evaluate {info.name} DATASETS`:
+PSNR-Y in dB and SSIM-Y by `imgtx evaluate {info.name} DATASETS{option}`:
 
 | dataset | images | PSNR-Y | bicubic | SSIM-Y | bicubic |
 |---|---|---|---|---|---|

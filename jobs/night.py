@@ -16,6 +16,7 @@ from jobs.evaluate import find_datasets
 from jobs.gate import check_gate
 from jobs.night_data import local_folder
 from jobs.nightly_spec import NightlySpec
+from jobs.schedule_spec import Schedule
 from jobs.tally import Watcher
 from jobs.train_spec import DERIVED, TrainSpec, make_train_spec
 from pipeline.model_store import cache_folder, local_model
@@ -84,12 +85,14 @@ def default_folder(spec: NightlySpec) -> Path:
 
 
 def open_night(spec: NightlySpec, day: str | None, folder: Path | None, shown: Shown) -> Night:
-    """The night of a date, by default today (UTC), in `folder`/<date>; nothing is asked of storage.
+    """The night of a date, by default today where the schedule is, in `folder`/<date>; nothing is asked of storage.
 
     Raises UsageError for what is no date.
     """
     try:
-        day = (date.fromisoformat(day) if day else datetime.now(UTC).date()).isoformat()
+        day = (
+            date.fromisoformat(day) if day else Schedule(**spec.schedule).date_of(datetime.now(UTC))
+        ).isoformat()
     except ValueError as error:
         raise UsageError(f"--date {day} is no date ({error}): write it as 2026-11-23") from error
     archive, state = (open_store(uri, endpoint_url=spec.endpoint_url) for uri in (spec.archive, spec.state))
@@ -138,21 +141,35 @@ def latest(night: Night) -> Pointer:
 
 
 def training_spec(night: Night, begin: str) -> TrainSpec:
-    """[train] of the spec, completed by what the version to begin with says of itself."""
+    """[train] of the spec, completed by what the version to begin with says of itself.
+
+    Weights that were trained on damage go on so, unless [train] says otherwise: on clean reductions they would lose
+    what they are for, and a gate that measures on those would let them pass.
+    """
     weights = Path(local_model(night.reference(begin), night.spec.endpoint_url))
     with opened(weights, framework="numpy") as file:
         config, info = read_facts(file, weights)
     night.images.mkdir(parents=True, exist_ok=True)
-    values = night.spec.train | {
-        "name": night.name,
-        "scale": info.scale,
-        "train": str(night.images),
-        "valid": str(night.valid),
-        "init_from": str(weights),
-        "licence": night.spec.licence,
-        "data_note": night.spec.data_note,
-        "model": {name: value for name, value in asdict(config).items() if name not in DERIVED},
-    }
+    began = info.training.get("spec", {})
+    kept = (
+        {}
+        if "degradation" in night.spec.train
+        else {n: began[n] for n in ("degradation", "damage") if n in began}
+    )
+    values = (
+        kept
+        | night.spec.train
+        | {
+            "name": night.name,
+            "scale": info.scale,
+            "train": str(night.images),
+            "valid": str(night.valid),
+            "init_from": str(weights),
+            "licence": night.spec.licence,
+            "data_note": night.spec.data_note,
+            "model": {name: value for name, value in asdict(config).items() if name not in DERIVED},
+        }
+    )
     return make_train_spec(values, Path("[train]"))
 
 

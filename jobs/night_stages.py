@@ -65,9 +65,11 @@ def evaluate(night: Night, stages: Stages) -> dict[str, Any]:
         return _skipped(f"the new weights are of no use: {error}")
     current = latest(night).version
     candidate = {name: _score(value) for name, value in made.info.training["metrics"].items()}
+    degradation = made.info.training["spec"]["degradation"]  # what `finish` measured the candidate on
     return {
         "against": current,
-        "current": _scores_of(night, current),
+        "degradation": degradation,
+        "current": _scores_of(night, current, degradation),
         "candidate": candidate,
         "digest": file_digest(made.weights),
     }
@@ -101,7 +103,7 @@ def gate(night: Night, stages: Stages) -> dict[str, Any]:
             return {"promoted": number, "told": f"{number} became the latest before this night was stopped"}
         now = latest(night)
         if now.version != against:
-            against, current = now.version, _scores_of(night, now.version)
+            against, current = now.version, _scores_of(night, now.version, measured["degradation"])
         verdict = judge(night.spec.rule, current=current, candidate=measured["candidate"])
         if not verdict.passed:
             return _told_verdict(None, against, number, verdict)
@@ -152,10 +154,11 @@ def finished(night: Night) -> Path:
     return night.folder / "finished" / f"{night.name}.safetensors"
 
 
-def _scores_of(night: Night, number: str) -> dict[str, float | None]:
+def _scores_of(night: Night, number: str, degradation: str) -> dict[str, float | None]:
     from jobs.evaluate import evaluate as measure
 
-    report = measure(night.reference(number), night.datasets, endpoint_url=night.spec.endpoint_url)
+    reference, url = night.reference(number), night.spec.endpoint_url
+    report = measure(reference, night.datasets, endpoint_url=url, degradation=degradation)
     return {dataset.name: _score(round(dataset.mean("psnr_y"), 3)) for dataset in report.datasets}
 
 

@@ -1,11 +1,13 @@
 """The spec of a nightly training: a frozen, validated reading of a TOML file."""
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from imgtx.errors import UsageError
 from jobs.gate import Gate
+from jobs.schedule_spec import Schedule, check_schedule
 from jobs.spec_values import check_fields, merge, read_toml
 from jobs.train_spec import TrainSpec
 from pipeline.model_store import split_name
@@ -24,6 +26,7 @@ class NightlySpec:
     `largest_side` x `largest_side` pixels, which bounds memory. `valid` holds clean photos, larger than 12 times the
     model's multiple a side, for the curve and the halo; the gate measures on `datasets`, or on `valid` where none are
     named. `train` and `upscale` hold fields of TrainSpec and RunSpec; without `upscale` no output is made anew.
+    `schedule` holds fields of Schedule, for `imgtx schedule` and the date of a night that names none.
     """
 
     archive: str
@@ -40,6 +43,20 @@ class NightlySpec:
     gate: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     upscale: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def when(self) -> Schedule:
+        """The schedule, checked, and named after the model where it has no name."""
+        schedule = Schedule(**self.schedule)
+        if not schedule.name:
+            model = re.sub(r"[^a-z0-9]+", "-", self.store_and_name[1].lower()).strip("-")
+            schedule = replace(schedule, name=f"imgtx-{model}")
+        check_schedule(schedule)
+        return schedule
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
     @property
     def store_and_name(self) -> tuple[str, str]:
@@ -58,6 +75,7 @@ def load_nightly_spec(path: Path, overrides: dict[str, Any] | None = None) -> Ni
     check_fields(values.get("gate", {}), Gate, f"{path} [gate]")
     check_fields(values.get("train", {}), TrainSpec, f"{path} [train]", without=TRAIN_DERIVED)
     check_fields(values.get("upscale", {}), RunSpec, f"{path} [upscale]", without=UPSCALE_DERIVED)
+    check_fields(values.get("schedule", {}), Schedule, f"{path} [schedule]")
     missing = [name for name in ("archive", "model", "state", "valid") if not values.get(name)]
     if missing:
         raise UsageError(

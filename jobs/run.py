@@ -47,6 +47,7 @@ from pipeline.storage import Store, check_apart, check_destination, check_shared
 
 if TYPE_CHECKING:
     from pipeline.cluster import Pool  # at run time Ray is imported only by a run that has work
+    from pipeline.metrics import RunMetrics
 
 log = logging.getLogger("imgtx.run")
 
@@ -180,6 +181,7 @@ class Session:
         self.buffer: list[pa.Table] = []
         self.flushed = self.reported = time.monotonic()
         self.begun = False
+        self.metrics: RunMetrics | None = None  # from when Ray is up
 
     def begin(self) -> None:
         """From here on this is the destination's last run: what could not start leaves no settings behind."""
@@ -194,6 +196,7 @@ class Session:
             self.begin()
             return
         from pipeline.cluster import configure_data, ray_session, size_pool
+        from pipeline.metrics import RunMetrics
 
         with ray_session(self.run.job.spec) as resources:
             pool = size_pool(self.run.job.spec, resources, self.work.num_rows)
@@ -201,6 +204,7 @@ class Session:
             self.begin()
             self.tally.actors = pool.actors
             self.tally.started_work = time.monotonic()
+            self.metrics = RunMetrics(self.run.destination.uri, self.run.job.spec.task)
             self.watch(self.tally)
             for start in range(0, self.work.num_rows, WAVE):
                 wave = self.work.slice(start, WAVE)
@@ -231,6 +235,8 @@ class Session:
         passes = 0
         while lost.num_rows and passes < ISOLATED_PASSES:
             log.warning("%d images came back without a row: running them alone", lost.num_rows)
+            if self.metrics:
+                self.metrics.retried(lost.num_rows)
             before = lost.num_rows
             lost, whole = self._pass(lost, pool.isolated())
             # a pass that Ray gave up has not run every image: it counts only if it brought nothing
@@ -278,6 +284,10 @@ class Session:
         if not rows.num_rows:
             return
         self.tally.add(rows)
+        if self.metrics:
+            self.metrics.add(rows)
+            tally = self.tally
+            self.metrics.show(pending=tally.pending, actors=tally.actors, waited=tally.waited)
         self.buffer.append(rows.select(OUTCOME.names).cast(OUTCOME))
         now = time.monotonic()
         if sum(t.num_rows for t in self.buffer) >= FLUSH_ROWS or now - self.flushed > FLUSH_SECONDS:

@@ -43,7 +43,7 @@ def model_for_scale(scale: int) -> str:
     name = f"sr-x{scale}"
     known = packaged_models()
     if name not in known:
-        scales = ", ".join(sorted(m.removeprefix("sr-x") for m in known if m.startswith("sr-x")))
+        scales = ", ".join(sorted(n for m in known if (n := m.removeprefix("sr-x")).isdecimal()))
         raise UsageError(f"--scale {scale}: the packaged models enlarge by {scales}; for others give --model")
     return name
 

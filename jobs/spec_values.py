@@ -1,6 +1,7 @@
 """What every spec shares: read TOML, parse NAME=VALUE settings, hold names and types against a dataclass."""
 
 import difflib
+import json
 import tomllib
 from collections.abc import Sequence
 from dataclasses import fields
@@ -32,6 +33,24 @@ def read_toml(path: Path) -> Values:
         raise UsageError(f"the spec {path} cannot be read ({error.strerror}): give a TOML file") from error
     except ValueError as error:
         raise UsageError(f"the spec {path} is not valid TOML ({error}): mend that line") from error
+
+
+def to_toml(values: Values, within: str = "") -> str:
+    """A spec as TOML that reads as the same values: plain fields first, then its tables; None is left out."""
+    plain = {name: v for name, v in values.items() if v is not None and not isinstance(v, dict)}
+    text = "".join(f"{name} = {_toml_value(value)}\n" for name, value in plain.items())
+    for name, table in values.items():
+        if isinstance(table, dict) and table:
+            text += f"\n[{within}{name}]\n{to_toml(table, f'{within}{name}.')}"
+    return text
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    if isinstance(value, str):  # JSON's strings are TOML's, but for one character
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value) if isinstance(value, float) else json.dumps(value)
 
 
 def parse_settings(settings: Sequence[str]) -> Values:

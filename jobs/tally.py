@@ -78,6 +78,11 @@ class Tally:
         """Wall seconds since the pipeline was up; 0 before."""
         return time.monotonic() - self.started_work if self.started_work else 0.0
 
+    @property
+    def waited(self) -> float:
+        """Seconds that the actors spent without an image, summed over them; what is in hand counts until it is done."""
+        return max(0.0, self.actors * self.seconds - self.stage_seconds["transform"])
+
     def add(self, outcomes: pa.Table) -> None:
         """Count OUTCOME rows."""
         written = outcomes.filter(pc.equal(outcomes["status"], WRITTEN))

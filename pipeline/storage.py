@@ -153,6 +153,11 @@ def open_store(uri: str, *, endpoint_url: str | None = None) -> Store:
             f"the {scheme}:// URI holds credentials before {netloc.rpartition('@')[2]!r}; a URI is written "
             "to logs and specs: put credentials in the environment"
         )
+    if scheme in ("http", "https") and "?" in rest:
+        raise UsageError(
+            f"the {scheme}:// URI of {netloc!r} has a query, which often holds a key; a URI is written to logs and "
+            "specs: give one without"
+        )
     if scheme in ("s3", "s3a"):
         return Store(_s3_uri(uri, rest), _checked_endpoint(endpoint_url))
     try:
@@ -258,10 +263,14 @@ def _checked_endpoint(endpoint_url: str | None) -> str | None:
     if endpoint_url is None:
         return None
     parts = urlsplit(endpoint_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+    more = "@" in parts.netloc or parts.query or parts.fragment
+    if parts.scheme not in ("http", "https") or not parts.hostname or more:
+        plain = (
+            endpoint_url.rpartition("@")[2].partition("?")[0].partition("#")[0]
+        )  # what follows may be a key
         raise UsageError(
-            f"the S3 endpoint {endpoint_url.rpartition('@')[2]!r} is no plain http:// or https:// "
-            "address; write http://host:port, without credentials"
+            f"the S3 endpoint {plain!r} is no plain http:// or https:// address; write http://host:port, without "
+            "credentials and without anything after ? or #"
         )
     return endpoint_url
 

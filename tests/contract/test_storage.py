@@ -239,6 +239,9 @@ def test_back_ends_are_apart(store: Store, tmp_path: Path):
         ("nonsense://a", None, "nonsense"),
         ("s3://bucket", "localhost:9000", "http"),
         ("s3://bucket", "http://user:pass@host", "credentials"),
+        ("s3://bucket", "http://host/?key=secret", "without anything after"),
+        ("s3://bucket", "http://host/#secret", "without anything after"),
+        ("https://host/in?sig=secret", None, "has a query"),
     ],
 )
 def test_a_uri_that_can_never_work_is_a_usage_error(uri: str, endpoint: str | None, word: str):

@@ -11,6 +11,7 @@ import torch
 from imgtx.errors import LeaseHeldError, RunInterruptedError
 from imgtx.weights import load_model
 from jobs import night_stages, nightly
+from jobs.night import training_spec
 from jobs.night_stages import STAGES
 from pipeline.lease import Lease
 from pipeline.model_store import local_model
@@ -103,6 +104,25 @@ def test_a_finished_night_is_left_alone(undisturbed: World, monkeypatch: pytest.
     state = undisturbed.run(DATE)
     assert state == json.loads(before)
     assert "done at" in nightly.summary(state, before=True)
+
+
+def test_both_versions_are_measured_on_the_damage_that_is_trained_on(undisturbed: World):
+    """One step moves nothing: only measured on different damage could the two lie apart."""
+    undisturbed.add_images(1)
+    archive = undisturbed.spec.train | {"degradation": "archive", "steps": 1, "peak_lr": 1e-6}
+    found = undisturbed.run("2026-11-24", replace(undisturbed.spec, train=archive))["stages"]["evaluate"]
+    assert found["degradation"] == "archive"
+    assert abs(found["candidate"]["valid"] - found["current"]["valid"]) < 0.05
+    clean = nightly.read_state(undisturbed.night(DATE))["stages"]["evaluate"]
+    assert clean["degradation"] == "bicubic"
+    assert clean["candidate"]["valid"] - found["current"]["valid"] > 0.5, (
+        "damage costs the same weights decibels"
+    )
+    # what was trained on damage goes on so
+    plain = undisturbed.night("2026-11-25")
+    assert training_spec(plain, "0003").degradation == "archive"
+    asked = replace(undisturbed.spec, train=undisturbed.spec.train | {"degradation": "bicubic"})
+    assert training_spec(undisturbed.night("2026-11-25", asked), "0003").degradation == "bicubic"
 
 
 def test_one_process_a_date(undisturbed: World):

@@ -59,6 +59,15 @@ def test_a_folder_of_folders_is_one_dataset_each(benchmarks):
     assert find_datasets([benchmarks / "set5", benchmarks / "other"]) == (found[1], found[0])
 
 
+def test_archive_damage_repeats_and_takes_grey_as_rgb(benchmarks):
+    model, found = Bicubic(), find_datasets([benchmarks])
+    first, again = (score(model, 2, found, "archive") for _ in range(2))
+    assert [i.psnr_y for d in first for i in d.images] == [i.psnr_y for d in again for i in d.images]
+    assert model.calls[1:4] == [(12, 13, 3), (16, 20, 3), (15, 14, 3)]
+    for damaged, clean in zip(first, score(model, 2, found), strict=True):
+        assert damaged.mean("bicubic_psnr_y") < clean.mean("bicubic_psnr_y")
+
+
 def test_bicubic_as_the_model_equals_the_control_exactly(benchmarks):
     model = Bicubic()
     scores = score(model, 2, find_datasets([benchmarks]))

@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "ray": (
         "pipeline/flow.py",
         "pipeline/cluster.py",
+        "pipeline/metrics.py",
         "jobs/train_ray.py",
         "jobs/train_worker.py",
         "jobs/submit.py",
@@ -52,6 +53,7 @@ MAY_IMPORT = {
     "pyarrow": ("pipeline/*.py", "jobs/*.py"),
     "click": ("jobs/*.py",),
     "rich": ("jobs/*.py",),
+    "yaml": ("jobs/schedule.py",),
     "spandrel": ("imgtx/adapters/*.py",),
 }
 
@@ -73,8 +75,10 @@ TORCH_FREE = (
     "jobs.cli",
     "jobs.model_admin",
     "jobs.run",
+    "jobs.schedule",
     "jobs.show",
     "jobs.spec_file",
+    "jobs.systemd",
     "pipeline.decode",
     "pipeline.encode",
     "pipeline.inventory",
