@@ -134,15 +134,17 @@ class TestWhatTheyDo:
         photo = part("camera.png", 60, 120, 176, 208).astype(np.uint16) * 257
         whole, tiled = (Predictor(model, tile=side) for side in (512, 2 * info.halo + 2 * info.multiple))
         assert whole.plan_for(176, 208).count == 1
-        assert tiled.plan_for(176, 208).count >= 20
+        assert tiled.plan_for(176, 208).count >= 12
         difference = np.abs(tiled(photo).astype(int) - whole(photo))
         assert difference.max() <= 65535 / 255
 
     def test_a_batch_of_four_equals_four_of_one(self, name):
         model = load_model(name)
-        photo = part("astronaut.jpg", 60, 120, 112, 112)
-        one, four = (Predictor(model, tile=96, batch=batch) for batch in (1, 4))
-        assert four.plan_for(112, 112).count == 4
+        tile = 2 * model.info.halo + 2 * model.info.multiple
+        side = tile + model.info.multiple
+        photo = part("astronaut.jpg", 60, 120, side, side)
+        one, four = (Predictor(model, tile=tile, batch=batch) for batch in (1, 4))
+        assert four.plan_for(side, side).count == 4
         assert four.call_pixels >= 4 * 96 * 96
         difference = np.abs(one(photo).astype(int) - four(photo))
         assert difference.max() <= 1
