@@ -17,12 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imgtx.errors import ImageError, StorageError, UsageError
 from imgtx.pixels import SUFFIXES, decode, encode
-from pipeline.inventory import classify, inventory
+from pipeline.inventory import images
 from pipeline.records import INVENTORY
 from pipeline.storage import Store, open_store
 
@@ -141,18 +140,14 @@ def _write_whole(path: Path, data: bytes) -> None:
 
 
 def _listed(archive: Store) -> pa.Table:
-    batches = [
-        named.filter(pc.equal(named.column("status"), "")).select(SEEN.names)
-        for named in (classify(b, SUFFIXES, local_destination=False) for b in inventory(archive))
-    ]
-    return pa.Table.from_batches(batches, schema=SEEN)
+    batches = images(archive, SUFFIXES, local_destination=False)
+    return pa.Table.from_batches([batch.select(SEEN.names) for batch in batches], schema=SEEN)
 
 
 def _images(store: Store) -> Iterator[dict]:
     """Rows of the images whose keys can be file names here; `classify` leaves out what would escape a folder."""
-    for batch in inventory(store):
-        named = classify(batch, SUFFIXES, local_destination=True)
-        yield from named.filter(pc.equal(named.column("status"), "")).to_pylist()
+    for batch in images(store, SUFFIXES, local_destination=True):
+        yield from batch.to_pylist()
 
 
 def _draw(rows: pa.Table, most: int, date: str) -> pa.Table:

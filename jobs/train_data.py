@@ -7,9 +7,7 @@ from typing import NamedTuple, Protocol
 
 from jobs.train_device import DeviceBatch
 from jobs.train_spec import TrainSpec
-from pipeline.crops import Batch, Pair, Sampler, damaged
-
-SMALLEST_VALID = 8  # pixels a side of a reduced validation image: its borders are not measured
+from pipeline.crops import SMALLEST_VALID, Batch, Pair, Sampler, degraded
 
 
 class Feed(Protocol):
@@ -35,7 +33,7 @@ def from_folders(spec: TrainSpec) -> Data:
 def from_pairs(spec: TrainSpec, pairs: list[Pair], valid: list[Pair]) -> Data:
     """The same from images that lie in memory already."""
     sampler = Sampler(pairs, spec.cutting, seed=spec.seed, batch=spec.batch)
-    return Data(sampler, damaged(valid, spec.cutting.damage) if spec.degradation == "archive" else valid)
+    return Data(sampler, degraded(valid, spec.cutting))
 
 
 class Ahead:

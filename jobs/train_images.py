@@ -11,12 +11,11 @@ import pyarrow.parquet as pq
 from imgtx.errors import ImageError, StorageError, UsageError
 from imgtx.pixels import SUFFIXES, read_header
 from jobs.train_spec import TrainSpec
-from pipeline.crops import Pair, reduced
-from pipeline.inventory import classify, inventory
+from pipeline.crops import SMALLEST_VALID, Pair, reduced
+from pipeline.inventory import images
 from pipeline.photos import photo_pixels
 from pipeline.storage import Store, check_source
 
-SMALLEST_VALID = 8  # pixels a side of a reduced validation image: its borders are not measured
 LOOKED_AT = 16  # images of which the size is read before workers start
 TRAIN, VALID = "train", "valid"
 KEYS = "keys.parquet"
@@ -49,9 +48,8 @@ def list_images(sources: Sources, spec: TrainSpec) -> pa.Table:
 
 
 def _keys(store: Store) -> pa.Array:
-    batches = [classify(batch, SUFFIXES, local_destination=False) for batch in inventory(store)]
-    chosen = [batch.filter(pc.equal(batch.column("status"), "")).column("key") for batch in batches]
-    return pa.concat_arrays([c.cast(pa.string()) for c in chosen]) if chosen else pa.array([], pa.string())
+    chosen = [batch.column("key") for batch in images(store, SUFFIXES, local_destination=False)]
+    return pa.concat_arrays(chosen) if chosen else pa.array([], pa.string())
 
 
 def part_of(listed: pa.Table, part: str) -> pa.Array:

@@ -17,12 +17,12 @@ import torch
 from imgtx.errors import ImgtxError, UsageError
 from jobs.pack import TRAIN, VALID, pack, unpack
 from jobs.spec_values import parse_settings
-from jobs.train_data import SMALLEST_VALID, Ahead, Data, from_pairs
+from jobs.train_data import Ahead, Data, from_pairs
 from jobs.train_device import DeviceFeed
 from jobs.train_loop import train
 from jobs.train_record import Record
 from jobs.train_spec import TrainSpec, load_train_spec
-from pipeline.crops import Sampler
+from pipeline.crops import SMALLEST_VALID, Sampler
 
 MEGABYTE = 1_000_000
 

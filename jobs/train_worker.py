@@ -19,7 +19,7 @@ from jobs.train_images import KEYS, TRAIN, VALID, Sources, decode_keys, first_we
 from jobs.train_loop import STRIP, run
 from jobs.train_spec import TrainSpec
 from jobs.train_state import Training
-from pipeline.crops import damaged
+from pipeline.crops import degraded
 from pipeline.storage import Store
 from pipeline.stream import Images, Shard, Stream
 
@@ -108,4 +108,4 @@ def worker_data(spec: TrainSpec, root: Store, sources: Sources, shard: Shard) ->
     if shard.rank:
         return Data(stream, [])
     valid = load_valid(sources.valid, part_of(listed, VALID).to_pylist(), spec.scale)
-    return Data(stream, damaged(valid, spec.cutting.damage) if spec.degradation == "archive" else valid)
+    return Data(stream, degraded(valid, spec.cutting))

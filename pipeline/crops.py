@@ -13,6 +13,7 @@ from imgtx.dead_leaves import dead_leaves
 from imgtx.degrade import imresize
 from imgtx.errors import UsageError
 
+SMALLEST_VALID = 8  # pixels a side of a reduced validation image: its borders are not measured
 DEGRADATIONS = ("bicubic", "archive")
 CROP_CHOICES = ("livelier", "energy", "uniform")
 # Every LEAVES_STEPS steps a new procedural picture of LEAVES_SIDE pixels takes the place of the oldest of LEAVES_KEPT:
@@ -98,11 +99,13 @@ def reduced(key: str, pixels: np.ndarray, scale: int) -> Pair:
     return Pair(key, clean, imresize(clean, 1 / scale))
 
 
-def damaged(pairs: list[Pair], damage: ArchiveDamage) -> list[Pair]:
-    """The pairs with archive damage instead of the bicubic reduction, by fixed seeds: the same in every training."""
+def degraded(valid: list[Pair], cutting: Cutting) -> list[Pair]:
+    """Validation pairs with partners as training crops have them; archive damage by fixed seeds, always the same."""
+    if cutting.degradation != "archive":
+        return valid
     return [
-        replace(pair, small=archive(pair.clean, pair.scale, np.random.default_rng(number), damage))
-        for number, pair in enumerate(pairs)
+        replace(pair, small=archive(pair.clean, pair.scale, np.random.default_rng(number), cutting.damage))
+        for number, pair in enumerate(valid)
     ]
 
 

@@ -65,6 +65,13 @@ def classify(batch: pa.RecordBatch, suffixes: Collection[str], *, local_destinat
     return pa.RecordBatch.from_arrays([*batch.columns, status, reason, message], schema=CLASSIFIED)
 
 
+def images(store: Store, suffixes: Collection[str], *, local_destination: bool) -> Iterator[pa.RecordBatch]:
+    """The rows of `inventory` whose name `classify` holds nothing against, in batches of schema INVENTORY."""
+    for batch in inventory(store):
+        named = classify(batch, suffixes, local_destination=local_destination)
+        yield named.filter(pc.equal(named.column("status"), "")).select(INVENTORY.names)
+
+
 def _one(pages: list[pa.RecordBatch]) -> pa.RecordBatch:
     return pa.Table.from_batches(pages, schema=INVENTORY).combine_chunks().to_batches()[0]
 

@@ -9,7 +9,7 @@ from PIL import Image
 from imgtx.degrade import imresize
 from imgtx.errors import UsageError
 from pipeline import crops
-from pipeline.crops import Batch, Cutting, Pair, Sampler, damaged, reduced
+from pipeline.crops import Batch, Cutting, Pair, Sampler, degraded, reduced
 from pipeline.photos import load_pairs
 from tests.zoo import exif_block, photo, saved
 
@@ -110,7 +110,7 @@ def test_an_archives_batch_is_pure_and_its_clean_side_untouched():
 
 def test_validation_damage_is_the_same_every_time():
     pairs = [reduced("a", photo(60, 64), 2), reduced("b", photo(48, 90), 2)]
-    one, other = damaged(pairs, Cutting(16).damage), damaged(pairs, Cutting(16).damage)
+    one, other = (degraded(pairs, Cutting(16, degradation="archive")) for _ in range(2))
     for a, b, pair in zip(one, other, pairs, strict=True):
         assert np.array_equal(a.small, b.small)
         assert a.small.shape == pair.small.shape
