@@ -23,7 +23,7 @@ from imgtx.pixels import SUFFIXES
 from imgtx.sources import absolute, read_info
 from jobs.show import last_spec
 from jobs.tally import Summary, Tally, Watcher
-from pipeline.cluster import check_address
+from pipeline.cluster import address_of, check_address
 from pipeline.inventory import classify, inventory
 from pipeline.lease import Lease
 from pipeline.ledger import Ledger
@@ -126,7 +126,7 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, steal: boo
     prepared = prepare(spec)
     check_shared(prepared.source)
     check_shared(prepared.destination)
-    check_address(prepared.job.spec.address)
+    check_address(address_of(prepared.job.spec))
     check_destination(prepared.destination)
     with Lease(prepared.destination, prepared.run_id, steal=steal) as lease:
         _sweep(prepared.destination)

@@ -1,6 +1,7 @@
 """Ray itself: start or join it, size the pools, set its data context. The only file that knows Ray's knobs."""
 
 import _thread
+import json
 import logging
 import math
 import os
@@ -105,19 +106,25 @@ def local_settings() -> dict[str, str]:
 
 
 class Addressed(Protocol):
-    """A spec that names the cluster to join; None for a private local Ray."""
+    """A spec that may name the cluster to join."""
 
     @property
     def address(self) -> str | None: ...
 
 
+def address_of(spec: Addressed) -> str | None:
+    """The cluster to join: the spec's, else RAY_ADDRESS, which Ray sets for every job; None for a private local Ray."""
+    address = spec.address or os.environ.get("RAY_ADDRESS")
+    return None if address == "local" else address
+
+
 @contextmanager
 def ray_session(spec: Addressed) -> Iterator[dict[str, float]]:
-    """Start a private local Ray, or join the cluster at `spec.address`; yields its resources.
+    """Start a private local Ray, or join the cluster at `address_of(spec)`; yields its resources.
 
     A session that is already running in this process is used and left alone.
     """
-    environment = WORKER_ENVIRONMENT if spec.address else WORKER_ENVIRONMENT | local_settings()
+    environment = WORKER_ENVIRONMENT if address_of(spec) else WORKER_ENVIRONMENT | local_settings()
     for name, value in environment.items():
         os.environ.setdefault(name, value)
     import ray
@@ -170,17 +177,30 @@ def _start(spec: Addressed) -> None:
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if not spec.address:
+    address = address_of(spec)
+    if not address:
         _start_local(quiet)
         return
     try:
-        ray.init(address=spec.address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **quiet)
+        ray.init(address=address, runtime_env={"env_vars": _beside_the_job(WORKER_ENVIRONMENT)}, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise _no_cluster(spec.address, error) from error
+        raise _no_cluster(address, error) from error
+
+
+def _beside_the_job(variables: dict[str, str]) -> dict[str, str]:
+    """Without those that the job's own environment sets already: Ray refuses to be told of one twice."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    known = (job.get("runtime_env") or {}).get("env_vars") or {}
+    return {name: value for name, value in variables.items() if name not in known}
 
 
 def check_address(address: str | None) -> None:
     """UsageError, within seconds, where nothing listens at `HOST:PORT` or `ray://HOST:PORT`: Ray tries for minutes."""
+    if (address or "").startswith(("http://", "https://")):
+        raise UsageError(
+            f"{address} is a head's dashboard, which takes jobs: imgtx submit --address {address} -- upscale ...; "
+            "to join a cluster give ray://HOST:10001, HOST:6379 or auto"
+        )
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if not colon:
         return  # none, or a word of Ray's such as "auto"
