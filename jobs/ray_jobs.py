@@ -119,7 +119,8 @@ class Head:
 
     def follow(self, job: str, show: Callable[[str], None]) -> JobInfo:
         """Show the job's log from its beginning, piece by piece, until it has ended; a lost connection is taken up."""
-        log, silent_since, client_errors = _Shown(show), 0.0, _client_errors()
+        lost = (HeadGoneError, RuntimeError, *_client_errors())
+        log, silent_since = _Shown(show), 0.0
         while True:
             try:
                 asyncio.run(log.tail(self.client, job))
@@ -127,7 +128,7 @@ class Head:
                 if found.over:
                     return found
                 silent_since = 0.0
-            except (HeadGoneError, RuntimeError, *client_errors) as error:
+            except lost as error:
                 silent_since = silent_since or time.monotonic()
                 if time.monotonic() - silent_since > RECONNECT_SECONDS:
                     raise HeadGoneError(
