@@ -66,7 +66,7 @@ def submit(context: click.Context, command: tuple[str, ...], **options: Any) -> 
     )
     head = connect(options["address"])
     job = begin(head, submission, _say)
-    if options["no_wait"]:
+    if options["no_wait"] or job.over:  # it succeeded before
         click.echo(job.id)
         return
     _follow(head, job.id, checked.destination)

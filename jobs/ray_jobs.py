@@ -27,6 +27,7 @@ RAY = "2.60."  # the series that pyproject.toml asks for: driver and nodes run t
 PENDING, RUNNING, SUCCEEDED, FAILED, STOPPED = "PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"
 ENDED = (SUCCEEDED, FAILED, STOPPED)
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray lets them win over what a person typed
+CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")  # each sets its own level
 RECONNECT_SECONDS = 60.0  # a head that does not answer for so long is gone
 POLL_SECONDS = 1.0
 
@@ -163,7 +164,8 @@ def connect(address: str | None) -> Head:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         client = JobSubmissionClient(
             address.rstrip("/"), headers=_headers(), verify=os.environ.get("REQUESTS_CA_BUNDLE") or True
