@@ -59,8 +59,15 @@ class EncoderDecoder(nn.Module):
         del memory, tokens
         for block in self.refine:
             detail = by_rows(block, detail, reach=2)
-        enlarged = F.interpolate(image, scale_factor=self.config.scale, mode="bicubic", align_corners=False)
-        return enlarged + by_rows(self.to_pixels, detail, reach=1, scale=self.config.scale)  # B, C, s H, s W
+        return self.enlarge(image) + by_rows(
+            self.to_pixels, detail, reach=1, scale=self.config.scale
+        )  # B, C, s H, s W
+
+    def enlarge(self, image: Tensor) -> Tensor:
+        """Bicubic, (B, C, H, W) -> (B, C, s H, s W)."""
+        if self.config.scale == 1:
+            return image
+        return F.interpolate(image, scale_factor=self.config.scale, mode="bicubic", align_corners=False)
 
     def to_pixels(self, detail: Tensor) -> Tensor:
         """(B, detail, H, W) -> (B, C, s H, s W)."""

@@ -194,7 +194,7 @@ class Training:
         spec, progress = self.spec, self.progress
         return ModelInfo(
             name=spec.name,
-            task="super-resolution",
+            task=spec.task,
             scale=spec.scale,
             multiple=spec.config.multiple,
             halo=2 * spec.config.multiple,
@@ -212,7 +212,7 @@ class Training:
 
 
 def to_floats(batch: np.ndarray | Tensor, device: str) -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1]; the bytes travel to the device, not the floats."""
+    """Levels (B, H, W, 3) -> float32 (B, 3, H, W), 255 becoming 1; uint8 travels to the device as it is."""
     levels = torch.as_tensor(batch).to(device, non_blocking=True)
     return levels.permute(0, 3, 1, 2).float() / 255
 

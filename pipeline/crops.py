@@ -8,13 +8,16 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from imgtx.archive_damage import DAMAGE, ArchiveDamage, archive
+from imgtx.archive_damage import ArchiveDamage, archive
 from imgtx.dead_leaves import dead_leaves
 from imgtx.degrade import imresize
 from imgtx.errors import UsageError
+from imgtx.restoration_damage import RestorationDamage, restoration_pair
 
 SMALLEST_VALID = 8  # pixels a side of a reduced validation image: its borders are not measured
-DEGRADATIONS = ("bicubic", "archive")
+# What [damage] of a training spec may say for each; the exact reduction knows no strength.
+DAMAGES = {"archive": ArchiveDamage, "restoration": RestorationDamage}
+DEGRADATIONS = ("bicubic", *DAMAGES)
 CROP_CHOICES = ("livelier", "energy", "uniform")
 # Every LEAVES_STEPS steps a new procedural picture of LEAVES_SIDE pixels takes the place of the oldest of LEAVES_KEPT:
 # drawing one costs as much as training on four crops.
@@ -46,7 +49,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops of the images `keys`: uint8, small (B, crop, crop, 3) and clean (B, scale crop, scale crop, 3)."""
+    """Crops of the images `keys`: small (B, crop, crop, 3) and clean (B, scale crop, scale crop, 3).
+
+    In levels of 255: clean is uint8, small too, or float32 where noise is measured in floats.
+    """
 
     keys: tuple[str, ...]
     small: np.ndarray
@@ -68,17 +74,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Cutting:
-    """How crops are made: `crop` reduced pixels a side, their places by `choice`, their partners by `degradation`.
+    """How crops are made: `crop` reduced pixels a side, their places by `choice`, their partners by `damage`.
 
     livelier: of two places drawn at random the one with more gradient; energy: drawn in proportion to gradient
-    energy; uniform: anywhere. bicubic: the exact reduction; archive: `imgtx.archive_damage` as bad as `damage`.
-    `procedural_share` of the crops come from dead leaves.
+    energy; uniform: anywhere. Without `damage` the partner is the exact bicubic reduction. `procedural_share` of the
+    crops come from dead leaves.
     """
 
     crop: int
     choice: str = "livelier"
-    degradation: str = "bicubic"
-    damage: ArchiveDamage = DAMAGE
+    damage: ArchiveDamage | RestorationDamage | None = None
     procedural_share: float = 0.0
 
 
@@ -96,17 +101,31 @@ def reduced(key: str, pixels: np.ndarray, scale: int) -> Pair:
     """The pair of an (H, W, 3) uint8 image, cut at the bottom and right to multiples of `scale`."""
     height, width = (side // scale * scale for side in pixels.shape[:2])
     clean = np.ascontiguousarray(pixels[:height, :width])
-    return Pair(key, clean, imresize(clean, 1 / scale))
+    return Pair(key, clean, imresize(clean, 1 / scale) if scale > 1 else clean)
 
 
 def degraded(valid: list[Pair], cutting: Cutting) -> list[Pair]:
-    """Validation pairs with partners as training crops have them; archive damage by fixed seeds, always the same."""
-    if cutting.degradation != "archive":
+    """Validation pairs as training crops are, in 8 bits; damage by fixed seeds, always the same."""
+    if cutting.damage is None:
         return valid
-    return [
-        replace(pair, small=archive(pair.clean, pair.scale, np.random.default_rng(number), cutting.damage))
-        for number, pair in enumerate(valid)
-    ]
+    made = []
+    for number, pair in enumerate(valid):
+        small, clean = damaged(pair.clean, pair.scale, cutting.damage, np.random.default_rng(number))
+        small = np.clip(np.rint(small), 0, 255).astype(np.uint8)
+        made.append(replace(pair, small=small, clean=clean))
+    return made
+
+
+def damaged(
+    clean: np.ndarray,
+    scale: int,
+    damage: ArchiveDamage | RestorationDamage,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The damaged side of a clean (scale h, scale w, 3) uint8 image, and what a model should make of it."""
+    if isinstance(damage, RestorationDamage):
+        return restoration_pair(clean, rng, damage)
+    return archive(clean, scale, rng, damage), clean
 
 
 class Leaves:
@@ -168,13 +187,12 @@ def draw_place(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> Place:
 def cut(
     pair: Pair, cutting: Cutting, place: Place, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One crop: small (crop, crop, 3) and clean (scale crop, scale crop, 3), uint8, turned alike."""
+    """One crop: small (crop, crop, 3) and clean (scale crop, scale crop, 3), turned alike, as in `Batch`."""
     crop, scale, top, left = cutting.crop, pair.scale, place.top, place.left
     clean = pair.clean[scale * top : scale * (top + crop), scale * left : scale * (left + crop)]
     clean = turn(clean, place.turns, place.mirrored)
-    if cutting.degradation == "archive":  # after the turn: chroma and grain of JPEG have a direction
-        clean = np.ascontiguousarray(clean)
-        return archive(clean, scale, rng, cutting.damage), clean
+    if cutting.damage is not None:  # after the turn: chroma and grain of JPEG have a direction
+        return damaged(np.ascontiguousarray(clean), scale, cutting.damage, rng)
     return turn(pair.small[top : top + crop, left : left + crop], place.turns, place.mirrored), clean
 
 
