@@ -14,8 +14,8 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 from imgtx.errors import UsageError
+from pipeline.cluster import CODE, PACKAGES
 
-CODE = ("imgtx", "pipeline", "jobs")
 IGNORE, LOCK = ".rayignore", "requirements.lock"
 ALWAYS_IGNORED = "__pycache__/\n.*_cache/\n"
 MOST_BYTES = 100 << 20  # before compression: Ray keeps packages in the memory of the head
@@ -26,11 +26,6 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 Ignored = Callable[[str], bool]
 
 
-def code_root() -> Path:
-    """The folder that holds the packages: a clone, or site-packages."""
-    return Path(__file__).resolve().parents[1]
-
-
 def ignore_lines(root: Path) -> list[str]:
     """Patterns of `.rayignore`, as in .gitignore; without the file only caches are left out."""
     file = root / IGNORE
@@ -38,9 +33,12 @@ def ignore_lines(root: Path) -> list[str]:
 
 
 def files_to_ship(root: Path, ignored: Ignored, extra: Mapping[str, Path]) -> dict[str, Path]:
-    """Name in the package -> file here; UsageError, which names the largest, where they are too large together."""
+    """Name in the package -> file here; UsageError, which names the largest, where they are too large together.
+
+    `root` holds the packages: a clone, or site-packages.
+    """
     found: dict[str, Path] = {}
-    for package in CODE:
+    for package in PACKAGES:
         for path in sorted((root / package).rglob("*")):
             name = path.relative_to(root).as_posix()
             if path.is_file() and not ignored(name):
@@ -96,5 +94,5 @@ def _check_size(files: Mapping[str, Path]) -> None:
     named = ", ".join(f"{name} {sizes[name] / 1e6:.1f} MB" for name in largest)
     raise UsageError(
         f"the code to ship is {total / 1e6:.0f} MB, the most is {MOST_BYTES / 1e6:.0f}; the largest files: {named}: "
-        f"name what the job does not need in {code_root() / IGNORE}"
+        f"name what the job does not need in {CODE / IGNORE}"
     )

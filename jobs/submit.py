@@ -20,9 +20,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from imgtx.errors import UsageError
-from jobs.code_package import code_root, files_to_ship, ignore_lines, packages, write_package
+from jobs.code_package import files_to_ship, ignore_lines, packages, write_package
 from jobs.job_command import JobCommand
 from jobs.ray_jobs import SUCCEEDED, Head, JobInfo, ignored_by
+from pipeline.cluster import CODE
 from pipeline.storage import open_store
 
 PINNED, IMAGE = "pinned", "image"
@@ -153,8 +154,7 @@ def _how(job: JobInfo) -> str:
 
 
 def _submit(head: Head, submission: Submission, job: str) -> bool:
-    root = code_root()
-    files = files_to_ship(root, ignored_by(ignore_lines(root)), submission.command.files)
+    files = files_to_ship(CODE, ignored_by(ignore_lines(CODE)), submission.command.files)
     with tempfile.TemporaryDirectory(prefix="imgtx-submit-") as folder:
         package = Path(folder) / "imgtx.zip"
         write_package(package, files)
@@ -172,7 +172,7 @@ def runtime_environment(submission: Submission, package: str) -> dict[str, Any]:
         "env_vars": submission.variables | JOB_SETTINGS,
     }
     if submission.packages == PINNED:
-        environment["pip"] = {"packages": packages(code_root()), "pip_check": False}
+        environment["pip"] = {"packages": packages(CODE), "pip_check": False}
     return environment
 
 

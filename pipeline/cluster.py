@@ -13,7 +13,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from imgtx.errors import RunInterruptedError, UsageError
 from pipeline.spec import RunSpec
@@ -45,6 +47,7 @@ LOCAL_SETTINGS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away: a process less
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's C++ side else warns on stderr of restarts that we plan for
 }
+CODE, PACKAGES = Path(__file__).resolve().parents[1], ("imgtx", "pipeline", "jobs")
 OBJECT_STORE_BYTES = 1 << 30  # local runs: images in flight; Ray Data holds back the stages when it is full
 ROWS_PER_BLOCK = 16  # most images that one decode task takes; a block costs Ray about 60 ms
 # Decoded pixels that travel to a model in one block. On a CPU, where a megapixel takes seconds, blocks of one image
@@ -192,26 +195,34 @@ def _start(spec: Addressed) -> None:
         _start_local(quiet)
         return
     try:
-        ray.init(address=address, runtime_env={"env_vars": _beside_the_job(WORKER_ENVIRONMENT)}, **quiet)
+        ray.init(address=address, runtime_env=joined_environment(), **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise _no_cluster(address, error) from error
 
 
-def _beside_the_job(variables: dict[str, str]) -> dict[str, str]:
-    """Without those that the job's own environment sets already: Ray refuses to be told of one twice."""
-    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
-    known = (job.get("runtime_env") or {}).get("env_vars") or {}
-    return {name: value for name, value in variables.items() if name not in known}
+def joined_environment() -> dict[str, Any]:
+    """What workers of a joined cluster get: our variables, and our own code where no job has brought it.
+
+    Variables that the job's environment sets already are left to it: Ray refuses to be told of one twice.
+    """
+    job = os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")
+    known = (json.loads(job).get("runtime_env") or {}).get("env_vars", {}) if job else {}
+    variables = {name: value for name, value in WORKER_ENVIRONMENT.items() if name not in known}
+    code = {} if job else {"py_modules": [str(CODE / package) for package in PACKAGES]}
+    return {"env_vars": variables} | code
 
 
 def check_address(address: str | None) -> None:
-    """UsageError, within seconds, where nothing listens at `HOST:PORT` or `ray://HOST:PORT`: Ray tries for minutes."""
-    if (address or "").startswith(("http://", "https://")):
+    """UsageError, within seconds, where nothing listens at `HOST:PORT`, for Ray tries for minutes; and for other doors
+    of a cluster than that."""
+    if (address or "").startswith(("http://", "https://", "ray://")):
+        host = str(urlsplit(address).hostname)
         raise UsageError(
-            f"{address} is a head's dashboard, which takes jobs: imgtx submit --address {address} -- upscale ...; "
-            "to join a cluster give ray://HOST:10001, HOST:6379 or auto"
+            f"--address {address}: a run's driver works on a machine of the cluster, for Ray Data does not go through "
+            f"Ray Client: imgtx submit --address http://{host}:8265 -- upscale ... takes it there; on such a machine "
+            f"give HOST:6379 or auto"
         )
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    host, colon, port = (address or "").rpartition(":")
     if not colon:
         return  # none, or a word of Ray's such as "auto"
     try:
@@ -223,7 +234,7 @@ def check_address(address: str | None) -> None:
 def _no_cluster(address: str, error: Exception) -> UsageError:
     return UsageError(
         f"--address {address}: no Ray cluster answers there ({str(error).splitlines()[0]}); "
-        f"give ray://HOST:10001, HOST:6379 or auto, or leave it out for a local run"
+        f"give HOST:6379 or auto on a machine of the cluster, or leave it out for a local run"
     )
 
 
