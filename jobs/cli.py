@@ -113,6 +113,12 @@ def run_options(command: Callable) -> Callable:
         click.option(
             "--workers", type=int, metavar="N", help="Model actors.  [default: one a GPU, else one a core]"
         ),
+        click.option(
+            "--fewest-workers",
+            type=int,
+            metavar="N",
+            help="Begin with so many, and grow up to --workers with the cluster.",
+        ),
         click.option("--gpus", type=float, metavar="N", help="GPUs to use; 0 for none.  [default: all]"),
         click.option(
             "--max-failed", metavar="N|P%", help="Failures to forgive before exit code 3.  [default: 1%]"

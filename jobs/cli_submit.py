@@ -131,18 +131,20 @@ def stop(job: str, address: str | None) -> None:
 @click.option(
     "--every", type=float, default=5.0, show_default=True, metavar="SECONDS", help="How often to look."
 )
+@click.option("--next", "only_next", is_flag=True, help="Where the last run is over: wait for another.")
 @json_option
-def watch(destination: str, endpoint_url: str | None, every: float, as_json: bool) -> None:
+def watch(destination: str, endpoint_url: str | None, every: float, only_next: bool, as_json: bool) -> None:
     """Watch the run on DESTINATION until it ends, from any machine, without Ray; ends with the run's exit code.
 
     Reads what the run writes beside its ledger, so the head may be gone: a run that shows no sign of life for a minute
     is said to be dead, and the exit code is 3.
     """
-    from jobs.watch import watch_run
+    from jobs.watch import Watching, watch_run
 
     if not every > 0:
         raise UsageError(f"--every {every:g}: give a number of seconds greater than 0")
-    code = watch_run(destination, endpoint_url, every, as_json=as_json, console=Console(stderr=True))
+    watching = Watching(destination, endpoint_url, every, as_json)
+    code = watch_run(watching, Console(stderr=True), only_next=only_next)
     raise click.exceptions.Exit(code)
 
 

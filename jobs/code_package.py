@@ -43,8 +43,8 @@ def files_to_ship(root: Path, ignored: Ignored, extra: Mapping[str, Path]) -> di
             name = path.relative_to(root).as_posix()
             if path.is_file() and not ignored(name):
                 found[name] = path
-    if lock := find_lock(root):
-        found[LOCK] = lock
+    if (root / LOCK).is_file():
+        found[LOCK] = root / LOCK
     found |= extra
     _check_size(found)
     return found
@@ -59,18 +59,13 @@ def write_package(path: Path, files: Mapping[str, Path]) -> None:
             file.writestr(entry, files[name].read_bytes(), zipfile.ZIP_DEFLATED, 1)
 
 
-def find_lock(root: Path) -> Path | None:
-    """requirements.lock beside the packages of a clone, or in the wheel; None where it was left out."""
-    return next((path for path in (root / LOCK, root / "jobs" / LOCK) if path.is_file()), None)
-
-
 def packages(root: Path) -> list[str]:
     """Lines of a requirements file: what imgtx asks for, at the versions of its lock, without Ray.
 
     Ray is the cluster's own and cannot be changed under it. What a node has in the right version pip leaves alone, so
     that on an image of imgtx nothing is installed. UsageError where the lock is missing.
     """
-    if not find_lock(root):
+    if not (root / LOCK).is_file():
         raise UsageError(
             f"no {LOCK} beside imgtx in {root}, so there are no versions to pin: give --packages image, or submit from "
             "a clone"

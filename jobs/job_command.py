@@ -29,9 +29,9 @@ from pipeline.model_store import is_fetched
 from pipeline.storage import open_store
 
 # The commands that a cluster can run for somebody who is elsewhere.
-RUNS = ("evaluate", "nightly", "plan", "retry", "train", "upscale", "verify")
+RUNS = ("nightly", "plan", "retry", "train", "upscale", "verify")
 SPEC_FOLDER = "specs"  # in the package, for the TOML files that a command names
-MODELS = ("MODEL", "--model", "init_from")
+MODELS = ("--model", "init_from")
 CREDENTIAL = re.compile(r"://[^/?#\s]*@|https?://\S*\?")  # a user and a password, or a signed query
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN")
 
@@ -86,11 +86,6 @@ def _places(name: str, values: Mapping[str, Any]) -> Places:
     """Where the command reads and writes, beside its spec file."""
     if name in ("retry", "verify"):
         yield "DESTINATION", values["destination"]
-    elif name == "evaluate":
-        yield from (("DATASETS", str(folder)) for folder in values["datasets"])
-        yield "MODEL", values["model"]
-        if values["out"]:
-            yield "--out", str(values["out"])
     elif name == "train":
         yield from _places_of_training(values)
     elif name == "nightly":

@@ -120,7 +120,7 @@ class Head:
 
     def follow(self, job: str, show: Callable[[str], None]) -> JobInfo:
         """Show the job's log from its beginning, piece by piece, until it has ended; a lost connection is taken up."""
-        lost = (HeadGoneError, RuntimeError, *_client_errors())
+        lost: tuple[type[BaseException], ...] = (HeadGoneError, RuntimeError, *_client_errors())
         log, silent_since = _Shown(show), 0.0
         while True:
             try:

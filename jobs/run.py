@@ -202,7 +202,7 @@ class Session:
             pool = size_pool(self.run.job.spec, resources, self.work.num_rows)
             configure_data(pool)
             self.begin()
-            self.tally.actors = pool.actors
+            self.tally.pool = pool
             self.tally.started_work = time.monotonic()
             self.metrics = RunMetrics(self.run.destination.uri, self.run.job.spec.task)
             self.watch(self.tally)

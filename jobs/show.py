@@ -21,6 +21,8 @@ from pipeline.storage import Store, open_store
 from pipeline.storage_retry import HASTY
 from pipeline.verify import VerifyReport, forget, verify
 
+KILLED = "killed; the same command goes on"
+
 
 def last_run(store: Store) -> str:
     """The id of the newest run under a destination; UsageError where there never was one."""
@@ -58,7 +60,7 @@ def read_status(destination: str, endpoint_url: str | None) -> dict[str, Any]:
     store = open_store(destination, endpoint_url=endpoint_url)
     run = read_json(store, f"{RUNS}{last_run(store)}/status.json")
     if run["state"] == "running" and living_holder(store) is None:
-        run["state"] = "killed; the same command goes on"
+        run["state"] = KILLED
     rows = Ledger(store).current(["key", "status", "reason", "stage", "message"])
     failed = rows.filter(pc.equal(rows["status"], FAILED))
     return {

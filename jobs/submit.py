@@ -42,10 +42,6 @@ ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 SECRET = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
 REFERENCE = re.compile(r"(_FILE|_PATH|_PROFILE|_URI|_ARN)$", re.IGNORECASE)
 STOP_SECONDS = 60  # that a stopped run gets to write down what it did; Ray's own are 3
-JOB_SETTINGS = {
-    "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # as in local runs: Ray's C++ side else warns of restarts that we plan for
-}
 
 Say = Callable[[str], None]
 
@@ -169,7 +165,7 @@ def _submit(head: Head, submission: Submission, job: str) -> bool:
 def runtime_environment(submission: Submission, package: str) -> dict[str, Any]:
     environment: dict[str, Any] = {
         "working_dir": package,
-        "env_vars": submission.variables | JOB_SETTINGS,
+        "env_vars": submission.variables | {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)},
     }
     if submission.packages == PINNED:
         environment["pip"] = {"packages": packages(CODE), "pip_check": False}

@@ -17,7 +17,7 @@ from rich.live import Live
 
 from imgtx.errors import UsageError
 from jobs.progress import failures_of, left_of
-from jobs.show import last_run, last_spec, print_status, read_json, read_status
+from jobs.show import KILLED, last_run, last_spec, print_status, read_json, read_status
 from pipeline.lease import Holder, living_holder
 from pipeline.records import RUNS
 from pipeline.storage import Store, open_store
@@ -30,14 +30,19 @@ DONE, FAILURES, INTERRUPTED = 0, 3, 130
 
 @dataclass(frozen=True)
 class Sight:
-    """One look at a destination: the newest run's status, and who holds the lease."""
+    """One look at a destination: the newest run, what it says of itself, and who holds the lease."""
 
+    run: str
     status: dict[str, Any]
     holder: Holder | None
 
     @property
+    def state(self) -> str:
+        return self.status["state"]
+
+    @property
     def over(self) -> bool:
-        return self.status["state"] != RUNNING
+        return self.state != RUNNING
 
 
 class Pulse:
@@ -55,43 +60,55 @@ class Pulse:
         return time.monotonic() - self.since
 
 
-def watch_run(
-    destination: str, endpoint_url: str | None, every: float, *, as_json: bool, console: Console
-) -> int:
-    """Show the newest run until it is over; returns the exit code that it ended with, 3 for one that was killed."""
-    store = replace(open_store(destination, endpoint_url=endpoint_url), patience=HASTY)
+@dataclass(frozen=True)
+class Watching:
+    """What is watched, and how it is shown."""
+
+    destination: str
+    endpoint_url: str | None
+    every: float  # seconds
+    as_json: bool
+
+
+def watch_run(watching: Watching, console: Console, *, only_next: bool) -> int:
+    """Show the newest run until it is over; returns the exit code that it ended with, 3 for one that was killed.
+
+    only_next: a run that is over already is not meant, but the one that comes after it.
+    """
+    store = open_store(watching.destination, endpoint_url=watching.endpoint_url)
+    store = replace(store, patience=HASTY)
     store.probe()
-    pulse = Pulse()
-    live = Live(console=console, transient=True) if console.is_terminal and not as_json else None
+    pulse, first = Pulse(), look(store, Pulse())
+    before = first.run if only_next and first and first.over else ""
+    live = Live(console=console, transient=True) if console.is_terminal and not watching.as_json else None
     with live or nullcontext():
         while True:
-            sight, dead = look(store, pulse)
-            if sight and (sight.over or dead):
+            sight = look(store, pulse)
+            if sight and sight.run == before:
+                sight = None
+            if sight and sight.over:
                 break
-            _show(sight, as_json, live)
-            time.sleep(every)
-    report = read_status(destination, endpoint_url)
-    if dead:
-        report["run"]["state"] = "killed; the same command goes on"
-    print(json.dumps(report)) if as_json else print_status(report, console)
-    return _exit_code(report["run"], destination, endpoint_url)
+            _show(sight, watching.as_json, live)
+            time.sleep(watching.every)
+    report = read_status(watching.destination, watching.endpoint_url)
+    report["run"]["state"] = sight.state
+    print(json.dumps(report)) if watching.as_json else print_status(report, console)
+    return _exit_code(report["run"], watching)
 
 
-def look(store: Store, pulse: Pulse) -> tuple[Sight | None, bool]:
-    """What lies there now, None before the first run; and whether the run is dead."""
+def look(store: Store, pulse: Pulse) -> Sight | None:
+    """What lies there now; None before the first run."""
     try:
         run = last_run(store)
     except UsageError:
-        return None, False
-    sight = Sight(read_json(store, f"{RUNS}{run}/status.json"), living_holder(store))
-    if sight.over:
-        return sight, False
-    dead = sight.holder is None or pulse.silence(sight.holder) > DEAD_SECONDS
-    if not dead:
-        return sight, False
-    # it may have ended between the two readings
-    sight = Sight(read_json(store, f"{RUNS}{run}/status.json"), sight.holder)
-    return sight, not sight.over
+        return None
+    sight = Sight(run, read_json(store, f"{RUNS}{run}/status.json"), living_holder(store))
+    if sight.over or (sight.holder and pulse.silence(sight.holder) <= DEAD_SECONDS):
+        return sight
+    sight = replace(
+        sight, status=read_json(store, f"{RUNS}{run}/status.json")
+    )  # it may have ended in between
+    return sight if sight.over else replace(sight, status=sight.status | {"state": KILLED})
 
 
 def line(sight: Sight) -> str:
@@ -120,11 +137,12 @@ def _show(sight: Sight | None, as_json: bool, live: Live | None) -> None:
         click.echo(text, file=sys.stderr)
 
 
-def _exit_code(run: dict[str, Any], destination: str, endpoint_url: str | None) -> int:
+def _exit_code(run: dict[str, Any], watching: Watching) -> int:
     if run["state"] == "interrupted":
         return INTERRUPTED
     if run["state"] != "done":
         return FAILURES
-    spec = last_spec(destination, endpoint_url)
-    allowed = spec.failures_allowed(run["listed"] - run["left"])
+    allowed = last_spec(watching.destination, watching.endpoint_url).failures_allowed(
+        run["listed"] - run["left"]
+    )
     return FAILURES if run["failed"] > allowed else DONE
