@@ -15,12 +15,11 @@ import pyarrow.compute as pc
 
 from pipeline.cluster import Pool
 from pipeline.plan import CURRENT, FAILED_BEFORE, REFUSED, RUN, Plan
-from pipeline.records import FAILED, SKIPPED, WAITS, WRITTEN
+from pipeline.records import FAILED, SKIPPED, WAITED, WRITTEN
 
 SHORT_SECONDS = 60.0  # start-up limits a run of less
-MOSTLY_BUSY = 0.85  # of their time: the models are what limits
-WORTH_SAYING = 0.1  # of the models' time, spent in waiting for one stage
-USED_UP = 0.75  # of its tasks at work all the time: a stage that lacks CPUs
+WORTH_SAYING = 0.15  # of the models' time, spent in waiting; below they are what limits
+USED_UP = 0.75  # of a stage's tasks at work all the time: it lacks CPUs
 STAGE_SECONDS = ("decode", "transform", "encode")
 
 
@@ -45,7 +44,9 @@ class Tally:
     pool: Pool | None = None  # from when Ray is up
     reasons: Counter[str] = field(default_factory=Counter)
     stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGE_SECONDS, 0.0))
-    wait_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(WAITS.names, 0.0))
+    waited: float = (
+        0.0  # seconds that actors stood without an image or could not hand one over, summed over them
+    )
     started: float = field(default_factory=time.monotonic)
     started_work: float = 0.0
 
@@ -88,11 +89,6 @@ class Tally:
     def actors(self) -> int:
         return self.pool.actors if self.pool else 0
 
-    @property
-    def waited(self) -> float:
-        """Seconds that the actors stood without an image, or with one that they could not hand over, summed."""
-        return sum(self.wait_seconds.values())
-
     def add(self, outcomes: pa.Table) -> None:
         """Count FINISHED rows."""
         written = outcomes.filter(pc.equal(outcomes["status"], WRITTEN))
@@ -106,8 +102,8 @@ class Tally:
         self.bytes_out += pc.sum(written["out_bytes"]).as_py() or 0
         for stage in STAGE_SECONDS:
             self.stage_seconds[stage] += pc.sum(outcomes[f"seconds_{stage}"]).as_py() or 0.0
-        for name in self.wait_seconds.keys() & {*outcomes.column_names}:  # rows of the driver's own have none
-            self.wait_seconds[name] += pc.sum(outcomes[name]).as_py() or 0.0
+        if WAITED.name in outcomes.column_names:  # rows of the driver's own have none
+            self.waited += pc.sum(outcomes[WAITED.name]).as_py() or 0.0
 
     def to_dict(self, state: str) -> dict[str, Any]:
         """The content of `status.json`."""
@@ -152,46 +148,35 @@ class Tally:
             seconds_work=round(seconds, 2),
             megapixels_per_second=round(self.megapixels / seconds, 4) if seconds else 0.0,
             stage_seconds={k: round(v, 2) for k, v in self.stage_seconds.items()},
-            wait_seconds={k: round(v, 2) for k, v in self.wait_seconds.items()},
+            seconds_waited=round(self.waited, 2),
             bottleneck=self.bottleneck(),
         )
 
     def bottleneck(self) -> str:
         """What limited the run and what would help, in a sentence; "" where nothing stands out.
 
-        By what the actors themselves measured: how long they worked, stood without work, could not hand over.
+        By what was measured: how long the actors worked and waited, and how many codec tasks were at work meanwhile.
         """
-        if self.pool is None or self.seconds < SHORT_SECONDS or not self.stage_seconds["transform"]:
+        worked = self.stage_seconds["transform"]
+        if self.pool is None or self.seconds < SHORT_SECONDS or not worked:
             return ""
-        worked, waited = self.stage_seconds["transform"], sum(self.wait_seconds.values())
-        busy = worked / (worked + waited)
+        waiting = self.waited / (worked + self.waited)
         models = "model" if self.actors == 1 else f"{self.actors} models"
-        if busy > MOSTLY_BUSY:
-            return f"the {models} limited this run (busy {busy:.0%} of the time): more or faster devices help"
-        waits = {stage: self.wait_seconds[f"waited_{stage}"] for stage in ("decode", "encode")}
-        stage = max(waits, key=waits.__getitem__)
-        share = waits[stage] / (worked + waited)
-        if share < WORTH_SAYING:
-            return ""
-        more = self._cpus_to_add(stage, waits[stage])
-        if not more:
-            return ""  # it had CPUs to spare: the models waited for something else, such as Ray or other programs
-        remedy = {"decode": "or bring the source nearer", "encode": "or take --format jpeg"}[stage]
+        if waiting < WORTH_SAYING:
+            return f"the {models} limited this run (busy {1 - waiting:.0%} of the time): more or faster devices help"
+        slots = {"decode": self.pool.decoders, "encode": self.pool.encoders}
+        at_work = {stage: self.stage_seconds[stage] / self.seconds for stage in slots}
+        stage = max(slots, key=lambda stage: at_work[stage] / slots[stage])
+        if at_work[stage] < USED_UP * slots[stage]:
+            return ""  # both had CPUs to spare: the models waited for something else, such as Ray or other programs
+        lacking = at_work[stage] * self.waited / worked  # tasks, beside those, for models that never wait
+        share = slots[stage] / sum(slots.values())  # of new CPUs that this stage would get
+        more = math.ceil(lacking * self.pool.task_cpus / share)
+        remedy = {"decode": "bring the source nearer", "encode": "take --format jpeg"}[stage]
         return (
-            f"the {models} waited {share:.0%} of the time for {stage}: give it {more} more CPU{'s' * (more > 1)}, "
+            f"the {models} waited {waiting:.0%} of the time for {stage}: give it {more} more CPU{'s' * (more > 1)}, or "
             f"{remedy}"
         )
-
-    def _cpus_to_add(self, stage: str, waited: float) -> int:
-        """CPUs with which `stage` would have kept up; 0 where it did not use those that it had."""
-        assert self.pool is not None
-        slots = {"decode": self.pool.decoders, "encode": self.pool.encoders}[stage]
-        used = self.stage_seconds[stage] / self.seconds  # tasks at work at a time
-        if used < USED_UP * slots:
-            return 0
-        lacking = used * waited / self.stage_seconds["transform"]  # to feed models that never wait
-        share = slots / (self.pool.decoders + self.pool.encoders)  # of new CPUs that this stage would get
-        return math.ceil(lacking * self.pool.task_cpus / share)
 
 
 @dataclass(frozen=True)
@@ -218,7 +203,7 @@ class Summary:
     seconds_work: float
     megapixels_per_second: float
     stage_seconds: dict[str, float]
-    wait_seconds: dict[str, float]
+    seconds_waited: float
     bottleneck: str
 
     @property

@@ -49,7 +49,10 @@ METRICS = (
     Metric("imgtx_bytes", COUNTER, ("direction",), "bytes of the images that were written: read and written"),
     Metric("imgtx_stage_seconds", HISTOGRAM, ("stage",), "seconds that an image spent in a stage"),
     Metric(
-        "imgtx_model_wait_seconds", COUNTER, (), "seconds that model actors waited for work, summed over them"
+        "imgtx_model_wait_seconds",
+        COUNTER,
+        (),
+        "seconds that model actors waited for work or to hand over, summed over them",
     ),
     Metric("imgtx_retried_images", COUNTER, (), "images that ran again because they came back without a row"),
     Metric("imgtx_pending_images", GAUGE, (), "images that still wait in this run"),
@@ -117,14 +120,11 @@ class RunMetrics:
         self._count("imgtx_retried_images", images)
 
     def show(self, *, pending: int, actors: int, waited: float) -> None:
-        """The state of the run; `waited`: seconds that its actors have waited since it began.
-
-        A block's seconds are known when it is done, so `waited` may fall back: what was counted stays counted.
-        """
+        """The state of the run; `waited`: seconds that its actors have waited since it began, summed over them."""
         self.series["imgtx_pending_images"].set(pending)
         self.series["imgtx_model_actors"].set(actors)
         self._count("imgtx_model_wait_seconds", waited - self.waited)
-        self.waited = max(self.waited, waited)
+        self.waited = waited
 
     def _count(self, name: str, amount: float, **tags: str) -> None:
         if amount > 0:  # Ray refuses 0

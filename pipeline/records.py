@@ -73,9 +73,9 @@ LEDGER = pa.schema(
     ]
 )
 
-# What a row tells of the actor that took it, for the driver alone: seconds that it stood without work before, and
-# seconds that it could not hand over what it had made. Added by the transform; they never rest in the ledger.
-WAITS = pa.schema([("waited_decode", pa.float32()), ("waited_encode", pa.float32())])
+# What a row tells the driver of the actor that took it: seconds, since its row before, that the actor stood without
+# work or could not hand over what it had made. Added by the transform; never rests in the ledger.
+WAITED = pa.field("seconds_waited", pa.float32())
 
 # decode -> transform: the patch tensors. `tiles` holds uint8 or uint16 in C order; `shape` is
 # (tiles, height, width, channels). `alpha` is (in_height, in_width) of the same dtype, or empty.
@@ -86,7 +86,7 @@ WAITS = pa.schema([("waited_decode", pa.float32()), ("waited_encode", pa.float32
 PIXELS = pa.schema(
     [
         *OUTCOME,
-        *WAITS,
+        WAITED,
         ("dtype", pa.string()),
         ("shape", pa.list_(pa.int32(), 4)),
         ("tiles", pa.large_binary()),
@@ -97,10 +97,10 @@ PIXELS = pa.schema(
 )
 
 # encode -> publish: the output file's bytes.
-ENCODED = pa.schema([*OUTCOME, *WAITS, ("encoded", pa.large_binary())])
+ENCODED = pa.schema([*OUTCOME, WAITED, ("encoded", pa.large_binary())])
 
 # publish -> driver.
-FINISHED = pa.schema([*OUTCOME, *WAITS])
+FINISHED = pa.schema([*OUTCOME, WAITED])
 
 # Where things lie under a destination.
 IMAGES, LEDGER_PARTS, LEASES, RUNS = "images/", "ledger/", "lease/", "runs/"

@@ -150,3 +150,15 @@ def test_a_ledger_part_cut_short_is_named_in_one_line(spec: RunSpec, source: Sto
         assert result.stdout == "", command
         assert result.stderr.count("\n") == 1, command
         assert part.name in result.stderr, command
+
+
+def test_a_pool_that_may_grow_beyond_its_machine_does_not_starve_the_rest(spec: RunSpec, source: Store):
+    """Three actors do not fit on the session's two CPUs beside the codecs: it goes on with what fits."""
+    fill(source, 24)
+    seen: list[Tally] = []
+    summary = run(replace(spec, workers=3, fewest_workers=1), seen.append)
+    assert (summary.written, summary.accounted) == (24, True)
+    assert seen[-1].pool
+    assert seen[-1].pool.sizes == {"min_size": 1, "max_size": 3}
+    assert seen[-1].waited > 0  # told by the actors themselves
+    assert_sound(look(spec.destination))

