@@ -69,7 +69,9 @@ def check_command(arguments: Sequence[str], group: click.Group, *, shared: bool 
     name, *rest = arguments
     if name not in RUNS:
         raise UsageError(f"submit -- {name}: legal are {', '.join(RUNS)}; the other commands need no cluster")
-    with group.commands[name].make_context(f"imgtx {name}", list(rest)) as context:
+    # a command remembers the help options of the first context that it meets: they must be those of the group
+    settings = group.context_settings
+    with group.commands[name].make_context(f"imgtx {name}", list(rest), **settings) as context:
         values = dict(context.params)
     _check_secrets(arguments)
     for where, place in _places(name, values):

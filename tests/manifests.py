@@ -165,11 +165,11 @@ def misread(words: list[str]) -> str:
     arguments = words[1:]
     try:
         while isinstance(command, click.Group):
-            context = command.make_context("imgtx", list(arguments))
+            context = command.make_context("imgtx", list(arguments), **main.context_settings)
             _, found, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
             assert found
             command = found
-        command.make_context("imgtx", list(arguments))
+        command.make_context("imgtx", list(arguments), **main.context_settings)
     except click.exceptions.Exit:
         return "asks for help only"
     except click.ClickException as error:

@@ -9,6 +9,7 @@ import pytest
 from imgtx.errors import UsageError
 from jobs.cli import main
 from jobs.job_command import JobCommand, check_command
+from tests.unit.commands import imgtx
 
 ENDS = ("s3://in/", "s3://out/")
 DAY = date(2026, 11, 23)
@@ -141,6 +142,11 @@ def test_a_training_leaves_its_weights_where_they_stay(spec):
     assert "train photos/" in refused(
         "train", str(spec), "--workers", "2", "--storage", "s3://bucket/t", *moved
     )
+
+
+def test_reading_a_command_here_changes_nothing_for_who_types_it():
+    checked("verify", "s3://out/")
+    assert imgtx("verify", "-h").exit_code == 0
 
 
 def test_clicks_own_mistakes_are_clicks_to_tell():
