@@ -173,7 +173,7 @@ def _follow(head: Any, job: str, destination: str | None) -> None:
 def _wants_to_stop(head: Any, job: str) -> bool:
     """Ask; where nobody can answer the job is left alone."""
     options = f"imgtx jobs stop {job} --address {head.address}"
-    if sys.stdin.isatty():
+    if answers():
         try:
             if click.confirm(f"\nstop {job}? (no: it goes on without you)", default=False, err=True):
                 return True
@@ -181,6 +181,11 @@ def _wants_to_stop(head: Any, job: str) -> bool:
             pass
     _say(f"{job} goes on; {options} stops it, the same imgtx submit command follows it again")
     return False
+
+
+def answers() -> bool:
+    """Whether somebody sits at standard input."""
+    return sys.stdin.isatty()
 
 
 def _stop(head: Any, job: str) -> str:
@@ -209,7 +214,7 @@ class LogView:
         *lines, self.rest = (self.rest + piece).split("\n")
         for line in lines:
             if self.replace:
-                click.echo("\x1b[1A\x1b[2K", nl=False)
+                click.echo("\x1b[1A\x1b[2K", nl=False, color=True)
             click.echo(line)
             self.replace = self.terminal and LINE.match(line) is not None
 

@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -247,5 +248,8 @@ def _client_errors() -> tuple[type[BaseException], ...]:
 
 
 def _first(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = re.sub(
+        r" ssl:(<[^>]*>|\w+)", "", str(error)
+    )  # how aiohttp describes a certificate check that is off
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__

@@ -11,7 +11,7 @@ import pytest
 from imgtx.errors import ImgtxError, UsageError
 from jobs.cli import main
 from jobs.job_command import check_command
-from jobs.ray_jobs import Head, HeadGoneError, JobInfo, _headers, connect
+from jobs.ray_jobs import Head, HeadGoneError, JobInfo, _first, _headers, connect
 from jobs.submit import (
     PINNED,
     Submission,
@@ -234,6 +234,12 @@ def test_a_head_that_stays_silent_is_gone(monkeypatch):
     client = Tail(*[ConnectionError("refused")] * 3)
     with pytest.raises(HeadGoneError, match="has not answered"):
         Head("http://head:8265", client).follow("j", print)
+
+
+def test_of_a_lost_connection_only_the_reason_is_told():
+    told = "Cannot connect to host h:1 ssl:<ssl.SSLContext object at 0x7f> [refused]"
+    assert _first(OSError(told)) == "Cannot connect to host h:1 [refused]"
+    assert _first(ValueError()) == "ValueError"
 
 
 def test_jobs_that_are_not_there_are_named(head, client):

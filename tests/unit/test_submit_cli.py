@@ -1,0 +1,117 @@
+"""`imgtx submit` to its end: the log on the screen, Ctrl-C's question, the exit code. The head is a fake."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from click.testing import CliRunner, Result
+
+from jobs import cli_submit, ray_jobs, submit
+from jobs.cli import main
+from jobs.cli_submit import LogView
+from jobs.ray_jobs import HeadGoneError, JobInfo
+
+COMMAND = ("submit", "--address", "http://head:8265", "--", "upscale", "s3://in/", "s3://out/")
+
+
+@dataclass
+class FakeHead:
+    """A head with one job, whose log is `log` and whose following ends in `end`."""
+
+    end: JobInfo | BaseException
+    log: str = ""
+    stopped: list[str] = field(default_factory=list)
+    address: str = "http://head:8265"
+
+    def follow(self, job, show):
+        show(self.log)
+        if isinstance(self.end, BaseException):
+            raise self.end
+        return self.end
+
+    def stop(self, job):
+        self.stopped.append(job)
+        return True
+
+    def info(self, job):
+        return ended("STOPPED")
+
+
+def ended(status: str, code: int | None = None, message: str = "") -> JobInfo:
+    return JobInfo("job-1", status, code, "e", message, 0.0, 1.0)
+
+
+@pytest.fixture
+def submitted(monkeypatch):
+    """Run the command against a head."""
+
+    def run(
+        head: FakeHead, *, job: JobInfo | None = None, command=COMMAND, typed: str | None = None
+    ) -> Result:
+        monkeypatch.setattr(ray_jobs, "connect", lambda address: head)
+        monkeypatch.setattr(submit, "begin", lambda *given: job or ended("RUNNING"))
+        if typed is not None:
+            monkeypatch.setattr(cli_submit, "answers", lambda: True)
+        return CliRunner().invoke(main, command, input=typed)
+
+    return run
+
+
+@pytest.mark.parametrize(("status", "code"), [("SUCCEEDED", 0), ("FAILED", 3), ("FAILED", 130)])
+def test_it_ends_as_the_run_did(submitted, status, code):
+    result = submitted(FakeHead(ended(status, code), "1/2 images\ndone\n"))
+    assert (result.exit_code, result.stdout) == (code, "1/2 images\ndone\n")
+    assert f"exit code {code}" in result.stderr
+
+
+def test_a_job_that_never_began_says_why(submitted):
+    result = submitted(FakeHead(ended("FAILED", None, "no such package")))
+    assert (result.exit_code, "did not begin: no such package" in result.stderr) == (3, True)
+
+
+def test_not_waiting_prints_the_name_alone(submitted):
+    head = FakeHead(AssertionError("it followed"))
+    result = submitted(head, command=(*COMMAND[:3], "--no-wait", *COMMAND[3:]))
+    assert (result.exit_code, result.stdout) == (0, "job-1\n")
+    again = submitted(head, job=ended("SUCCEEDED", 0))
+    assert (again.exit_code, again.stdout) == (0, "job-1\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "stops"), [(None, False), ("n\n", False), ("\n", False), ("", False), ("y\n", True)]
+)
+def test_ctrl_c_asks_and_leaves_unless_told_otherwise(submitted, typed, stops):
+    head = FakeHead(KeyboardInterrupt())
+    result = submitted(head, typed=typed)
+    assert result.exit_code == 130
+    assert head.stopped == (["job-1"] if stops else [])
+    said = (
+        "stopped; the same submission"
+        if stops
+        else "imgtx jobs stop job-1 --address http://head:8265 stops it"
+    )
+    assert said in result.stderr
+
+
+def test_a_head_that_went_points_to_the_destination(submitted):
+    result = submitted(FakeHead(HeadGoneError("http://head:8265 has not answered for a minute")))
+    assert result.exit_code == 3
+    (line,) = result.stderr.splitlines()
+    assert "imgtx watch s3://out/ tells how far it came" in line
+
+
+def test_a_line_of_progress_replaces_the_one_before_on_a_terminal(capsys):
+    pieces = ("0/9 images  starting", " Ray\n1/9 images  2 MP/s\n", "a warning\n2/9 images  2 MP/s\n")
+    up = "\x1b[1A\x1b[2K"
+    for terminal in (True, False):
+        view = LogView()
+        view.terminal = terminal
+        for piece in pieces:
+            view(piece)
+        printed = capsys.readouterr().out
+        assert printed.count(up) == terminal * 2
+        assert printed.replace(up, "") == "".join(pieces)
+
+
+def test_the_help_is_there(submitted):
+    for command in (("submit",), ("jobs",), ("jobs", "list"), ("jobs", "logs"), ("jobs", "stop"), ("watch",)):
+        assert CliRunner().invoke(main, [*command, "-h"]).exit_code == 0
