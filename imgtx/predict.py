@@ -21,6 +21,7 @@ from imgtx.channels import fits, from_model, to_model
 from imgtx.config import ModelInfo
 from imgtx.degrade import imresize
 from imgtx.errors import ImageError, ModelError, UsageError
+from imgtx.masks import WHITE, with_mask
 from imgtx.tiling import Plan, Tile, core_of, default_tile, merge, paste, plan, plan_for_model, split, tile_of
 
 logger = logging.getLogger(__name__)
@@ -96,10 +97,12 @@ class Predictor:
         """The model's digest, if it has one."""
         return getattr(self.model, "digest", None)
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """One image through the model, in the layout and dtype it came in.
 
         image: (H, W) or (H, W, C), uint8 or uint16; C is 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+        mask: (H, W) bool, or uint8 of which 128 and more is white: what a model that fills holes makes up. Every other
+        pixel comes back as it was, and alpha whole. Exactly the models with `info.masks` need one.
         Returns (s H, s W) or (s H, s W, C).
         Grey and RGB go through models of other channels as `imgtx.channels` says; alpha is enlarged by bicubic
         interpolation (`imgtx.degrade.imresize`). Values are rounded to the nearest integer, halves up.
@@ -111,6 +114,9 @@ class Predictor:
         alpha = None
         if pixels.shape[2] in (2, 4):
             pixels, alpha = pixels[:, :, :-1], pixels[:, :, -1]
+        hole = self._check_mask(mask, pixels)
+        if hole is not None:
+            pixels = with_mask(pixels, hole)
         cut = self.plan_for(*pixels.shape[:2])
         (output,) = self.run([(cut, split(pixels, cut))])
         if alpha is not None:
@@ -128,7 +134,7 @@ class Predictor:
     def run(self, stacks: Sequence[tuple[Plan, np.ndarray]]) -> list[np.ndarray]:
         """Several images, each as its plan and its tiles (N, th, tw, C), to (s H, s W, C) of the same dtype.
 
-        Tiles of equal shape and dtype share batches, whichever image they belong to. Tiles larger than
+        For a model with `info.masks` the tiles are of `imgtx.masks.with_mask`, a channel more than comes back. Tiles of equal shape and dtype share batches, whichever image they belong to. Tiles larger than
         `self.tile` are cut again, at the price of more halo.
         Raises as `__call__`; an ImageError does not say which of the images it was: run them one by one then.
         """
@@ -212,15 +218,24 @@ class Predictor:
         # torch knows uint16 only as a storage type: 16 bit crosses to the device as float32, 8 bit as it is.
         source = torch.from_numpy(tiles.astype(np.float32) if tiles.dtype == np.uint16 else tiles)
         batch = source.to(self.device).permute(0, 3, 1, 2).to(torch.float32).contiguous() / highest
-        batch = to_model(batch, self.info.in_channels).contiguous(memory_format=self._layout)
+        batch = self._as_model_sees(batch).contiguous(memory_format=self._layout)
         with self._autocast():
             output = self.model(batch, self._state)
         self._check_output(output, batch)
-        output = from_model(output.to(torch.float32), tiles.shape[3])
+        output = from_model(output.to(torch.float32), tiles.shape[3] - self.info.masks)
         integers = (
             output.clamp(0, 1).mul_(highest).add_(0.5).to(torch.int32 if highest > 255 else torch.uint8)
         )
-        return integers.permute(0, 2, 3, 1).contiguous().cpu().numpy().astype(tiles.dtype, copy=False)
+        made = integers.permute(0, 2, 3, 1).contiguous().cpu().numpy().astype(tiles.dtype, copy=False)
+        # whatever the model makes of them, and in whatever precision: known pixels are the picture's own
+        return np.where(tiles[..., -1:] > 0, made, tiles[..., :-1]) if self.info.masks else made
+
+    def _as_model_sees(self, batch: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] as the model's channels; a mask stays the last of them."""
+        if not self.info.masks:
+            return to_model(batch, self.info.in_channels)
+        picture = to_model(batch[:, :-1], self.info.in_channels - 1)
+        return torch.cat([picture, batch[:, -1:]], 1)
 
     def _autocast(self) -> torch.autocast:
         """Reduced precision by autocast, not by converting the weights.
@@ -295,13 +310,34 @@ class Predictor:
             raise UsageError(f"{error} (model {self.info.name!r})") from error
         return tile
 
+    def _check_mask(self, mask: np.ndarray | None, pixels: np.ndarray) -> np.ndarray | None:
+        """The mask as (H, W) bool, or None for a model that takes none; UsageError where both do not fit."""
+        if (mask is None) == self.info.masks:
+            raise UsageError(
+                f"model {self.info.name!r} fills holes: give it a mask too, or choose a model that takes none"
+                if self.info.masks
+                else f"a mask for model {self.info.name!r}, which takes none: leave it out, or choose a model for holes"
+            )
+        if mask is None:
+            return None
+        if not isinstance(mask, np.ndarray) or mask.dtype not in (np.bool_, np.uint8) or mask.ndim != 2:
+            raise UsageError(
+                f"a mask of type {getattr(mask, 'dtype', type(mask).__name__)} and shape {np.shape(mask)}; legal is an "
+                "array (H, W) of bool or uint8, true or white in the hole: convert it"
+            )
+        if mask.shape != pixels.shape[:2]:
+            raise UsageError(
+                f"a mask of {mask.shape} for an image of {pixels.shape[:2]}; legal is the same size: resize it"
+            )
+        return mask if mask.dtype == np.bool_ else mask >= WHITE
+
     def _out_channels(self, tiles: np.ndarray) -> int:
         """Channels that come out for these tiles; UsageError where the model cannot take them."""
         if tiles.dtype not in (np.uint8, np.uint16):
             raise UsageError(
                 f"tiles of dtype {tiles.dtype}; legal are uint8 and uint16: scale and convert first"
             )
-        given, wanted = tiles.shape[3], self.info.in_channels
+        given, wanted = tiles.shape[3] - self.info.masks, self.info.in_channels - self.info.masks
         if fits(given, wanted):
             return given
         raise UsageError(

@@ -11,7 +11,7 @@ from jobs.spec_values import check_fields, merge, read_toml
 from pipeline.crops import CROP_CHOICES, DEGRADATIONS, Cutting
 
 # Fields of the network that follow from the spec and the data, so that [model] cannot set them.
-DERIVED = ("scale", "in_channels", "out_channels")
+DERIVED = ("scale", "in_channels", "out_channels", "holes")
 POSITIVE = (
     "batch", "crop", "crops_per_image", "peak_lr", "clip", "valid_images", "validate_minutes", "checkpoint_minutes",
 )  # fmt: skip
@@ -62,7 +62,14 @@ class TrainSpec:
 
     @property
     def config(self) -> ModelConfig:
-        return ModelConfig(scale=self.scale, **self.model)
+        holes = self.degradation == "holes"
+        return ModelConfig(scale=self.scale, in_channels=4 if holes else 3, holes=holes, **self.model)
+
+    @property
+    def task(self) -> str:
+        if self.degradation == "holes":
+            return "inpainting"
+        return "restoration" if self.scale == 1 else "super-resolution"
 
     @property
     def cutting(self) -> Cutting:
@@ -96,8 +103,10 @@ def make_train_spec(values: dict[str, Any], path: Path, *, folders: bool = True)
 
 
 def _check_values(spec: TrainSpec, path: Path) -> None:
-    if spec.scale not in (2, 3, 4):
-        raise UsageError(f"{path}: scale = {spec.scale}; legal are 2, 3 and 4")
+    if spec.scale not in (1, 2, 3, 4):
+        raise UsageError(f"{path}: scale = {spec.scale}; legal are 1, 2, 3 and 4")
+    if spec.degradation == "holes" and spec.scale != 1:
+        raise UsageError(f"{path}: scale = {spec.scale} with degradation = 'holes'; legal is scale = 1")
     for name, legal in WORDS.items():
         if (value := getattr(spec, name)) not in legal:
             raise UsageError(f"{path}: {name} = {value!r}; legal are {' and '.join(map(repr, legal))}")

@@ -194,8 +194,10 @@ class Training:
         spec, progress = self.spec, self.progress
         return ModelInfo(
             name=spec.name,
-            task="super-resolution",
+            task=spec.task,
             scale=spec.scale,
+            in_channels=spec.config.in_channels,
+            masks=spec.config.holes,
             multiple=spec.config.multiple,
             halo=2 * spec.config.multiple,
             licence=spec.licence,
@@ -212,7 +214,7 @@ class Training:
 
 
 def to_floats(batch: np.ndarray | Tensor, device: str) -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1]; the bytes travel to the device, not the floats."""
+    """uint8 (B, H, W, C) -> float32 (B, C, H, W) in [0, 1]; the bytes travel to the device, not the floats."""
     levels = torch.as_tensor(batch).to(device, non_blocking=True)
     return levels.permute(0, 3, 1, 2).float() / 255
 

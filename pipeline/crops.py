@@ -10,11 +10,11 @@ import numpy as np
 
 from imgtx.archive_damage import DAMAGE, ArchiveDamage, archive
 from imgtx.dead_leaves import dead_leaves
-from imgtx.degrade import imresize
+from imgtx.degrade import holes, imresize
 from imgtx.errors import UsageError
 
 SMALLEST_VALID = 8  # pixels a side of a reduced validation image: its borders are not measured
-DEGRADATIONS = ("bicubic", "archive")
+DEGRADATIONS = ("bicubic", "archive", "holes")
 CROP_CHOICES = ("livelier", "energy", "uniform")
 # Every LEAVES_STEPS steps a new procedural picture of LEAVES_SIDE pixels takes the place of the oldest of LEAVES_KEPT:
 # drawing one costs as much as training on four crops.
@@ -46,7 +46,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops of the images `keys`: uint8, small (B, crop, crop, 3) and clean (B, scale crop, scale crop, 3)."""
+    """Crops of the images `keys`: uint8, small (B, crop, crop, 3) and clean (B, scale crop, scale crop, 3).
+
+    With holes the small ones have the mask as a fourth channel.
+    """
 
     keys: tuple[str, ...]
     small: np.ndarray
@@ -71,7 +74,8 @@ class Cutting:
     """How crops are made: `crop` reduced pixels a side, their places by `choice`, their partners by `degradation`.
 
     livelier: of two places drawn at random the one with more gradient; energy: drawn in proportion to gradient
-    energy; uniform: anywhere. bicubic: the exact reduction; archive: `imgtx.archive_damage` as bad as `damage`.
+    energy; uniform: anywhere. bicubic: the exact reduction; archive: `imgtx.archive_damage` as bad as `damage`;
+    holes: `imgtx.degrade.holes`.
     `procedural_share` of the crops come from dead leaves.
     """
 
@@ -100,13 +104,20 @@ def reduced(key: str, pixels: np.ndarray, scale: int) -> Pair:
 
 
 def degraded(valid: list[Pair], cutting: Cutting) -> list[Pair]:
-    """Validation pairs with partners as training crops have them; archive damage by fixed seeds, always the same."""
-    if cutting.degradation != "archive":
+    """Validation pairs with partners as training crops have them; damage by fixed seeds, always the same."""
+    if cutting.degradation == "bicubic":
         return valid
     return [
-        replace(pair, small=archive(pair.clean, pair.scale, np.random.default_rng(number), cutting.damage))
+        replace(pair, small=_damaged(pair.clean, pair.scale, cutting, np.random.default_rng(number)))
         for number, pair in enumerate(valid)
     ]
+
+
+def _damaged(clean: np.ndarray, scale: int, cutting: Cutting, rng: np.random.Generator) -> np.ndarray:
+    """A clean crop's partner where that is drawn at random."""
+    if cutting.degradation == "holes":
+        return holes(clean, rng)
+    return archive(clean, scale, rng, cutting.damage)
 
 
 class Leaves:
@@ -168,13 +179,13 @@ def draw_place(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> Place:
 def cut(
     pair: Pair, cutting: Cutting, place: Place, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One crop: small (crop, crop, 3) and clean (scale crop, scale crop, 3), uint8, turned alike."""
+    """One crop: small (crop, crop, 3), 4 with a mask, and clean (scale crop, scale crop, 3), uint8, turned alike."""
     crop, scale, top, left = cutting.crop, pair.scale, place.top, place.left
     clean = pair.clean[scale * top : scale * (top + crop), scale * left : scale * (left + crop)]
     clean = turn(clean, place.turns, place.mirrored)
-    if cutting.degradation == "archive":  # after the turn: chroma and grain of JPEG have a direction
+    if cutting.degradation != "bicubic":  # after the turn: chroma and grain of JPEG have a direction
         clean = np.ascontiguousarray(clean)
-        return archive(clean, scale, rng, cutting.damage), clean
+        return _damaged(clean, scale, cutting, rng), clean
     return turn(pair.small[top : top + crop, left : left + crop], place.turns, place.mirrored), clean
 
 

@@ -1,0 +1,173 @@
+"""Random holes of known kinds, and the smooth fill that a model starts from (numpy only).
+
+Strokes and boxes as LaMa draws them (Suvorov et al., "Resolution-robust Large Mask Inpainting with Fourier
+Convolutions", WACV 2022, the generator of its repository, parameters for 256 px). Counts grow with the area, so that
+a mask of any size is as dense as theirs; at 256 x 256 they are theirs.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from imgtx.errors import UsageError
+
+WHITE = 128  # the lowest level of 255 in a mask that means hole
+SIDE = 256  # pixels a side that the counts are for
+BOXES_SHARE = 0.3 / 1.3  # of the masks of a kind that has boxes
+MOST_SHARE = 0.5  # denser masks are drawn anew
+SWEEPS = 6  # of each level of a fill
+TURNS = 4  # a polyline has 1 to 5 pieces
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How many strokes a mask has, how wide and long their pieces are; or else how many boxes, of which sides; pixels."""
+
+    strokes: tuple[int, int]
+    width: int
+    length: int
+    boxes: tuple[int, int] = (0, 0)
+    sides: tuple[int, int] = (10, 50)
+    margin: int = 0  # between boxes and the edge
+
+
+KINDS = {
+    "thin": Kind((4, 50), 10, 40),
+    "medium": Kind((4, 5), 50, 100, (1, 5), (10, 50)),
+    "thick": Kind((1, 5), 100, 200, (1, 3), (30, 150), 10),
+}
+
+
+def random_mask(rng: np.random.Generator, height: int, width: int, kind: str) -> np.ndarray:
+    """(H, W) bool, true in the hole: between one pixel and half of them. UsageError for an unknown kind."""
+    if kind not in KINDS:
+        raise UsageError(f"mask kind {kind!r}; legal are {', '.join(KINDS)}: use one")
+    chosen = KINDS[kind]
+    while True:
+        mask = np.zeros((height, width), bool)
+        if chosen.boxes[1] and rng.random() < BOXES_SHARE:
+            for _ in range(_count(rng, chosen.boxes, mask)):
+                _box(rng, mask, chosen)
+        else:
+            for number in range(_count(rng, chosen.strokes, mask)):
+                _stroke(rng, mask, chosen, odd=number % 2 == 1)
+        if 0 < mask.mean() <= MOST_SHARE:
+            return mask
+
+
+def _count(rng: np.random.Generator, bounds: tuple[int, int], mask: np.ndarray) -> int:
+    """A number in `bounds` for 256 x 256 pixels; of what an area makes of it, the fraction by chance."""
+    expected = int(rng.integers(bounds[0], bounds[1] + 1)) * mask.size / SIDE**2
+    return int(expected + rng.random())
+
+
+def _stroke(rng: np.random.Generator, mask: np.ndarray, kind: Kind, *, odd: bool) -> None:
+    """A polyline that turns by little; every second one goes the other way."""
+    height, width = mask.shape
+    y, x = float(rng.integers(height)), float(rng.integers(width))
+    for _ in range(1 + int(rng.integers(TURNS + 1))):
+        angle = 0.01 + float(rng.integers(4))
+        angle = angle if odd else 2 * math.pi - angle
+        length = 10 + int(rng.integers(kind.length))
+        end_y = float(np.clip(y + length * math.cos(angle), 0, height))
+        end_x = float(np.clip(x + length * math.sin(angle), 0, width))
+        _piece(mask, (y, x), (end_y, end_x), 5 + int(rng.integers(kind.width)))
+        y, x = end_y, end_x
+
+
+def _piece(mask: np.ndarray, start: tuple[float, float], end: tuple[float, float], width: int) -> None:
+    """Every pixel within half of `width` of the segment."""
+    reach = width / 2
+    top, left = (max(0, math.floor(min(a, b) - reach)) for a, b in zip(start, end, strict=True))
+    bottom, right = (math.ceil(max(a, b) + reach) + 1 for a, b in zip(start, end, strict=True))
+    part = mask[top:bottom, left:right]
+    y = np.arange(top, top + part.shape[0], dtype=np.float32)[:, None] - start[0]
+    x = np.arange(left, left + part.shape[1], dtype=np.float32)[None, :] - start[1]
+    down, across = end[0] - start[0], end[1] - start[1]
+    along = np.clip((y * down + x * across) / max(down**2 + across**2, 1e-6), 0, 1)
+    part |= (y - along * down) ** 2 + (x - along * across) ** 2 <= reach**2
+
+
+def _box(rng: np.random.Generator, mask: np.ndarray, kind: Kind) -> None:
+    height, width = (int(rng.integers(*kind.sides)) for _ in range(2))
+    top, left = (
+        kind.margin + int(rng.integers(max(1, length - 2 * kind.margin - side + 1)))
+        for length, side in zip(mask.shape, (height, width), strict=True)
+    )
+    mask[top : top + height, left : left + width] = True
+
+
+def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The image with its hole filled smoothly from around it, however large; other pixels stay as they are.
+
+    Averages of what is known, level by level until no hole is left, then back up: each level's hole takes the
+    coarser level's values, relaxed towards the mean of the four neighbours. Work grows with the hole.
+
+    image: (H, W, C) uint8 or uint16; mask: (H, W) bool, true in the hole. Returns a new array of the same dtype; mid
+    grey where nothing is known at all.
+    """
+    out = image.copy()
+    if not mask.any():
+        return out
+    if mask.all():
+        out[:] = np.iinfo(image.dtype).max // 2
+        return out
+    filled = _filled(image.astype(np.float32), mask)
+    out[mask] = np.floor(filled[mask] + 0.5).astype(image.dtype)
+    return out
+
+
+def with_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(H, W, C) and its hole, (H, W) bool -> (H, W, C + 1): the image filled, then the mask, full in the hole, else 0.
+
+    What a model for holes gets, and cut into tiles: the fill is of the whole image, so that a tile inside a hole larger
+    than itself knows what lies around it, and tiles agree with each other.
+    """
+    full = np.iinfo(image.dtype).max
+    return np.dstack([fill(image, mask), np.where(mask, full, 0).astype(image.dtype)])
+
+
+def _filled(values: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """(H, W, C) float32 with the pixels of `hole`, not all of them, replaced."""
+    if not hole.any():
+        return values
+    coarse = _twice(_filled(*_half(values, hole)))[: hole.shape[0], : hole.shape[1]]
+    values = np.where(hole[..., None], coarse, values)
+    return _relaxed(values, hole)
+
+
+def _half(values: np.ndarray, hole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means of the known pixels of each 2 x 2, and where there is none."""
+    height, width = hole.shape
+    padding = ((0, height % 2), (0, width % 2))
+    known = np.pad(~hole, padding).astype(np.float32)[..., None]
+    values = np.pad(values, (*padding, (0, 0))) * known
+    total = values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]
+    count = known[::2, ::2] + known[1::2, ::2] + known[::2, 1::2] + known[1::2, 1::2]
+    return total / np.maximum(count, 1), count[..., 0] == 0
+
+
+def _twice(values: np.ndarray) -> np.ndarray:
+    """Twice the size by linear interpolation, edges repeated."""
+    for axis in (0, 1):
+        values = np.moveaxis(values, axis, 0)
+        before = np.concatenate([values[:1], values[:-1]])
+        after = np.concatenate([values[1:], values[-1:]])
+        both = np.stack([0.75 * values + 0.25 * before, 0.75 * values + 0.25 * after], axis=1)
+        values = np.moveaxis(both.reshape(-1, *values.shape[1:]), 0, axis)
+    return values
+
+
+def _relaxed(values: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """SWEEPS times each pixel of the hole becomes the mean of its four neighbours, edges repeated."""
+    padded = np.pad(values, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    width, flat = padded.shape[1], padded.reshape(-1, padded.shape[2])
+    rows, columns = np.nonzero(hole)
+    middle = (rows + 1) * width + columns + 1
+    up = middle - width * (rows > 0)
+    down = middle + width * (rows < hole.shape[0] - 1)
+    left, right = middle - (columns > 0), middle + (columns < hole.shape[1] - 1)
+    for _ in range(SWEEPS):
+        flat[middle] = (flat[up] + flat[down] + flat[left] + flat[right]) * 0.25
+    return padded[1:-1, 1:-1]
