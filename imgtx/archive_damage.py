@@ -11,6 +11,7 @@ import io
 import math
 from dataclasses import dataclass, fields
 from functools import cache
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -127,13 +128,13 @@ def noise(image: Image.Image, rng: np.random.Generator, damage: ArchiveDamage) -
     sigma = np.hypot(0.7 * ground, 0.7 * shot * np.sqrt(np.arange(256) / 255)).astype(np.float32)
     height, width, channels = levels.shape
     noisy = sigma[levels]
-    noisy *= _normal(rng, (height, width, channels if rng.random() < 0.6 else 1))
+    noisy *= normal(rng, (height, width, channels if rng.random() < 0.6 else 1))
     noisy += levels
     np.rint(noisy, out=noisy)
     return Image.fromarray(np.clip(noisy, 0, 255, out=noisy).astype(np.uint8))
 
 
-def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Standard normal numbers; for a crop a run of a fixed million from a random start, ten times faster to draw."""
     count = math.prod(shape)
     if count > NORMALS // 4:
@@ -147,7 +148,16 @@ def _normals() -> np.ndarray:
     return np.random.default_rng(0).standard_normal(NORMALS, np.float32)
 
 
-def jpeg(image: Image.Image, rng: np.random.Generator, damage: ArchiveDamage) -> Image.Image:
+class Qualities(Protocol):
+    """Between which qualities JPEG is drawn."""
+
+    @property
+    def worst_quality(self) -> int: ...
+    @property
+    def best_quality(self) -> int: ...
+
+
+def jpeg(image: Image.Image, rng: np.random.Generator, damage: Qualities) -> Image.Image:
     """Compressed and read again, with blocks that start up to 7 pixels outside the image."""
     top, left = (int(n) for n in rng.integers(JPEG_BLOCK, size=2))
     quality = int(rng.integers(damage.worst_quality, damage.best_quality + 1))

@@ -10,12 +10,9 @@ import math
 import numpy as np
 
 from imgtx.errors import UsageError
-from imgtx.masks import random_mask, with_mask
 
 # Elements of one float64 work array: small enough to stay in a core's cache, whatever the image's size.
 _BLOCK_ELEMENTS = 1 << 17
-# Kinds of `imgtx.masks` that training draws, and how often.
-HOLES = {"thin": 0.5, "medium": 0.4, "thick": 0.1}
 _LEGAL_DTYPES = ("uint8", "uint16", "float32", "float64")
 
 
@@ -62,15 +59,6 @@ def modcrop(image: np.ndarray, scale: int) -> np.ndarray:
     """
     height, width = image.shape[:2]
     return image[: height - height % scale, : width - width % scale]
-
-
-def holes(clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The image with a random hole, of a kind in HOLES, filled smoothly from around it, and the hole as a last channel.
-
-    clean: (H, W, 3) uint8. Returns (H, W, 4) uint8, the last channel 255 in the hole and 0 elsewhere.
-    """
-    kind = str(rng.choice(list(HOLES), p=list(HOLES.values())))
-    return with_mask(clean, random_mask(rng, *clean.shape[:2], kind))
 
 
 def _check_image(image: np.ndarray) -> None:

@@ -6,7 +6,7 @@ a mask of any size is as dense as theirs; at 256 x 256 they are theirs.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -30,6 +30,22 @@ class Kind:
     boxes: tuple[int, int] = (0, 0)
     sides: tuple[int, int] = (10, 50)
     margin: int = 0  # between boxes and the edge
+
+
+@dataclass(frozen=True)
+class Holes:
+    """How often training draws each kind of hole, in any unit; the kinds are KINDS."""
+
+    thin: float = 0.5
+    medium: float = 0.4
+    thick: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, share in asdict(self).items():
+            if not share >= 0:
+                raise UsageError(f"{name} = {share}; legal is 0 or more")
+        if not sum(asdict(self).values()) > 0:
+            raise UsageError("thin, medium and thick are all 0; legal is more than 0 for one of them")
 
 
 KINDS = {
@@ -96,6 +112,13 @@ def _box(rng: np.random.Generator, mask: np.ndarray, kind: Kind) -> None:
         for length, side in zip(mask.shape, (height, width), strict=True)
     )
     mask[top : top + height, left : left + width] = True
+
+
+def with_random_hole(clean: np.ndarray, rng: np.random.Generator, holes: Holes) -> np.ndarray:
+    """`with_mask` of a random hole: (H, W, 3) uint8 -> (H, W, 4) uint8."""
+    shares = np.array(list(asdict(holes).values()))
+    kind = list(asdict(holes))[int(rng.choice(len(shares), p=shares / shares.sum()))]
+    return with_mask(clean, random_mask(rng, *clean.shape[:2], kind))
 
 
 def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -70,15 +70,18 @@ class EncoderDecoder(nn.Module):
         change = by_rows(self.to_pixels, detail, reach=1, scale=self.config.scale)  # B, C, s H, s W
         if self.config.holes:
             return image[:, :-1] + image[:, -1:] * change
-        if self.config.scale == 1:
-            return image + change
-        enlarged = F.interpolate(image, scale_factor=self.config.scale, mode="bicubic", align_corners=False)
-        return enlarged + change
+        return self.enlarge(image) + change
 
     def with_mask_tokens(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Tokens (B, H/p, W/p, D) whose patch of the mask (B, 1, H, W) is mostly hole give way to the learned one."""
         share = F.avg_pool2d(mask.float(), self.config.patch)[:, 0, :, :, None]  # B, H/p, W/p, 1
         return torch.where(share > 0.5, self.mask_token.to(tokens.dtype), tokens)
+
+    def enlarge(self, image: Tensor) -> Tensor:
+        """Bicubic, (B, C, H, W) -> (B, C, s H, s W)."""
+        if self.config.scale == 1:
+            return image
+        return F.interpolate(image, scale_factor=self.config.scale, mode="bicubic", align_corners=False)
 
     def to_pixels(self, detail: Tensor) -> Tensor:
         """(B, detail, H, W) -> (B, C, s H, s W)."""

@@ -4,14 +4,14 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from imgtx.archive_damage import ArchiveDamage
 from imgtx.config import ModelConfig
 from imgtx.errors import UsageError
 from jobs.spec_values import check_fields, merge, read_toml
-from pipeline.crops import CROP_CHOICES, DEGRADATIONS, Cutting
+from pipeline.crops import CROP_CHOICES, DAMAGES, DEGRADATIONS, Cutting
 
 # Fields of the network that follow from the spec and the data, so that [model] cannot set them.
 DERIVED = ("scale", "in_channels", "out_channels", "holes")
+TASKS = {"restoration": "restoration", "holes": "inpainting"}  # of degradations that leave the size alone
 POSITIVE = (
     "batch", "crop", "crops_per_image", "peak_lr", "clip", "valid_images", "validate_minutes", "checkpoint_minutes",
 )  # fmt: skip
@@ -66,15 +66,13 @@ class TrainSpec:
         return ModelConfig(scale=self.scale, in_channels=4 if holes else 3, holes=holes, **self.model)
 
     @property
-    def task(self) -> str:
-        if self.degradation == "holes":
-            return "inpainting"
-        return "restoration" if self.scale == 1 else "super-resolution"
+    def cutting(self) -> Cutting:
+        damage = DAMAGES[self.degradation](**self.damage) if self.degradation in DAMAGES else None
+        return Cutting(self.crop, self.crop_choice, damage, self.procedural_share)
 
     @property
-    def cutting(self) -> Cutting:
-        damage = ArchiveDamage(**self.damage)
-        return Cutting(self.crop, self.crop_choice, self.degradation, damage, self.procedural_share)
+    def task(self) -> str:
+        return TASKS.get(self.degradation, "super-resolution")
 
 
 def load_train_spec(
@@ -91,7 +89,8 @@ def make_train_spec(values: dict[str, Any], path: Path, *, folders: bool = True)
     """`load_train_spec` for values that stand in another file, `path`."""
     check_fields(values, TrainSpec, str(path))
     check_fields(values.get("model", {}), ModelConfig, f"{path} [model]", without=DERIVED)
-    check_fields(values.get("damage", {}), ArchiveDamage, f"{path} [damage]")
+    if (damage := DAMAGES.get(values.get("degradation", ""))) is not None:
+        check_fields(values.get("damage", {}), damage, f"{path} [damage]")
     missing = [name for name in ("name", "train", "valid") if name not in values]
     if missing:
         raise UsageError(f"{path} lacks {', '.join(missing)}: a training spec needs name, train, valid")
@@ -103,13 +102,15 @@ def make_train_spec(values: dict[str, Any], path: Path, *, folders: bool = True)
 
 
 def _check_values(spec: TrainSpec, path: Path) -> None:
-    if spec.scale not in (1, 2, 3, 4):
-        raise UsageError(f"{path}: scale = {spec.scale}; legal are 1, 2, 3 and 4")
-    if spec.degradation == "holes" and spec.scale != 1:
-        raise UsageError(f"{path}: scale = {spec.scale} with degradation = 'holes'; legal is scale = 1")
     for name, legal in WORDS.items():
         if (value := getattr(spec, name)) not in legal:
             raise UsageError(f"{path}: {name} = {value!r}; legal are {' and '.join(map(repr, legal))}")
+    scales = (1,) if spec.degradation in TASKS else (2, 3, 4)
+    if spec.scale not in scales:
+        raise UsageError(
+            f"{path}: scale = {spec.scale}; legal with degradation = {spec.degradation!r} is "
+            f"{'1' if scales == (1,) else '2, 3 or 4'}"
+        )
     if not spec.name or Path(spec.name).name != spec.name:
         raise UsageError(f"{path}: name = {spec.name!r}; legal is a file name, for the weights bear it")
     for name in POSITIVE:
@@ -127,14 +128,7 @@ def _check_values(spec: TrainSpec, path: Path) -> None:
         raise UsageError(f"{path}: average = {spec.average}; legal is less than 1: at 1 no step would count")
     if not 0 <= spec.procedural_share < 1:
         raise UsageError(f"{path}: procedural_share = {spec.procedural_share}; legal is 0 to less than 1")
-    try:
-        ArchiveDamage(**spec.damage)
-    except UsageError as error:
-        raise UsageError(f"{path} [damage]: {error}") from error
-    if spec.damage and spec.degradation != "archive":
-        raise UsageError(
-            f"{path}: [damage] is of degradation = 'archive', which is {spec.degradation!r}: drop one"
-        )
+    _check_damage(spec, path)
     try:
         multiple = spec.config.multiple
     except ValueError as error:
@@ -143,6 +137,19 @@ def _check_values(spec: TrainSpec, path: Path) -> None:
         raise UsageError(
             f"{path}: crop = {spec.crop} is not a multiple of the model's {multiple} px (patch x window): "
             f"use {max(1, spec.crop // multiple) * multiple}"
+        )
+
+
+def _check_damage(spec: TrainSpec, path: Path) -> None:
+    if spec.degradation in DAMAGES:
+        try:
+            DAMAGES[spec.degradation](**spec.damage)
+        except UsageError as error:
+            raise UsageError(f"{path} [damage]: {error}") from error
+    elif spec.damage:
+        raise UsageError(
+            f"{path}: [damage] is of degradation = {' or '.join(map(repr, DAMAGES))}, which is "
+            f"{spec.degradation!r}: drop one"
         )
 
 

@@ -214,7 +214,7 @@ class Training:
 
 
 def to_floats(batch: np.ndarray | Tensor, device: str) -> Tensor:
-    """uint8 (B, H, W, C) -> float32 (B, C, H, W) in [0, 1]; the bytes travel to the device, not the floats."""
+    """Levels (B, H, W, C) -> float32 (B, C, H, W), 255 becoming 1; uint8 travels to the device as it is."""
     levels = torch.as_tensor(batch).to(device, non_blocking=True)
     return levels.permute(0, 3, 1, 2).float() / 255
 

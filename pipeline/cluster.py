@@ -65,6 +65,7 @@ class Pool:
     task_cpus: float
     rows_per_block: int
     block_bytes: int
+    decoders: int = 1
     tasks_in_flight: int = 2
     restarts: int = (
         -1
@@ -94,9 +95,18 @@ def size_pool(spec: RunSpec, resources: dict[str, float], images: int) -> Pool:
     rows = max(1, min(ROWS_PER_BLOCK, images // (2 * actors)))
     if use_gpu:
         share = min(1.0, most) / math.ceil(actors / max(1, int(most)))  # so that whole actors fit on each GPU
-        return Pool(actors, min(0.5, cpus / (2 * actors)), share, 0.5, rows, BLOCK_BYTES_GPU)
-    # a block in hand and none in waiting: on a CPU the next one takes seconds, and may find another actor idle
-    return Pool(actors, 0.75 * min(1.0, cpus / actors), 0.0, 0.25, rows, BLOCK_BYTES_CPU, tasks_in_flight=1)
+        pool = Pool(actors, min(0.5, cpus / (2 * actors)), share, 0.5, rows, BLOCK_BYTES_GPU)
+    else:
+        # a block in hand and none in waiting: on a CPU the next one takes seconds, and may find another actor idle
+        pool = Pool(
+            actors, 0.75 * min(1.0, cpus / actors), 0.0, 0.25, rows, BLOCK_BYTES_CPU, tasks_in_flight=1
+        )
+    return replace(pool, decoders=_decoders(pool, cpus))
+
+
+def _decoders(pool: Pool, cpus: float) -> int:
+    """Half of the tasks that find room beside the actors: the other half is for encode and publish."""
+    return max(1, int((cpus - pool.actors * pool.actor_cpus) / pool.task_cpus) // 2)
 
 
 def local_settings() -> dict[str, str]:

@@ -8,13 +8,18 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from imgtx.archive_damage import DAMAGE, ArchiveDamage, archive
+from imgtx.archive_damage import ArchiveDamage, archive
 from imgtx.dead_leaves import dead_leaves
-from imgtx.degrade import holes, imresize
+from imgtx.degrade import imresize
 from imgtx.errors import UsageError
+from imgtx.masks import Holes, with_random_hole
+from imgtx.restoration_damage import RestorationDamage, restoration_pair
 
 SMALLEST_VALID = 8  # pixels a side of a reduced validation image: its borders are not measured
-DEGRADATIONS = ("bicubic", "archive", "holes")
+# What [damage] of a training spec may say for each; the exact reduction knows no strength.
+Damage = ArchiveDamage | RestorationDamage | Holes
+DAMAGES = {"archive": ArchiveDamage, "restoration": RestorationDamage, "holes": Holes}
+DEGRADATIONS = ("bicubic", *DAMAGES)
 CROP_CHOICES = ("livelier", "energy", "uniform")
 # Every LEAVES_STEPS steps a new procedural picture of LEAVES_SIDE pixels takes the place of the oldest of LEAVES_KEPT:
 # drawing one costs as much as training on four crops.
@@ -46,9 +51,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops of the images `keys`: uint8, small (B, crop, crop, 3) and clean (B, scale crop, scale crop, 3).
+    """Crops of the images `keys`: small (B, crop, crop, 3) and clean (B, scale crop, scale crop, 3).
 
-    With holes the small ones have the mask as a fourth channel.
+    In levels of 255: clean is uint8, small too, or float32 where noise is measured in floats. With holes small has the
+    mask as a fourth channel.
     """
 
     keys: tuple[str, ...]
@@ -71,18 +77,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Cutting:
-    """How crops are made: `crop` reduced pixels a side, their places by `choice`, their partners by `degradation`.
+    """How crops are made: `crop` reduced pixels a side, their places by `choice`, their partners by `damage`.
 
     livelier: of two places drawn at random the one with more gradient; energy: drawn in proportion to gradient
-    energy; uniform: anywhere. bicubic: the exact reduction; archive: `imgtx.archive_damage` as bad as `damage`;
-    holes: `imgtx.degrade.holes`.
-    `procedural_share` of the crops come from dead leaves.
+    energy; uniform: anywhere. Without `damage` the partner is the exact bicubic reduction. `procedural_share` of the
+    crops come from dead leaves.
     """
 
     crop: int
     choice: str = "livelier"
-    degradation: str = "bicubic"
-    damage: ArchiveDamage = DAMAGE
+    damage: Damage | None = None
     procedural_share: float = 0.0
 
 
@@ -100,24 +104,33 @@ def reduced(key: str, pixels: np.ndarray, scale: int) -> Pair:
     """The pair of an (H, W, 3) uint8 image, cut at the bottom and right to multiples of `scale`."""
     height, width = (side // scale * scale for side in pixels.shape[:2])
     clean = np.ascontiguousarray(pixels[:height, :width])
-    return Pair(key, clean, imresize(clean, 1 / scale))
+    return Pair(key, clean, imresize(clean, 1 / scale) if scale > 1 else clean)
 
 
 def degraded(valid: list[Pair], cutting: Cutting) -> list[Pair]:
-    """Validation pairs with partners as training crops have them; damage by fixed seeds, always the same."""
-    if cutting.degradation == "bicubic":
+    """Validation pairs as training crops are, in 8 bits; damage by fixed seeds, always the same."""
+    if cutting.damage is None:
         return valid
-    return [
-        replace(pair, small=_damaged(pair.clean, pair.scale, cutting, np.random.default_rng(number)))
-        for number, pair in enumerate(valid)
-    ]
+    made = []
+    for number, pair in enumerate(valid):
+        small, clean = damaged(pair.clean, pair.scale, cutting.damage, np.random.default_rng(number))
+        small = np.clip(np.rint(small), 0, 255).astype(np.uint8)
+        made.append(replace(pair, small=small, clean=clean))
+    return made
 
 
-def _damaged(clean: np.ndarray, scale: int, cutting: Cutting, rng: np.random.Generator) -> np.ndarray:
-    """A clean crop's partner where that is drawn at random."""
-    if cutting.degradation == "holes":
-        return holes(clean, rng)
-    return archive(clean, scale, rng, cutting.damage)
+def damaged(
+    clean: np.ndarray,
+    scale: int,
+    damage: Damage,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The damaged side of a clean (scale h, scale w, 3) uint8 image, and what a model should make of it."""
+    if isinstance(damage, RestorationDamage):
+        return restoration_pair(clean, rng, damage)
+    if isinstance(damage, Holes):
+        return with_random_hole(clean, rng, damage), clean
+    return archive(clean, scale, rng, damage), clean
 
 
 class Leaves:
@@ -179,13 +192,12 @@ def draw_place(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> Place:
 def cut(
     pair: Pair, cutting: Cutting, place: Place, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One crop: small (crop, crop, 3), 4 with a mask, and clean (scale crop, scale crop, 3), uint8, turned alike."""
+    """One crop: small (crop, crop, 3) and clean (scale crop, scale crop, 3), turned alike, as in `Batch`."""
     crop, scale, top, left = cutting.crop, pair.scale, place.top, place.left
     clean = pair.clean[scale * top : scale * (top + crop), scale * left : scale * (left + crop)]
     clean = turn(clean, place.turns, place.mirrored)
-    if cutting.degradation != "bicubic":  # after the turn: chroma and grain of JPEG have a direction
-        clean = np.ascontiguousarray(clean)
-        return _damaged(clean, scale, cutting, rng), clean
+    if cutting.damage is not None:  # after the turn: chroma and grain of JPEG have a direction
+        return damaged(np.ascontiguousarray(clean), scale, cutting.damage, rng)
     return turn(pair.small[top : top + crop, left : left + crop], place.turns, place.mirrored), clean
 
 

@@ -9,7 +9,7 @@ stage a file); a failure becomes a row, never an exception. The driver drains th
 
 import pyarrow as pa
 import ray.data
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from pipeline.cluster import Pool
 from pipeline.decode import decode
@@ -31,7 +31,8 @@ def road(work: pa.Table, job: Job, pool: Pool) -> Dataset:
     ]
     return (
         ray.data.from_arrow(blocks)
-        .map_batches(decode, **tasks)
+        # decode waits for room at the models with its CPU in hand: unbounded, it leaves none to the stages after them
+        .map_batches(decode, compute=TaskPoolStrategy(size=pool.decoders), **tasks)
         .map_batches(
             Transform,
             fn_constructor_kwargs={"job": job, "device": None if pool.actor_gpus else "cpu"},

@@ -38,6 +38,9 @@ def test_a_pool_fits_the_machines(spec, resources, images, actors, gpus_each):
     assert (
         pool.actors * pool.actor_cpus + pool.task_cpus <= resources["CPU"]
     )  # else the tasks starve for ever
+    # decode waits for the models with its CPU in hand: without bounds it would hold all that encode needs
+    left = resources["CPU"] - pool.actors * pool.actor_cpus - pool.decoders * pool.task_cpus
+    assert left >= pool.task_cpus or pool.decoders == 1
     assert 1 <= pool.rows_per_block <= ROWS_PER_BLOCK
     assert pool.rows_per_block * pool.actors <= max(images, pool.actors)
 

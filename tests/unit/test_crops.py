@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imgtx.archive_damage import ArchiveDamage
 from imgtx.degrade import imresize
 from imgtx.errors import UsageError
 from pipeline import crops
@@ -94,7 +95,7 @@ def test_every_place_may_be_chosen_and_none_outside(choice, shape):
 
 def test_an_archives_batch_is_pure_and_its_clean_side_untouched():
     pairs = [reduced("a", photo(60, 64), 2), reduced("b", photo(48, 90), 2)]
-    cutting = Cutting(16, degradation="archive")
+    cutting = Cutting(16, damage=ArchiveDamage())
     batch = Sampler(pairs, cutting, seed=4, batch=12).batch(7)
     again = Sampler(pairs, cutting, seed=4, batch=12).batch(7)
     assert np.array_equal(batch.small, again.small)
@@ -110,7 +111,7 @@ def test_an_archives_batch_is_pure_and_its_clean_side_untouched():
 
 def test_validation_damage_is_the_same_every_time():
     pairs = [reduced("a", photo(60, 64), 2), reduced("b", photo(48, 90), 2)]
-    one, other = (degraded(pairs, Cutting(16, degradation="archive")) for _ in range(2))
+    one, other = (degraded(pairs, Cutting(16, damage=ArchiveDamage())) for _ in range(2))
     for a, b, pair in zip(one, other, pairs, strict=True):
         assert np.array_equal(a.small, b.small)
         assert a.small.shape == pair.small.shape

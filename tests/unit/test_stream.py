@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from imgtx.archive_damage import ArchiveDamage
 from imgtx.errors import StorageError, UsageError
 from imgtx.weight_file import find_weights
 from jobs.train_images import (
@@ -156,10 +157,10 @@ def test_the_cache_holds_what_fits(store):
 
 def test_dead_leaves_and_damage_go_through_the_stream(store, monkeypatch):
     monkeypatch.setattr(crops, "LEAVES_SIDE", 32)
-    feed = streamed(store, procedural_share=0.5, degradation="archive")
+    feed = streamed(store, procedural_share=0.5, damage=ArchiveDamage())
     keys = [key for step in range(6) for key in feed.batch(step).keys]
     assert 3 < sum(key.startswith("dead leaves") for key in keys) < 21
-    again = streamed(store, procedural_share=0.5, degradation="archive")
+    again = streamed(store, procedural_share=0.5, damage=ArchiveDamage())
     assert same(again.batch(5), feed.batch(5))
 
 

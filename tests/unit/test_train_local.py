@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from imgtx.archive_damage import ArchiveDamage
 from imgtx.errors import UsageError
 from imgtx.tensor_file import SafetensorError, TensorFile, write_tensors
 from jobs.pack import TRAIN, VALID, pack, unpack
@@ -122,12 +123,12 @@ def test_crops_cut_on_the_device_are_those_of_the_host(scale, choice):
     assert device.keys == host.keys
     assert np.array_equal(device.small.numpy(), host.small)
     assert np.array_equal(device.clean.numpy(), host.clean)
-    assert not DeviceFeed.fits(Sampler(pairs, Cutting(12, degradation="archive"), seed=2, batch=4))
+    assert not DeviceFeed.fits(Sampler(pairs, Cutting(12, damage=ArchiveDamage()), seed=2, batch=4))
     assert not DeviceFeed.fits(Sampler(pairs, Cutting(12, procedural_share=0.1), seed=2, batch=4))
 
 
 def test_batches_made_ahead_are_the_same_in_the_same_order():
-    sampler = Sampler([reduced("a", photo(60, 64), 2)], Cutting(16, degradation="archive"), seed=4, batch=3)
+    sampler = Sampler([reduced("a", photo(60, 64), 2)], Cutting(16, damage=ArchiveDamage()), seed=4, batch=3)
     ahead = Ahead(sampler, threads=3)
     for step in (10, 11, 12, 13, 40, 41):
         assert np.array_equal(ahead.batch(step).small, sampler.batch(step).small)

@@ -1,0 +1,90 @@
+"""From a clean image to what restoration mends: noise, JPEG, both, mild blur, or nothing at all.
+
+A pure function of image, generator and parameters (numpy and Pillow). Noise alone is Gaussian as in the denoising
+tables; half of it stays in floats below 0 and above 255, as those tables measure it, and half ends in 8 bits, as files
+hold it. JPEG starts its blocks 0 to 7 pixels outside the image (`imgtx.archive_damage.jpeg`). Undamaged images are
+among them, because a model that never sees one smooths them too.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from imgtx.archive_damage import jpeg, normal
+from imgtx.errors import UsageError
+
+KINDS = ("noise", "jpeg", "both", "blur", "none")
+
+
+@dataclass(frozen=True)
+class RestorationDamage:
+    """How bad it gets; each image draws its kind by the shares, and its strength between nothing and these.
+
+    `noise` is the largest standard deviation in levels of 255, `blur` in pixels; `worst_quality` and `best_quality`
+    are JPEG's; `noise_share`, `jpeg_share`, `both_share` and `blur_share` say how often each kind comes, what they
+    leave of 1 stays clean; `grey` is the share of images without colour.
+    """
+
+    noise: float = 55.0
+    worst_quality: int = 5
+    best_quality: int = 95
+    blur: float = 0.8
+    noise_share: float = 0.5
+    jpeg_share: float = 0.27
+    both_share: float = 0.13
+    blur_share: float = 0.05
+    grey: float = 0.1
+
+    def __post_init__(self) -> None:
+        legal = {"noise": 255.0, "worst_quality": 100, "best_quality": 100, "blur": 10.0}
+        for f in fields(self):
+            least, value = 1 if f.name.endswith("quality") else 0, getattr(self, f.name)
+            if not least <= value <= legal.get(f.name, 1):
+                raise UsageError(f"{f.name} = {value}; legal is {least} to {legal.get(f.name, 1):g}")
+        if self.worst_quality > self.best_quality:
+            raise UsageError(
+                f"worst_quality = {self.worst_quality} is above best_quality = {self.best_quality}: swap them"
+            )
+        if sum(self.shares) > 1 + 1e-9:
+            raise UsageError(
+                f"the shares of noise, jpeg, both and blur are {sum(self.shares):g} together; legal is 1 at most, "
+                f"and what they leave stays clean"
+            )
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        return self.noise_share, self.jpeg_share, self.both_share, self.blur_share
+
+
+DAMAGE = RestorationDamage()
+
+
+def restoration_pair(
+    clean: np.ndarray, rng: np.random.Generator, damage: RestorationDamage = DAMAGE
+) -> tuple[np.ndarray, np.ndarray]:
+    """A damaged image and the clean one it should become; the same for the same state of `rng`.
+
+    clean: (H, W, 3) uint8. Returns (H, W, 3) float32 in levels of 255, which noise may carry below 0 and above 255,
+    and (H, W, 3) uint8: `clean`, or its luminance thrice.
+    """
+    if rng.random() < damage.grey:
+        clean = np.asarray(Image.fromarray(clean).convert("L").convert("RGB"))
+    kind = KINDS[int(np.searchsorted(np.cumsum(damage.shares), rng.random(), side="right"))]
+    levels: np.ndarray = clean.astype(np.float32)
+    if kind == "blur":
+        sigma = float(rng.uniform(0, damage.blur))
+        levels = np.asarray(Image.fromarray(clean).filter(ImageFilter.GaussianBlur(sigma)), np.float32)
+    if kind in ("noise", "both"):
+        levels = levels + np.float32(rng.uniform(0, damage.noise)) * _noise(clean, rng)
+    if kind in ("jpeg", "both") or (kind == "noise" and rng.random() < 0.5):
+        levels = np.clip(np.rint(levels), 0, 255)
+    if kind in ("jpeg", "both"):
+        levels = np.asarray(jpeg(Image.fromarray(levels.astype(np.uint8)), rng, damage), np.float32)
+    return levels, clean
+
+
+def _noise(clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Standard normal, of each channel its own; of a grey image the same in all."""
+    grey = bool((clean[..., :1] == clean).all())
+    return normal(rng, (*clean.shape[:2], 1 if grey else clean.shape[2]))
