@@ -25,7 +25,9 @@ class Shown:
 def draw_strip(images: Sequence[Shown]) -> Image.Image:
     """A row for each of the first images by name, cut from the middle: nobody chose the place."""
     rows = [_row(image) for image in images[:ROWS]]
-    picture = Image.new("RGB", (len(rows[0]) * (PANEL + GAP) - GAP, len(rows) * (PANEL + LABEL + GAP)), "white")
+    picture = Image.new(
+        "RGB", (len(rows[0]) * (PANEL + GAP) - GAP, len(rows) * (PANEL + LABEL + GAP)), "white"
+    )
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
     for y, panels in enumerate(rows):
         for x, (label, pixels) in enumerate(panels):
