@@ -1,4 +1,4 @@
-"""Random holes of known kinds, and the smooth fill that a model starts from (numpy only).
+"""Random holes of known kinds, and pictures with a hole as models get them (numpy only).
 
 Strokes and boxes as LaMa draws them (Suvorov et al., "Resolution-robust Large Mask Inpainting with Fourier
 Convolutions", WACV 2022, the generator of its repository, parameters for 256 px). Counts grow with the area, so that
@@ -11,12 +11,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from imgtx.errors import UsageError
+from imgtx.fill import with_mask
 
-WHITE = 128  # the lowest level of 255 in a mask that means hole
 SIDE = 256  # pixels a side that the counts are for
 BOXES_SHARE = 0.3 / 1.3  # of the masks of a kind that has boxes
 MOST_SHARE = 0.5  # denser masks are drawn anew
-SWEEPS = 6  # of each level of a fill
 TURNS = 4  # a polyline has 1 to 5 pieces
 
 
@@ -119,78 +118,3 @@ def with_random_hole(clean: np.ndarray, rng: np.random.Generator, holes: Holes) 
     shares = np.array(list(asdict(holes).values()))
     kind = list(asdict(holes))[int(rng.choice(len(shares), p=shares / shares.sum()))]
     return with_mask(clean, random_mask(rng, *clean.shape[:2], kind))
-
-
-def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The image with its hole filled smoothly from around it, however large; other pixels stay as they are.
-
-    Averages of what is known, level by level until no hole is left, then back up: each level's hole takes the
-    coarser level's values, relaxed towards the mean of the four neighbours. Work grows with the hole.
-
-    image: (H, W, C) uint8 or uint16; mask: (H, W) bool, true in the hole. Returns a new array of the same dtype; mid
-    grey where nothing is known at all.
-    """
-    out = image.copy()
-    if not mask.any():
-        return out
-    if mask.all():
-        out[:] = np.iinfo(image.dtype).max // 2
-        return out
-    filled = _filled(image.astype(np.float32), mask)
-    out[mask] = np.floor(filled[mask] + 0.5).astype(image.dtype)
-    return out
-
-
-def with_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(H, W, C) and its hole, (H, W) bool -> (H, W, C + 1): the image filled, then the mask, full in the hole, else 0.
-
-    What a model for holes gets, and cut into tiles: the fill is of the whole image, so that a tile inside a hole larger
-    than itself knows what lies around it, and tiles agree with each other.
-    """
-    full = np.iinfo(image.dtype).max
-    return np.dstack([fill(image, mask), np.where(mask, full, 0).astype(image.dtype)])
-
-
-def _filled(values: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """(H, W, C) float32 with the pixels of `hole`, not all of them, replaced."""
-    if not hole.any():
-        return values
-    coarse = _twice(_filled(*_half(values, hole)))[: hole.shape[0], : hole.shape[1]]
-    values = np.where(hole[..., None], coarse, values)
-    return _relaxed(values, hole)
-
-
-def _half(values: np.ndarray, hole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means of the known pixels of each 2 x 2, and where there is none."""
-    height, width = hole.shape
-    padding = ((0, height % 2), (0, width % 2))
-    known = np.pad(~hole, padding).astype(np.float32)[..., None]
-    values = np.pad(values, (*padding, (0, 0))) * known
-    total = values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]
-    count = known[::2, ::2] + known[1::2, ::2] + known[::2, 1::2] + known[1::2, 1::2]
-    return total / np.maximum(count, 1), count[..., 0] == 0
-
-
-def _twice(values: np.ndarray) -> np.ndarray:
-    """Twice the size by linear interpolation, edges repeated."""
-    for axis in (0, 1):
-        values = np.moveaxis(values, axis, 0)
-        before = np.concatenate([values[:1], values[:-1]])
-        after = np.concatenate([values[1:], values[-1:]])
-        both = np.stack([0.75 * values + 0.25 * before, 0.75 * values + 0.25 * after], axis=1)
-        values = np.moveaxis(both.reshape(-1, *values.shape[1:]), 0, axis)
-    return values
-
-
-def _relaxed(values: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """SWEEPS times each pixel of the hole becomes the mean of its four neighbours, edges repeated."""
-    padded = np.pad(values, ((1, 1), (1, 1), (0, 0)), mode="edge")
-    width, flat = padded.shape[1], padded.reshape(-1, padded.shape[2])
-    rows, columns = np.nonzero(hole)
-    middle = (rows + 1) * width + columns + 1
-    up = middle - width * (rows > 0)
-    down = middle + width * (rows < hole.shape[0] - 1)
-    left, right = middle - (columns > 0), middle + (columns < hole.shape[1] - 1)
-    for _ in range(SWEEPS):
-        flat[middle] = (flat[up] + flat[down] + flat[left] + flat[right]) * 0.25
-    return padded[1:-1, 1:-1]

@@ -21,7 +21,7 @@ from imgtx.channels import fits, from_model, to_model
 from imgtx.config import ModelInfo
 from imgtx.degrade import imresize
 from imgtx.errors import ImageError, ModelError, UsageError
-from imgtx.masks import WHITE, with_mask
+from imgtx.fill import WHITE, with_mask
 from imgtx.tiling import Plan, Tile, core_of, default_tile, merge, paste, plan, plan_for_model, split, tile_of
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ class Predictor:
     def run(self, stacks: Sequence[tuple[Plan, np.ndarray]]) -> list[np.ndarray]:
         """Several images, each as its plan and its tiles (N, th, tw, C), to (s H, s W, C) of the same dtype.
 
-        For a model with `info.masks` the tiles are of `imgtx.masks.with_mask`, a channel more than comes back. Tiles of equal shape and dtype share batches, whichever image they belong to. Tiles larger than
+        For a model with `info.masks` the tiles are of `imgtx.fill.with_mask`, a channel more than comes back. Tiles of equal shape and dtype share batches, whichever image they belong to. Tiles larger than
         `self.tile` are cut again, at the price of more halo.
         Raises as `__call__`; an ImageError does not say which of the images it was: run them one by one then.
         """
