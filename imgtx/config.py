@@ -70,8 +70,8 @@ class ModelInfo:
     picture of more than `untiled` pixels. `fast` is the fastest of `dtypes` that was measured to be exact enough,
     what `--precision auto` stands for. `batches` says whether a batch equals its images one by one, `channels_last`
     whether that layout was measured to be faster. `masks` says that the last of `in_channels` is a mask, 1 where the
-    picture is to be made up; the model's output counts there only. `training` is the model card's record: data, recipe, seed, commit,
-    metrics.
+    picture is to be made up; the model's output counts there only. `training` is the model card's record: data,
+    recipe, seed, commit, metrics.
     """
 
     name: str

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from imgtx.errors import UsageError
-from imgtx.fill import with_mask
+from imgtx.holes import with_mask
 
 SIDE = 256  # pixels a side that the counts are for
 BOXES_SHARE = 0.3 / 1.3  # of the masks of a kind that has boxes
@@ -21,7 +21,7 @@ TURNS = 4  # a polyline has 1 to 5 pieces
 
 @dataclass(frozen=True)
 class Kind:
-    """How many strokes a mask has, how wide and long their pieces are; or else how many boxes, of which sides; pixels."""
+    """How many strokes a mask has, how wide and long their pieces are; or how many boxes, of which sides; pixels."""
 
     strokes: tuple[int, int]
     width: int
@@ -117,4 +117,5 @@ def with_random_hole(clean: np.ndarray, rng: np.random.Generator, holes: Holes) 
     """`with_mask` of a random hole: (H, W, 3) uint8 -> (H, W, 4) uint8."""
     shares = np.array(list(asdict(holes).values()))
     kind = list(asdict(holes))[int(rng.choice(len(shares), p=shares / shares.sum()))]
-    return with_mask(clean, random_mask(rng, *clean.shape[:2], kind))
+    height, width = clean.shape[:2]
+    return with_mask(clean, random_mask(rng, height, width, kind))

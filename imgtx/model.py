@@ -5,7 +5,7 @@ path of 3x3 convolutions at full resolution for detail. Tokens rejoin the detail
 head's output is added to a bicubic enlargement, so that an untrained model is exactly bicubic.
 
 With `config.holes` the last input channel is a mask, 1 in the hole, and the others come with the hole filled smoothly
-(`imgtx.fill`): the encoder sees that fill, the decoder's queries of tokens that lie mostly in the hole are one
+(`imgtx.holes`): the encoder sees that fill, the decoder's queries of tokens that lie mostly in the hole are one
 learned vector, and the head's output is added in the hole only.
 
 Shape legend: B batch, C channels, H and W height and width in pixels, D model width, p patch, s scale.

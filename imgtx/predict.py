@@ -21,7 +21,8 @@ from imgtx.channels import fits, from_model, to_model
 from imgtx.config import ModelInfo
 from imgtx.degrade import imresize
 from imgtx.errors import ImageError, ModelError, UsageError
-from imgtx.fill import WHITE, with_mask
+from imgtx.holes import with_mask
+from imgtx.inputs import check_image, check_mask
 from imgtx.tiling import Plan, Tile, core_of, default_tile, merge, paste, plan, plan_for_model, split, tile_of
 
 logger = logging.getLogger(__name__)
@@ -109,12 +110,12 @@ class Predictor:
         Raises UsageError for any other array, ImageError("out_of_memory") when not even the smallest tile
         fits, ImageError("bug") when the model's output is not finite.
         """
-        _check_image(image)
+        check_image(image)
         pixels = image[:, :, None] if image.ndim == 2 else image
         alpha = None
         if pixels.shape[2] in (2, 4):
             pixels, alpha = pixels[:, :, :-1], pixels[:, :, -1]
-        hole = self._check_mask(mask, pixels)
+        hole = check_mask(mask, pixels, self.info)
         if hole is not None:
             pixels = with_mask(pixels, hole)
         cut = self.plan_for(*pixels.shape[:2])
@@ -134,7 +135,8 @@ class Predictor:
     def run(self, stacks: Sequence[tuple[Plan, np.ndarray]]) -> list[np.ndarray]:
         """Several images, each as its plan and its tiles (N, th, tw, C), to (s H, s W, C) of the same dtype.
 
-        For a model with `info.masks` the tiles are of `imgtx.fill.with_mask`, a channel more than comes back. Tiles of equal shape and dtype share batches, whichever image they belong to. Tiles larger than
+        For a model with `info.masks` the tiles are of `imgtx.holes.with_mask`: a channel more than comes back.
+        Tiles of equal shape and dtype share batches, whichever image they belong to. Tiles larger than
         `self.tile` are cut again, at the price of more halo.
         Raises as `__call__`; an ImageError does not say which of the images it was: run them one by one then.
         """
@@ -211,9 +213,24 @@ class Predictor:
             torch.cuda.empty_cache()
         return None
 
-    @torch.inference_mode()
     def _call(self, tiles: np.ndarray) -> np.ndarray:
-        """(B, th, tw, C) uint8 or uint16 -> (B, s th, s tw, C) of the same dtype: one call of the model."""
+        """(B, th, tw, C) uint8 or uint16 -> (B, s th, s tw, C) of the same dtype.
+
+        For a model with `info.masks` (B, th, tw, C + 1) -> (B, th, tw, C): tiles without a hole are done, and outside
+        the hole pixels are the picture's own, whatever the model made of them and in whatever precision.
+        """
+        if not self.info.masks:
+            return self._call_model(tiles)
+        made = tiles[..., :-1].copy()
+        hole = tiles[..., -1:] > 0
+        wanted = hole.any((1, 2, 3))
+        if wanted.any():
+            made[wanted] = np.where(hole[wanted], self._call_model(tiles[wanted]), made[wanted])
+        return made
+
+    @torch.inference_mode()
+    def _call_model(self, tiles: np.ndarray) -> np.ndarray:
+        """One call of the model: (B, th, tw, C) uint8 or uint16 -> (B, s th, s tw, C) of the same dtype."""
         highest = np.iinfo(tiles.dtype).max
         # torch knows uint16 only as a storage type: 16 bit crosses to the device as float32, 8 bit as it is.
         source = torch.from_numpy(tiles.astype(np.float32) if tiles.dtype == np.uint16 else tiles)
@@ -226,9 +243,7 @@ class Predictor:
         integers = (
             output.clamp(0, 1).mul_(highest).add_(0.5).to(torch.int32 if highest > 255 else torch.uint8)
         )
-        made = integers.permute(0, 2, 3, 1).contiguous().cpu().numpy().astype(tiles.dtype, copy=False)
-        # whatever the model makes of them, and in whatever precision: known pixels are the picture's own
-        return np.where(tiles[..., -1:] > 0, made, tiles[..., :-1]) if self.info.masks else made
+        return integers.permute(0, 2, 3, 1).contiguous().cpu().numpy().astype(tiles.dtype, copy=False)
 
     def _as_model_sees(self, batch: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] as the model's channels; a mask stays the last of them."""
@@ -310,27 +325,6 @@ class Predictor:
             raise UsageError(f"{error} (model {self.info.name!r})") from error
         return tile
 
-    def _check_mask(self, mask: np.ndarray | None, pixels: np.ndarray) -> np.ndarray | None:
-        """The mask as (H, W) bool, or None for a model that takes none; UsageError where both do not fit."""
-        if (mask is None) == self.info.masks:
-            raise UsageError(
-                f"model {self.info.name!r} fills holes: give it a mask too, or choose a model that takes none"
-                if self.info.masks
-                else f"a mask for model {self.info.name!r}, which takes none: leave it out, or choose a model for holes"
-            )
-        if mask is None:
-            return None
-        if not isinstance(mask, np.ndarray) or mask.dtype not in (np.bool_, np.uint8) or mask.ndim != 2:
-            raise UsageError(
-                f"a mask of type {getattr(mask, 'dtype', type(mask).__name__)} and shape {np.shape(mask)}; legal is an "
-                "array (H, W) of bool or uint8, true or white in the hole: convert it"
-            )
-        if mask.shape != pixels.shape[:2]:
-            raise UsageError(
-                f"a mask of {mask.shape} for an image of {pixels.shape[:2]}; legal is the same size: resize it"
-            )
-        return mask if mask.dtype == np.bool_ else mask >= WHITE
-
     def _out_channels(self, tiles: np.ndarray) -> int:
         """Channels that come out for these tiles; UsageError where the model cannot take them."""
         if tiles.dtype not in (np.uint8, np.uint16):
@@ -343,19 +337,6 @@ class Predictor:
         raise UsageError(
             f"an image of {given} channels for model {self.info.name!r}, which takes {wanted}; "
             "legal are images of 1 or 3: convert the image or choose another model"
-        )
-
-
-def _check_image(image: np.ndarray) -> None:
-    if not isinstance(image, np.ndarray) or image.dtype not in (np.uint8, np.uint16):
-        given = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
-        raise UsageError(
-            f"image of type {given}; legal are numpy arrays of uint8 or uint16: scale, round and convert it"
-        )
-    if image.ndim not in (2, 3) or 0 in image.shape or (image.ndim == 3 and image.shape[2] > 4):
-        raise UsageError(
-            f"image of shape {image.shape}; legal are (H, W) and (H, W, 1 to 4), channels last, "
-            "no side empty: transpose or slice it first"
         )
 
 

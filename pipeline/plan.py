@@ -119,7 +119,7 @@ def _read_listing(inventory: Iterable[pa.RecordBatch]) -> pa.Table:
     tables = [CLASSIFIED.empty_table()]
     for batch in inventory:
         table = pa.Table.from_batches([batch])
-        for name in ("status", "reason", "message"):
+        for name in ("status", "reason", "message", "mask"):
             if name not in table.column_names:
                 table = table.append_column(name, _blank(len(table)))
         tables.append(table.select(CLASSIFIED.names).cast(CLASSIFIED))

@@ -1,4 +1,4 @@
-"""Holes in a picture: the mask, and the smooth fill that a model starts from (numpy only).
+"""Holes in a picture: which pixels they are, and the smooth fill that a model starts from (numpy only).
 
 A fill is of the whole picture, however it is cut afterwards: a tile inside a hole larger than itself knows what lies
 around it, and tiles agree with each other. Averages of what is known, level by level until no hole is left, then back
@@ -28,7 +28,7 @@ Read = Callable[[Tile], tuple[np.ndarray, np.ndarray]]
 
 
 def with_mask(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """(H, W, C) uint8 or uint16 -> (H, W, C + 1): the image with its hole filled, then the mask, full in the hole, else 0.
+    """(H, W, C) uint8 or uint16 -> (H, W, C + 1): the image with its hole filled, then the mask, full in the hole or 0.
 
     What a model for holes gets, and what is cut into tiles. Mid grey where nothing is known at all.
     """
@@ -38,12 +38,30 @@ def with_mask(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
         place = slice(window.top, window.bottom), slice(window.left, window.right)
         return image[place], hole[place]
 
-    full = np.iinfo(image.dtype).max
-    out = np.dstack([image, np.where(hole, full, 0).astype(image.dtype)])
+    out = np.dstack([image, as_channel(hole, image.dtype)])
     filler = Fill(height, width, read)
     for window in _squares(height, width) if hole.any() else ():
         out[window.top : window.bottom, window.left : window.right, :channels] = filler(window)
     return out
+
+
+def as_channel(hole: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """(H, W) bool -> (H, W) of an integer dtype, full in the hole and 0 elsewhere."""
+    return np.where(hole, np.iinfo(dtype).max, 0).astype(dtype)
+
+
+def hole_of_mask(pixels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    """What a mask's picture, (H, W, 1 or 3) uint8 or uint16, says is hole: what is white, half or more, and opaque."""
+    full = np.iinfo(pixels.dtype).max
+    level = pixels.mean(axis=2, dtype=np.float32) * (1 if alpha is None else alpha / np.float32(full))
+    return level >= full * WHITE / 255
+
+
+def hole_of_colour(pixels: np.ndarray, colour: tuple[int, int, int], tolerance: int) -> np.ndarray:
+    """Pixels of (H, W, 1 or 3) uint8 or uint16 that lie within `tolerance` of a colour in each channel; both of 255."""
+    step = np.iinfo(pixels.dtype).max // 255
+    wanted = np.array(colour, np.int32) * step
+    return (np.abs(pixels.astype(np.int32) - wanted) <= tolerance * step).all(axis=2)
 
 
 def _squares(height: int, width: int) -> Iterator[Tile]:
@@ -53,16 +71,21 @@ def _squares(height: int, width: int) -> Iterator[Tile]:
 
 
 class Fill:
-    """The fill of one picture of height x width pixels that `read` gives, window by window."""
+    """The fill of one picture of height x width pixels that `read` gives, window by window.
+
+    `share` is the hole's part of the picture.
+    """
 
     def __init__(self, height: int, width: int, read: Read):
         self._height, self._width, self._read = height, width, read
         self._coarse: np.ndarray | None = None
-        strips = []
+        strips, missing = [], 0
         rows = max(BLOCK, (1 << 20) // width // BLOCK * BLOCK)
         for top in range(0, height, rows):
             pixels, hole = read(Tile(top, 0, min(rows, height - top), width))
             strips.append(_pyramid(pixels, hole)[-1])
+            missing += int(hole.sum())
+        self.share = missing / (height * width)
         values, hole = (np.concatenate(parts) for parts in zip(*strips, strict=True))
         if not hole.all():
             self._coarse = _filled(values, hole)
