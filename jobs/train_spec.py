@@ -15,7 +15,12 @@ TASKS = {"restoration": "restoration", "holes": "inpainting"}  # of degradations
 POSITIVE = (
     "batch", "crop", "crops_per_image", "peak_lr", "clip", "valid_images", "validate_minutes", "checkpoint_minutes",
 )  # fmt: skip
-WORDS = {"precision": ("float32", "bfloat16"), "degradation": DEGRADATIONS, "crop_choice": CROP_CHOICES}
+WORDS = {
+    "precision": ("float32", "bfloat16"),
+    "loss": ("l1", "mse"),
+    "degradation": DEGRADATIONS,
+    "crop_choice": CROP_CHOICES,
+}
 # What may change between an interruption and the resumption: how long, how often, where the folders lie.
 FREE = (
     "minutes", "steps", "train", "valid", "init_from", "valid_images", "validate_minutes", "checkpoint_minutes",
@@ -50,6 +55,7 @@ class TrainSpec:
     average: float = 0.999
     seed: int = 0
     precision: str = "bfloat16"
+    loss: str = "l1"
     degradation: str = "bicubic"
     crop_choice: str = "livelier"
     procedural_share: float = 0.0
