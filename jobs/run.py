@@ -93,7 +93,7 @@ def resolved(spec: RunSpec, source: Store, destination: Store) -> RunSpec:
         spec,
         source=source.uri,
         destination=destination.uri,
-        masks=masks.store.uri if masks else "",
+        masks=masks.store.uri if masks else None,
         model=spec.model if fetched else absolute(spec.model),
         endpoint_url=next((url for url in needed if url), None),
     )

@@ -128,7 +128,9 @@ class Training:
         reduced = self.spec.precision == "bfloat16"
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=reduced):
             output = self.compute(inputs)
-        loss = LOSSES[self.spec.loss](output.float(), target) * self.team.share(len(batch.keys), self.spec.batch)
+        loss = LOSSES[self.spec.loss](output.float(), target) * self.team.share(
+            len(batch.keys), self.spec.batch
+        )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.clip)

@@ -48,9 +48,9 @@ class RunSpec:
     stream_megapixels: float = 50.0
     endpoint_url: str | None = None
     address: str | None = None
-    masks: str = ""
+    masks: str | None = None
     missing_mask: str = SKIP
-    mask_color: str = ""
+    mask_color: str | None = None
     mask_tolerance: int = 8
 
     def to_dict(self) -> dict[str, Any]:
