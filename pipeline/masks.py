@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from imgtx.errors import ImageError
 from imgtx.holes import hole_of_colour, hole_of_mask
-from imgtx.pixels import SUFFIXES, Picture, decode
+from imgtx.pixels import SUFFIXES, Picture, decode, read_header
 from pipeline.inventory import CLASSIFIED, classify, images, inventory
 from pipeline.records import BAD_MASK, NO_MASK, SKIPPED
 from pipeline.spec import SKIP, RunSpec, colour_of
@@ -90,20 +90,23 @@ def hole_in(picture: Picture, mask: bytes, spec: RunSpec) -> np.ndarray:
     if not mask:
         return np.zeros((height, width), bool)
     try:
+        header = read_header(mask)
+        check_mask_size((header.height, header.width), (height, width))
         drawn = decode(mask, max_pixels=height * width)
     except ImageError as error:
         raise bad_mask(error) from error
-    check_mask_size(drawn.pixels.shape[:2], (height, width))
     return hole_of_mask(drawn.pixels, drawn.alpha)
 
 
 def painted(pixels: np.ndarray, spec: RunSpec) -> np.ndarray:
     """(H, W) bool of (H, W, C): what was painted in the spec's colour."""
-    return hole_of_colour(pixels, colour_of(spec.mask_color), spec.mask_tolerance)
+    return hole_of_colour(pixels, colour_of(spec.mask_color or ""), spec.mask_tolerance)
 
 
 def bad_mask(error: ImageError) -> ImageError:
     """The decoder's complaint about a mask as one about its picture."""
+    if error.reason == BAD_MASK:
+        return error
     return ImageError(BAD_MASK, f"the mask cannot be used ({error.reason}: {error}): draw it anew")
 
 

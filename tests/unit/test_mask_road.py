@@ -114,6 +114,8 @@ def test_a_bad_mask_is_a_row_that_says_what_to_do(job):
     row = through(job, "a.png", "a.png")
     assert (row["status"], row["stage"], row["reason"]) == ("failed", "decode", "bad_mask")
     assert row["message"].startswith("the mask is 30 x 20, the picture 20 x 30; legal is the same size")
+    put(job.spec.masks, "a.png", as_file(drawn(90, 80)))
+    assert through(job, "a.png", "a.png")["message"].startswith("the mask is 80 x 90")
     put(job.spec.masks, "a.png", as_file(drawn(30, 20))[:-40])
     row = through(job, "a.png", "a.png")
     assert row["reason"] == "bad_mask"
