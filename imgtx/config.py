@@ -12,7 +12,8 @@ Norm = Literal["post", "pre", "res-post"]
 class ModelConfig:
     """Shape of the encoder-decoder Transformer (`imgtx.model.EncoderDecoder`).
 
-    Widths are in channels, `patch` in pixels, `window` in tokens. Raises ValueError for what cannot be.
+    Widths are in channels, `patch` in pixels, `window` in tokens. With `holes` the last of `in_channels` is a mask,
+    1 in the hole, and only the hole is replaced. Raises ValueError for what cannot be.
     """
 
     scale: int = 2
@@ -28,6 +29,7 @@ class ModelConfig:
     norm: Norm = "post"
     detail_channels: int = 32
     detail_blocks: int = 2
+    holes: bool = False
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -38,6 +40,11 @@ class ModelConfig:
             raise ValueError(f"ffn_ratio = {self.ffn_ratio!r}; legal is a number greater than 0")
         if self.norm not in get_args(Norm):
             raise ValueError(f"norm = {self.norm!r}; legal are {', '.join(get_args(Norm))}")
+        if self.holes and (self.scale != 1 or self.in_channels != self.out_channels + 1):
+            raise ValueError(
+                f"holes with scale = {self.scale}, in_channels = {self.in_channels} and out_channels = "
+                f"{self.out_channels}; legal are scale 1 and one channel more that comes in, the mask"
+            )
         if self.dim % self.heads:
             raise ValueError(
                 f"dim = {self.dim} does not divide among heads = {self.heads}: use a multiple of it"
@@ -62,8 +69,9 @@ class ModelInfo:
     `untiled` is 0 for a model that may be cut into tiles; one that looks at the whole picture gets it whole, and no
     picture of more than `untiled` pixels. `fast` is the fastest of `dtypes` that was measured to be exact enough,
     what `--precision auto` stands for. `batches` says whether a batch equals its images one by one, `channels_last`
-    whether that layout was measured to be faster. `training` is the model card's record: data, recipe, seed, commit,
-    metrics.
+    whether that layout was measured to be faster. `masks` says that the last of `in_channels` is a mask, 1 where the
+    picture is to be made up; the model's output counts there only. `training` is the model card's record: data,
+    recipe, seed, commit, metrics.
     """
 
     name: str
@@ -78,6 +86,7 @@ class ModelInfo:
     fast: str = "float32"
     batches: bool = True
     channels_last: bool = False
+    masks: bool = False
     licence: str = "unknown"
     training: dict[str, Any] = field(default_factory=dict)
 

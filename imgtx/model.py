@@ -4,6 +4,10 @@ Two roads run side by side: cheap tokens of `patch` x `patch` pixels for context
 path of 3x3 convolutions at full resolution for detail. Tokens rejoin the detail path before the head, and the
 head's output is added to a bicubic enlargement, so that an untrained model is exactly bicubic.
 
+With `config.holes` the last input channel is a mask, 1 in the hole, and the others come with the hole filled smoothly
+(`imgtx.holes`): the encoder sees that fill, the decoder's queries of tokens that lie mostly in the hole are one
+learned vector, and the head's output is added in the hole only.
+
 Shape legend: B batch, C channels, H and W height and width in pixels, D model width, p patch, s scale.
 """
 
@@ -43,6 +47,8 @@ class EncoderDecoder(nn.Module):
         self.unembed = nn.Linear(c.dim, detail * c.patch**2)
         self.refine = nn.ModuleList(DetailBlock(detail) for _ in range(c.detail_blocks))
         self.head = conv(detail, c.out_channels * c.scale**2)
+        if c.holes:
+            self.mask_token = nn.Parameter(torch.zeros(c.dim))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.get_parameter("bias"))
 
@@ -51,6 +57,8 @@ class EncoderDecoder(nn.Module):
         patches = self.to_patches(detail)  # B, H/p, W/p, detail p p
         memory, tokens = self.embed(patches), self.embed_query(patches)  # B, H/p, W/p, D
         del patches
+        if self.config.holes:
+            tokens = self.with_mask_tokens(tokens, image[:, -1:])
         for block in self.encoder:
             memory = block(memory)
         for block in self.decoder:
@@ -59,9 +67,15 @@ class EncoderDecoder(nn.Module):
         del memory, tokens
         for block in self.refine:
             detail = by_rows(block, detail, reach=2)
-        return self.enlarge(image) + by_rows(
-            self.to_pixels, detail, reach=1, scale=self.config.scale
-        )  # B, C, s H, s W
+        change = by_rows(self.to_pixels, detail, reach=1, scale=self.config.scale)  # B, C, s H, s W
+        if self.config.holes:
+            return image[:, :-1] + image[:, -1:] * change
+        return self.enlarge(image) + change
+
+    def with_mask_tokens(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Tokens (B, H/p, W/p, D) whose patch of the mask (B, 1, H, W) is mostly hole give way to the learned one."""
+        share = F.avg_pool2d(mask.float(), self.config.patch)[:, 0, :, :, None]  # B, H/p, W/p, 1
+        return torch.where(share > 0.5, self.mask_token.to(tokens.dtype), tokens)
 
     def enlarge(self, image: Tensor) -> Tensor:
         """Bicubic, (B, C, H, W) -> (B, C, s H, s W)."""

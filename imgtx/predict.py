@@ -21,6 +21,8 @@ from imgtx.channels import fits, from_model, to_model
 from imgtx.config import ModelInfo
 from imgtx.degrade import imresize
 from imgtx.errors import ImageError, ModelError, UsageError
+from imgtx.holes import with_mask
+from imgtx.inputs import check_image, check_mask
 from imgtx.tiling import Plan, Tile, core_of, default_tile, merge, paste, plan, plan_for_model, split, tile_of
 
 logger = logging.getLogger(__name__)
@@ -96,21 +98,26 @@ class Predictor:
         """The model's digest, if it has one."""
         return getattr(self.model, "digest", None)
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """One image through the model, in the layout and dtype it came in.
 
         image: (H, W) or (H, W, C), uint8 or uint16; C is 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+        mask: (H, W) bool, or uint8 of which 128 and more is white: what a model that fills holes makes up. Every other
+        pixel comes back as it was, and alpha whole. Exactly the models with `info.masks` need one.
         Returns (s H, s W) or (s H, s W, C).
         Grey and RGB go through models of other channels as `imgtx.channels` says; alpha is enlarged by bicubic
         interpolation (`imgtx.degrade.imresize`). Values are rounded to the nearest integer, halves up.
         Raises UsageError for any other array, ImageError("out_of_memory") when not even the smallest tile
         fits, ImageError("bug") when the model's output is not finite.
         """
-        _check_image(image)
+        check_image(image)
         pixels = image[:, :, None] if image.ndim == 2 else image
         alpha = None
         if pixels.shape[2] in (2, 4):
             pixels, alpha = pixels[:, :, :-1], pixels[:, :, -1]
+        hole = check_mask(mask, pixels, self.info)
+        if hole is not None:
+            pixels = with_mask(pixels, hole)
         cut = self.plan_for(*pixels.shape[:2])
         (output,) = self.run([(cut, split(pixels, cut))])
         if alpha is not None:
@@ -128,6 +135,7 @@ class Predictor:
     def run(self, stacks: Sequence[tuple[Plan, np.ndarray]]) -> list[np.ndarray]:
         """Several images, each as its plan and its tiles (N, th, tw, C), to (s H, s W, C) of the same dtype.
 
+        For a model with `info.masks` the tiles are of `imgtx.holes.with_mask`: a channel more than comes back.
         Tiles of equal shape and dtype share batches, whichever image they belong to. Tiles larger than
         `self.tile` are cut again, at the price of more halo.
         Raises as `__call__`; an ImageError does not say which of the images it was: run them one by one then.
@@ -205,22 +213,44 @@ class Predictor:
             torch.cuda.empty_cache()
         return None
 
-    @torch.inference_mode()
     def _call(self, tiles: np.ndarray) -> np.ndarray:
-        """(B, th, tw, C) uint8 or uint16 -> (B, s th, s tw, C) of the same dtype: one call of the model."""
+        """(B, th, tw, C) uint8 or uint16 -> (B, s th, s tw, C) of the same dtype.
+
+        For a model with `info.masks` (B, th, tw, C + 1) -> (B, th, tw, C): tiles without a hole are done, and outside
+        the hole pixels are the picture's own, whatever the model made of them and in whatever precision.
+        """
+        if not self.info.masks:
+            return self._call_model(tiles)
+        made = tiles[..., :-1].copy()
+        hole = tiles[..., -1:] > 0
+        wanted = hole.any((1, 2, 3))
+        if wanted.any():
+            made[wanted] = np.where(hole[wanted], self._call_model(tiles[wanted]), made[wanted])
+        return made
+
+    @torch.inference_mode()
+    def _call_model(self, tiles: np.ndarray) -> np.ndarray:
+        """One call of the model: (B, th, tw, C) uint8 or uint16 -> (B, s th, s tw, C) of the same dtype."""
         highest = np.iinfo(tiles.dtype).max
         # torch knows uint16 only as a storage type: 16 bit crosses to the device as float32, 8 bit as it is.
         source = torch.from_numpy(tiles.astype(np.float32) if tiles.dtype == np.uint16 else tiles)
         batch = source.to(self.device).permute(0, 3, 1, 2).to(torch.float32).contiguous() / highest
-        batch = to_model(batch, self.info.in_channels).contiguous(memory_format=self._layout)
+        batch = self._as_model_sees(batch).contiguous(memory_format=self._layout)
         with self._autocast():
             output = self.model(batch, self._state)
         self._check_output(output, batch)
-        output = from_model(output.to(torch.float32), tiles.shape[3])
+        output = from_model(output.to(torch.float32), tiles.shape[3] - self.info.masks)
         integers = (
             output.clamp(0, 1).mul_(highest).add_(0.5).to(torch.int32 if highest > 255 else torch.uint8)
         )
         return integers.permute(0, 2, 3, 1).contiguous().cpu().numpy().astype(tiles.dtype, copy=False)
+
+    def _as_model_sees(self, batch: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] as the model's channels; a mask stays the last of them."""
+        if not self.info.masks:
+            return to_model(batch, self.info.in_channels)
+        picture = to_model(batch[:, :-1], self.info.in_channels - 1)
+        return torch.cat([picture, batch[:, -1:]], 1)
 
     def _autocast(self) -> torch.autocast:
         """Reduced precision by autocast, not by converting the weights.
@@ -301,25 +331,12 @@ class Predictor:
             raise UsageError(
                 f"tiles of dtype {tiles.dtype}; legal are uint8 and uint16: scale and convert first"
             )
-        given, wanted = tiles.shape[3], self.info.in_channels
+        given, wanted = tiles.shape[3] - self.info.masks, self.info.in_channels - self.info.masks
         if fits(given, wanted):
             return given
         raise UsageError(
             f"an image of {given} channels for model {self.info.name!r}, which takes {wanted}; "
             "legal are images of 1 or 3: convert the image or choose another model"
-        )
-
-
-def _check_image(image: np.ndarray) -> None:
-    if not isinstance(image, np.ndarray) or image.dtype not in (np.uint8, np.uint16):
-        given = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
-        raise UsageError(
-            f"image of type {given}; legal are numpy arrays of uint8 or uint16: scale, round and convert it"
-        )
-    if image.ndim not in (2, 3) or 0 in image.shape or (image.ndim == 3 and image.shape[2] > 4):
-        raise UsageError(
-            f"image of shape {image.shape}; legal are (H, W) and (H, W, 1 to 4), channels last, "
-            "no side empty: transpose or slice it first"
         )
 
 

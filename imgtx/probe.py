@@ -27,6 +27,8 @@ from torch import Tensor, nn
 from imgtx.config import ModelInfo
 from imgtx.errors import UsageError
 from imgtx.halo import measure_halo
+from imgtx.holes import with_mask
+from imgtx.masks import random_mask
 from imgtx.predict import ImageModel, is_out_of_memory
 
 HALOS = (16, 32, 64)  # pixels
@@ -63,7 +65,7 @@ def probe(
     info = model.info
     if isinstance(model, nn.Module):
         model.to(device).eval()
-    samples = [_as_model_sees(photo, info.in_channels) for photo in photos]
+    samples = [_as_model_sees(photo, info) for photo in photos]
     with torch.inference_mode():
         tile = _tensor(samples[0][:SPEED_SIDE, :SPEED_SIDE], info.multiple, device)
         model(tile, None)  # what a first call leaves behind belongs to no size
@@ -171,7 +173,8 @@ def far_reach(model: ImageModel, sample: np.ndarray, device: str) -> float:
     """By how many levels of 255 a change FAR pixels away moves a pixel at most."""
     near = _grown(sample, 3 * FAR)
     changed = near.copy()
-    changed[:, 2 * FAR :] = 255 - changed[:, 2 * FAR :]
+    colours = slice(0, 3)  # a mask beside them stays as it is
+    changed[:, 2 * FAR :, colours] = 255 - changed[:, 2 * FAR :, colours]
     outputs = [model(_tensor(image, model.info.multiple, device), None) for image in (near, changed)]
     return float((outputs[0] - outputs[1]).abs()[..., : FAR * model.info.scale].max()) * 255
 
@@ -364,11 +367,15 @@ def _grown(image: np.ndarray, side: int) -> np.ndarray:
     return np.ascontiguousarray(np.pad(image, (*missing, (0, 0)), "symmetric")[:side, :side])
 
 
-def _as_model_sees(photo: np.ndarray, channels: int) -> np.ndarray:
-    """(H, W, 3) -> (H, W, 1, 3 or 4), as `imgtx.channels` would show it to the model."""
-    if channels == 1:
+def _as_model_sees(photo: np.ndarray, info: ModelInfo) -> np.ndarray:
+    """(H, W, 3) -> (H, W, 1, 3 or 4), as `imgtx.channels` would show it to the model, or with holes to fill."""
+    if info.masks:
+        return with_mask(
+            photo, random_mask(np.random.default_rng(0), photo.shape[0], photo.shape[1], "medium")
+        )
+    if info.in_channels == 1:
         return np.ascontiguousarray(photo[:, :, 1:2])
-    if channels == 4:
+    if info.in_channels == 4:
         return np.concatenate([photo, np.full_like(photo[:, :, :1], 255)], axis=2)
     return photo
 

@@ -16,9 +16,10 @@ from rich.console import Console
 
 from imgtx import __version__
 from imgtx.errors import ImgtxError, LeaseHeldError, ModelError, RunInterruptedError, StorageError, UsageError
+from jobs.cli_evaluate import evaluate
 from jobs.cli_models import models
 from jobs.cli_schedule import schedule
-from jobs.cli_shared import console, endpoint_option, json_option
+from jobs.cli_shared import console, json_option
 from jobs.cli_submit import submit, submitted, watch
 
 DONE, BUG, USAGE, FAILURES, INTERRUPTED = 0, 1, 2, 3, 130
@@ -86,14 +87,20 @@ def _as_interrupt(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
+scale_option = click.option(
+    "--scale", type=int, help="2, 3 or 4: enlarge by the packaged model sr-x2, sr-x3 or sr-x4.  [default: 2]"
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Show the plan and stop (upscale: the same as imgtx plan)."
+)
+steal_option = click.option(
+    "--steal", is_flag=True, help="Take the destination from a holder that you know is dead."
+)
+
+
 def run_options(command: Callable) -> Callable:
     """The options that every command that starts a run shares; each is a field of `pipeline.spec.RunSpec`."""
     options = (
-        click.option(
-            "--scale",
-            type=int,
-            help="2, 3 or 4: enlarge by the packaged model sr-x2, sr-x3 or sr-x4.  [default: 2]",
-        ),
         click.option(
             "--model",
             metavar="URI",
@@ -147,9 +154,10 @@ def run_options(command: Callable) -> Callable:
 @main.command()
 @click.argument("source")
 @click.argument("destination")
+@scale_option
 @run_options
-@click.option("--dry-run", is_flag=True, help="Show the plan and stop (the same as imgtx plan).")
-@click.option("--steal", is_flag=True, help="Take the destination from a holder that you know is dead.")
+@dry_run_option
+@steal_option
 @json_option
 def upscale(source: str, destination: str, dry_run: bool, steal: bool, as_json: bool, **options: Any) -> None:
     """Enlarge every image under SOURCE into DESTINATION.
@@ -164,15 +172,42 @@ def upscale(source: str, destination: str, dry_run: bool, steal: bool, as_json: 
     from jobs.spec_file import read_run_spec
 
     spec = read_run_spec(source, destination, "super-resolution", options)
-    if dry_run:
-        _show_plan(spec, as_json)
-    else:
-        _run(spec, as_json, steal=steal)
+    _show_plan(spec, as_json) if dry_run else _run(spec, as_json, steal=steal)
 
 
 @main.command()
 @click.argument("source")
 @click.argument("destination")
+@click.option("--masks", metavar="URI", help="Masks of the images' names, white where to repair: fill holes.")
+@click.option("--missing-mask", help="skip or no-hole: what an image without a mask is.  [default: skip]")
+@click.option(
+    "--mask-color", metavar="#RRGGBB", help="Fill what is painted in this colour, '#ff00ff', instead."
+)
+@run_options
+@dry_run_option
+@steal_option
+@json_option
+def restore(source: str, destination: str, dry_run: bool, steal: bool, as_json: bool, **options: Any) -> None:
+    """Repair every image under SOURCE into DESTINATION, at its own size.
+
+    Without masks noise, JPEG damage and mild blur go, whatever their strength (model restore). With masks, or painted
+    damage, holes are filled (model inpaint), and every other pixel stays as it was.
+
+    \b
+    imgtx restore scans/ clean/
+    imgtx restore scans/ clean/ --masks masks/ --format png
+    imgtx restore scans/ clean/ --mask-color '#ff00ff'
+    """
+    from jobs.spec_file import read_run_spec
+
+    spec = read_run_spec(source, destination, "restoration", options)
+    _show_plan(spec, as_json) if dry_run else _run(spec, as_json, steal=steal)
+
+
+@main.command()
+@click.argument("source")
+@click.argument("destination")
+@scale_option
 @run_options
 @json_option
 def plan(source: str, destination: str, as_json: bool, **options: Any) -> None:
@@ -240,41 +275,6 @@ def verify(destination: str, endpoint_url: str | None, quick: bool, fix: bool, a
         print_verify(report, destination, console(), fixed=fix)
     if report.problems.num_rows:
         raise click.exceptions.Exit(FAILURES)
-
-
-@main.command()
-@click.argument("model")
-@click.argument("datasets", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Write the report as JSON.")
-@click.option(
-    "--degradation",
-    type=click.Choice(["bicubic", "archive"]),
-    default="bicubic",
-    show_default=True,
-    help="What makes the small images: the papers' reduction, or archive damage by fixed seeds.",
-)
-@endpoint_option
-@json_option
-def evaluate(
-    model: str,
-    datasets: tuple[Path, ...],
-    out: Path | None,
-    degradation: str,
-    endpoint_url: str | None,
-    as_json: bool,
-) -> None:
-    """Measure MODEL on folders of clean images by the papers' protocol, beside bicubic.
-
-    \b
-    imgtx evaluate sr-x2 benchmarks/set5 benchmarks/set14
-    imgtx evaluate s3://bucket/models/sr-x2@latest benchmarks/
-    imgtx evaluate sr-x2-archive benchmarks/ --degradation archive
-    """
-    from jobs.evaluate import evaluate as run_evaluation
-    from jobs.evaluate import print_report
-
-    report = run_evaluation(model, datasets, out_json=out, endpoint_url=endpoint_url, degradation=degradation)
-    click.echo(json.dumps(report.to_dict())) if as_json else print_report(report, console())
 
 
 @main.command()
@@ -378,6 +378,7 @@ def _show_plan(spec: Any, as_json: bool) -> None:
     click.echo(json.dumps(plan_dict(made))) if as_json else print_plan(made, console())
 
 
+main.add_command(evaluate)
 main.add_command(models)
 main.add_command(schedule)
 main.add_command(submit)

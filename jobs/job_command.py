@@ -29,7 +29,7 @@ from pipeline.model_store import is_fetched
 from pipeline.storage import open_store
 
 # The commands that a cluster can run for somebody who is elsewhere.
-RUNS = ("nightly", "plan", "retry", "train", "upscale", "verify")
+RUNS = ("nightly", "plan", "restore", "retry", "train", "upscale", "verify")
 SPEC_FOLDER = "specs"  # in the package, for the TOML files that a command names
 MODELS = ("--model", "init_from")
 CREDENTIAL = re.compile(r"://[^/?#\s]*@|https?://\S*\?")  # a user and a password, or a signed query
@@ -93,16 +93,18 @@ def _places(name: str, values: Mapping[str, Any]) -> Places:
     elif name == "nightly":
         yield from _places_of_night(values)
     else:
-        yield from _places_of_run(values)
+        yield from _places_of_run(values, "restoration" if name == "restore" else "super-resolution")
 
 
-def _places_of_run(values: Mapping[str, Any]) -> Places:
+def _places_of_run(values: Mapping[str, Any], task: str) -> Places:
     left_out = ("dry_run", "steal", "as_json", "source", "destination")
     options = {option: value for option, value in values.items() if option not in left_out}
-    spec = read_run_spec(values["source"], values["destination"], "super-resolution", options)
+    spec = read_run_spec(values["source"], values["destination"], task, options)
     if spec.address:
         raise UsageError(f"--address {spec.address} behind --: the job joins its own cluster; leave it out")
     yield from (("SOURCE", spec.source), ("DESTINATION", spec.destination), ("--model", spec.model))
+    if spec.masks:
+        yield "--masks", spec.masks
 
 
 def _places_of_training(values: Mapping[str, Any]) -> Places:

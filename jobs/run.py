@@ -24,9 +24,9 @@ from imgtx.sources import absolute, read_info
 from jobs.show import last_spec
 from jobs.tally import Summary, Tally, Watcher
 from pipeline.cluster import address_of, check_address
-from pipeline.inventory import classify, inventory
 from pipeline.lease import Lease
 from pipeline.ledger import Ledger
+from pipeline.masks import listing, masks_of
 from pipeline.model_store import exact_reference, is_fetched, local_model
 from pipeline.plan import OVERWRITES, Plan, make_plan
 from pipeline.records import (
@@ -34,6 +34,7 @@ from pipeline.records import (
     IMAGES,
     LEASES,
     LEDGER_PARTS,
+    NO_MASK,
     OUTCOME,
     PENDING,
     RUNS,
@@ -77,19 +78,22 @@ def prepare(spec: RunSpec) -> Prepared:
     job = make_job(resolved(spec, source, destination), info, digest)
     check_apart(source, destination)
     check_source(source)
+    if masks := masks_of(job.spec):
+        check_source(masks.store, "--masks")
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}"
     return Prepared(job, source, destination, Ledger(destination), run_id)
 
 
 def resolved(spec: RunSpec, source: Store, destination: Store) -> RunSpec:
     """The spec in words that mean the same in every working directory and environment: on workers, and later."""
-    fetched = is_fetched(spec.model)
+    fetched, masks = is_fetched(spec.model), masks_of(spec)
     # an endpoint that nothing here needs would stand in the spec of every retry
     needed = [source.endpoint_url, destination.endpoint_url, spec.endpoint_url if fetched else None]
     return replace(
         spec,
         source=source.uri,
         destination=destination.uri,
+        masks=masks.store.uri if masks else None,
         model=spec.model if fetched else absolute(spec.model),
         endpoint_url=next((url for url in needed if url), None),
     )
@@ -97,20 +101,22 @@ def resolved(spec: RunSpec, source: Store, destination: Store) -> RunSpec:
 
 def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
     """List the source and subtract the ledger; nothing is fetched. UsageError for a source without images."""
-    listing = (
-        classify(batch, SUFFIXES, local_destination=run.destination.is_local)
-        for batch in inventory(run.source)
-    )
+    spec = run.job.spec
     plan = make_plan(
-        listing,
+        listing(run.source, masks_of(spec), local_destination=run.destination.is_local),
         run.ledger,
         recipe=run.job.recipe.digest,
-        requested_format=run.job.spec.format,
-        max_megapixels=run.job.spec.max_megapixels,
+        requested_format=spec.format,
+        max_megapixels=spec.max_megapixels,
         retry_failed=retry_failed,
     )
     if plan.listed == plan.counts[SKIPPED]:
         what = f"holds no image among {plan.listed} files" if plan.listed else "is empty"
+        if NO_MASK in plan.left_out["reason"].to_pylist():
+            raise UsageError(
+                f"no image of {run.source.describe()} has a mask in --masks {spec.masks}: a mask bears its image's "
+                f"name, or that with .png; or take images without one as whole by --missing-mask no-hole"
+            )
         raise UsageError(
             f"the source {run.source.describe()} {what}: give a folder or prefix that holds images, named "
             f"{' '.join(SUFFIXES)}"

@@ -14,6 +14,7 @@ from imgtx.errors import StorageError, UsageError
 from jobs.tally import Summary
 from pipeline.lease import Lease, living_holder
 from pipeline.ledger import Ledger
+from pipeline.masks import masks_of
 from pipeline.plan import CLASSES, Plan
 from pipeline.records import FAILED, IMAGES, REASONS, RUNS
 from pipeline.spec import RunSpec
@@ -169,7 +170,7 @@ def run_verify(destination: str, endpoint_url: str | None, *, deep: bool, fix: b
     store = open_store(destination, endpoint_url=spec.endpoint_url)
     ledger, source = Ledger(store), open_store(spec.source, endpoint_url=spec.endpoint_url)
     with Lease(store, "verify") if fix else nullcontext():  # what a run mends meanwhile must not be marked
-        report = verify(source, store, ledger, deep=deep)
+        report = verify(source, store, ledger, deep=deep, masks=masks_of(spec))
         if fix:
             forget(ledger, report.damaged_keys())
     return report

@@ -15,6 +15,8 @@ from pipeline.spec import RunSpec
 # What the command line itself says, so that nothing else may.
 ALIASES = {"jpg": "jpeg", "tif": "tiff"}
 ARGUMENTS = ("source", "destination", "task")
+RESTORATION, INPAINTING = "restoration", "inpainting"  # the same command, without and with masks
+MODELS = {RESTORATION: "restore", INPAINTING: "inpaint"}
 
 
 def read_run_spec(source: str, destination: str, task: str, options: dict[str, Any]) -> RunSpec:
@@ -33,8 +35,10 @@ def read_run_spec(source: str, destination: str, task: str, options: dict[str, A
     values = merge(merge(in_file, given), set_now)
     if "format" in values:
         values["format"] = ALIASES.get(str(values["format"]).lower(), values["format"])
+    if task == RESTORATION and (values.get("masks") or values.get("mask_color")):
+        task = INPAINTING
     if "model" not in values:
-        values["model"] = model_for_scale(values.get("scale", 2))
+        values["model"] = MODELS.get(task) or model_for_scale(values.get("scale", 2))
     return RunSpec(source=source, destination=destination, task=task, **values)
 
 

@@ -1,4 +1,4 @@
-"""A strip of validation pictures: small input, bicubic, the model's output and the clean original, side by side."""
+"""A strip of validation pictures: input, bicubic where that enlarges it, output and original, side by side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,9 @@ class Shown:
 def draw_strip(images: Sequence[Shown]) -> Image.Image:
     """A row for each of the first images by name, cut from the middle: nobody chose the place."""
     rows = [_row(image) for image in images[:ROWS]]
-    picture = Image.new("RGB", (4 * (PANEL + GAP) - GAP, len(rows) * (PANEL + LABEL + GAP)), "white")
+    picture = Image.new(
+        "RGB", (len(rows[0]) * (PANEL + GAP) - GAP, len(rows) * (PANEL + LABEL + GAP)), "white"
+    )
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
     for y, panels in enumerate(rows):
         for x, (label, pixels) in enumerate(panels):
@@ -38,7 +40,6 @@ def draw_strip(images: Sequence[Shown]) -> Image.Image:
 
 def _row(image: Shown) -> list[tuple[str, np.ndarray]]:
     scale = image.clean.shape[0] // image.small.shape[0]
-    bicubic = imresize(image.small, scale)
     side = min(PANEL // 2, *(length // scale * scale for length in image.clean.shape[:2])) // scale
     top, left = ((length - side) // 2 for length in image.small.shape[:2])
     small = image.small[top : top + side, left : left + side]
@@ -47,9 +48,8 @@ def _row(image: Shown) -> list[tuple[str, np.ndarray]]:
     def label(name: str, pixels: np.ndarray) -> str:
         return f"{name} {psnr_y(pixels, image.clean, crop=scale):.2f} dB"
 
-    return [
-        (f"input x{scale}", small),
-        (label("bicubic", bicubic), bicubic[place]),
-        (label("model", image.output), image.output[place]),
-        ("original", image.clean[place]),
-    ]
+    model, original = (label("model", image.output), image.output[place]), ("original", image.clean[place])
+    if scale == 1:
+        return [(label("input", image.small), small), model, original]
+    bicubic = imresize(image.small, scale)
+    return [(f"input x{scale}", small), (label("bicubic", bicubic), bicubic[place]), model, original]

@@ -38,6 +38,9 @@ def validate(predictor: Predictor, pairs: list[Pair]) -> float:
 
 def shown(predictor: Predictor, pairs: list[Pair]) -> list[Shown]:
     """Every pair with the model's output between its sides."""
+    if predictor.info.masks:
+        whole = [(pair, pair.small[..., :-1], pair.small[..., -1]) for pair in pairs]
+        return [Shown(small, predictor(small, mask), pair.clean) for pair, small, mask in whole]
     return [Shown(pair.small, predictor(pair.small), pair.clean) for pair in pairs]
 
 

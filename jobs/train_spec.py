@@ -10,11 +10,17 @@ from jobs.spec_values import check_fields, merge, read_toml
 from pipeline.crops import CROP_CHOICES, DAMAGES, DEGRADATIONS, Cutting
 
 # Fields of the network that follow from the spec and the data, so that [model] cannot set them.
-DERIVED = ("scale", "in_channels", "out_channels")
+DERIVED = ("scale", "in_channels", "out_channels", "holes")
+TASKS = {"restoration": "restoration", "holes": "inpainting"}  # of degradations that leave the size alone
 POSITIVE = (
     "batch", "crop", "crops_per_image", "peak_lr", "clip", "valid_images", "validate_minutes", "checkpoint_minutes",
 )  # fmt: skip
-WORDS = {"precision": ("float32", "bfloat16"), "degradation": DEGRADATIONS, "crop_choice": CROP_CHOICES}
+WORDS = {
+    "precision": ("float32", "bfloat16"),
+    "loss": ("l1", "mse"),
+    "degradation": DEGRADATIONS,
+    "crop_choice": CROP_CHOICES,
+}
 # What may change between an interruption and the resumption: how long, how often, where the folders lie.
 FREE = (
     "minutes", "steps", "train", "valid", "init_from", "valid_images", "validate_minutes", "checkpoint_minutes",
@@ -49,6 +55,7 @@ class TrainSpec:
     average: float = 0.999
     seed: int = 0
     precision: str = "bfloat16"
+    loss: str = "l1"
     degradation: str = "bicubic"
     crop_choice: str = "livelier"
     procedural_share: float = 0.0
@@ -61,7 +68,8 @@ class TrainSpec:
 
     @property
     def config(self) -> ModelConfig:
-        return ModelConfig(scale=self.scale, **self.model)
+        holes = self.degradation == "holes"
+        return ModelConfig(scale=self.scale, in_channels=4 if holes else 3, holes=holes, **self.model)
 
     @property
     def cutting(self) -> Cutting:
@@ -70,7 +78,7 @@ class TrainSpec:
 
     @property
     def task(self) -> str:
-        return "restoration" if self.degradation == "restoration" else "super-resolution"
+        return TASKS.get(self.degradation, "super-resolution")
 
 
 def load_train_spec(
@@ -103,7 +111,7 @@ def _check_values(spec: TrainSpec, path: Path) -> None:
     for name, legal in WORDS.items():
         if (value := getattr(spec, name)) not in legal:
             raise UsageError(f"{path}: {name} = {value!r}; legal are {' and '.join(map(repr, legal))}")
-    scales = (1,) if spec.task == "restoration" else (2, 3, 4)
+    scales = (1,) if spec.degradation in TASKS else (2, 3, 4)
     if spec.scale not in scales:
         raise UsageError(
             f"{path}: scale = {spec.scale}; legal with degradation = {spec.degradation!r} is "

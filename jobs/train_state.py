@@ -30,6 +30,8 @@ from pipeline.crops import Batch
 
 log = logging.getLogger("imgtx.train")
 
+LOSSES = {"l1": F.l1_loss, "mse": F.mse_loss}
+
 
 @dataclass
 class Progress:
@@ -118,7 +120,7 @@ class Training:
         return min(1.0, self.progress.seconds / (60 * self.spec.minutes))
 
     def step(self, batch: Batch | DeviceBatch) -> float:
-        """One update; returns the L1 loss in levels of [0, 1]. ImgtxError where loss or gradient is not finite."""
+        """One update; returns the loss of values in [0, 1]. ImgtxError where loss or gradient is not finite."""
         rate = learning_rate(self.share, peak=self.spec.peak_lr)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -126,7 +128,9 @@ class Training:
         reduced = self.spec.precision == "bfloat16"
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=reduced):
             output = self.compute(inputs)
-        loss = F.l1_loss(output.float(), target) * self.team.share(len(batch.keys), self.spec.batch)
+        loss = LOSSES[self.spec.loss](output.float(), target) * self.team.share(
+            len(batch.keys), self.spec.batch
+        )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.clip)
@@ -196,6 +200,8 @@ class Training:
             name=spec.name,
             task=spec.task,
             scale=spec.scale,
+            in_channels=spec.config.in_channels,
+            masks=spec.config.holes,
             multiple=spec.config.multiple,
             halo=2 * spec.config.multiple,
             licence=spec.licence,
@@ -212,7 +218,7 @@ class Training:
 
 
 def to_floats(batch: np.ndarray | Tensor, device: str) -> Tensor:
-    """Levels (B, H, W, 3) -> float32 (B, 3, H, W), 255 becoming 1; uint8 travels to the device as it is."""
+    """Levels (B, H, W, C) -> float32 (B, C, H, W), 255 becoming 1; uint8 travels to the device as it is."""
     levels = torch.as_tensor(batch).to(device, non_blocking=True)
     return levels.permute(0, 3, 1, 2).float() / 255
 

@@ -12,11 +12,13 @@ from imgtx.archive_damage import ArchiveDamage, archive
 from imgtx.dead_leaves import dead_leaves
 from imgtx.degrade import imresize
 from imgtx.errors import UsageError
+from imgtx.masks import Holes, with_random_hole
 from imgtx.restoration_damage import RestorationDamage, restoration_pair
 
 SMALLEST_VALID = 8  # pixels a side of a reduced validation image: its borders are not measured
 # What [damage] of a training spec may say for each; the exact reduction knows no strength.
-DAMAGES = {"archive": ArchiveDamage, "restoration": RestorationDamage}
+Damage = ArchiveDamage | RestorationDamage | Holes
+DAMAGES = {"archive": ArchiveDamage, "restoration": RestorationDamage, "holes": Holes}
 DEGRADATIONS = ("bicubic", *DAMAGES)
 CROP_CHOICES = ("livelier", "energy", "uniform")
 # Every LEAVES_STEPS steps a new procedural picture of LEAVES_SIDE pixels takes the place of the oldest of LEAVES_KEPT:
@@ -51,7 +53,8 @@ class Pair:
 class Batch:
     """Crops of the images `keys`: small (B, crop, crop, 3) and clean (B, scale crop, scale crop, 3).
 
-    In levels of 255: clean is uint8, small too, or float32 where noise is measured in floats.
+    In levels of 255: clean is uint8, small too, or float32 where noise is measured in floats. With holes small has the
+    mask as a fourth channel.
     """
 
     keys: tuple[str, ...]
@@ -83,7 +86,7 @@ class Cutting:
 
     crop: int
     choice: str = "livelier"
-    damage: ArchiveDamage | RestorationDamage | None = None
+    damage: Damage | None = None
     procedural_share: float = 0.0
 
 
@@ -119,12 +122,14 @@ def degraded(valid: list[Pair], cutting: Cutting) -> list[Pair]:
 def damaged(
     clean: np.ndarray,
     scale: int,
-    damage: ArchiveDamage | RestorationDamage,
+    damage: Damage,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The damaged side of a clean (scale h, scale w, 3) uint8 image, and what a model should make of it."""
     if isinstance(damage, RestorationDamage):
         return restoration_pair(clean, rng, damage)
+    if isinstance(damage, Holes):
+        return with_random_hole(clean, rng, damage), clean
     return archive(clean, scale, rng, damage), clean
 
 

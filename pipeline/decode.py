@@ -11,9 +11,12 @@ from functools import partial
 import pyarrow as pa
 
 from imgtx.errors import ImageError
+from imgtx.holes import with_mask
+from imgtx.noise import noise_level
 from imgtx.pixels import Header, pack_carry, read_header
 from imgtx.pixels import decode as decode_picture
 from imgtx.tiling import plan_for_model, split
+from pipeline.masks import hole_in, masks_of, versions_of
 from pipeline.records import PIXELS, TOO_LARGE
 from pipeline.rows import Row, as_bytes, guarded, rows_of, to_table
 from pipeline.spec import Job
@@ -25,23 +28,28 @@ MOST_BYTES = 256 << 20  # of one encoded file in memory
 def decode(batch: pa.Table, job: Job) -> Iterator[pa.Table]:
     """WORK rows -> PIXELS rows, one table an image, so that Ray can cut blocks by bytes."""
     store = open_store(job.spec.source, endpoint_url=job.spec.endpoint_url)
+    masks = masks_of(job.spec)
     for row in rows_of(batch):
-        row = guarded("fetch", row, partial(fetch, store=store))
+        row = guarded("fetch", row, partial(fetch, store=store, masks=masks.store if masks else None))
         yield to_table([guarded("decode", row, partial(to_tiles, job=job))], PIXELS)
 
 
-def fetch(row: Row, store: Store) -> Row:
-    """The object's bytes; a file too large for memory is only marked, the transform brings it to local disk."""
+def fetch(row: Row, store: Store, masks: Store | None = None) -> Row:
+    """The object's bytes and its mask's; a file too large for memory is only marked, the transform downloads it."""
     if row["size"] > MOST_BYTES:
         return row | {"large": True}
-    return row | {"data": store.read(row["key"], version=row["version"])}
+    version, mask_version = versions_of(row["version"])
+    row = row | {"data": store.read(row["key"], version=version)}
+    if masks is not None and row["mask"]:
+        row["mask_data"] = masks.read(row["mask"], version=mask_version)
+    return row
 
 
 def to_tiles(row: Row, job: Job) -> Row:
     """Decode `data` into `tiles`; a picture too large for memory is only marked, the transform spools it."""
     if row.get("large"):
         return row
-    data = row.pop("data")
+    data, mask = row.pop("data"), row.pop("mask_data", b"")
     header = read_header(data)
     row |= {
         "in_height": header.height,
@@ -51,7 +59,12 @@ def to_tiles(row: Row, job: Job) -> Row:
     if is_large(header, job):
         return row | {"large": True}
     picture = decode_picture(data, max_pixels=int(job.spec.max_megapixels * 1e6))
-    tiles = split(picture.pixels, plan_for_model(job.info, header.height, header.width))
+    pixels = picture.pixels
+    row |= {"noise_level": noise_level(pixels)}
+    if job.info.masks:
+        hole = hole_in(picture, mask, job.spec)
+        pixels, row["hole_share"] = with_mask(pixels, hole), float(hole.mean())
+    tiles = split(pixels, plan_for_model(job.info, header.height, header.width))
     return row | {
         "dtype": str(tiles.dtype),
         "shape": tiles.shape,

@@ -15,9 +15,15 @@ from pipeline.storage import Store
 ROWS = 65_536
 
 # An inventory row with what its name alone decides: `status` is "" for a row to process; otherwise
-# `reason` is a word of records.REASONS, met in stage "list".
+# `reason` is a word of records.REASONS, met in stage "list". `mask` is "" until `pipeline.masks` finds one.
 CLASSIFIED = pa.schema(
-    [*INVENTORY, ("status", pa.string()), ("reason", pa.string()), ("message", pa.string())]
+    [
+        *INVENTORY,
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("message", pa.string()),
+        ("mask", pa.string()),
+    ]
 )
 
 _KEY_BYTES = 1024  # S3's own limit
@@ -62,7 +68,8 @@ def classify(batch: pa.RecordBatch, suffixes: Collection[str], *, local_destinat
     status = pc.case_when(pc.make_struct(pc.invert(is_image), is_unsafe), SKIPPED, FAILED, "")
     reason = pc.case_when(pc.make_struct(pc.invert(is_image), is_unsafe), "suffix", "unsafe_key", "")
     message = pc.if_else(is_unsafe, complaint, "")
-    return pa.RecordBatch.from_arrays([*batch.columns, status, reason, message], schema=CLASSIFIED)
+    none = pa.repeat(pa.scalar(""), len(key))
+    return pa.RecordBatch.from_arrays([*batch.columns, status, reason, message, none], schema=CLASSIFIED)
 
 
 def images(store: Store, suffixes: Collection[str], *, local_destination: bool) -> Iterator[pa.RecordBatch]:

@@ -6,18 +6,22 @@ the pixels; memory holds what one call of the model takes.
 
 import hashlib
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from imgtx.degrade import imresize
+from imgtx.errors import ImageError
+from imgtx.holes import Fill, as_channel, hole_of_mask
 from imgtx.spool import SpooledPicture, SpoolWriter, spool_in
 from imgtx.tiling import Tile
+from pipeline.masks import bad_mask, check_mask_size, masks_of, painted, versions_of
 from pipeline.names import format_of
 from pipeline.records import IMAGES, WRITTEN
 from pipeline.rows import Row
-from pipeline.spec import Job
+from pipeline.spec import Job, RunSpec
 from pipeline.storage import open_store
 
 if TYPE_CHECKING:
@@ -31,10 +35,15 @@ def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:
         directory = Path(folder)
         source = directory / "source"
         store = open_store(job.spec.source, endpoint_url=endpoint)
-        store.download(row["key"], str(source), version=row["version"])
+        version, mask_version = versions_of(row["version"])
+        store.download(row["key"], str(source), version=version)
         picture = spool_in(source, directory, max_pixels=int(job.spec.max_megapixels * 1e6))
         source.unlink()
-        writer = enlarge(picture, directory, predictor)
+        read: Callable[[Tile], np.ndarray] = picture.read
+        if job.info.masks:
+            mask = spool_mask(row["mask"], mask_version, job, directory) if row["mask"] else None
+            read, row["hole_share"] = filled(picture, mask, job.spec)
+        writer = enlarge(picture, read, directory, predictor)
         picture.remove()
         path = writer.finish(
             format_of(row["output"]), job.spec.quality, picture.carry.icc, picture.carry.exif
@@ -55,8 +64,53 @@ def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:
     }
 
 
-def enlarge(picture: SpooledPicture, directory: Path, predictor: "Predictor") -> SpoolWriter:
-    """Every tile of the spooled picture through the model, into a raw file on disk."""
+def spool_mask(key: str, version: str, job: Job, directory: Path) -> SpooledPicture:
+    """The mask's file as a spooled picture; ImageError (bad_mask) where it cannot be decoded."""
+    folder = directory / "mask"
+    folder.mkdir()
+    masks = masks_of(job.spec)
+    assert masks is not None  # a row has a mask only where the spec names masks
+    masks.store.download(key, str(folder / "source"), version=version)
+    try:
+        return spool_in(folder / "source", folder, max_pixels=int(job.spec.max_megapixels * 1e6))
+    except ImageError as error:
+        raise bad_mask(error) from error
+
+
+def filled(
+    picture: SpooledPicture, mask: SpooledPicture | None, spec: RunSpec
+) -> tuple[Callable[[Tile], np.ndarray], float]:
+    """From a rectangle to what `imgtx.holes.with_mask` makes of the whole picture there; and the hole's share."""
+    if mask is not None:
+        check_mask_size((mask.height, mask.width), (picture.height, picture.width))
+
+    def hole_at(window: Tile, pixels: np.ndarray) -> np.ndarray:
+        if spec.mask_color:
+            return painted(pixels, spec)
+        if mask is None:
+            return np.zeros(pixels.shape[:2], bool)
+        return hole_of_mask(mask.read(window), None if mask.alpha_path is None else mask.read_alpha(window))
+
+    def read(window: Tile) -> tuple[np.ndarray, np.ndarray]:
+        pixels = picture.read(window)
+        return pixels, hole_at(window, pixels)
+
+    fill = Fill(picture.height, picture.width, read)
+
+    def read_filled(window: Tile) -> np.ndarray:
+        _, hole = read(window)
+        return np.dstack([fill(window), as_channel(hole, picture.dtype)])
+
+    return read_filled, fill.share
+
+
+def enlarge(
+    picture: SpooledPicture,
+    read: Callable[[Tile], np.ndarray],
+    directory: Path,
+    predictor: "Predictor",
+) -> SpoolWriter:
+    """Every tile of the spooled picture, as `read` gives its pixels, through the model, into a raw file on disk."""
     scale = predictor.info.scale
     writer = SpoolWriter(
         directory,
@@ -67,7 +121,7 @@ def enlarge(picture: SpooledPicture, directory: Path, predictor: "Predictor") ->
         picture.alpha_path is not None,
     )
     plan = predictor.plan_for(picture.height, picture.width)
-    for place, pixels in predictor.tiles(plan, picture.read):
+    for place, pixels in predictor.tiles(plan, read):
         alpha = None if picture.alpha_path is None else enlarged_alpha(picture, place, scale)
         writer.put(place.top, place.left, pixels, alpha)
     return writer

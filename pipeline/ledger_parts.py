@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imgtx.errors import UsageError
-from pipeline.records import LEDGER, LEDGER_PARTS
+from pipeline.records import ADDED, LEDGER, LEDGER_PARTS
+from pipeline.rows import empty
 from pipeline.storage import Store
 
 _NAME = re.compile(r"ledger/(\d{20})-(?:(\d+)of(\d+)-)?[0-9a-f]{12}\.parquet")
@@ -81,8 +82,11 @@ def _read_part(store: Store, columns: list[str], part: Part) -> pa.Table:
     data = store.read(part.name)
     try:
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
-            wrong = [f.name for f in LEDGER if f not in file.schema_arrow]
-            rows = None if wrong else file.read(columns, use_threads=False)
+            there = file.schema_arrow
+            older = [name for name in ADDED if name not in there.names]
+            wrong = [f.name for f in LEDGER if f not in there and f.name not in older]
+            wanted = [name for name in columns if name not in older]
+            rows = None if wrong else file.read(wanted, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(
@@ -94,6 +98,9 @@ def _read_part(store: Store, columns: list[str], part: Part) -> pa.Table:
             f"{part.name} lacks the ledger's columns {', '.join(wrong)} or has them in another type; this "
             "imgtx reads ledgers of its own version: use the version that wrote it, or another destination"
         )
+    for name in older:
+        kind = LEDGER.field(name).type
+        rows = rows.append_column(name, pa.repeat(pa.scalar(empty(kind), kind), len(rows)))
     return rows.select(columns)
 
 

@@ -24,13 +24,13 @@ CURRENT, REFUSED = "current", "refused"
 # Every listed key is in exactly one class, so the counts sum up to the keys listed.
 CLASSES = {
     NEW: "no row in the ledger",
-    CHANGED: "the source's version differs from the row's",
+    CHANGED: "the source's version, or its mask's, differs from the row's",
     STALE: "the recipe differs, or the output's name: another key now shares it, or has taken it",
     RETRY: "failed for a reason that time may mend, cut short by a stop, or sent back by verify",
     FAILED_BEFORE: "failed as it would again; run only on request",
     CURRENT: "written from this version by this recipe under this name",
     REFUSED: "an image by its name, which no output can have: fails without a fetch",
-    SKIPPED: "not an image by its name",
+    SKIPPED: "not an image by its name, or without a mask where masks are asked for",
 }
 RUN = (NEW, CHANGED, STALE, RETRY)  # the classes of a plain run
 # Classes whose output may lie there from before, vouched for by a row that a new output makes untrue.
@@ -119,7 +119,7 @@ def _read_listing(inventory: Iterable[pa.RecordBatch]) -> pa.Table:
     tables = [CLASSIFIED.empty_table()]
     for batch in inventory:
         table = pa.Table.from_batches([batch])
-        for name in ("status", "reason", "message"):
+        for name in ("status", "reason", "message", "mask"):
             if name not in table.column_names:
                 table = table.append_column(name, _blank(len(table)))
         tables.append(table.select(CLASSIFIED.names).cast(CLASSIFIED))

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 WRITTEN, CURRENT, SKIPPED, FAILED, PENDING = "written", "current", "skipped", "failed", "pending"
 TOO_LARGE = "too_large"
+NO_MASK, BAD_MASK = "no_mask", "bad_mask"
 
 # Why an image was not written. `retry`: a plain second run tries again, because time alone may mend it;
 # the others wait for a changed source, a new recipe or `imgtx retry`.
@@ -22,6 +23,8 @@ REASONS = {
     "unsupported": "a legal image in a form imgtx cannot carry faithfully",
     "no_space_in_format": "the result exceeds a limit of the output format",
     "suffix": "the name has no image suffix; listed, never fetched",
+    NO_MASK: "no mask for it among those that were named; listed, never fetched",
+    BAD_MASK: "its mask has another size or cannot be decoded",
     "unsafe_key": "the key would escape the destination or cannot be a file name",
     "not_found": "listed, but gone when fetched",
     "forbidden": "the storage refused access to the object",
@@ -38,8 +41,9 @@ STAGES = ("list", "fetch", "decode", "transform", "encode", "publish")
 # One listed object. `version` is the storage's word for content: etag, or mtime and size where there is none.
 INVENTORY = pa.schema([("key", pa.string()), ("size", pa.int64()), ("version", pa.string())])
 
-# One image that this run must process; `output` is its name under `images/`.
-WORK = pa.schema([*INVENTORY, ("output", pa.string())])
+# One image that this run must process; `output` is its name under `images/`, `mask` the key of its mask or "". With a
+# mask `version` is of both (`pipeline.masks`).
+WORK = pa.schema([*INVENTORY, ("mask", pa.string()), ("output", pa.string())])
 
 # What every stage hands on about an image; a row with a `status` is finished and passes through untouched.
 OUTCOME = pa.schema(
@@ -56,6 +60,9 @@ OUTCOME = pa.schema(
         ("out_width", pa.int32()),
         ("out_bytes", pa.int64()),
         ("out_sha256", pa.string()),  # of the written bytes
+        ("hole_share", pa.float32()),  # of the pixels, that were made up; 0 where none were
+        # of the source, standard deviation in levels of 255 (`imgtx.noise.noise_level`); 0 where it was not estimated
+        ("noise_level", pa.float32()),
         ("seconds_decode", pa.float32()),  # fetch and decode
         ("seconds_transform", pa.float32()),
         ("seconds_encode", pa.float32()),  # encode and publish
@@ -72,6 +79,9 @@ LEDGER = pa.schema(
         ("sequence", pa.int64()),
     ]
 )
+
+# Columns that older ledgers lack; read there as "" and 0.
+ADDED = ("mask", "hole_share", "noise_level")
 
 # What a row tells the driver of the actor that took it: seconds, since its row before, that the actor stood without
 # work or could not hand over what it had made. Added by the transform; never rests in the ledger.

@@ -5,6 +5,7 @@ Everything a person can get wrong is checked here, before Ray starts.
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +18,8 @@ PIXEL_VERSION = 1
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 AUTO = "auto"  # the precision that the probe of the model found fastest and exact enough
-TASKS = ("super-resolution",)  # that a command runs
+TASKS = ("super-resolution", "restoration", "inpainting")  # that a command runs
+SKIP, NO_HOLE = "skip", "no-hole"  # what to do with a picture that has no mask among the masks
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,11 @@ class RunSpec:
     """One invocation, as the person gave it. URIs are local paths, `s3://`, or anything fsspec opens.
 
     `workers` model actors share `gpus` GPUs; with `fewest_workers` there are so many at first, and up to `workers` as
-    the cluster grows. `max_failed` is a share ("1%") or a count ("20"). `max_megapixels` bounds the input;
+    the cluster grows. `max_failed` is a share ("1%") or a count ("20"). `max_megapixels` bounds the input,
     `stream_megapixels` is the output size above which an image goes through local disk, tile by tile, not memory.
+    Holes are white in a mask of the same key under `masks`, or painted in `mask_color` ("#ff00ff") give or take
+    `mask_tolerance` levels of 255; a picture without a mask is left out (`missing_mask` "skip"), or has no hole
+    ("no-hole").
     """
 
     source: str
@@ -46,6 +51,10 @@ class RunSpec:
     stream_megapixels: float = 50.0
     endpoint_url: str | None = None
     address: str | None = None
+    masks: str | None = None
+    missing_mask: str = SKIP
+    mask_color: str | None = None
+    mask_tolerance: int = 8
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,12 +83,14 @@ class Recipe:
     precision: str
     pixel_version: int = PIXEL_VERSION
     untiled: bool = False
+    mask_color: str = ""
 
     @property
     def digest(self) -> str:
         values = asdict(self)
-        if not self.untiled:
-            del values["untiled"]  # as before the field was there: what it does not concern stays current
+        for name in ("untiled", "mask_color"):
+            if not values[name]:
+                del values[name]  # as before the field was there: what it does not concern stays current
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -114,10 +125,49 @@ def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
         raise UsageError(
             f"--precision {precision} was not measured for {spec.model}: it runs in {', '.join(info.dtypes)}"
         )
+    _check_holes(spec, info)
     recipe = Recipe(
-        spec.task, model_digest, info.scale, spec.format, spec.quality, precision, untiled=bool(info.untiled)
+        spec.task,
+        model_digest,
+        info.scale,
+        spec.format,
+        spec.quality,
+        precision,
+        untiled=bool(info.untiled),
+        mask_color=f"{spec.mask_color.lower()} {spec.mask_tolerance}" if spec.mask_color else "",
     )
     return Job(spec, info, recipe)
+
+
+def _check_holes(spec: RunSpec, info: ModelInfo) -> None:
+    """Holes are told in one way, and to a model that fills them."""
+    if spec.masks and spec.mask_color:
+        raise UsageError(
+            f"--masks {spec.masks} and --mask-color {spec.mask_color}; legal is one of them: leave one out"
+        )
+    if info.masks and not (spec.masks or spec.mask_color):
+        raise UsageError(
+            f"--model {spec.model} fills holes: say where they are by --masks or --mask-color, or choose another model"
+        )
+    if not info.masks and (spec.masks or spec.mask_color):
+        raise UsageError(
+            f"--model {spec.model} fills no holes, which --masks and --mask-color are for: leave them out, or "
+            f"choose a model for inpainting (imgtx models list)"
+        )
+    if spec.missing_mask not in (SKIP, NO_HOLE):
+        raise UsageError(f"--missing-mask {spec.missing_mask}: legal are {SKIP} and {NO_HOLE}")
+    if spec.mask_color:
+        colour_of(spec.mask_color)
+    if not 0 <= spec.mask_tolerance <= 255:
+        raise UsageError(f"--set mask_tolerance={spec.mask_tolerance}: legal are 0 to 255")
+
+
+def colour_of(text: str) -> tuple[int, int, int]:
+    """Red, green and blue of "#rrggbb"; UsageError for anything else."""
+    if re.fullmatch(r"#[0-9a-fA-F]{6}", text) is None:
+        raise UsageError(f"--mask-color {text}: legal is a colour like '#ff00ff', two digits each of 0-9a-f")
+    red, green, blue = bytes.fromhex(text[1:])
+    return red, green, blue
 
 
 def check_spec(spec: RunSpec) -> None:

@@ -170,16 +170,16 @@ def open_store(uri: str, *, endpoint_url: str | None = None) -> Store:
     return Store(f"{uri.rstrip('/')}/" if rest.strip("/") else uri)
 
 
-def check_source(store: Store) -> None:
+def check_source(store: Store, what: str = "the source") -> None:
     """Raise UsageError, within seconds, unless the source can be listed. An empty source passes."""
     if store.is_local and os.path.isfile(store.uri):
-        raise UsageError(f"the source {store.uri} is a file; a source is a folder: give the one it lies in")
+        raise UsageError(f"{what} {store.uri} is a file; a source is a folder: give the one it lies in")
     if store.is_local and not os.path.exists(store.uri):
-        raise UsageError(f"the source cannot be read: there is no folder {store.uri}; check the path")
+        raise UsageError(f"{what} cannot be read: there is no folder {store.uri}; check the path")
     try:
         replace(store, patience=HASTY).probe()
     except StorageError as error:
-        raise UsageError(f"the source cannot be read: {error}") from error
+        raise UsageError(f"{what} cannot be read: {error}") from error
 
 
 def check_destination(store: Store) -> None:

@@ -23,10 +23,9 @@ import pyarrow.compute as pc
 
 from imgtx.errors import ImageError, StorageError
 from imgtx.header import examine
-from imgtx.pixels import SUFFIXES
 from pipeline.buckets import hash64
-from pipeline.inventory import classify, inventory
 from pipeline.ledger import Ledger
+from pipeline.masks import Masks, listing
 from pipeline.names import fold
 from pipeline.records import IMAGES, OUTCOME, PENDING, SKIPPED, WORK, WRITTEN
 from pipeline.rows import as_bools, to_table
@@ -80,8 +79,10 @@ class VerifyReport:
         return {"counts": self.counts, "problems": self.problems.to_pylist()}
 
 
-def verify(source: Store, destination: Store, ledger: Ledger, *, deep: bool = True) -> VerifyReport:
-    """Check every current written row, every file under `images/` and every source image.
+def verify(
+    source: Store, destination: Store, ledger: Ledger, *, deep: bool = True, masks: Masks | None = None
+) -> VerifyReport:
+    """Check every current written row, every file under `images/` and every source image with its mask.
 
     deep: also read each output and compare checksum and dimensions; without it names and sizes only, and
     nothing is read. Memory holds some 600 bytes a key, and a few outputs of at most 32 MiB each. Raises
@@ -89,7 +90,7 @@ def verify(source: Store, destination: Store, ledger: Ledger, *, deep: bool = Tr
     """
     state = pa.concat_tables(ledger.state_by_bucket(ledger.bucket_count(), _FACTS)).combine_chunks()
     files = _files(destination)
-    listed = _images(source, destination.is_local)
+    listed = _images(source, masks, destination.is_local)
     state = state.append_column("redoable", pc.is_in(state["key"], listed["key"].combine_chunks()))
 
     written = state.filter(pc.equal(state["status"], WRITTEN))
@@ -144,11 +145,11 @@ def _files(destination: Store) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _images(source: Store, local_destination: bool) -> pa.Table:
+def _images(source: Store, masks: Masks | None, local_destination: bool) -> pa.Table:
     """Every source image, those refused by name too: key and version."""
     tables = [pa.table({"key": pa.array([], pa.string()), "version": pa.array([], pa.string())})]
-    for batch in inventory(source):
-        known = pa.Table.from_batches([classify(batch, SUFFIXES, local_destination=local_destination)])
+    for batch in listing(source, masks, local_destination=local_destination):
+        known = pa.Table.from_batches([batch])
         tables.append(known.filter(pc.not_equal(known["reason"], "suffix")).select(["key", "version"]))
     return pa.concat_tables(tables)
 

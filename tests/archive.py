@@ -20,8 +20,11 @@ from tests.zoo import photo, saved
 FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tif": "TIFF"}
 
 
-def save_tiny_model(path: Path, *, seed: int = 0, scale: int = 2) -> str:
-    """Weights of a model that is small and not bicubic; another seed, another digest. Returns the path."""
+def save_tiny_model(path: Path, *, seed: int = 0, scale: int = 2, holes: bool = False) -> str:
+    """Weights of a model that is small and not bicubic; another seed, another digest. Returns the path.
+
+    At scale 1 it restores; with `holes` it fills them.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         config = ModelConfig(
@@ -32,11 +35,14 @@ def save_tiny_model(path: Path, *, seed: int = 0, scale: int = 2) -> str:
             decoder_blocks=1,
             detail_channels=8,
             detail_blocks=1,
+            in_channels=4 if holes else 3,
+            holes=holes,
         )
         network = EncoderDecoder(config)
         torch.nn.init.normal_(network.head.weight, std=0.01)
+    task = "inpainting" if holes else "restoration" if scale == 1 else "super-resolution"
     info = ModelInfo(
-        name=path.stem, task="super-resolution", scale=scale, multiple=config.multiple, halo=config.multiple
+        path.stem, task, scale, config.multiple, config.multiple, config.in_channels, masks=holes
     )
     save_weights(path, network, info)
     return str(path)

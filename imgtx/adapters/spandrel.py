@@ -61,23 +61,23 @@ def load(path: Path, digest: str) -> Adapted:
             f"it again, or give another file"
         ) from error
     check_channels(found.input_channels, found.output_channels, str(path))
+    masks = isinstance(found, spandrel.MaskedImageModelDescriptor)
     info = ModelInfo(
         name=path.stem,
         task=TASKS[found.purpose],
         scale=found.scale,
         multiple=grid_of(found),
         halo=UNMEASURED_HALO,
-        in_channels=found.input_channels,
+        in_channels=found.input_channels + masks,
         out_channels=found.output_channels,
         dtypes=("float32",),
         batches=False,
+        masks=masks,
     )
-    if info.task == "inpainting":
-        raise ModelError(
-            f"{path} is {found.architecture.name}, which fills holes by a mask: no command takes masks yet"
-        )
 
     def call(batch: Tensor) -> Tensor:
+        if masks:
+            return found(batch[:, :-1].clone(), batch[:, -1:].clone())
         return found(batch.clone())  # some networks normalise their input in place
 
     return Adapted(found.model, call, info, digest, _record(found))

@@ -137,10 +137,11 @@ def test_the_probes_precision_enters_the_recipe(foreign):
 
 @without_spandrel
 @pytest.mark.parametrize("name", ["DnCNN", "SwinIR-1x"])
-def test_restoration_models_say_that_no_command_runs_them_yet(references, name):
+def test_restoration_models_restore_and_do_not_upscale(references, name):
     info, digest = read_info(references(name))
-    with pytest.raises(UsageError, match="is for restoration, which no command runs yet"):
+    with pytest.raises(UsageError, match="is for restoration, this command does super-resolution"):
         make_job(RunSpec("in", "out", model=references(name)), info, digest)
+    assert make_job(RunSpec("in", "out", "restoration", references(name)), info, digest).info.scale == 1
 
 
 def test_a_programs_signature_is_part_of_its_digest(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from imgtx.errors import UsageError
 from jobs.cli import main
-from jobs.job_command import JobCommand, check_command
+from jobs.job_command import RUNS, JobCommand, check_command
 from tests.unit.commands import imgtx
 
 ENDS = ("s3://in/", "s3://out/")
@@ -105,6 +105,7 @@ def test_a_night_is_read_too(tmp_path):
         (("upscale", "photos/", "s3://out/"), "SOURCE photos/ is a path of this machine"),
         (("upscale", "s3://in/", "/data/out"), "DESTINATION /data/out is a path of this machine"),
         (("upscale", *ENDS, "--model", "./x.safetensors"), "imgtx models import"),
+        (("restore", *ENDS, "--model", "sr-x2", "--masks", "masks/"), "--masks masks/"),
         (("retry", "out/"), "DESTINATION out/"),
         (("evaluate", "sr-x2", "set5/"), "legal are nightly, plan"),
         (("upscale", *ENDS, "--scale", "7"), "--scale 7"),
@@ -147,6 +148,13 @@ def test_a_training_leaves_its_weights_where_they_stay(spec):
 def test_reading_a_command_here_changes_nothing_for_who_types_it():
     checked("verify", "s3://out/")
     assert imgtx("verify", "-h").exit_code == 0
+
+
+def test_whatever_starts_a_run_can_be_submitted():
+    starting = {
+        name for name, command in main.commands.items() if {"workers"} & {p.name for p in command.params}
+    }
+    assert starting <= {*RUNS}
 
 
 def test_clicks_own_mistakes_are_clicks_to_tell():

@@ -40,12 +40,58 @@ def test_defaults_then_file_then_options_then_settings(tmp_path):
     assert (read("quality=70", file=file).format, read(file=file).limit) == ("jpeg", 7)
 
 
-def test_the_shipped_spec_holds_every_setting_that_has_a_default_and_no_other_value():
-    file = Path(__file__).parents[2] / "jobs" / "specs" / "upscale.toml"
+def test_the_shipped_specs_hold_every_setting_that_has_a_default_and_no_other_value():
+    upscale, clean = (
+        Path(__file__).parents[2] / "jobs" / "specs" / f"{name}.toml" for name in ("upscale", "clean")
+    )
     with_default = {f.name for f in fields(RunSpec) if f.default not in (MISSING, None)}
-    assert set(read_toml(file)) == with_default - {"task"}
-    assert read(file=file) == read()
+    assert {*read_toml(upscale), *read_toml(clean)} == with_default - {"task"}
+    for file in (upscale, clean):
+        assert read(file=file) == read()
     assert asdict(read()) == asdict(RunSpec("in", "out"))
+
+
+def test_masks_choose_the_model_and_the_task():
+    options = {"spec_file": None, "settings": ()}
+    plain = read_run_spec("in", "out", "restoration", options | {"masks": None})
+    assert (plain.task, plain.model) == ("restoration", "restore")
+    for holes in ({"masks": "masks"}, {"mask_color": "#ff00ff"}):
+        spec = read_run_spec("in", "out", "restoration", options | holes)
+        assert (spec.task, spec.model) == ("inpainting", "inpaint")
+
+
+HOLES = ModelInfo("fills", "inpainting", 1, 16, 16, 4, masks=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({}, "--model x fills holes: say where they are by --masks or --mask-color"),
+        ({"masks": "m", "mask_color": "#000000"}, "legal is one of them"),
+        ({"mask_color": "magenta"}, "--mask-color magenta: legal is a colour like '#ff00ff'"),
+        ({"masks": "m", "missing_mask": "fail"}, "--missing-mask fail: legal are skip and no-hole"),
+        ({"masks": "m", "mask_tolerance": 256}, "mask_tolerance=256: legal are 0 to 255"),
+    ],
+)
+def test_holes_are_told_in_one_way(fields, told):
+    with pytest.raises(UsageError) as error:
+        make_job(RunSpec("in", "out", "inpainting", "x", **fields), HOLES, "d")
+    assert told in str(error.value)
+
+
+def test_masks_are_for_models_that_take_them_and_the_colour_decides_pixels():
+    info = ModelInfo("restores", "restoration", 1, 16, 16)
+    with pytest.raises(UsageError, match="fills no holes"):
+        make_job(RunSpec("in", "out", "restoration", "x", masks="m"), info, "d")
+    plain = make_job(RunSpec("in", "out", "restoration", "x"), info, "d").recipe
+    assert "mask_color" in asdict(plain)
+    colours = [
+        RunSpec("in", "out", "inpainting", "x", mask_color=c, mask_tolerance=t)
+        for c, t in (("#FF00ff", 8), ("#ff00ff", 8), ("#ff00ff", 9), ("#ff00fe", 8))
+    ]
+    digests = [make_job(spec, HOLES, "d").recipe.digest for spec in colours]
+    assert digests[0] == digests[1]
+    assert len({*digests}) == 3
 
 
 def test_the_scale_chooses_the_packaged_model():

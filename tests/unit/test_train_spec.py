@@ -85,7 +85,7 @@ def test_settings_win_over_the_file_and_leave_neighbours_alone(write):
         ("degradation = 'restoration'", "scale = 2; legal with degradation = 'restoration' is 1"),
         (
             "[damage]\nblur = 1.0",
-            "[damage] is of degradation = 'archive' or 'restoration', which is 'bicubic'",
+            "[damage] is of degradation = 'archive' or 'restoration' or 'holes', which is 'bicubic'",
         ),
         ('train = "nowhere"', "train = 'nowhere' is not a folder"),
         ('valid = "nowhere"', "valid = 'nowhere' is not a folder"),

@@ -1,0 +1,174 @@
+"""Holes in a picture: which pixels they are, and the smooth fill that a model starts from (numpy only).
+
+A fill is of the whole picture, however it is cut afterwards: a tile inside a hole larger than itself knows what lies
+around it, and tiles agree with each other. Averages of what is known, level by level until no hole is left, then back
+up: each level's hole takes the coarser level's values, relaxed towards the mean of the four neighbours (as Burt,
+"Moment images, polynomial fit filters and the problem of surface interpolation", CVPR 1988). Of a picture too large
+for memory only the coarse levels are held whole; `Fill` gives any window of the same result.
+
+Shape legend: H and W pixels, C channels; a hole is (H, W) bool, true where the picture is to be made up.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from imgtx.tiling import Tile
+
+WHITE = 128  # the lowest level of 255 in a mask that means hole
+SWEEPS = 6  # of each level
+LEVELS = 4  # that a window computes itself
+BLOCK = 2**LEVELS
+# Pixels around a window that its own levels reach: SWEEPS and two more of each, then one of the coarse level.
+MARGIN = -(-(SWEEPS + 2) * (BLOCK - 1) // BLOCK) * BLOCK + BLOCK
+WINDOW = 1024  # pixels a side that `with_mask` fills at a time
+
+# From a rectangle of the picture to its pixels (height, width, C), integers, and its hole (height, width).
+Read = Callable[[Tile], tuple[np.ndarray, np.ndarray]]
+
+
+def with_mask(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """(H, W, C) uint8 or uint16 -> (H, W, C + 1): the image with its hole filled, then the mask, full in the hole or 0.
+
+    What a model for holes gets, and what is cut into tiles. Mid grey where nothing is known at all.
+    """
+    height, width, channels = image.shape
+
+    def read(window: Tile) -> tuple[np.ndarray, np.ndarray]:
+        place = slice(window.top, window.bottom), slice(window.left, window.right)
+        return image[place], hole[place]
+
+    out = np.dstack([image, as_channel(hole, image.dtype)])
+    filler = Fill(height, width, read)
+    for window in _squares(height, width) if hole.any() else ():
+        out[window.top : window.bottom, window.left : window.right, :channels] = filler(window)
+    return out
+
+
+def as_channel(hole: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """(H, W) bool -> (H, W) of an integer dtype, full in the hole and 0 elsewhere."""
+    return np.where(hole, np.iinfo(dtype).max, 0).astype(dtype)
+
+
+def hole_of_mask(pixels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    """What a mask's picture, (H, W, 1 or 3) uint8 or uint16, says is hole: what is white, half or more, and opaque."""
+    full = np.iinfo(pixels.dtype).max
+    level = pixels.mean(axis=2, dtype=np.float32) * (1 if alpha is None else alpha / np.float32(full))
+    return level >= full * WHITE / 255
+
+
+def hole_of_colour(pixels: np.ndarray, colour: tuple[int, int, int], tolerance: int) -> np.ndarray:
+    """Pixels of (H, W, 1 or 3) uint8 or uint16 that lie within `tolerance` of a colour in each channel; both of 255."""
+    step = np.iinfo(pixels.dtype).max // 255
+    wanted = np.array(colour, np.int32) * step
+    return (np.abs(pixels.astype(np.int32) - wanted) <= tolerance * step).all(axis=2)
+
+
+def _squares(height: int, width: int) -> Iterator[Tile]:
+    for top in range(0, height, WINDOW):
+        for left in range(0, width, WINDOW):
+            yield Tile(top, left, min(WINDOW, height - top), min(WINDOW, width - left))
+
+
+class Fill:
+    """The fill of one picture of height x width pixels that `read` gives, window by window.
+
+    `share` is the hole's part of the picture.
+    """
+
+    def __init__(self, height: int, width: int, read: Read):
+        self._height, self._width, self._read = height, width, read
+        self._coarse: np.ndarray | None = None
+        strips, missing = [], 0
+        rows = max(BLOCK, (1 << 20) // width // BLOCK * BLOCK)
+        for top in range(0, height, rows):
+            pixels, hole = read(Tile(top, 0, min(rows, height - top), width))
+            strips.append(_pyramid(pixels, hole)[-1])
+            missing += int(hole.sum())
+        self.share = missing / (height * width)
+        values, hole = (np.concatenate(parts) for parts in zip(*strips, strict=True))
+        if not hole.all():
+            self._coarse = _filled(values, hole)
+
+    def __call__(self, window: Tile) -> np.ndarray:
+        """The pixels of `window` with the hole filled: (height, width, C) of the picture's dtype."""
+        around = self._around(window)
+        pixels, hole = self._read(around)
+        place = (
+            slice(window.top - around.top, window.bottom - around.top),
+            slice(window.left - around.left, window.right - around.left),
+        )
+        if not hole[place].any():
+            return pixels[place]
+        if self._coarse is None:
+            return np.full_like(pixels[place], np.iinfo(pixels.dtype).max // 2)
+        *finer, (values, _) = _pyramid(pixels, hole)
+        top, left = around.top // BLOCK, around.left // BLOCK
+        filled = self._coarse[top : top + values.shape[0], left : left + values.shape[1]]
+        for known, missing in reversed(finer):
+            filled = _refined(filled, known, missing)
+        made = np.floor(filled[place] + 0.5).astype(pixels.dtype)
+        return np.where(hole[place][..., None], made, pixels[place])
+
+    def _around(self, window: Tile) -> Tile:
+        """With MARGIN around it, beginning on multiples of BLOCK."""
+        top, left = (max(0, at - MARGIN) // BLOCK * BLOCK for at in (window.top, window.left))
+        bottom, right = min(self._height, window.bottom + MARGIN), min(self._width, window.right + MARGIN)
+        return Tile(top, left, bottom - top, right - left)
+
+
+def _pyramid(pixels: np.ndarray, hole: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """LEVELS + 1 levels, the finest first: (H, W, C) float32 and its hole."""
+    levels = [(pixels.astype(np.float32), hole)]
+    for _ in range(LEVELS):
+        levels.append(_half(*levels[-1]))
+    return levels
+
+
+def _filled(values: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """(H, W, C) float32 with the pixels of `hole`, not all of them, replaced."""
+    return _refined(_filled(*_half(values, hole)), values, hole) if hole.any() else values
+
+
+def _refined(coarse: np.ndarray, values: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """The level below a filled one of half its size."""
+    if not hole.any():
+        return values
+    finer = _twice(coarse)[: hole.shape[0], : hole.shape[1]]
+    return _relaxed(np.where(hole[..., None], finer, values), hole)
+
+
+def _half(values: np.ndarray, hole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means of the known pixels of each 2 x 2, and where there is none."""
+    height, width = hole.shape
+    padding = ((0, height % 2), (0, width % 2))
+    known = np.pad(~hole, padding).astype(np.float32)[..., None]
+    values = np.pad(values, (*padding, (0, 0))) * known
+    total = values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]
+    count = known[::2, ::2] + known[1::2, ::2] + known[::2, 1::2] + known[1::2, 1::2]
+    return total / np.maximum(count, 1), count[..., 0] == 0
+
+
+def _twice(values: np.ndarray) -> np.ndarray:
+    """Twice the size by linear interpolation, edges repeated."""
+    for axis in (0, 1):
+        values = np.moveaxis(values, axis, 0)
+        before = np.concatenate([values[:1], values[:-1]])
+        after = np.concatenate([values[1:], values[-1:]])
+        both = np.stack([0.75 * values + 0.25 * before, 0.75 * values + 0.25 * after], axis=1)
+        values = np.moveaxis(both.reshape(-1, *values.shape[1:]), 0, axis)
+    return values
+
+
+def _relaxed(values: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """SWEEPS times each pixel of the hole becomes the mean of its four neighbours, edges repeated."""
+    padded = np.pad(values, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    width, flat = padded.shape[1], padded.reshape(-1, padded.shape[2])
+    rows, columns = np.nonzero(hole)
+    middle = (rows + 1) * width + columns + 1
+    up = middle - width * (rows > 0)
+    down = middle + width * (rows < hole.shape[0] - 1)
+    left, right = middle - (columns > 0), middle + (columns < hole.shape[1] - 1)
+    for _ in range(SWEEPS):
+        flat[middle] = (flat[up] + flat[down] + flat[left] + flat[right]) * 0.25
+    return padded[1:-1, 1:-1]
