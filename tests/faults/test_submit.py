@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -94,8 +95,6 @@ def s3_server() -> Iterator[S3Server]:
 
 @pytest.fixture(scope="module")
 def head(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHead]:
-    folder = tmp_path_factory.mktemp("head")
-    dashboard, gcs, client = free_port(), free_port(), free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
@@ -103,35 +102,37 @@ def head(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
     }
-    options = (
-        "--num-cpus=2",
-        f"--port={gcs}",
-        f"--dashboard-port={dashboard}",
-        f"--ray-client-server-port={client}",
-    )
-    with (folder / "head.log").open("wb") as log:
+    log = tmp_path_factory.mktemp("head") / "head.log"
+    # Ray's sockets lie in its folder, and their paths may have 107 bytes: fewer than pytest's folders leave
+    with (
+        tempfile.TemporaryDirectory(prefix="imgtx-", ignore_cleanup_errors=True) as folder,
+        log.open("wb") as said,
+    ):
+        dashboard, gcs, client = free_port(), free_port(), free_port()
+        ports = (f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}")
         process = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *options],
-            env=environment | {"RAY_AUTH_TOKEN": TOKEN, "RAY_TMPDIR": short_folder(folder)},
-            stdout=log,
-            stderr=log,
+            [
+                sys.executable,
+                "-m",
+                "ray.scripts.scripts",
+                "start",
+                "--head",
+                "--block",
+                "--num-cpus=2",
+                *ports,
+            ],
+            env=environment | {"RAY_AUTH_TOKEN": TOKEN, "RAY_TMPDIR": folder},
+            stdout=said,
+            stderr=said,
             start_new_session=True,
             cwd=folder,
         )
-    running = RunningHead(process, f"http://127.0.0.1:{dashboard}", environment)
-    try:
-        wait_until(lambda: answers(running.address), process, log=folder / "head.log")
-        yield running
-    finally:
-        running.kill()
-
-
-def short_folder(folder: Path) -> str:
-    """Ray's sockets lie under it, whose paths may have 107 bytes."""
-    link = Path("/tmp") / f"imgtx-head-{os.getpid()}"
-    link.unlink(missing_ok=True)
-    link.symlink_to(folder)
-    return str(link)
+        running = RunningHead(process, f"http://127.0.0.1:{dashboard}", environment)
+        try:
+            wait_until(lambda: answers(running.address), process, log=log)
+            yield running
+        finally:
+            running.kill()
 
 
 def free_port() -> int:
