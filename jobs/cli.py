@@ -6,6 +6,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,20 @@ from jobs.cli_evaluate import evaluate
 from jobs.cli_models import models
 from jobs.cli_schedule import schedule
 from jobs.cli_shared import console, json_option
+from jobs.cli_submit import submit, submitted, watch
 
 DONE, BUG, USAGE, FAILURES, INTERRUPTED = 0, 1, 2, 3, 130
 
 EPILOG = (
     "Exit codes: 0 done; 2 wrong usage, nothing was done; 3 finished with more failures than --max-failed, or not "
     "finished; 130 interrupted, the same command goes on; 1 a bug in imgtx."
+)
+
+
+ray_address_option = click.option(
+    "--address",
+    metavar="ADDRESS",
+    help="A Ray cluster.  [default: RAY_ADDRESS, as in a cluster's job, else a private local Ray]",
 )
 
 
@@ -111,12 +120,18 @@ def run_options(command: Callable) -> Callable:
         click.option(
             "--workers", type=int, metavar="N", help="Model actors.  [default: one a GPU, else one a core]"
         ),
+        click.option(
+            "--fewest-workers",
+            type=int,
+            metavar="N",
+            help="Begin with so many, and grow up to --workers with the cluster.",
+        ),
         click.option("--gpus", type=float, metavar="N", help="GPUs to use; 0 for none.  [default: all]"),
         click.option(
             "--max-failed", metavar="N|P%", help="Failures to forgive before exit code 3.  [default: 1%]"
         ),
         click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS."),
-        click.option("--address", metavar="ADDRESS", help="A Ray cluster.  [default: a private local Ray]"),
+        ray_address_option,
         click.option(
             "--spec",
             "spec_file",
@@ -205,13 +220,17 @@ def plan(source: str, destination: str, as_json: bool, **options: Any) -> None:
 @main.command()
 @click.argument("destination")
 @click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS.")
+@ray_address_option
 @click.option("--steal", is_flag=True, help="Take the destination from a holder that you know is dead.")
 @json_option
-def retry(destination: str, endpoint_url: str | None, steal: bool, as_json: bool) -> None:
+def retry(
+    destination: str, endpoint_url: str | None, address: str | None, steal: bool, as_json: bool
+) -> None:
     """Run the images of DESTINATION that failed once more, and no others, with the settings of its last run."""
     from jobs.show import last_spec
 
-    _run(last_spec(destination, endpoint_url), as_json, steal=steal, retry_failed=True)
+    spec = replace(last_spec(destination, endpoint_url), address=address)
+    _run(spec, as_json, steal=steal, retry_failed=True)
 
 
 @main.command()
@@ -272,7 +291,7 @@ def verify(destination: str, endpoint_url: str | None, quick: bool, fix: bool, a
     "--storage", metavar="URI", help="Where the workers' checkpoints go: a folder, s3://bucket/prefix."
 )
 @click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS.")
-@click.option("--address", metavar="ADDRESS", help="A Ray cluster.  [default: a private local Ray]")
+@ray_address_option
 def train(spec: Path, folder: Path | None, settings: tuple[str, ...], **options: Any) -> None:
     """Train a model as the TOML file SPEC says; the same command goes on after an interruption.
 
@@ -362,6 +381,9 @@ def _show_plan(spec: Any, as_json: bool) -> None:
 main.add_command(evaluate)
 main.add_command(models)
 main.add_command(schedule)
+main.add_command(submit)
+main.add_command(submitted)
+main.add_command(watch)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """How a run shows itself while it goes: a bar on a terminal, a line every half minute elsewhere, JSON for machines."""
 
 import json
+import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -20,6 +22,7 @@ from rich.progress import (
 from jobs.tally import Tally, Watcher
 
 LINE_SECONDS = 30.0
+LINE = re.compile(r"\d+/\d+ images  ")  # how `line` begins, to tell it from the rest of a log
 
 
 @contextmanager
@@ -46,10 +49,15 @@ def _line(tally: Tally) -> None:
 def line(tally: Tally) -> str:
     """Where the run stands, in one line: `320/2000 images  1.84 MP/s  ETA 0:12:31  failed 3 (truncated 2, empty 1)`."""
     text = f"{tally.done}/{tally.to_do} images  {rate(tally)}"
-    if tally.done and tally.seconds:
-        left = int((tally.to_do - tally.done) * tally.seconds / tally.done)
-        text += f"  ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
-    return text + failures(tally)
+    return text + left_of(tally.done, tally.to_do, tally.seconds) + failures(tally)
+
+
+def left_of(done: int, to_do: int, seconds: float) -> str:
+    """The time that the rest takes at the pace so far; "" before anything is done."""
+    if not done or not seconds:
+        return ""
+    left = int((to_do - done) * seconds / done)
+    return f"  ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
 
 
 def rate(tally: Tally) -> str:
@@ -59,10 +67,15 @@ def rate(tally: Tally) -> str:
 
 
 def failures(tally: Tally) -> str:
-    if not tally.failed:
+    return failures_of(tally.failed, tally.reasons)
+
+
+def failures_of(failed: int, reasons: Mapping[str, int]) -> str:
+    """How many failed, and for which reasons most; "" where none did."""
+    if not failed:
         return ""
-    reasons = ", ".join(f"{reason} {count}" for reason, count in tally.reasons.most_common(3))
-    return f"  failed {tally.failed} ({reasons})"
+    most = ", ".join(f"{reason} {count}" for reason, count in Counter(reasons).most_common(3))
+    return f"  failed {failed}" + (f" ({most})" if most else "")
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from imgtx.pixels import SUFFIXES
 from imgtx.sources import absolute, read_info
 from jobs.show import last_spec
 from jobs.tally import Summary, Tally, Watcher
-from pipeline.cluster import check_address
+from pipeline.cluster import address_of, check_address
 from pipeline.lease import Lease
 from pipeline.ledger import Ledger
 from pipeline.masks import listing, masks_of
@@ -132,7 +132,7 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, steal: boo
     prepared = prepare(spec)
     check_shared(prepared.source)
     check_shared(prepared.destination)
-    check_address(prepared.job.spec.address)
+    check_address(address_of(prepared.job.spec))
     check_destination(prepared.destination)
     with Lease(prepared.destination, prepared.run_id, steal=steal) as lease:
         _sweep(prepared.destination)
@@ -208,7 +208,7 @@ class Session:
             pool = size_pool(self.run.job.spec, resources, self.work.num_rows)
             configure_data(pool)
             self.begin()
-            self.tally.actors = pool.actors
+            self.tally.pool = pool
             self.tally.started_work = time.monotonic()
             self.metrics = RunMetrics(self.run.destination.uri, self.run.job.spec.task)
             self.watch(self.tally)

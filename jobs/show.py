@@ -22,6 +22,8 @@ from pipeline.storage import Store, open_store
 from pipeline.storage_retry import HASTY
 from pipeline.verify import VerifyReport, forget, verify
 
+KILLED = "killed; the same command goes on"
+
 
 def last_run(store: Store) -> str:
     """The id of the newest run under a destination; UsageError where there never was one."""
@@ -38,12 +40,15 @@ def last_run(store: Store) -> str:
 
 
 def last_spec(destination: str, endpoint_url: str | None) -> RunSpec:
-    """The spec of the newest run; the destination and endpoint given now win over those recorded then."""
+    """The spec of the newest run; the destination and endpoint given now win over those recorded then.
+
+    Where it ran is not asked again: its cluster may be gone.
+    """
     store = open_store(destination, endpoint_url=endpoint_url)
-    values = _read_json(store, f"{RUNS}{last_run(store)}/spec.json")
+    values = read_json(store, f"{RUNS}{last_run(store)}/spec.json")
     values.pop("recipe", None)
     try:
-        spec = RunSpec(**values | {"destination": destination, "limit": None})
+        spec = RunSpec(**values | {"destination": destination, "limit": None, "address": None})
     except TypeError as error:
         raise UsageError(
             f"the last run's spec is of another imgtx version ({error}): run imgtx upscale anew"
@@ -54,9 +59,9 @@ def last_spec(destination: str, endpoint_url: str | None) -> RunSpec:
 def read_status(destination: str, endpoint_url: str | None) -> dict[str, Any]:
     """The newest run's own words and the ledger's counts: by status, and of the failed by reason."""
     store = open_store(destination, endpoint_url=endpoint_url)
-    run = _read_json(store, f"{RUNS}{last_run(store)}/status.json")
+    run = read_json(store, f"{RUNS}{last_run(store)}/status.json")
     if run["state"] == "running" and living_holder(store) is None:
-        run["state"] = "killed; the same command goes on"
+        run["state"] = KILLED
     rows = Ledger(store).current(["key", "status", "reason", "stage", "message"])
     failed = rows.filter(pc.equal(rows["status"], FAILED))
     return {
@@ -222,7 +227,8 @@ def _counts(column: Any) -> dict[str, int]:
     return {item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist()}
 
 
-def _read_json(store: Store, key: str) -> dict[str, Any]:
+def read_json(store: Store, key: str) -> dict[str, Any]:
+    """A JSON object under a destination; UsageError where it cannot be read."""
     try:
         return json.loads(store.read(key))
     except (StorageError, ValueError) as error:

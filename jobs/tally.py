@@ -3,6 +3,7 @@
 listed = written + current + skipped + failed + pending, at every moment.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,10 +13,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.cluster import Pool
 from pipeline.plan import CURRENT, FAILED_BEFORE, REFUSED, RUN, Plan
-from pipeline.records import FAILED, SKIPPED, WRITTEN
+from pipeline.records import FAILED, SKIPPED, WAITS, WRITTEN
 
-SHORT_SECONDS = 60.0
+SHORT_SECONDS = 60.0  # start-up limits a run of less
+MOSTLY_BUSY = 0.85  # of their time: the models are what limits
+WORTH_SAYING = 0.1  # of the models' time, spent in waiting for one stage
+USED_UP = 0.75  # of its tasks at work all the time: a stage that lacks CPUs
 STAGE_SECONDS = ("decode", "transform", "encode")
 
 
@@ -37,9 +42,10 @@ class Tally:
     megapixels: float = 0.0
     bytes_in: int = 0
     bytes_out: int = 0
-    actors: int = 0
+    pool: Pool | None = None  # from when Ray is up
     reasons: Counter[str] = field(default_factory=Counter)
     stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGE_SECONDS, 0.0))
+    wait_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(WAITS.names, 0.0))
     started: float = field(default_factory=time.monotonic)
     started_work: float = 0.0
 
@@ -79,12 +85,16 @@ class Tally:
         return time.monotonic() - self.started_work if self.started_work else 0.0
 
     @property
+    def actors(self) -> int:
+        return self.pool.actors if self.pool else 0
+
+    @property
     def waited(self) -> float:
-        """Seconds that the actors spent without an image, summed over them; what is in hand counts until it is done."""
-        return max(0.0, self.actors * self.seconds - self.stage_seconds["transform"])
+        """Seconds that the actors stood without an image, or with one that they could not hand over, summed."""
+        return sum(self.wait_seconds.values())
 
     def add(self, outcomes: pa.Table) -> None:
-        """Count OUTCOME rows."""
+        """Count FINISHED rows."""
         written = outcomes.filter(pc.equal(outcomes["status"], WRITTEN))
         failed = outcomes.filter(pc.equal(outcomes["status"], FAILED))
         self.written += written.num_rows
@@ -96,6 +106,8 @@ class Tally:
         self.bytes_out += pc.sum(written["out_bytes"]).as_py() or 0
         for stage in STAGE_SECONDS:
             self.stage_seconds[stage] += pc.sum(outcomes[f"seconds_{stage}"]).as_py() or 0.0
+        for name in self.wait_seconds.keys() & {*outcomes.column_names}:  # rows of the driver's own have none
+            self.wait_seconds[name] += pc.sum(outcomes[name]).as_py() or 0.0
 
     def to_dict(self, state: str) -> dict[str, Any]:
         """The content of `status.json`."""
@@ -108,7 +120,9 @@ class Tally:
             "current": self.current,
             "skipped": self.skipped,
             "failed": self.failed + self.failed_before,
+            "failed_before": self.failed_before,
             "pending": self.pending,
+            "left": self.left,
             "reasons": dict(self.reasons),
             "megapixels": round(self.megapixels, 2),
             "seconds": round(self.seconds, 1),
@@ -138,30 +152,46 @@ class Tally:
             seconds_work=round(seconds, 2),
             megapixels_per_second=round(self.megapixels / seconds, 4) if seconds else 0.0,
             stage_seconds={k: round(v, 2) for k, v in self.stage_seconds.items()},
+            wait_seconds={k: round(v, 2) for k, v in self.wait_seconds.items()},
             bottleneck=self.bottleneck(),
         )
 
     def bottleneck(self) -> str:
-        """What limited the run, in a sentence; "" where nothing stands out: start-up limits a short one."""
-        spent = sum(self.stage_seconds.values())
-        if not spent or not self.actors or self.seconds < SHORT_SECONDS:
+        """What limited the run and what would help, in a sentence; "" where nothing stands out.
+
+        By what the actors themselves measured: how long they worked, stood without work, could not hand over.
+        """
+        if self.pool is None or self.seconds < SHORT_SECONDS or not self.stage_seconds["transform"]:
             return ""
-        busy = self.stage_seconds["transform"] / (self.actors * self.seconds)
-        share = {stage: seconds / spent for stage, seconds in self.stage_seconds.items()}
+        worked, waited = self.stage_seconds["transform"], sum(self.wait_seconds.values())
+        busy = worked / (worked + waited)
         models = "model" if self.actors == 1 else f"{self.actors} models"
-        if busy > 0.7:
+        if busy > MOSTLY_BUSY:
             return f"the {models} limited this run (busy {busy:.0%} of the time): more or faster devices help"
-        if share["transform"] > 0.5:
-            return ""  # the models waited for something else than their neighbours: other programs, Ray
-        most = max(("decode", "encode"), key=share.__getitem__)
+        waits = {stage: self.wait_seconds[f"waited_{stage}"] for stage in ("decode", "encode")}
+        stage = max(waits, key=waits.__getitem__)
+        share = waits[stage] / (worked + waited)
+        if share < WORTH_SAYING:
+            return ""
+        more = self._cpus_to_add(stage, waits[stage])
+        if not more:
+            return ""  # it had CPUs to spare: the models waited for something else, such as Ray or other programs
+        remedy = {"decode": "or bring the source nearer", "encode": "or take --format jpeg"}[stage]
         return (
-            f"the {models} waited {1 - busy:.0%} of the time; {most} took {share[most]:.0%} of all work: "
-            + (
-                "more CPUs, or --format jpeg, help"
-                if most == "encode"
-                else "more CPUs or a nearer source help"
-            )
+            f"the {models} waited {share:.0%} of the time for {stage}: give it {more} more CPU{'s' * (more > 1)}, "
+            f"{remedy}"
         )
+
+    def _cpus_to_add(self, stage: str, waited: float) -> int:
+        """CPUs with which `stage` would have kept up; 0 where it did not use those that it had."""
+        assert self.pool is not None
+        slots = {"decode": self.pool.decoders, "encode": self.pool.encoders}[stage]
+        used = self.stage_seconds[stage] / self.seconds  # tasks at work at a time
+        if used < USED_UP * slots:
+            return 0
+        lacking = used * waited / self.stage_seconds["transform"]  # to feed models that never wait
+        share = slots / (self.pool.decoders + self.pool.encoders)  # of new CPUs that this stage would get
+        return math.ceil(lacking * self.pool.task_cpus / share)
 
 
 @dataclass(frozen=True)
@@ -188,6 +218,7 @@ class Summary:
     seconds_work: float
     megapixels_per_second: float
     stage_seconds: dict[str, float]
+    wait_seconds: dict[str, float]
     bottleneck: str
 
     @property

@@ -21,7 +21,7 @@ from imgtx.errors import ImgtxError, RunInterruptedError, UsageError
 from imgtx.weight_file import find_weights
 from jobs.train_images import KEYS, Sources, check_images, encode_keys, first_weights, list_images
 from jobs.train_spec import TrainSpec, check_same
-from pipeline.cluster import check_address, ray_session
+from pipeline.cluster import address_of, check_address, ray_session
 from pipeline.lease import Lease
 from pipeline.storage import Store, check_destination, check_shared, open_store
 from pipeline.storage_arrow import arrow_filesystem
@@ -73,7 +73,7 @@ def train_on_ray(spec: TrainSpec, fleet: Fleet, folder: Path, report: Reporter) 
     stops by itself; RunInterruptedError when Ray does.
     """
     check_fleet(spec, fleet)
-    check_address(fleet.address)
+    check_address(address_of(fleet))
     root = open_store(f"{fleet.storage.rstrip('/')}/{spec.name}", endpoint_url=fleet.endpoint_url)
     check_shared(root)
     check_destination(root)

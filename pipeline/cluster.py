@@ -1,6 +1,7 @@
 """Ray itself: start or join it, size the pools, set its data context. The only file that knows Ray's knobs."""
 
 import _thread
+import json
 import logging
 import math
 import os
@@ -12,7 +13,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from imgtx.errors import RunInterruptedError, UsageError
 from pipeline.spec import RunSpec
@@ -29,7 +32,8 @@ WORKER_ENVIRONMENT = {
     "VIPS_CONCURRENCY": "1",  # libvips holds rows for each of its threads, by default one a core
 }
 # Read by Ray when it is imported or started.
-LOCAL_SETTINGS = {
+QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}  # its C++ side else warns on stderr of restarts that we plan for
+LOCAL_SETTINGS = QUIET | {
     # Ray's processes run whatever code reaches their ports. Named for the systems where it is the default, this keeps
     # them on loopback everywhere; and there, other users of the machine lack the token.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -42,8 +46,8 @@ LOCAL_SETTINGS = {
     "RAY_worker_niceness": "0",  # at Ray's own 15 any other program on the machine starves the run
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away: a process less
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # Ray's C++ side else warns on stderr of restarts that we plan for
 }
+CODE, PACKAGES = Path(__file__).resolve().parents[1], ("imgtx", "pipeline", "jobs")
 OBJECT_STORE_BYTES = 1 << 30  # local runs: images in flight; Ray Data holds back the stages when it is full
 ROWS_PER_BLOCK = 16  # most images that one decode task takes; a block costs Ray about 60 ms
 # Decoded pixels that travel to a model in one block. On a CPU, where a megapixel takes seconds, blocks of one image
@@ -66,11 +70,20 @@ class Pool:
     rows_per_block: int
     block_bytes: int
     decoders: int = 1
+    encoders: int = 1
+    fewest: int = (
+        0  # actors to begin with, where the pool grows up to `actors`; 0 for as many as there will be
+    )
     tasks_in_flight: int = 2
     restarts: int = (
         -1
     )  # as often as it takes: an actor that stays dead stalls the pool; `retries` bounds them
     retries: int = 1
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The actor pool's size in Ray's words."""
+        return {"min_size": self.fewest, "max_size": self.actors} if self.fewest else {"size": self.actors}
 
     def isolated(self) -> "Pool":
         """One image a block and one block an actor: what crashes then was alone."""
@@ -86,27 +99,32 @@ def size_pool(spec: RunSpec, resources: dict[str, float], images: int) -> Pool:
     gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
     if cpus < 1:
         raise UsageError("the Ray cluster offers no CPU: start a node with at least one")
-    if spec.gpus and spec.gpus > gpus:
-        raise UsageError(f"--gpus {spec.gpus:g}: the cluster has {gpus:g}; leave it out to use what is there")
-    use_gpu = gpus > 0 and spec.gpus != 0
+    if spec.gpus and spec.gpus > gpus and not spec.fewest_workers:
+        raise UsageError(
+            f"--gpus {spec.gpus:g}: the cluster has {gpus:g}; leave it out to use what is there, or give --workers and "
+            "--fewest-workers for a cluster that grows"
+        )
+    use_gpu = (spec.gpus or gpus) > 0 and spec.gpus != 0
     most = spec.gpus or gpus if use_gpu else cpus
+    if spec.fewest_workers and not spec.gpus:
+        most = spec.workers or most  # a GPU or a core each, which the cluster will have when it has grown
     actors = spec.workers or max(1, int(most))
     actors = max(1, min(actors, images))
+    fewest = min(spec.fewest_workers, actors) if spec.fewest_workers and spec.fewest_workers < actors else 0
+    began = fewest or actors  # what there is room for now
     rows = max(1, min(ROWS_PER_BLOCK, images // (2 * actors)))
     if use_gpu:
         share = min(1.0, most) / math.ceil(actors / max(1, int(most)))  # so that whole actors fit on each GPU
-        pool = Pool(actors, min(0.5, cpus / (2 * actors)), share, 0.5, rows, BLOCK_BYTES_GPU)
+        pool = Pool(actors, min(0.5, cpus / (2 * began)), share, 0.5, rows, BLOCK_BYTES_GPU)
     else:
         # a block in hand and none in waiting: on a CPU the next one takes seconds, and may find another actor idle
         pool = Pool(
-            actors, 0.75 * min(1.0, cpus / actors), 0.0, 0.25, rows, BLOCK_BYTES_CPU, tasks_in_flight=1
+            actors, 0.75 * min(1.0, cpus / began), 0.0, 0.25, rows, BLOCK_BYTES_CPU, tasks_in_flight=1
         )
-    return replace(pool, decoders=_decoders(pool, cpus))
-
-
-def _decoders(pool: Pool, cpus: float) -> int:
-    """Half of the tasks that find room beside the actors: the other half is for encode and publish."""
-    return max(1, int((cpus - pool.actors * pool.actor_cpus) / pool.task_cpus) // 2)
+    # half of the tasks that find room beside the actors decode: the other half is for encode and publish
+    tasks = int((cpus - began * pool.actor_cpus) / pool.task_cpus) * actors // began
+    decoders = max(1, tasks // 2)
+    return replace(pool, decoders=decoders, encoders=max(1, tasks - decoders), fewest=fewest)
 
 
 def local_settings() -> dict[str, str]:
@@ -115,20 +133,26 @@ def local_settings() -> dict[str, str]:
 
 
 class Addressed(Protocol):
-    """A spec that names the cluster to join; None for a private local Ray."""
+    """A spec that may name the cluster to join."""
 
     @property
     def address(self) -> str | None: ...
 
 
+def address_of(spec: Addressed) -> str | None:
+    """The cluster to join: the spec's, else RAY_ADDRESS, which Ray sets for every job; None for a private local Ray."""
+    address = spec.address or os.environ.get("RAY_ADDRESS")
+    return None if address == "local" else address
+
+
 @contextmanager
 def ray_session(spec: Addressed) -> Iterator[dict[str, float]]:
-    """Start a private local Ray, or join the cluster at `spec.address`; yields its resources.
+    """Start a private local Ray, or join the cluster at `address_of(spec)`; yields its resources.
 
     A session that is already running in this process is used and left alone.
     """
-    environment = WORKER_ENVIRONMENT if spec.address else WORKER_ENVIRONMENT | local_settings()
-    for name, value in environment.items():
+    environment = WORKER_ENVIRONMENT if address_of(spec) else WORKER_ENVIRONMENT | local_settings()
+    for name, value in (QUIET | environment).items():
         os.environ.setdefault(name, value)
     import ray
 
@@ -180,18 +204,39 @@ def _start(spec: Addressed) -> None:
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if not spec.address:
+    address = address_of(spec)
+    if not address:
         _start_local(quiet)
         return
     try:
-        ray.init(address=spec.address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **quiet)
+        ray.init(address=address, runtime_env=joined_environment(), **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise _no_cluster(spec.address, error) from error
+        raise _no_cluster(address, error) from error
+
+
+def joined_environment() -> dict[str, Any]:
+    """What workers of a joined cluster get: our variables, and our own code where no job has brought it.
+
+    Variables that the job's environment sets already are left to it: Ray refuses to be told of one twice.
+    """
+    job = os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")
+    known = (json.loads(job).get("runtime_env") or {}).get("env_vars", {}) if job else {}
+    variables = {name: value for name, value in WORKER_ENVIRONMENT.items() if name not in known}
+    code = {} if job else {"py_modules": [str(CODE / package) for package in PACKAGES]}
+    return {"env_vars": variables} | code
 
 
 def check_address(address: str | None) -> None:
-    """UsageError, within seconds, where nothing listens at `HOST:PORT` or `ray://HOST:PORT`: Ray tries for minutes."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    """UsageError, within seconds, where nothing listens at `HOST:PORT`, for Ray tries for minutes; and for other doors
+    of a cluster than that."""
+    if (address or "").startswith(("http://", "https://", "ray://")):
+        host = str(urlsplit(address).hostname)
+        raise UsageError(
+            f"--address {address}: a run's driver works on a machine of the cluster, for Ray Data does not go through "
+            f"Ray Client: imgtx submit --address http://{host}:8265 -- upscale ... takes it there; on such a machine "
+            f"give HOST:6379 or auto"
+        )
+    host, colon, port = (address or "").rpartition(":")
     if not colon:
         return  # none, or a word of Ray's such as "auto"
     try:
@@ -203,7 +248,7 @@ def check_address(address: str | None) -> None:
 def _no_cluster(address: str, error: Exception) -> UsageError:
     return UsageError(
         f"--address {address}: no Ray cluster answers there ({str(error).splitlines()[0]}); "
-        f"give ray://HOST:10001, HOST:6379 or auto, or leave it out for a local run"
+        f"give HOST:6379 or auto on a machine of the cluster, or leave it out for a local run"
     )
 
 

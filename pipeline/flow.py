@@ -20,12 +20,12 @@ from pipeline.transform import Transform
 
 
 def road(work: pa.Table, job: Job, pool: Pool) -> Dataset:
-    """WORK rows -> OUTCOME rows, lazily; nothing runs until the dataset is iterated."""
+    """WORK rows -> FINISHED rows, lazily; nothing runs until the dataset is iterated."""
     tables = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
     tasks = tables | {"fn_kwargs": {"job": job}, "num_cpus": pool.task_cpus}
     # Ray Data asks for a number beside a GPU; on a CPU an actor takes each block as it comes
     on_device = tables | {"batch_size": pool.rows_per_block if pool.actor_gpus else None}
-    actors = ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=pool.tasks_in_flight)
+    actors = ActorPoolStrategy(**pool.sizes, max_tasks_in_flight_per_actor=pool.tasks_in_flight)
     blocks = [
         work.slice(start, pool.rows_per_block) for start in range(0, work.num_rows, pool.rows_per_block)
     ]

@@ -8,17 +8,17 @@ from functools import partial
 
 import pyarrow as pa
 
-from pipeline.records import IMAGES, OUTCOME, WRITTEN
+from pipeline.records import FINISHED, IMAGES, WRITTEN
 from pipeline.rows import Row, guarded, rows_of, to_table
 from pipeline.spec import Job
 from pipeline.storage import Store, open_store
 
 
 def publish(batch: pa.Table, job: Job) -> Iterator[pa.Table]:
-    """ENCODED rows -> OUTCOME rows."""
+    """ENCODED rows -> FINISHED rows."""
     store = open_store(job.spec.destination, endpoint_url=job.spec.endpoint_url)
     for row in rows_of(batch):
-        yield to_table([guarded("publish", row, partial(put, store=store))], OUTCOME)
+        yield to_table([guarded("publish", row, partial(put, store=store))], FINISHED)
 
 
 def put(row: Row, store: Store) -> Row:

@@ -83,6 +83,10 @@ LEDGER = pa.schema(
 # Columns that older ledgers lack; read there as "" and 0.
 ADDED = ("mask", "hole_share", "noise_level")
 
+# What a row tells of the actor that took it, for the driver alone: seconds that it stood without work before, and
+# seconds that it could not hand over what it had made. Added by the transform; they never rest in the ledger.
+WAITS = pa.schema([("waited_decode", pa.float32()), ("waited_encode", pa.float32())])
+
 # decode -> transform: the patch tensors. `tiles` holds uint8 or uint16 in C order; `shape` is
 # (tiles, height, width, channels). `alpha` is (in_height, in_width) of the same dtype, or empty.
 # `carry` is what must survive (ICC profile, EXIF, source format), packed by `imgtx.pixels.pack_carry`.
@@ -92,6 +96,7 @@ ADDED = ("mask", "hole_share", "noise_level")
 PIXELS = pa.schema(
     [
         *OUTCOME,
+        *WAITS,
         ("dtype", pa.string()),
         ("shape", pa.list_(pa.int32(), 4)),
         ("tiles", pa.large_binary()),
@@ -102,7 +107,10 @@ PIXELS = pa.schema(
 )
 
 # encode -> publish: the output file's bytes.
-ENCODED = pa.schema([*OUTCOME, ("encoded", pa.large_binary())])
+ENCODED = pa.schema([*OUTCOME, *WAITS, ("encoded", pa.large_binary())])
+
+# publish -> driver.
+FINISHED = pa.schema([*OUTCOME, *WAITS])
 
 # Where things lie under a destination.
 IMAGES, LEDGER_PARTS, LEASES, RUNS = "images/", "ledger/", "lease/", "runs/"

@@ -13,7 +13,7 @@ from imgtx.errors import ModelError
 from imgtx.tiling import Plan, plan_for_model
 from pipeline.large import transform_large
 from pipeline.model_store import local_model
-from pipeline.records import PIXELS
+from pipeline.records import PIXELS, WAITS
 from pipeline.rows import Row, as_bytes, guarded, rows_of, to_table
 from pipeline.spec import Job
 
@@ -42,15 +42,24 @@ class Transform:
                 f"{job.recipe.model_digest[:12]} where the run began: put the same file on every machine, and leave it"
             )
         self.batched = self.predictor.device.type != "cpu"
+        self.free_since = time.perf_counter()
+        self.waits = dict.fromkeys(WAITS.names, 0.0)  # seconds that no row has told yet
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        self.waits["waited_decode"] += time.perf_counter() - self.free_since
         rows = rows_of(batch)
         # tiles of several images fill one device batch on a GPU; on a CPU a batch gains nothing and costs memory
         for group in _groups(rows) if self.batched else ([row] for row in rows):
             together = self._predict_together(group) if self.batched else {}
             for row in group:
                 work = partial(self._transform, ready=together.get(row["key"]))
-                yield to_table([guarded("transform", row, work)], PIXELS)
+                done = guarded("transform", row, work)
+                told, self.waits = self.waits, dict.fromkeys(WAITS.names, 0.0)
+                self.free_since = time.perf_counter()
+                yield to_table([done | told], PIXELS)
+                handed_over = time.perf_counter()
+                self.waits["waited_encode"] += handed_over - self.free_since
+                self.free_since = handed_over
 
     def _predict_together(self, rows: list[Row]) -> dict[str, np.ndarray]:
         """Outputs of the rows that can share batches; empty where that failed, so that each then runs alone."""

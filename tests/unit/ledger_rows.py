@@ -1,10 +1,10 @@
-"""Ledger rows for tests: an OUTCOME table from the columns a test cares about."""
+"""Ledger rows for tests: a FINISHED table from the columns a test cares about."""
 
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.records import OUTCOME, WRITTEN
+from pipeline.records import FINISHED, WRITTEN
 from pipeline.rows import to_table
 
 
@@ -14,4 +14,4 @@ def outcome(key: str, **columns: Any) -> dict[str, Any]:
 
 
 def outcomes(*rows: dict[str, Any]) -> pa.Table:
-    return to_table(rows, OUTCOME)
+    return to_table(rows, FINISHED)

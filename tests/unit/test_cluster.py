@@ -1,9 +1,19 @@
 """Pools fit the machines: every actor can be placed, and the stages around the models always find a CPU."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from imgtx.errors import UsageError
-from pipeline.cluster import ROWS_PER_BLOCK, size_pool
+from pipeline.cluster import (
+    ROWS_PER_BLOCK,
+    WORKER_ENVIRONMENT,
+    address_of,
+    check_address,
+    joined_environment,
+    size_pool,
+)
 from pipeline.spec import RunSpec
 
 SPEC = RunSpec("in", "out")
@@ -62,3 +72,74 @@ def test_a_pool_for_lost_images_runs_each_alone():
 def test_a_pool_that_cannot_be_is_refused(spec, resources, named):
     with pytest.raises(UsageError, match=named):
         size_pool(spec, resources, 10)
+
+
+@pytest.mark.parametrize(
+    ("spec", "resources", "sizes", "gpus_each", "cpus_each"),
+    [
+        (
+            RunSpec("in", "out", workers=8, fewest_workers=2),
+            {"CPU": 16, "GPU": 2},
+            {"min_size": 2, "max_size": 8},
+            1,
+            0.5,
+        ),
+        (
+            RunSpec("in", "out", workers=8, fewest_workers=2, gpus=4),
+            {"CPU": 16, "GPU": 1},
+            {"min_size": 2, "max_size": 8},
+            0.5,
+            0.5,
+        ),
+        (
+            RunSpec("in", "out", workers=3, fewest_workers=1),
+            {"CPU": 2},
+            {"min_size": 1, "max_size": 3},
+            0,
+            0.75,
+        ),
+        (RunSpec("in", "out", workers=3, fewest_workers=3), {"CPU": 2}, {"size": 3}, 0, 0.5),
+    ],
+)
+def test_a_pool_grows_with_its_cluster(spec, resources, sizes, gpus_each, cpus_each):
+    pool = size_pool(spec, resources, 1000)
+    assert (pool.sizes, pool.actor_gpus, pool.actor_cpus) == (sizes, gpus_each, cpus_each)
+    assert (pool.fewest or pool.actors) * pool.actor_cpus + pool.task_cpus <= resources["CPU"]
+
+
+def test_half_of_the_tasks_decode_and_a_pool_that_grows_is_fed_when_it_has_grown():
+    fixed = size_pool(RunSpec("in", "out", workers=2), {"CPU": 16, "GPU": 2}, 1000)
+    assert (fixed.decoders, fixed.encoders) == (15, 15)
+    growing = size_pool(RunSpec("in", "out", workers=8, fewest_workers=2), {"CPU": 16, "GPU": 2}, 1000)
+    assert (growing.decoders, growing.encoders) == (60, 60)
+
+
+def test_ray_address_is_heeded_and_local_is_a_word_against_it(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert address_of(SPEC) == "head:6379"
+    assert address_of(RunSpec("in", "out", address="other:6379")) == "other:6379"
+    assert address_of(RunSpec("in", "out", address="local")) is None
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert address_of(SPEC) is None
+
+
+@pytest.mark.parametrize("door", ["ray://head:10001", "http://head:8265", "https://head:8265"])
+def test_other_doors_of_a_cluster_are_answered_with_the_right_one(door):
+    with pytest.raises(UsageError, match=r"imgtx submit --address http://head:8265 -- upscale"):
+        check_address(door)
+
+
+def test_workers_get_our_variables_and_code_once(monkeypatch):
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    alone = joined_environment()
+    assert alone["env_vars"] == WORKER_ENVIRONMENT
+    assert [Path(path).name for path in alone["py_modules"]] == ["imgtx", "pipeline", "jobs"]
+    assert all(Path(path).is_dir() for path in alone["py_modules"])
+    # inside a job, whose environment Ray merges with ours and refuses to hear of a name twice
+    job = {"runtime_env": {"env_vars": {"OMP_NUM_THREADS": "2"}, "working_dir": "gcs://x.zip"}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    within = joined_environment()
+    assert within.keys() == {"env_vars"}
+    assert within["env_vars"].keys() == WORKER_ENVIRONMENT.keys() - {"OMP_NUM_THREADS"}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": None, "metadata": {}}))
+    assert joined_environment() == {"env_vars": WORKER_ENVIRONMENT}

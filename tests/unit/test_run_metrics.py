@@ -68,13 +68,10 @@ def test_waiting_is_counted_once_though_its_measure_falls_back(recorded: Samples
     assert (of(recorded, "imgtx_pending_images"), of(recorded, "imgtx_model_actors")) == ({"": 7}, {"": 2})
 
 
-def test_models_wait_while_they_have_nothing_in_hand(monkeypatch: pytest.MonkeyPatch):
-    counted = Tally("r", 4, 0, 0, 0, 0, 4, 0, dict.fromkeys(CLASSES, 0), actors=2, started_work=100.0)
-    monkeypatch.setattr("jobs.tally.time.monotonic", lambda: 110.0)
-    counted.add(outcomes(outcome("a", seconds_transform=12.0)))
-    assert counted.waited == pytest.approx(8.0)
-    counted.add(outcomes(outcome("b", seconds_transform=12.0)))
-    assert counted.waited == 0.0
+def test_models_wait_as_long_as_they_say():
+    counted = Tally("r", 4, 0, 0, 0, 0, 4, 0, dict.fromkeys(CLASSES, 0))
+    counted.add(outcomes(outcome("a", waited_decode=3.0), outcome("b", waited_decode=0.5, waited_encode=4.0)))
+    assert counted.waited == pytest.approx(7.5)
 
 
 def test_every_metric_is_made_and_moved_by_a_run(tmp_path, monkeypatch: pytest.MonkeyPatch):

@@ -21,12 +21,13 @@ from imgtx.tiling import core_of, plan
 from imgtx.weight_file import read_info
 from imgtx.weights import load_model, save_weights
 from pipeline import decode as decode_stage
+from pipeline import transform as transform_stage
 from pipeline.decode import decode
 from pipeline.encode import encode
 from pipeline.large import enlarged_alpha
 from pipeline.names import format_of
 from pipeline.publish import publish
-from pipeline.records import OUTCOME, PIXELS, WORK
+from pipeline.records import FINISHED, PIXELS, WORK
 from pipeline.rows import rows_of, to_table
 from pipeline.spec import Job, RunSpec, make_job
 from pipeline.storage import Store, open_store
@@ -74,7 +75,7 @@ def road(job: Job, table: pa.Table, *, transform: Transform | None = None) -> li
     table = through(transform or Transform(job), table)
     table = through(lambda batch: encode(batch, job), table)
     outcomes = through(lambda batch: publish(batch, job), table)
-    assert outcomes.schema == OUTCOME
+    assert outcomes.schema == FINISHED
     return outcomes.to_pylist()
 
 
@@ -343,3 +344,18 @@ def test_stages_speak_to_any_store(model):
 def test_the_output_name_decides_the_format():
     assert {format_of("a" + suffix) for suffix in SUFFIXES} == set(SUFFIXES.values())
     assert {format_of("d/" + suffix.upper()) for suffix in SUFFIXES} == set(SUFFIXES.values())
+
+
+def test_an_actor_tells_how_long_it_waited(job, monkeypatch):
+    """What passes between two batches is waiting for decode, what passes while a table is out is waiting for encode."""
+    now = [100.0]
+    monkeypatch.setattr(transform_stage.time, "perf_counter", lambda: now[0])
+    actor = Transform(job)
+    tables = list(decode(put(job, **{f"{n}.png": saved(photo(8, 8)) for n in range(3)}), job))
+    told = []
+    for table, idle, blocked in zip(tables, (5.0, 0.0, 2.0), (0.5, 4.0, 0.0), strict=True):
+        now[0] += idle
+        for made in actor(table):
+            told.append((made["waited_decode"][0].as_py(), made["waited_encode"][0].as_py()))
+            now[0] += blocked
+    assert told == [(5.0, 0.0), (0.0, 0.5), (2.0, 4.0)]

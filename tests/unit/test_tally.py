@@ -10,10 +10,14 @@ from rich.console import Console
 
 from jobs import progress, tally
 from jobs.tally import Tally
+from pipeline.cluster import Pool
 from pipeline.plan import CLASSES, CURRENT, FAILED_BEFORE, LEFT_OUT, NEW, PLANNED, REFUSED, SKIPPED, Plan
 from pipeline.records import FAILED
 from pipeline.rows import to_table
 from tests.unit.ledger_rows import outcome, outcomes
+
+# One model with a core, eight tasks of a quarter of a CPU each: four decode, four encode and publish.
+POOL = Pool(1, 1.0, 0.0, 0.25, 1, 1, decoders=4, encoders=4)
 
 
 class Clock:
@@ -45,7 +49,7 @@ def tallied(*, taken: dict[str, int] | None = None, **counts: int) -> Tally:
 
 def started(clock: Clock, *, to_do: int = 20, **counts: int) -> Tally:
     counted = tallied(**({NEW: to_do} | counts))
-    counted.actors, counted.started_work = 1, clock.now
+    counted.pool, counted.started_work = POOL, clock.now
     return counted
 
 
@@ -154,23 +158,47 @@ def test_the_bar_draws(clock):
 
 
 @pytest.mark.parametrize(
-    ("actors", "seconds", "sentence"),
+    ("pool", "row", "sentence"),
     [
-        (1, {"seconds_transform": 90.0, "seconds_decode": 5.0}, "the model limited this run (busy 90% of the time)"),
-        (2, {"seconds_transform": 190.0}, "the 2 models limited this run (busy 95% of the time)"),
-        (1, {"seconds_transform": 20.0, "seconds_decode": 60.0, "seconds_encode": 20.0}, "decode took 60% of all work"),
-        (1, {"seconds_transform": 20.0, "seconds_decode": 20.0, "seconds_encode": 60.0}, "or --format jpeg, help"),
-        (0, {"seconds_transform": 20.0}, ""),
-        (1, {}, ""),
+        (POOL, {"seconds_transform": 90.0, "waited_decode": 5.0}, "the model limited this run (busy 95% of the time)"),
+        (replace(POOL, actors=2), {"seconds_transform": 190.0}, "the 2 models limited this run (busy 100%"),
+        # four tasks decode all the time for 59 % of what the model could take: 2.7 more, and half of new CPUs is theirs
+        (POOL, {"seconds_transform": 59.0, "seconds_decode": 390.0, "waited_decode": 41.0},
+         "the model waited 41% of the time for decode: give it 2 more CPUs, or bring the source nearer"),
+        (POOL, {"seconds_transform": 50.0, "seconds_encode": 400.0, "waited_encode": 10.0, "waited_decode": 2.0},
+         "the model waited 16% of the time for encode: give it 1 more CPU, or take --format jpeg"),
+        # waited, while the tasks that it waited for had CPUs to spare
+        (POOL, {"seconds_transform": 50.0, "seconds_decode": 100.0, "waited_decode": 50.0}, ""),
+        (POOL, {"seconds_transform": 80.0, "seconds_decode": 400.0, "waited_decode": 9.0, "waited_encode": 8.0}, ""),
+        (None, {"seconds_transform": 20.0}, ""),
+        (POOL, {}, ""),
     ],
 )  # fmt: skip
-def test_the_bottleneck_in_a_sentence(clock, actors, seconds, sentence):
+def test_the_bottleneck_in_a_sentence(clock, pool, row, sentence):
     counted = started(clock)
-    counted.actors = actors
+    counted.pool = pool
     clock.now += 100
-    counted.add(outcomes(good("a", **seconds)))
-    assert sentence in counted.bottleneck()
+    counted.add(outcomes(good("a", **row)))
+    assert counted.bottleneck().startswith(sentence)
     assert bool(sentence) == bool(counted.bottleneck())
+
+
+def test_a_short_run_is_limited_by_its_start(clock):
+    counted = started(clock)
+    clock.now += 30
+    counted.add(outcomes(good("a", seconds_transform=29.0)))
+    assert counted.bottleneck() == ""
+
+
+def test_the_advice_would_have_been_enough(clock):
+    """With the CPUs that it names, decode at the same pace feeds a model that never waits."""
+    worked, waited, decoding = 59.0, 41.0, 390.0
+    counted = started(clock)
+    clock.now += 100
+    counted.add(outcomes(good("a", seconds_transform=worked, seconds_decode=decoding, waited_decode=waited)))
+    more = counted._cpus_to_add("decode", waited)
+    new_decoders = more / POOL.task_cpus / 2
+    assert (POOL.decoders + new_decoders) / POOL.decoders >= (worked + waited) / worked * decoding / 400
 
 
 def test_a_run_without_work_has_no_rate(clock):

@@ -1,0 +1,182 @@
+"""Submit a command to a cluster: what travels, under which name, what happens when it is submitted twice, how it ends.
+
+    submission = make_submission(command, day, options)     # before anything is sent
+    job = begin(head, submission, say)                      # submits, or finds what was submitted before
+    follow_to_end(head, job, ...)                           # its log, and the exit code that it ended with
+
+Which job: a command has one name a day. While a job of that name waits or runs, or after it succeeded, the same
+submission finds it and starts nothing. One that failed or was stopped is followed by the next attempt, `-2`, `-3`.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from imgtx.errors import UsageError
+from jobs.code_package import files_to_ship, ignore_lines, packages, write_package
+from jobs.job_command import JobCommand
+from jobs.ray_jobs import SUCCEEDED, Head, JobInfo, ignored_by
+from pipeline.cluster import CODE
+from pipeline.storage import open_store
+
+PINNED, IMAGE = "pinned", "image"
+# Where storage is, not who asks: these go along when they are set here. Credentials never do.
+FORWARDED = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION",
+    "IMGTX_STORE",
+)
+ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+# A name says that a value is secret, unless it ends as the name of a place where one is kept.
+SECRET = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
+REFERENCE = re.compile(r"(_FILE|_PATH|_PROFILE|_URI|_ARN)$", re.IGNORECASE)
+STOP_SECONDS = 60  # that a stopped run gets to write down what it did; Ray's own are 3
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Everything about a job but the cluster."""
+
+    id: str
+    command: JobCommand
+    day: date
+    packages: str  # PINNED or IMAGE
+    variables: dict[str, str]
+
+
+def make_submission(
+    command: JobCommand, day: date, *, name: str | None, packages: str, variables: tuple[str, ...]
+) -> Submission:
+    """Check and join; UsageError for a name that Ray cannot have and a variable that would show a secret."""
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise UsageError(
+            f"--id {name!r}: legal are up to 100 letters, digits, dots, - and _, a letter or digit first"
+        )
+    return Submission(
+        name or command.submission_id(day), command, day, packages, forwarded(os.environ) | given(variables)
+    )
+
+
+def forwarded(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of this environment says where storage is."""
+    found = {name: environment[name] for name in FORWARDED if environment.get(name)}
+    for name in ENDPOINTS:
+        open_store("s3://any", endpoint_url=found.get(name))  # refuses one that holds credentials
+    return found
+
+
+def given(variables: tuple[str, ...]) -> dict[str, str]:
+    """The options `--env NAME=VALUE`."""
+    found = {}
+    for text in variables:
+        name, equals, value = text.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise UsageError(f"--env {name}: give NAME=VALUE, for example --env AWS_PROFILE=archive")
+        if SECRET.search(name) and not REFERENCE.search(name):
+            raise UsageError(
+                f"--env {name} looks like a secret, and a job's environment is public on its cluster: give the nodes "
+                f"credentials of their own, or a reference such as --env AWS_PROFILE=archive (docs/submit.md)"
+            )
+        found[name] = value
+    return found
+
+
+def begin(head: Head, submission: Submission, say: Say) -> JobInfo:
+    """Submit, or find the job of this name that waits, runs or has succeeded."""
+    _warn_of_loopback(head, submission, say)
+    for attempt in count(1):
+        job = submission.id if attempt == 1 else f"{submission.id}-{attempt}"
+        found = head.find(job)
+        if found is None and _submit(head, submission, job):
+            say(f"submitted {job} to {head.address}")
+            return head.info(job)
+        found = found or head.info(job)  # somebody else was faster
+        if not found.over:
+            say(
+                f"{job} was submitted before and is {found.status.lower()}: following that, nothing is started"
+            )
+            return found
+        if found.status == SUCCEEDED:
+            say(
+                f"{job} was submitted before and has succeeded: nothing is started; --id gives it another name"
+            )
+            return found
+        say(f"{job} was submitted before and {_how(found)}: submitting it again")
+    raise AssertionError
+
+
+def exit_code(job: JobInfo) -> int:
+    """The command's own, as a shell would see it; 130 for a job that was stopped, 3 where it never began."""
+    if job.status == SUCCEEDED:
+        return 0
+    if job.exit_code is None:
+        return 130 if job.status == "STOPPED" else 3
+    return job.exit_code if job.exit_code > 0 else 128 - job.exit_code
+
+
+def why(job: JobInfo) -> str:
+    """In one line why a job ended that left no exit code of its own, or none that imgtx gives; "" otherwise."""
+    code = exit_code(job)
+    if job.exit_code is None and job.status == "FAILED":
+        lines = [line.strip() for line in job.message.splitlines() if line.strip()]
+        return f"{job.id} did not begin: {' '.join(lines)[:600]}"
+    if code == 127 or "No module named ray" in job.message:
+        return (
+            f"{job.id}: the head has no `python` with Ray on its PATH: start it with its environment activated "
+            "(PATH=/path/to/venv/bin:$PATH ray start --head), or submit with --packages pinned"
+        )
+    if code > 128 and job.exit_code is not None and job.exit_code != 130:
+        return f"{job.id} was killed by signal {code - 128}; the same command goes on where it was"
+    return ""
+
+
+def _how(job: JobInfo) -> str:
+    if job.status == "STOPPED":
+        return "was stopped"
+    return "failed" if job.exit_code is None else f"failed with exit code {job.exit_code}"
+
+
+def _submit(head: Head, submission: Submission, job: str) -> bool:
+    files = files_to_ship(CODE, ignored_by(ignore_lines(CODE)), submission.command.files)
+    with tempfile.TemporaryDirectory(prefix="imgtx-submit-") as folder:
+        package = Path(folder) / "imgtx.zip"
+        write_package(package, files)
+        return head.submit(
+            submission_id=job,
+            entrypoint=submission.command.entrypoint,
+            runtime_env=runtime_environment(submission, str(package)),
+            metadata={"imgtx": submission.command.name, "date": str(submission.day)},
+        )
+
+
+def runtime_environment(submission: Submission, package: str) -> dict[str, Any]:
+    environment: dict[str, Any] = {
+        "working_dir": package,
+        "env_vars": submission.variables | {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)},
+    }
+    if submission.packages == PINNED:
+        environment["pip"] = {"packages": packages(CODE), "pip_check": False}
+    return environment
+
+
+def _warn_of_loopback(head: Head, submission: Submission, say: Say) -> None:
+    local = ("localhost", "127.0.0.1", "::1")
+    for name in ENDPOINTS:
+        endpoint = submission.variables.get(name, "")
+        if urlsplit(endpoint).hostname in local and urlsplit(head.address).hostname not in local:
+            say(
+                f"{name}={endpoint} goes along, and means each machine of the cluster itself there, not this one"
+            )

@@ -1,0 +1,251 @@
+"""Jobs on a head that was started as a plain user would, with its dashboard and a token: `imgtx submit`."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.storage import open_store
+from tests.archive import assert_sound, fill, look
+from tests.s3server import S3Server, serving
+
+S3_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+TOKEN = "a-token-for-tests-only-0123456789abcdef"
+LINE = re.compile(r"\d+/7 images")
+CHANGING = ("status", "exit_code", "message", "started", "ended")
+
+pytestmark = [
+    pytest.mark.skipif(
+        not importlib.util.find_spec("opencensus"), reason="ray[default] is not installed: a head needs it"
+    ),
+    pytest.mark.timeout(600),
+]
+
+
+@dataclass
+class RunningHead:
+    """A `ray start --head --block` in a process group of its own."""
+
+    process: subprocess.Popen
+    address: str
+    environment: dict[str, str] = field(repr=False)
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "jobs.cli", *arguments],
+            env=self.environment | {"RAY_AUTH_TOKEN": TOKEN} | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def imgtx(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+        process = self.start(*arguments, **variables)
+        out, err = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def submit(self, *arguments: str) -> subprocess.CompletedProcess:
+        return self.imgtx(*self.submission(*arguments))
+
+    def submission(self, *arguments: str) -> tuple[str, ...]:
+        return ("submit", "--address", self.address, "--packages", "image", *arguments)
+
+    def kill(self) -> None:
+        """As a machine that goes: Ray's daemons, workers and the job's driver, all at once."""
+        family = (
+            [*psutil.Process(self.process.pid).children(recursive=True)]
+            if self.process.poll() is None
+            else []
+        )
+        self.process.kill()
+        self.process.wait()
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[S3Server]:
+    with serving() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in (S3_ENVIRONMENT | {"AWS_ENDPOINT_URL": server.url}).items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def head(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHead]:
+    folder = tmp_path_factory.mktemp("head")
+    dashboard, gcs, client = free_port(), free_port(), free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_agent_register_timeout_ms": "180000",  # a busy machine
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
+    }
+    options = (
+        "--num-cpus=2",
+        f"--port={gcs}",
+        f"--dashboard-port={dashboard}",
+        f"--ray-client-server-port={client}",
+    )
+    with (folder / "head.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *options],
+            env=environment | {"RAY_AUTH_TOKEN": TOKEN, "RAY_TMPDIR": short_folder(folder)},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=folder,
+        )
+    running = RunningHead(process, f"http://127.0.0.1:{dashboard}", environment)
+    try:
+        wait_until(lambda: answers(running.address), process, log=folder / "head.log")
+        yield running
+    finally:
+        running.kill()
+
+
+def short_folder(folder: Path) -> str:
+    """Ray's sockets lie under it, whose paths may have 107 bytes."""
+    link = Path("/tmp") / f"imgtx-head-{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder)
+    return str(link)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def answers(address: str) -> bool:
+    request = urllib.request.Request(f"{address}/api/version", headers={"Authorization": f"Bearer {TOKEN}"})
+    with contextlib.suppress(OSError):
+        urllib.request.urlopen(request, timeout=2).close()
+        return True
+    return False
+
+
+def wait_until(
+    condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 240.0, log: Path | None = None
+) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, log.read_text() if log else f"it ended with {process.returncode}"
+        assert time.monotonic() < deadline, f"nothing happened within {seconds} s"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def place(head: RunningHead, s3_server: S3Server) -> str:
+    import boto3
+
+    boto3.client("s3").create_bucket(Bucket="submitted")
+    return "s3://submitted"
+
+
+class TestJobs:
+    """In this order: the last test ends the head."""
+
+    def test_a_token_is_asked_for_and_passed_on(self, head: RunningHead):
+        without = head.imgtx("jobs", "list", "--address", head.address, RAY_AUTH_TOKEN="")
+        assert (without.returncode, "set RAY_AUTH_TOKEN" in without.stderr) == (2, True), without.stderr
+        wrong = head.imgtx("jobs", "list", "--address", head.address, RAY_AUTH_TOKEN="another")
+        assert (wrong.returncode, "does not take this token" in wrong.stderr) == (2, True), wrong.stderr
+        right = head.imgtx("jobs", "list", "--address", head.address, "--json")
+        assert (right.returncode, right.stdout) == (0, ""), right.stderr
+
+    def test_a_command_runs_until_it_has_succeeded_and_no_more(
+        self, head: RunningHead, place: str, model: str
+    ):
+        source = open_store(f"{place}/in")
+        fill(source, 6)
+        source.write("bad.png", b"none")
+        given = ("--shared", "--", "upscale", f"{place}/in", f"{place}/out", "--model", model)
+        first = head.submit(*given)
+        assert first.returncode == 3, first.stdout + first.stderr  # the run's own: one of seven failed
+        assert LINE.search(first.stdout)
+        assert "listed 7 = written 6 + current 0 + skipped 0 + failed 1" in first.stdout
+        assert_sound(look(f"{place}/out"))
+        source.delete("bad.png")
+        second = head.submit(*given)
+        assert second.returncode == 0, second.stdout + second.stderr
+        assert "failed with exit code 3: submitting it again" in second.stderr
+        assert "listed 6 = written 0 + current 6" in second.stdout
+        third = head.submit(*given)
+        assert (third.returncode, "nothing is started" in third.stderr) == (0, True), third.stderr
+        newest, oldest = self.jobs(head)
+        assert newest == oldest | {"id": f"{oldest['id']}-2"} | {n: newest[n] for n in CHANGING}
+        assert (newest["exit_code"], oldest["exit_code"]) == (0, 3)
+
+    def test_a_job_is_left_found_again_and_stopped(self, head: RunningHead, place: str, model: str):
+        fill(open_store(f"{place}/many"), 300)
+        follower = head.start(*self.long(head, "long", place, model))
+        runs = open_store(f"{place}/many-out")
+        wait_until(lambda: any(b.num_rows for b in runs.list("runs/")), follower)
+        follower.send_signal(signal.SIGINT)
+        _, said = follower.communicate(timeout=60)
+        assert follower.returncode == 130
+        assert "imgtx jobs stop long" in said
+        second = head.start(*self.long(head, "long", place, model))
+        watching = head.start("watch", f"{place}/many-out", "--every", "1")
+        stopped = head.imgtx("jobs", "stop", "long", "--address", head.address)
+        assert "long stopped" in stopped.stdout, stopped.stdout + stopped.stderr
+        out, said = second.communicate(timeout=60)
+        assert (second.returncode, "following that" in said) == (130, True), said
+        assert "pending; run the same command to go on" in out  # it had the time to write down what it did
+        _, said = watching.communicate(timeout=90)
+        assert (watching.returncode, "interrupted" in said) == (130, True), said
+
+    def test_the_destination_tells_what_the_head_no_longer_can(
+        self, head: RunningHead, place: str, model: str
+    ):
+        watching = head.start("watch", f"{place}/many-out", "--every", "1", "--next")
+        submitted = head.imgtx(*self.long(head, "longer", place, model, "--no-wait"))
+        assert submitted.stdout == "longer\n", submitted.stderr
+        wait_until(lambda: self.running(f"{place}/many-out"), watching)
+        head.kill()
+        _, said = watching.communicate(timeout=150)
+        assert (watching.returncode, "killed; the same command goes on" in said) == (3, True), said
+        after = head.imgtx("watch", f"{place}/many-out")
+        assert (after.returncode, "listed 300" in after.stderr) == (3, True), after.stderr
+
+    @staticmethod
+    def long(head: RunningHead, name: str, place: str, model: str, *options: str) -> tuple[str, ...]:
+        command = ("upscale", f"{place}/many", f"{place}/many-out", "--model", model)
+        return head.submission("--id", name, "--shared", *options, "--", *command)
+
+    @staticmethod
+    def jobs(head: RunningHead) -> list[dict]:
+        listed = head.imgtx("jobs", "list", "--address", head.address, "--json")
+        assert listed.returncode == 0, listed.stderr
+        return [json.loads(line) for line in listed.stdout.splitlines()]
+
+    @staticmethod
+    def running(destination: str) -> bool:
+        """Whether a run is at work there, by its newest status."""
+        store = open_store(destination)
+        keys = [k for b in store.list("runs/") for k in b["key"].to_pylist() if k.endswith("/status.json")]
+        return bool(keys) and json.loads(store.read(max(keys)))["state"] == "running"

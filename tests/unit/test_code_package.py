@@ -1,0 +1,89 @@
+"""What travels to a cluster is the code, whole and in the same bytes every time; never data, never too much."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from imgtx.errors import UsageError
+from jobs import code_package
+from jobs.code_package import files_to_ship, ignore_lines, packages, write_package
+from jobs.ray_jobs import ignored_by
+from pipeline.cluster import CODE
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    for name in ("imgtx/a.py", "imgtx/packaged/w.safetensors", "pipeline/b.py", "jobs/c.py", "jobs/__pycache__/c.pyc",
+                 "data/photo.png", "tests/t.py", "requirements.lock"):  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 10)
+    return tmp_path
+
+
+def shipped(root: Path, **extra: Path) -> list[str]:
+    return sorted(files_to_ship(root, ignored_by(ignore_lines(root)), extra))
+
+
+CODE_OF_CLONE = [
+    "imgtx/a.py",
+    "imgtx/packaged/w.safetensors",
+    "jobs/c.py",
+    "pipeline/b.py",
+    "requirements.lock",
+]
+
+
+def test_the_code_travels_and_data_does_not(clone):
+    assert shipped(clone) == CODE_OF_CLONE
+
+
+def test_rayignore_is_read_as_git_would(clone):
+    (clone / ".rayignore").write_text("# a comment\n*.safetensors\n/jobs/c.py\n")
+    assert shipped(clone) == ["imgtx/a.py", "pipeline/b.py", "requirements.lock"]
+
+
+def test_this_clone_ships_what_a_run_needs():
+    names = shipped(CODE)
+    assert {"jobs/cli.py", "pipeline/flow.py", "imgtx/packaged/sr-x2.safetensors", "requirements.lock"} <= {
+        *names
+    }
+    assert not [
+        name for name in names if name.startswith(("tests/", "bench/", "docs/")) or "__pycache__" in name
+    ]
+
+
+def test_too_much_is_refused_and_the_largest_are_named(clone, monkeypatch):
+    monkeypatch.setattr(code_package, "MOST_BYTES", 2_000_000)
+    (clone / "imgtx" / "packaged" / "w.safetensors").write_bytes(bytes(2_500_000))
+    with pytest.raises(UsageError, match=r"w\.safetensors 2\.5 MB, .*\.rayignore"):
+        shipped(clone)
+
+
+def test_the_same_files_are_the_same_bytes(clone, tmp_path_factory):
+    out = tmp_path_factory.mktemp("zips")
+    spec = out / "spec.toml"
+    spec.write_text("quality = 80")
+    files = files_to_ship(clone, ignored_by(ignore_lines(clone)), {"specs/s.toml": spec})
+    write_package(out / "one.zip", files)
+    (clone / "imgtx" / "a.py").touch()
+    write_package(out / "two.zip", dict(reversed(files.items())))
+    assert (out / "one.zip").read_bytes() == (out / "two.zip").read_bytes()
+    with zipfile.ZipFile(out / "one.zip") as file:
+        assert sorted(file.namelist()) == sorted([*CODE_OF_CLONE, "specs/s.toml"])
+        assert file.read("specs/s.toml") == b"quality = 80"
+
+
+def test_packages_are_what_imgtx_asks_for_at_the_locks_versions_without_ray():
+    *wanted, pins = packages(CODE)
+    names = {Requirement(line).name for line in wanted}
+    assert {"torch", "pyarrow", "s3fs"} <= names
+    assert not names & {"ray", "pytest", "matplotlib"}
+    assert pins == "-c ${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/requirements.lock"
+
+
+def test_without_a_lock_there_is_nothing_to_pin(tmp_path):
+    with pytest.raises(UsageError, match="--packages image"):
+        packages(tmp_path)

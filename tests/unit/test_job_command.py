@@ -1,0 +1,148 @@
+"""The command behind `imgtx submit ... --` is read before anything is sent; what a cluster cannot run is refused."""
+
+from datetime import date
+from pathlib import Path
+
+import click
+import pytest
+
+from imgtx.errors import UsageError
+from jobs.cli import main
+from jobs.job_command import JobCommand, check_command
+
+ENDS = ("s3://in/", "s3://out/")
+DAY = date(2026, 11, 23)
+TRAINING = 'name = "t"\ntrain = "s3://bucket/photos"\nvalid = "s3://bucket/more"\nscale = 2\nsteps = 10\n'
+NIGHT = (
+    'archive = "s3://bucket/in"\nmodel = "s3://bucket/models/m"\nstate = "s3://bucket/state"\nvalid = "s3://bucket/valid"\n'
+    '[upscale]\ndestination = "s3://bucket/out"\n'
+)
+
+
+def checked(*arguments: str, shared: bool = False) -> JobCommand:
+    return check_command(arguments, main, shared=shared)
+
+
+def refused(*arguments: str, shared: bool = False) -> str:
+    with pytest.raises(UsageError) as error:
+        checked(*arguments, shared=shared)
+    return str(error.value)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    (tmp_path / "t.toml").write_text(TRAINING)
+    return tmp_path / "t.toml"
+
+
+def test_the_cluster_gets_the_command_as_it_was_typed():
+    command = checked("upscale", *ENDS, "--scale", "4", "--set", "model=sr-x4")
+    assert command.entrypoint == "python -m jobs.cli upscale s3://in/ s3://out/ --scale 4 --set model=sr-x4"
+    assert (command.destination, command.files) == ("s3://out/", {})
+
+
+def test_what_a_shell_would_read_is_quoted():
+    assert checked("upscale", "s3://in/$(id);x", "s3://out/").entrypoint.endswith(
+        "upscale 's3://in/$(id);x' s3://out/"
+    )
+
+
+def test_the_same_request_has_one_name_a_day():
+    one = checked("upscale", *ENDS, "--scale", "4", "--format", "png").submission_id(DAY)
+    assert one == checked("upscale", "--format", "png", *ENDS, "--scale=4").submission_id(DAY)
+    assert one.startswith("imgtx-upscale-20261123-")
+    others = {
+        checked("upscale", *ENDS, "--scale", "4").submission_id(DAY),
+        checked("upscale", *ENDS, "--scale", "2").submission_id(DAY),
+        checked("plan", *ENDS, "--scale", "4").submission_id(DAY),
+        checked("upscale", *ENDS, "--scale", "4", "--format", "png").submission_id(date(2026, 11, 24)),
+    }
+    assert len(others | {one}) == 5
+
+
+def test_a_spec_travels_and_its_content_is_part_of_the_name(spec):
+    given = ("train", str(spec), "--workers", "2", "--storage", "s3://bucket/t")
+    command = checked(*given)
+    assert command.arguments[:2] == ("train", "specs/t.toml")
+    assert command.files == {"specs/t.toml": spec}
+    elsewhere = spec.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "t.toml").write_text(TRAINING)
+    moved = checked("train", str(elsewhere / "t.toml"), *given[2:])
+    assert moved.digest == command.digest
+    spec.write_text(TRAINING.replace("10", "20"))
+    assert checked(*given).digest != command.digest
+
+
+@pytest.mark.parametrize("form", [["--spec", "{}"], ["--spec={}"]])
+def test_a_runs_spec_file_is_renamed_however_it_is_written(tmp_path, form):
+    file = tmp_path / "up.toml"
+    file.write_text("quality = 80\n")
+    arguments = checked("upscale", *ENDS, *(part.format(file) for part in form)).arguments
+    assert " ".join(arguments).replace("=", " ").endswith("--spec specs/up.toml")
+
+
+def test_a_night_is_read_too(tmp_path):
+    file = tmp_path / "nightly.toml"
+    file.write_text(NIGHT)
+    assert checked("nightly", str(file)).arguments == ("nightly", "specs/nightly.toml")
+    for place in (
+        "s3://bucket/in",
+        "s3://bucket/models",
+        "s3://bucket/state",
+        "s3://bucket/valid",
+        "s3://bucket/out",
+    ):
+        file.write_text(NIGHT.replace(place, "/disk/x"))
+        assert "is a path of this machine" in refused("nightly", str(file))
+        checked("nightly", str(file), shared=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("upscale", "photos/", "s3://out/"), "SOURCE photos/ is a path of this machine"),
+        (("upscale", "s3://in/", "/data/out"), "DESTINATION /data/out is a path of this machine"),
+        (("upscale", *ENDS, "--model", "./x.safetensors"), "imgtx models import"),
+        (("retry", "out/"), "DESTINATION out/"),
+        (("evaluate", "sr-x2", "set5/"), "legal are nightly, plan"),
+        (("upscale", *ENDS, "--scale", "7"), "--scale 7"),
+        (("upscale", *ENDS, "--set", "quallity=3"), "did you mean 'quality'"),
+        (("upscale", *ENDS, "--address", "auto"), "leave it out"),
+        (("status", "s3://out/"), "legal are nightly, plan"),
+        (("models", "list"), "legal are nightly, plan"),
+        (("upscale", "s3://key:pass@in/", "s3://out/"), "s3://... holds a credential"),
+        (("upscale", "https://h/x?sig=abc", "s3://out/"), "https://... holds a credential"),
+    ],
+)
+def test_what_cannot_run_there_ends_in_one_line(arguments, named):
+    told = refused(*arguments)
+    assert named in told
+    assert "pass@" not in told
+    assert "sig=abc" not in told
+
+
+def test_a_secret_of_this_machine_is_found_wherever_it_stands(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted/secret")
+    told = refused("upscale", *ENDS, "--set", "model=planted/secret")
+    assert "public" in told
+    assert "planted" not in told
+
+
+def test_shared_paths_are_absolute():
+    assert checked("upscale", "/mnt/in", "/mnt/out", shared=True).destination == "/mnt/out"
+    assert "give its absolute path" in refused("upscale", "in", "/mnt/out", shared=True)
+
+
+def test_a_training_leaves_its_weights_where_they_stay(spec):
+    assert "give --workers and --storage" in refused("train", str(spec))
+    assert "--storage runs" in refused("train", str(spec), "--workers", "2", "--storage", "runs")
+    moved = ("--set", "train=photos/")
+    assert "train photos/" in refused(
+        "train", str(spec), "--workers", "2", "--storage", "s3://bucket/t", *moved
+    )
+
+
+def test_clicks_own_mistakes_are_clicks_to_tell():
+    with pytest.raises(click.UsageError, match="No such option"):
+        checked("upscale", *ENDS, "--scael", "4")

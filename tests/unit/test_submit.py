@@ -1,0 +1,285 @@
+"""Which job a submission is, what it is told of this machine, and how its end is read. The head is a fake."""
+
+import zipfile
+from dataclasses import dataclass, field
+from datetime import date
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from imgtx.errors import ImgtxError, UsageError
+from jobs.cli import main
+from jobs.job_command import check_command
+from jobs.ray_jobs import Head, HeadGoneError, JobInfo, _headers, connect
+from jobs.submit import (
+    PINNED,
+    Submission,
+    begin,
+    exit_code,
+    forwarded,
+    given,
+    make_submission,
+    runtime_environment,
+    why,
+)
+
+DAY = date(2026, 11, 23)
+
+
+@dataclass
+class FakeClient:
+    """Ray's client as far as `Head` uses it; jobs are kept by their id."""
+
+    jobs: dict[str, SimpleNamespace] = field(default_factory=dict)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    racing: bool = False  # somebody else submits a moment before us
+
+    def get_job_info(self, job: str) -> SimpleNamespace:
+        if job not in self.jobs:
+            raise RuntimeError(f"Request failed with status code 404: Job {job} does not exist.")
+        return self.jobs[job]
+
+    def list_jobs(self) -> list[SimpleNamespace]:
+        return [*self.jobs.values(), SimpleNamespace(submission_id=None)]
+
+    def submit_job(self, **request: Any) -> None:
+        job = request["submission_id"]
+        taken = job in self.jobs
+        self.put(job, "RUNNING")
+        if taken or self.racing:
+            raise RuntimeError(f"Request failed: Job with submission_id {job} already exists.")
+        assert zipfile.is_zipfile(request["runtime_env"]["working_dir"])
+        self.requests.append(request)
+
+    def put(self, job: str, status: str, code: int | None = None, message: str = "") -> None:
+        self.jobs[job] = SimpleNamespace(
+            submission_id=job, status=status, driver_exit_code=code, entrypoint="e", message=message,
+            start_time=1000 + len(self.jobs), end_time=None,
+        )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def small_code(tmp_path, monkeypatch):
+    """What this clone ships is 14 MB; here it is a lock."""
+    (tmp_path / "requirements.lock").write_text("torch==2.13.0\n")
+    monkeypatch.setattr("jobs.submit.CODE", tmp_path)
+
+
+@pytest.fixture
+def client() -> FakeClient:
+    return FakeClient()
+
+
+@pytest.fixture
+def head(client: FakeClient) -> Head:
+    return Head("http://head:8265", client)
+
+
+def submission(**changes: Any) -> Submission:
+    command = check_command(("upscale", "s3://in/", "s3://out/"), main)
+    return make_submission(command, DAY, **({"name": None, "packages": PINNED, "variables": ()} | changes))
+
+
+def begun(head: Head, **changes: Any) -> tuple[str, list[str]]:
+    said: list[str] = []
+    return begin(head, submission(**changes), said.append).id, said
+
+
+def test_twice_is_once_while_it_runs_and_after_it_succeeded(head, client):
+    first, said = begun(head)
+    assert said == [f"submitted {first} to http://head:8265"]
+    assert begun(head)[0] == first
+    client.put(first, "SUCCEEDED", 0)
+    again, said = begun(head)
+    assert again == first
+    assert "has succeeded: nothing is started" in said[0]
+    assert len(client.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "how"), [("FAILED", 3, "exit code 3"), ("STOPPED", None, "was stopped")]
+)
+def test_what_failed_is_submitted_again_under_the_next_number(head, client, status, code, how):
+    first, _ = begun(head)
+    client.put(first, status, code)
+    second, said = begun(head)
+    assert (second, how in said[0]) == (f"{first}-2", True)
+    client.put(second, status, code)
+    assert begun(head)[0] == f"{first}-3"
+    assert begun(head)[0] == f"{first}-3"
+    assert len(client.requests) == 3
+
+
+def test_who_loses_a_race_follows_the_winner(head, client):
+    client.racing = True
+    job, said = begun(head, name="nightly")
+    assert job == "nightly"
+    assert "following that" in said[0]
+    assert client.requests == []
+
+
+def test_what_is_sent_holds_no_secret(head, client, monkeypatch):
+    planted = {
+        "AWS_ACCESS_KEY_ID": "AKIAPLANTED",
+        "AWS_SECRET_ACCESS_KEY": "planted-secret",
+        "AWS_SESSION_TOKEN": "planted-session",
+        "RAY_AUTH_TOKEN": "planted-token",
+        "AWS_ENDPOINT_URL": "http://store:9000",
+        "AWS_REGION": "eu-central-1",
+        "PATH_TO_MINE": "mine",
+    }
+    for name, value in planted.items():
+        monkeypatch.setenv(name, value)
+    begun(head, variables=("AWS_PROFILE=archive", "AWS_WEB_IDENTITY_TOKEN_FILE=/var/token"))
+    (request,) = client.requests
+    told = repr(request)
+    assert "planted" not in told.lower()
+    environment = request["runtime_env"]["env_vars"]
+    assert environment["AWS_ENDPOINT_URL"] == "http://store:9000"
+    assert environment["AWS_PROFILE"] == "archive"
+    assert "PATH_TO_MINE" not in environment
+    assert int(environment["RAY_JOB_STOP_WAIT_TIME_S"]) >= 30
+
+
+def test_packages_are_pinned_or_left_to_the_image():
+    assert runtime_environment(submission(), "x.zip")["pip"]["packages"][-1].startswith("-c ")
+    assert "pip" not in runtime_environment(submission(packages="image"), "x.zip")
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "DB_PASSWORD", "MY_API_KEY"])
+def test_a_variable_that_looks_like_a_secret_is_refused_unread(name):
+    with pytest.raises(UsageError, match="looks like a secret") as error:
+        given((f"{name}=planted",))
+    assert "planted" not in str(error.value)
+
+
+def test_a_variable_has_a_name_and_a_value():
+    with pytest.raises(UsageError, match="give NAME=VALUE"):
+        given(("AWS_PROFILE",))
+
+
+def test_an_endpoint_with_credentials_does_not_go_along():
+    with pytest.raises(UsageError, match="without credentials"):
+        forwarded({"AWS_ENDPOINT_URL": "http://user:pass@store:9000"})
+
+
+def test_a_loopback_endpoint_is_told(head):
+    _, said = begun(head, variables=("AWS_ENDPOINT_URL=http://localhost:9000",))
+    assert "means each machine of the cluster itself" in said[0]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "-x", "x" * 101])
+def test_a_name_that_cannot_be(name):
+    with pytest.raises(UsageError, match="--id"):
+        submission(name=name)
+
+
+def ended(status: str, code: int | None = None, message: str = "") -> JobInfo:
+    return JobInfo("j", status, code, "e", message, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("job", "code", "reason"),
+    [
+        (ended("SUCCEEDED", 0), 0, ""),
+        (ended("FAILED", 3), 3, ""),
+        (ended("FAILED", 2), 2, ""),
+        (ended("FAILED", 130), 130, ""),
+        (ended("STOPPED"), 130, ""),
+        (ended("FAILED", -9), 137, "killed by signal 9"),
+        (ended("FAILED", 127), 127, "no `python` with Ray on its PATH"),
+        (ended("FAILED", 1, "ModuleNotFoundError: No module named ray"), 1, "no `python` with Ray"),
+        (ended("FAILED", None, "Failed to set up runtime environment.\npip said no"), 3, "pip said no"),
+    ],
+)
+def test_the_exit_code_is_the_runs_own(job, code, reason):
+    assert exit_code(job) == code
+    assert reason in why(job)
+    assert bool(reason) == bool(why(job))
+
+
+class Tail:
+    """A client whose log comes in pieces, broken off now and then."""
+
+    def __init__(self, *answers: list[str] | Exception, status: str = "SUCCEEDED"):
+        self.answers, self.status = list(answers), status
+
+    async def tail_job_logs(self, job: str):
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        for piece in answer:
+            yield piece
+
+    def get_job_info(self, job: str) -> SimpleNamespace:
+        return SimpleNamespace(
+            submission_id=job, status="RUNNING" if self.answers else self.status, driver_exit_code=0,
+            entrypoint="e", message="", start_time=1, end_time=2,
+        )  # fmt: skip
+
+
+def test_a_log_that_broke_off_is_taken_up_where_it_was(monkeypatch):
+    monkeypatch.setattr("jobs.ray_jobs.POLL_SECONDS", 0.0)
+    shown: list[str] = []
+    client = Tail(["one\n", "tw"], RuntimeError("closed"), ["one\ntwo\n"], ["one\n", "two\n", "three\n"])
+    job = Head("http://head:8265", client).follow("j", shown.append)
+    assert "".join(shown) == "one\ntwo\nthree\n"
+    assert job.status == "SUCCEEDED"
+
+
+def test_a_head_that_stays_silent_is_gone(monkeypatch):
+    monkeypatch.setattr("jobs.ray_jobs.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("jobs.ray_jobs.RECONNECT_SECONDS", 0.0)
+    client = Tail(*[ConnectionError("refused")] * 3)
+    with pytest.raises(HeadGoneError, match="has not answered"):
+        Head("http://head:8265", client).follow("j", print)
+
+
+def test_jobs_that_are_not_there_are_named(head, client):
+    with pytest.raises(UsageError, match="has no job nothing"):
+        head.info("nothing")
+    client.put("a", "RUNNING")
+    client.put("b", "FAILED", 3)
+    assert [job.id for job in head.jobs()] == ["b", "a"]
+    client.get_job_info = lambda job: (_ for _ in ()).throw(RuntimeError("status code 500: broken"))
+    with pytest.raises(ImgtxError, match="refused: status code 500"):
+        head.find("a")
+
+
+@pytest.mark.parametrize("address", [None, "head:6379", "ray://head:10001", "auto"])
+def test_an_address_is_a_dashboards(address, monkeypatch):
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UsageError, match="http://HOST:8265"):
+        connect(address)
+
+
+def test_an_address_holds_no_credentials():
+    with pytest.raises(UsageError, match="RAY_JOB_HEADERS") as error:
+        connect("http://me:planted@head:8265")
+    assert "planted" not in str(error.value)
+
+
+def test_the_token_goes_as_rays_tools_send_it(monkeypatch, tmp_path):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_JOB_HEADERS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert _headers() == {}
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("home\n")
+    assert _headers() == {"Authorization": "Bearer home"}
+    (tmp_path / "token").write_text("file")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    assert _headers() == {"Authorization": "Bearer file"}
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "variable")
+    monkeypatch.setenv("RAY_JOB_HEADERS", '{"X-Proxy": "p"}')
+    assert _headers() == {"X-Proxy": "p", "Authorization": "Bearer variable"}
+    monkeypatch.setenv("RAY_JOB_HEADERS", '{"authorization": "Basic x"}')
+    assert _headers() == {"authorization": "Basic x"}
+    monkeypatch.setenv("RAY_JOB_HEADERS", "{}")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert _headers() == {}
+    monkeypatch.setenv("RAY_JOB_HEADERS", "nonsense")
+    with pytest.raises(UsageError, match="RAY_JOB_HEADERS is no table"):
+        _headers()

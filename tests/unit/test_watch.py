@@ -1,0 +1,137 @@
+"""A destination says how its run goes, to whoever looks, also when the run is dead."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from jobs import watch
+from pipeline import lease
+from pipeline.lease import Lease
+from pipeline.records import LEASES
+from pipeline.storage import Store, open_store
+from tests.archive import fill, save_tiny_model
+from tests.unit.commands import complaint, imgtx, without_ray
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A destination with a run of three images, one of which failed."""
+    folder = tmp_path_factory.mktemp("watched")
+    model = save_tiny_model(folder / "tiny.safetensors")
+    fill(open_store(str(folder / "in")), 3)
+    (folder / "in" / "bad.png").write_bytes(b"none")
+    with pytest.MonkeyPatch.context() as patch:
+        without_ray(patch)
+        ran = imgtx("upscale", str(folder / "in"), str(folder / "out"), "--model", model)
+    assert ran.exit_code == 3, ran.output
+    return folder / "out"
+
+
+@pytest.fixture
+def status(finished: Path):
+    """Change what the run says of itself; put back afterwards."""
+    (path,) = finished.glob("runs/*/status.json")
+    before = path.read_text()
+    yield lambda **changes: path.write_text(json.dumps(json.loads(before) | changes))
+    path.write_text(before)
+
+
+def held_by_another_host(store: Store, beat: int) -> None:
+    holder = replace(
+        lease._this_process("r"), machine="elsewhere", host="node-7", pid=42, beat=beat, token="t"
+    )
+    store.write(f"{LEASES}999999.json", json.dumps(asdict(holder)).encode())
+
+
+def test_a_run_that_is_over_is_told_with_its_exit_code(finished, status):
+    result = imgtx("watch", str(finished))
+    assert result.exit_code == 3  # one of four failed
+    assert "written 3 + current 0 + skipped 0 + failed 1" in result.stderr
+    status(failed=0)
+    assert imgtx("watch", str(finished)).exit_code == 0
+    status(state="interrupted")
+    assert imgtx("watch", str(finished)).exit_code == 130
+
+
+def test_a_run_whose_lease_is_given_up_is_dead(finished, status):
+    status(state="running")
+    result = imgtx("watch", str(finished), "--json")
+    assert result.exit_code == 3
+    assert "killed" in json.loads(result.stdout.splitlines()[-1])["run"]["state"]
+
+
+def test_a_holder_elsewhere_lives_as_long_as_it_beats(finished, status, monkeypatch):
+    store = open_store(str(finished))
+    status(state="running", written=1, pending=2, failed=1, failed_before=0, to_do=4, left=0, seconds=10.0,
+           megapixels=5.0, reasons={"not_an_image": 1})  # fmt: skip
+    now = [0.0]
+    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
+    pulse = watch.Pulse()
+    for beat in range(3):
+        held_by_another_host(store, beat)
+        sight = watch.look(store, pulse)
+        assert sight
+        assert not sight.over
+        now[0] += 50.0
+    assert watch.line(sight) == (
+        "2/4 images  0.5 MP/s  ETA 0:00:10  failed 1 (not_an_image 1)  on node-7, process 42"
+    )
+    now[0] += 11.0
+    sight = watch.look(store, pulse)
+    assert sight
+    assert "killed" in sight.state
+    (finished / LEASES / "999999.json").unlink()
+
+
+def test_nothing_yet_is_waited_for(tmp_path, finished, monkeypatch):
+    """A job that was only just submitted has written nothing."""
+    place = tmp_path / "out"
+    place.mkdir()
+    slept: list[float] = []
+
+    def arrives(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            (place / "runs").symlink_to(finished / "runs")
+            (place / "ledger").symlink_to(finished / "ledger")
+
+    monkeypatch.setattr(watch.time, "sleep", arrives)
+    result = imgtx("watch", str(place), "--every", "2")
+    assert slept == [2.0] * 3
+    assert result.stderr.splitlines()[:3] == ["no run here yet"] * 3
+
+
+def test_a_living_run_is_shown(tmp_path, finished, status, monkeypatch):
+    status(state="running")
+    seen: list[float] = []
+
+    def ends(seconds: float) -> None:
+        seen.append(seconds)
+        status(state="done")
+
+    monkeypatch.setattr(watch.time, "sleep", ends)
+    with Lease(open_store(str(finished)), "r"):
+        result = imgtx("watch", str(finished))
+    assert seen == [5.0]
+    assert "process" in result.stderr.splitlines()[0]
+
+
+def test_the_next_run_is_waited_for_where_the_last_is_over(finished, monkeypatch):
+    (run,) = (finished / "runs").iterdir()
+    following = run.with_name("29991231T000000-next")
+
+    def begins(seconds: float) -> None:
+        following.symlink_to(run)
+
+    monkeypatch.setattr(watch.time, "sleep", begins)
+    result = imgtx("watch", str(finished), "--next")
+    assert result.stderr.splitlines()[0] == "no run here yet"
+    assert result.exit_code == 3
+    following.unlink()
+
+
+def test_mistakes(tmp_path):
+    assert "--every 0" in complaint("watch", str(tmp_path), "--every", "0")
+    assert str(tmp_path / "none") in complaint("watch", str(tmp_path / "none"))
