@@ -45,7 +45,8 @@ def evaluate(
     """
     from jobs.evaluate import evaluate as run_evaluation
     from jobs.evaluate import find_datasets, print_report
-    from jobs.protocols import print_protocol, run_protocol
+    from jobs.protocol_report import print_protocol
+    from jobs.protocols import run_protocol
 
     endpoint_url, protocol = options["endpoint_url"], options["protocol"]
     if protocol:

@@ -14,20 +14,18 @@ from imgtx.holes import with_mask
 from imgtx.masks import KINDS, random_mask
 from jobs.controls import Filler, fillers
 from jobs.evaluate import Dataset, read_clean
+from jobs.protocol_report import Row
 
 if TYPE_CHECKING:
     from imgtx.predict import Predictor  # brings torch
-    from jobs.protocols import Row
 
 SQUARE = 256
 SIZES = (f"{SQUARE} px", "whole")
 FILL = "imgtx's fill (control)"  # what the model begins with
 
 
-def hole_rows(predictor: "Predictor", dataset: Dataset) -> Iterator["Row"]:
+def hole_rows(predictor: "Predictor", dataset: Dataset) -> Iterator[Row]:
     """Rows of the model, of what it begins with and of the controls, by size and kind of mask."""
-    from jobs.protocols import Row
-
     methods: dict[str, Filler] = {
         predictor.info.name: predictor,
         FILL: lambda image, hole: with_mask(image, hole)[..., :3],

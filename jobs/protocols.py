@@ -14,16 +14,14 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from imgtx.errors import UsageError
 from imgtx.metrics import psnr
@@ -31,6 +29,7 @@ from imgtx.tiling import merge, split
 from jobs.controls import STRENGTH, non_local_means
 from jobs.evaluate import Dataset, check_writable, read_clean
 from jobs.hole_protocol import hole_rows
+from jobs.protocol_report import ProtocolReport, Row
 from pipeline.model_store import local_model
 
 if TYPE_CHECKING:
@@ -42,16 +41,6 @@ HARMLESS, SWEPT = 95, 20  # JPEG qualities
 BLOCK = 8
 INPUT = "input (control)"
 NLM = "OpenCV fast NLM (control)"
-# Printed in the papers, never measured here: dB by dataset, condition and method.
-PUBLISHED = {
-    ("cbsd68", "sigma 15"): {"CBM3D": 33.52, "DnCNN": 33.90, "PromptIR": 33.98, "SwinIR": 34.42},
-    ("cbsd68", "sigma 25"): {"CBM3D": 30.71, "DnCNN": 31.24, "PromptIR": 31.31, "SwinIR": 31.78},
-    ("cbsd68", "sigma 50"): {"CBM3D": 27.38, "DnCNN": 27.95, "PromptIR": 28.06, "SwinIR": 28.56},
-    ("live1", "quality 10"): {"SwinIR": 28.06},
-    ("live1", "quality 20"): {"SwinIR": 30.45},
-    ("live1", "quality 30"): {"SwinIR": 31.82},
-    ("live1", "quality 40"): {"SwinIR": 32.75},
-}
 TEXTS = {
     "denoise": "noise of numpy.random.seed(0) for each image, floats added to it, neither clipped nor rounded; output "
     "rounded to uint8; RGB PSNR on the whole image. Fast NLM gets the noisy image in 8 bits and is told the strength "
@@ -65,36 +54,6 @@ TEXTS = {
     "holes": "masks of imgtx.masks, their generator seeded with the image's place among the dataset's names; PSNR, "
     "SSIM, L1 of the hole alone; spectrum: the energy of the Laplacian in the hole over the original's, 1 is as sharp",
 }
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method under one condition: means over the images; `seconds` are per megapixel, None for what is no model."""
-
-    dataset: str
-    condition: str
-    method: str
-    images: int
-    means: dict[str, float]
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class ProtocolReport:
-    """What a protocol found, and under which conditions it can be repeated."""
-
-    model: str
-    digest: str
-    protocol: str
-    text: str
-    device: str
-    precision: str
-    torch: str
-    threads: int
-    rows: tuple[Row, ...] = field(default=())
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run_protocol(
@@ -234,36 +193,3 @@ CONDITIONS: dict[str, list[Condition]] = {
     ],
     "offsets": [_offset(offset) for offset in range(BLOCK)],
 }
-
-
-def print_protocol(report: ProtocolReport, console: Console) -> None:
-    """A line a method, condition by condition, then the protocol in words."""
-    table = Table(title=f"{report.model}, {report.protocol}", title_justify="left")
-    names = [*report.rows[0].means] if report.rows else []
-    for heading in ("dataset", "condition", "method"):
-        table.add_column(heading, no_wrap=True)
-    for heading in (*names, "s/MP"):
-        table.add_column(heading, justify="right")
-    before: tuple[str, str] | None = None
-    for row in report.rows:
-        place = (row.dataset, row.condition)
-        if before is not None and place != before:
-            _published(table, before)
-        seconds = "" if row.seconds is None else f"{row.seconds:.2f}"
-        digits = {name: 4 if name == "ssim" else 2 for name in names}
-        cells = [f"{row.means[name]:.{digits[name]}f}" for name in names]
-        style = "bold" if row.method == report.model else None
-        table.add_row(*(place if place != before else ("", "")), row.method, *cells, seconds, style=style)
-        before = place
-    if before is not None:
-        _published(table, before)
-    console.print(table)
-    console.print(f"Protocol: {report.text}.", highlight=False)
-    conditions = f"{report.device}, {report.precision}, {report.threads} threads, torch {report.torch}"
-    console.print(f"Model {report.digest[:12]} on {conditions}.", highlight=False)
-
-
-def _published(table: Table, place: tuple[str, str]) -> None:
-    for name, value in PUBLISHED.get((place[0].casefold(), place[1]), {}).items():
-        table.add_row("", "", f"{name} (published)", f"{value:.2f}", style="dim")
-    table.add_section()
