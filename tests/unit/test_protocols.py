@@ -16,16 +16,8 @@ from imgtx.metrics import psnr, ssim, ssim_map
 from imgtx.weights import load_model
 from jobs import controls, hole_protocol
 from jobs.evaluate import find_datasets
-from jobs.protocols import (
-    CONDITIONS,
-    INPUT,
-    PUBLISHED,
-    TEXTS,
-    compressed,
-    noisy,
-    print_protocol,
-    run_protocol,
-)
+from jobs.protocol_report import PUBLISHED, print_protocol
+from jobs.protocols import CONDITIONS, INPUT, TEXTS, compressed, noisy, run_protocol
 from tests.archive import save_tiny_model
 from tests.zoo import photo
 
