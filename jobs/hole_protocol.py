@@ -6,15 +6,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from imgtx.hole_metrics import hole_scores
 from imgtx.holes import with_mask
 from imgtx.masks import KINDS, random_mask
 from jobs.controls import Filler, fillers
 from jobs.evaluate import Dataset, read_clean
-from jobs.protocol_report import Row
+from jobs.protocol_report import Row, each
 
 if TYPE_CHECKING:
     from imgtx.predict import Predictor  # brings torch
@@ -35,12 +33,7 @@ def hole_rows(predictor: "Predictor", dataset: Dataset) -> Iterator[Row]:
         for kind in KINDS:
             scores: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
             spent, pixels = dict.fromkeys(methods, 0.0), 0
-            for number, path in track(
-                [*enumerate(dataset.files)],
-                f"{dataset.name} {size} {kind}",
-                console=Console(stderr=True),
-                transient=True,
-            ):
+            for number, path in each([*enumerate(dataset.files)], f"{dataset.name} {size} {kind}"):
                 clean, hole, damaged = damaged_by(read_clean(path, 1), kind, number, whole=size != SIZES[0])
                 pixels += hole.size
                 for name, work in methods.items():

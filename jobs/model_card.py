@@ -39,7 +39,7 @@ TITLES = {
 PURPOSE = {
     "bicubic": "bicubic reduction undone on clean photos. Not trained on JPEG damage or noise.",
     "archive": "for pictures as archives hold them: blurred, resized, noisy, JPEG.",
-    "restoration": "Gaussian noise of sigma 0 to 55, JPEG of quality 5 to 95 on any grid, both, mild blur; blind to it.",
+    "restoration": "Gaussian noise of sigma 0 to 55, JPEG of quality 5 to 95 on any grid, both, mild blur; blind.",
     "holes": "holes of strokes and boxes, begun from a smooth fill. Thin ones come out well, wide ones smooth.",
 }
 
@@ -65,7 +65,8 @@ def finish(
     find_datasets(benchmarks)  # a mistyped folder is told at once, not after minutes
     model = load_model(weights)
     assert isinstance(model.network, EncoderDecoder)  # load_model reads nothing else
-    halo = measure_halo(model, [as_seen(photo, model.info) for photo in read_photos(photos)])
+    seen = [as_seen(photo, model.info) for photo in read_photos(photos)]
+    halo = measure_halo(model, seen, candidates=halos_for(seen, model.info.multiple))
     if halo.halo is None:
         raise ModelError(f"{weights}: no measured halo makes tiled output equal untiled: {halo.differences}")
     degradation = model.info.training["spec"].get("degradation", "bicubic")
@@ -90,6 +91,12 @@ def read_photos(folder: Path, most: int = HALO_PHOTOS) -> list[np.ndarray]:
     """The first photos by name: uint8 (H, W, 3), cut to at most 512 px a side."""
     files = [path for dataset in find_datasets([folder]) for path in dataset.files][:most]
     return [decode(path.read_bytes(), max_pixels=100_000_000).pixels[:512, :512] for path in files]
+
+
+def halos_for(photos: Sequence[np.ndarray], multiple: int) -> list[int]:
+    """Up to six multiples, as far as tiles with such halos still cut every photo."""
+    side = min(min(photo.shape[:2]) for photo in photos)
+    return [multiple * k for k in range(1, 7) if 4 * multiple * k < side] or [multiple]
 
 
 def as_seen(photo: np.ndarray, info: ModelInfo) -> np.ndarray:
@@ -118,7 +125,8 @@ def card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest: str) 
 - data: {training["data"]}; validated on other photos of the same kind; no benchmark was trained on or chosen by
 - recipe: {training["steps"]} steps of batch {spec["batch"]} x {spec["crop"]} px, {training["minutes"]} minutes of
   computing, {spec["precision"]} autocast, Adam at {spec["peak_lr"]} with cosine, {loss}, weight average
-  {spec["average"]} (its last state), seed {spec["seed"]}{warm(training)}, torch {training["torch"]}, commit {training["commit"]}
+  {spec["average"]} (its last state), seed {spec["seed"]}{warm(training)}, torch {training["torch"]}, commit
+  {training["commit"]}
 - shape: {json.dumps(spec["model"]) if spec["model"] else "the defaults of `imgtx.config.ModelConfig`"}
 - again: `{training["command"]}`
 - PSNR-Y in dB by step on {spec["valid_images"]} validation photos: {curve}

@@ -1,10 +1,14 @@
 """What a protocol found: rows, a report that can be repeated, a table beside published numbers."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
+
+T = TypeVar("T")
 
 # Printed in the papers, never measured here: dB by dataset, condition and method.
 PUBLISHED = {
@@ -46,6 +50,12 @@ class ProtocolReport:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def each(items: Sequence[T], label: str) -> Iterable[T]:
+    """The items, with a bar on a terminal's standard error."""
+    console = Console(stderr=True)
+    return track(items, label, console=console, transient=True, disable=not console.is_terminal)
 
 
 def print_protocol(report: ProtocolReport, console: Console) -> None:

@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from imgtx.errors import UsageError
 from imgtx.metrics import psnr
@@ -29,7 +27,7 @@ from imgtx.tiling import merge, split
 from jobs.controls import STRENGTH, non_local_means
 from jobs.evaluate import Dataset, check_writable, read_clean
 from jobs.hole_protocol import hole_rows
-from jobs.protocol_report import ProtocolReport, Row
+from jobs.protocol_report import ProtocolReport, Row, each
 from pipeline.model_store import local_model
 
 if TYPE_CHECKING:
@@ -112,7 +110,7 @@ def level_rows(name: str, predictor: "Predictor", dataset: Dataset) -> Iterator[
         scores: dict[str, list[float]] = {}
         spent, pixels = 0.0, 0
         files = dataset.files[:MOST_SWEPT] if name == "offsets" else dataset.files
-        for path in track(files, f"{dataset.name} {condition}", console=Console(stderr=True), transient=True):
+        for path in each(files, f"{dataset.name} {condition}"):
             clean = rgb(read_clean(path, 1))
             levels = damage(clean)
             if name != "no-harm" or condition != "clean":

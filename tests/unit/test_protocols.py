@@ -1,6 +1,7 @@
 """The protocols of models that restore, with fakes in place of a model: controls and conditions that are known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,9 +14,10 @@ import imgtx
 from imgtx.errors import UsageError
 from imgtx.hole_metrics import hole_scores
 from imgtx.metrics import psnr, ssim, ssim_map
-from imgtx.weights import load_model
+from imgtx.weights import load_model, save_weights
 from jobs import controls, hole_protocol
 from jobs.evaluate import find_datasets
+from jobs.model_card import finish
 from jobs.protocol_report import PUBLISHED, print_protocol
 from jobs.protocols import CONDITIONS, INPUT, TEXTS, compressed, noisy, run_protocol
 from tests.archive import save_tiny_model
@@ -39,8 +41,6 @@ def restore(tmp_path: Path) -> str:
 
 
 def untrained(path: Path, *, holes: bool) -> str:
-    from imgtx.weights import save_weights
-
     model = load_model(save_tiny_model(path, scale=1, holes=holes))
     model.network.head.weight.data.zero_()
     save_weights(path, model.network, model.info)
@@ -179,3 +179,56 @@ def test_a_protocol_is_for_its_task(protocol, task, benchmarks, monkeypatch):
 def test_published_rows_name_conditions_that_are_measured():
     measured = {condition for name in CONDITIONS for condition, _, _ in CONDITIONS[name]}
     assert {condition for _, condition in PUBLISHED} <= measured
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_a_card_tells_what_its_task_is_measured_by(holes, benchmarks, tmp_path, monkeypatch):
+    monkeypatch.setattr(hole_protocol, "SQUARE", 32)
+    monkeypatch.setattr(controls, "imported", lambda name: None)
+    path = Path(save_tiny_model(tmp_path / "tiny.safetensors", scale=1, holes=holes))
+    model = load_model(path)
+    spec = {"degradation": "holes" if holes else "restoration", "loss": "mse", "init_from": "", "model": {}}
+    spec |= {
+        "batch": 1,
+        "crop": 16,
+        "precision": "float32",
+        "peak_lr": 1,
+        "average": 0,
+        "seed": 0,
+        "valid_images": 1,
+    }
+    facts = {
+        "data": "none",
+        "spec": spec,
+        "started_from": {},
+        "steps": 1,
+        "minutes": 1,
+        "history": [],
+        "torch": "2",
+    }
+    save_weights(path, model.network, replace(model.info, training=facts))
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photo(144, 160)).save(tmp_path / "photos" / "p.png")
+
+    made = finish(
+        path,
+        photos=tmp_path / "photos",
+        benchmarks=[benchmarks / name for name in ("b100", "live1")],
+        out=tmp_path / "out",
+    )
+    card, values = made.card.read_text(), json.loads(made.card.with_suffix(".json").read_text())
+    assert made.info.training["metrics"]
+    assert "mean square, weight average" in " ".join(card.split())
+    if holes:
+        assert card.startswith("# tiny\n\nInpainting: ")
+        assert [*values] == ["holes", "digest"]
+        assert {row["dataset"] for row in values["holes"]["rows"]} == {
+            "b100",
+            "live1",
+        }  # of what is given, all
+    else:
+        assert card.startswith("# tiny\n\nRestoration at the same size: ")
+        assert [*values] == ["denoise", "jpeg", "no-harm", "offsets", "digest"]
+        assert {row["dataset"] for row in values["jpeg"]["rows"]} == {"live1"}
+        assert f"| live1 | quality 10 | tiny | {values['jpeg']['rows'][1]['means']['psnr']:.2f} |" in card
+    assert load_model(made.weights).info.halo == made.info.halo
