@@ -18,6 +18,7 @@ from bench.report import FOLDER, RESULTS, machine
 FULL: dict[str, list[str]] = {
     "startup": [],
     "model_speed": [],
+    "restore_speed": [],
     "adapter_overhead": [],
     "codecs": [],
     "road_noop": [],
@@ -29,6 +30,7 @@ FULL: dict[str, list[str]] = {
 QUICK = {
     "startup": ["--rounds", "1"],
     "model_speed": ["--sides", "256", "--rounds", "1"],
+    "restore_speed": ["--side", "128", "--rounds", "1"],
     "adapter_overhead": ["--rounds", "5"],
     "road_noop": ["--images", "200"],
     "plan_million": ["--keys", "100000"],
@@ -82,6 +84,14 @@ def _lines(results: dict[str, dict]) -> Iterator[tuple[str, str, str]]:
                 what = f"sr-x2 / SwinIR-light, {row['precision']}, {row['side']} px"
                 yield what, f"{row['ratio']:.1f} times", "at least 8"
             yield f"sr-x2, {row['precision']}, {row['side']} px", f"{row['sr-x2']:.1f} s/MP", ""
+    for row in results.get("restore_speed", {}).get("rows", []):
+        wanted = (
+            f"at most {results['restore_speed']['most']:g}"
+            if row["network"] in ("restore", "inpaint")
+            else ""
+        )
+        what = f"{row['network']} / sr-x2 per input megapixel, {row['precision']}"
+        yield what, f"{row['times_sr_x2']:.2f} times", wanted
     for row in results.get("adapter_overhead", {}).get("rows", []):
         yield f"adapter over {row['network']}", f"{row['adapter_percent']:+.2f} %", "under 3 %"
     if found := results.get("memory"):

@@ -84,6 +84,15 @@ def ssim(a: np.ndarray, b: np.ndarray, *, crop: int = 0) -> float:
             f"ssim was given images of which {a.shape[0]}x{a.shape[1]} pixels remain after a crop of {crop}; "
             f"legal is {_SSIM_TAPS}x{_SSIM_TAPS} or more, one window: use larger images"
         )
+    return float(ssim_map(a, b)[0].mean())
+
+
+def ssim_map(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, int]:
+    """SSIM of each window inside two equal images, and how many pixels a window reaches to each side of its middle.
+
+    (H, W, ...) -> (H - 10, W - 10, ...) float64; `ssim` is its mean.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
     mean_a, mean_b = _blur(a), _blur(b)
     var_a = _blur(a * a) - mean_a**2
@@ -91,7 +100,7 @@ def ssim(a: np.ndarray, b: np.ndarray, *, crop: int = 0) -> float:
     covariance = _blur(a * b) - mean_a * mean_b
     similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     similarity /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
-    return float(similarity.mean())
+    return similarity, _SSIM_TAPS // 2
 
 
 def ssim_y(a: np.ndarray, b: np.ndarray, *, crop: int) -> float:

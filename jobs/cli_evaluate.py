@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,25 +20,41 @@ from jobs.cli_shared import console, endpoint_option, json_option
     show_default=True,
     help="What makes the small images: the papers' reduction, or archive damage by fixed seeds.",
 )
+@click.option(
+    "--protocol",
+    type=click.Choice(["denoise", "jpeg", "no-harm", "offsets", "holes"]),
+    help="For models that restore or fill holes (holes), instead: docs/restore.md says what each measures.",
+)
 @endpoint_option
 @json_option
 def evaluate(
     model: str,
     datasets: tuple[Path, ...],
     out: Path | None,
-    degradation: str,
-    endpoint_url: str | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
-    """Measure MODEL on folders of clean images by the papers' protocol, beside bicubic.
+    """Measure MODEL on folders of clean images by the papers' protocols, beside bicubic or classical methods.
 
     \b
     imgtx evaluate sr-x2 benchmarks/set5 benchmarks/set14
     imgtx evaluate s3://bucket/models/sr-x2@latest benchmarks/
     imgtx evaluate sr-x2-archive benchmarks/ --degradation archive
+    imgtx evaluate restore benchmarks/cbsd68.txt --protocol denoise
+    imgtx evaluate inpaint benchmarks/kodak24 --protocol holes
     """
     from jobs.evaluate import evaluate as run_evaluation
-    from jobs.evaluate import print_report
+    from jobs.evaluate import find_datasets, print_report
+    from jobs.protocol_report import print_protocol
+    from jobs.protocols import run_protocol
 
-    report = run_evaluation(model, datasets, out_json=out, endpoint_url=endpoint_url, degradation=degradation)
+    endpoint_url, protocol = options["endpoint_url"], options["protocol"]
+    if protocol:
+        found = find_datasets(datasets)
+        told = run_protocol(protocol, model, found, out_json=out, endpoint_url=endpoint_url)
+        click.echo(json.dumps(told.to_dict())) if as_json else print_protocol(told, console())
+        return
+    report = run_evaluation(
+        model, datasets, out_json=out, endpoint_url=endpoint_url, degradation=options["degradation"]
+    )
     click.echo(json.dumps(report.to_dict())) if as_json else print_report(report, console())

@@ -57,6 +57,7 @@ PUBLISHED = {
         "SwinIR": {"set5": 32.92, "set14": 29.09, "b100": 27.92, "urban100": 27.45},
     },
 }
+LIST = ".txt"
 _SSIM_WINDOW = 11
 _MAX_PIXELS = 200_000_000  # a test image above this is a mistake, not a benchmark
 
@@ -155,7 +156,7 @@ def evaluate(
     """
     found = find_datasets(datasets)
     if out_json is not None:
-        _check_writable(out_json)
+        check_writable(out_json)
     import torch  # after the cheap checks: a mistyped folder is told at once
 
     import imgtx
@@ -188,17 +189,22 @@ def evaluate(
 def find_datasets(paths: Sequence[Path]) -> tuple[Dataset, ...]:
     """The datasets under `paths`: each path's own images, then those of its folders, one level down.
 
+    A LIST file stands for the images that it names, one a line without suffix, in the folders beside it.
+
     Raises:
-        UsageError: no path at all, a path that is no folder, or one without images.
+        UsageError: no path at all, a path that is no folder, one without images, a list that names what is not there.
     """
     if not paths:
         raise UsageError("evaluate was given no dataset; legal is one folder of images or more: name one")
     found = []
     for path in map(Path, paths):
+        if path.suffix == LIST and path.is_file():
+            found.append(_listed(path))
+            continue
         if not path.is_dir():
             raise UsageError(
-                f"evaluate was given {path}, which is no folder; legal is a folder of images, or a folder of "
-                f"such folders: check the path"
+                f"evaluate was given {path}, which is no folder; legal is a folder of images, a folder of such "
+                f"folders, or a {LIST} file of names of images in folders beside it: check the path"
             )
         folders = [path, *sorted(child for child in path.iterdir() if child.is_dir())]
         here = [Dataset(folder.resolve().name, files) for folder in folders if (files := _images(folder))]
@@ -228,7 +234,7 @@ def score(
     for dataset in datasets:
         for path in dataset.files:
             _check_image(path, scale)
-    predictor(imresize(_read_clean(datasets[0].files[0], scale), 1 / scale))
+    predictor(imresize(read_clean(datasets[0].files[0], scale), 1 / scale))
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -238,7 +244,7 @@ def score(
             progress.update(bar, description=dataset.name)
             images = []
             for number, path in enumerate(dataset.files):
-                clean = _read_clean(path, scale)
+                clean = read_clean(path, scale)
                 if degradation == "archive":
                     clean = np.ascontiguousarray(np.broadcast_to(clean, (*clean.shape[:2], 3)))
                     small = archive(clean, scale, np.random.default_rng(number))
@@ -283,6 +289,23 @@ def _cells(dataset: DatasetScore, prefix: str) -> tuple[str, str]:
     return f"{dataset.mean(prefix + 'psnr_y'):.2f}", f"{dataset.mean(prefix + 'ssim_y'):.4f}"
 
 
+def _listed(path: Path) -> Dataset:
+    names = path.read_text(encoding="utf-8").split()
+    there = {
+        file.stem: file
+        for child in sorted(path.parent.iterdir())
+        if child.is_dir()
+        for file in _images(child)
+    }
+    missing = [name for name in names if name not in there]
+    if missing or not names:
+        raise UsageError(
+            f"{path} names {len(names)} images, and {', '.join(missing[:3]) or 'no one'} is in no folder beside it: "
+            f"a list holds names without suffix, one a line"
+        )
+    return Dataset(path.stem, tuple(there[name] for name in names))
+
+
 def _images(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(f for f in folder.iterdir() if f.is_file() and f.suffix.lower() in SUFFIXES))
 
@@ -306,7 +329,8 @@ def _check_image(path: Path, scale: int) -> None:
         )
 
 
-def _read_clean(path: Path, scale: int) -> np.ndarray:
+def read_clean(path: Path, scale: int) -> np.ndarray:
+    """(H, W, 1 or 3) uint8, cut to multiples of `scale`; UsageError for what cannot be read."""
     try:
         return modcrop(decode(path.read_bytes(), max_pixels=_MAX_PIXELS).pixels, scale)
     except ImageError as error:
@@ -337,7 +361,7 @@ def _score_image(
     )
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Told before minutes of work, not after."""
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise UsageError(

@@ -162,7 +162,7 @@ def print_store(rows: list[dict[str, Any]], uri: str, console: Console) -> None:
             soft_wrap=True,
         )
         return
-    columns = ("version", "latest", "task", "scale", "PSNR-Y", "licence", "digest", "created", "from")
+    columns = ("version", "latest", "task", "scale", "PSNR", "licence", "digest", "created", "from")
     table = Table("model", *columns, title=f"models in {escape(uri)}")
     for row in rows:
         metrics = "  ".join(f"{name} {value}" for name, value in row["metrics"].items())

@@ -17,20 +17,30 @@ import numpy as np
 from imgtx.config import ModelInfo
 from imgtx.errors import ModelError
 from imgtx.halo import HaloReport, measure_halo
+from imgtx.holes import with_mask
+from imgtx.masks import random_mask
 from imgtx.model import EncoderDecoder
 from imgtx.pixels import decode
 from imgtx.weight_file import file_digest
 from imgtx.weights import load_model, save_weights
-from jobs.evaluate import Report, evaluate, find_datasets
+from jobs.card_quality import Quality, measure_quality
+from jobs.evaluate import find_datasets
 
 HALO_PHOTOS = 3
 PICTURES = {
     "curves": "Loss and validation PSNR-Y by step",
     "strip": "The first validation pictures by name, cut from the middle; PSNR-Y of the whole picture",
 }
+TITLES = {
+    "super-resolution": "Super-resolution x{scale}",
+    "restoration": "Restoration at the same size",
+    "inpainting": "Inpainting",
+}
 PURPOSE = {
     "bicubic": "bicubic reduction undone on clean photos. Not trained on JPEG damage or noise.",
     "archive": "for pictures as archives hold them: blurred, resized, noisy, JPEG.",
+    "restoration": "Gaussian noise of sigma 0 to 55, JPEG of quality 5 to 95 on any grid, both, mild blur; blind.",
+    "holes": "holes of strokes and boxes, begun from a smooth fill. Thin ones come out well, wide ones smooth.",
 }
 
 
@@ -55,13 +65,14 @@ def finish(
     find_datasets(benchmarks)  # a mistyped folder is told at once, not after minutes
     model = load_model(weights)
     assert isinstance(model.network, EncoderDecoder)  # load_model reads nothing else
-    halo = measure_halo(model, read_photos(photos))
+    seen = [as_seen(photo, model.info) for photo in read_photos(photos)]
+    halo = measure_halo(model, seen, candidates=halos_for(seen, model.info.multiple))
     if halo.halo is None:
         raise ModelError(f"{weights}: no measured halo makes tiled output equal untiled: {halo.differences}")
     degradation = model.info.training["spec"].get("degradation", "bicubic")
-    report = evaluate(weights, benchmarks, degradation=degradation)
-    metrics = {d.name: round(d.mean("psnr_y"), 3) for d in report.datasets}
-    training = model.info.training | {"metrics": metrics, "commit": commit(), "finished": f"{date.today()}"}
+    quality = measure_quality(weights, model.info, benchmarks, degradation)
+    training = model.info.training | {"commit": commit(), "finished": f"{date.today()}"}
+    training["metrics"] = quality.metrics
     training["spec"] = without_paths(training["spec"])
     training["command"] = command or f"imgtx train jobs/specs/{model.info.name}.toml"
     info = replace(model.info, halo=halo.halo, training=training)
@@ -69,10 +80,10 @@ def finish(
     path = out / f"{info.name}.safetensors"
     save_weights(path, model.network, info)
     path.with_suffix(".json").write_text(
-        json.dumps(report.to_dict() | {"digest": file_digest(path)}, indent=1) + "\n"
+        json.dumps(quality.values | {"digest": file_digest(path)}, indent=1) + "\n"
     )
     card = path.with_suffix(".md")
-    card.write_text(card_text(info, report, halo, file_digest(path)) + pictures(weights.parent, path))
+    card.write_text(card_text(info, quality, halo, file_digest(path)) + pictures(weights.parent, path))
     return Finished(path, card, info)
 
 
@@ -82,31 +93,40 @@ def read_photos(folder: Path, most: int = HALO_PHOTOS) -> list[np.ndarray]:
     return [decode(path.read_bytes(), max_pixels=100_000_000).pixels[:512, :512] for path in files]
 
 
-def card_text(info: ModelInfo, report: Report, halo: HaloReport, digest: str) -> str:
+def halos_for(photos: Sequence[np.ndarray], multiple: int) -> list[int]:
+    """Up to six multiples, as far as tiles with such halos still cut every photo."""
+    side = min(min(photo.shape[:2]) for photo in photos)
+    return [multiple * k for k in range(1, 7) if 4 * multiple * k < side] or [multiple]
+
+
+def as_seen(photo: np.ndarray, info: ModelInfo) -> np.ndarray:
+    """A photo as the model gets it: for one that fills holes with some, by a fixed seed."""
+    if not info.masks:
+        return photo
+    return with_mask(photo, random_mask(np.random.default_rng(0), photo.shape[0], photo.shape[1], "medium"))
+
+
+def card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest: str) -> str:
     """The model card in Markdown."""
     training = info.training
     spec: dict[str, Any] = training["spec"]
-    rows = "\n".join(
-        f"| {d.name} | {len(d.images)} | {d.mean('psnr_y'):.2f} | {d.mean('bicubic_psnr_y'):.2f} "
-        f"| {d.mean('ssim_y'):.4f} | {d.mean('bicubic_ssim_y'):.4f} |"
-        for d in report.datasets
-    )
     curve = ", ".join(f"{h['valid_psnr_y']:.2f} at {h['step']}" for h in training["history"])
     differences = "; ".join(
         f"halo {d.halo}: {d.as_float * 255:.3f} of 255, {d.as_uint8} levels after rounding"
         for d in halo.differences
     )
-    option = "" if report.degradation == "bicubic" else f" --degradation {report.degradation}"
+    loss = {"l1": "L1", "mse": "mean square"}[spec.get("loss", "l1")]
     return f"""# {info.name}
 
-Super-resolution x{info.scale}: {PURPOSE[spec.get("degradation", "bicubic")]}
+{TITLES[info.task].format(scale=info.scale)}: {PURPOSE[spec.get("degradation", "bicubic")]}
 
 - weights: `{info.name}.safetensors`, SHA-256 `{digest}`
 - licence: {info.licence}
 - data: {training["data"]}; validated on other photos of the same kind; no benchmark was trained on or chosen by
 - recipe: {training["steps"]} steps of batch {spec["batch"]} x {spec["crop"]} px, {training["minutes"]} minutes of
-  computing, {spec["precision"]} autocast, Adam at {spec["peak_lr"]} with cosine, L1, weight average {spec["average"]}
-  (its last state), seed {spec["seed"]}{warm(training)}, torch {training["torch"]}, commit {training["commit"]}
+  computing, {spec["precision"]} autocast, Adam at {spec["peak_lr"]} with cosine, {loss}, weight average
+  {spec["average"]} (its last state), seed {spec["seed"]}{warm(training)}, torch {training["torch"]}, commit
+  {training["commit"]}
 - shape: {json.dumps(spec["model"]) if spec["model"] else "the defaults of `imgtx.config.ModelConfig`"}
 - again: `{training["command"]}`
 - PSNR-Y in dB by step on {spec["valid_images"]} validation photos: {curve}
@@ -114,14 +134,7 @@ Super-resolution x{info.scale}: {PURPOSE[spec.get("degradation", "bicubic")]}
   {HALO_PHOTOS} photos of `--photos`, of which at most 512 px a side were taken ({differences})
 - halo, quality and this card again: `imgtx models finish {info.name}.safetensors DATASETS --photos PHOTOS`
 
-PSNR-Y in dB and SSIM-Y by `imgtx evaluate {info.name} DATASETS{option}`:
-
-| dataset | images | PSNR-Y | bicubic | SSIM-Y | bicubic |
-|---|---|---|---|---|---|
-{rows}
-
-Protocol: {report.protocol}.
-"""
+{quality.text}"""
 
 
 def pictures(folder: Path, weights: Path) -> str:

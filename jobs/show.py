@@ -216,7 +216,7 @@ def model_rows() -> list[dict[str, Any]]:
 
 
 def print_models(rows: list[dict[str, Any]], console: Console) -> None:
-    table = Table("model", "task", "scale", "PSNR-Y", "licence", "digest", title="packaged models")
+    table = Table("model", "task", "scale", "PSNR", "licence", "digest", title="packaged models")
     for row in rows:
         metrics = "  ".join(f"{name} {value}" for name, value in row["metrics"].items())
         table.add_row(row["name"], row["task"], f"x{row['scale']}", metrics, row["licence"], row["digest"])

@@ -37,6 +37,7 @@ MAY_IMPORT = {
         "pipeline/transform.py",  # inside the actor
         "jobs/train*.py",
         "jobs/evaluate.py",
+        "jobs/protocols.py",  # inside its functions
         "jobs/probe.py",  # inside probe_model()
     ),
     "ray": (

@@ -1,0 +1,42 @@
+"""Every protocol of the models that restore, into bench/results/restore_quality.json.
+
+    python -m bench.restore_quality BENCHMARKS [--restore MODEL] [--inpaint MODEL]
+
+BENCHMARKS holds the folders kodak24 and live1, and cbsd68.txt beside b100. Controls run where they are installed
+(`pip install "imgtx[controls]"`); all of it takes about an hour on one core.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.report import save
+from imgtx.sources import read_info
+from jobs.card_quality import PROTOCOLS
+from jobs.evaluate import find_datasets
+from jobs.protocol_report import print_protocol
+from jobs.protocols import run_protocol
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("benchmarks", type=Path)
+    parser.add_argument("--restore", default="restore")
+    parser.add_argument("--inpaint", default="inpaint")
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    found = {}
+    for model in (options.restore, options.inpaint):
+        info, _ = read_info(model)
+        for protocol, names in PROTOCOLS[info.task].items():
+            paths = [options.benchmarks / (f"{name}.txt" if name == "cbsd68" else name) for name in names]
+            report = run_protocol(protocol, model, find_datasets(paths))
+            found[protocol] = report.to_dict()
+            print_protocol(report, Console(width=120))
+            save("restore_quality", {"protocols": found})
+
+
+if __name__ == "__main__":
+    main()
