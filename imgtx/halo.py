@@ -13,7 +13,7 @@ import torch
 
 from imgtx.errors import UsageError
 from imgtx.predict import ImageModel
-from imgtx.tiling import Plan, merge, plan, split
+from imgtx.tiling import Plan, Tile, plan, split
 
 TOLERANCE = 1 / 255
 # The part of each tile between its halos, in pixels: small, so that one photo holds many seams.
@@ -59,21 +59,25 @@ def measure_halo(
     Args:
         model: as `imgtx.predict` takes it, lying on `device`.
         images: photos, (H, W, C) uint8 with the model's C, each larger than the tiles (four halos or more).
-        candidates: halos in pixels, multiples of `info.multiple`; one to six times the multiple if None.
+        candidates: halos in pixels, of which two make a multiple of `info.multiple`; by default all of them
+            up to six times the multiple.
         device: as torch names it.
 
     Raises:
-        UsageError: no image, one of another kind or too small for a seam, candidates that are no multiples.
+        UsageError: no image, one of another kind or too small for a seam, candidates that do not fit the multiple.
     """
     multiple = model.info.multiple
-    halos = sorted(candidates) if candidates else [multiple * k for k in range(1, 7)]
+    finest = multiple // 2 if multiple % 2 == 0 else multiple
+    halos = sorted(candidates or range(finest, 6 * multiple + 1, finest))
     _check(images, halos, multiple, model.info.in_channels)
     state = model.prepare({})
-    untiled = [_run(model, state, image, _whole(image, multiple), device) for image in images]
+    untiled = [_untiled(model, state, image, device) for image in images]
     differences = []
     for halo in halos:
-        tiled = (_run(model, state, image, _tiled(image, halo, multiple), device) for image in images)
-        gaps = [_gap(a, b) for a, b in zip(tiled, untiled, strict=True)]
+        gaps = [
+            _gap(model, state, image, whole, _tiled(image, halo, multiple), device)
+            for image, whole in zip(images, untiled, strict=True)
+        ]
         worst = max(range(len(gaps)), key=lambda i: gaps[i][0])
         differences.append(HaloDifference(halo, gaps[worst][0], max(levels for _, levels in gaps), worst))
     enough = None
@@ -84,11 +88,6 @@ def measure_halo(
     return HaloReport(enough, tuple(differences))
 
 
-def _whole(image: np.ndarray, multiple: int) -> Plan:
-    height, width = image.shape[:2]
-    return plan(height, width, tile=max(height, width) + multiple, halo=0, multiple=multiple)
-
-
 def _tiled(image: np.ndarray, halo: int, multiple: int) -> Plan:
     # A core as wide as its two halos keeps the work at four times the untiled run, whatever the halo.
     core = max(_SMALLEST_CORE, 2 * halo, multiple)
@@ -96,30 +95,63 @@ def _tiled(image: np.ndarray, halo: int, multiple: int) -> Plan:
     return plan(height, width, tile=2 * halo + core // multiple * multiple, halo=halo, multiple=multiple)
 
 
-def _run(model: ImageModel, state: Any, image: np.ndarray, cut: Plan, device: str) -> np.ndarray:
-    """(H, W, C) uint8 -> (s H, s W, C) float32 in [0, 1], tile by tile."""
-    outputs = []
+def _untiled(model: ImageModel, state: Any, image: np.ndarray, device: str) -> np.ndarray:
+    """(H, W, C) uint8 -> (s H', s W', C) float32 in [0, 1], of the image padded to the model's multiple."""
+    height, width = image.shape[:2]
+    multiple = model.info.multiple
+    whole = plan(height, width, tile=max(height, width) + multiple, halo=0, multiple=multiple)
+    return _run(model, state, split(image, whole)[0], device)
+
+
+def _run(model: ImageModel, state: Any, tile: np.ndarray, device: str) -> np.ndarray:
     with torch.inference_mode():
-        for tile in split(image, cut):
-            batch = torch.from_numpy(tile).to(device).permute(2, 0, 1)[None].float() / 255
-            output = model(batch, state).clamp(0, 1)[0].permute(1, 2, 0)
-            outputs.append(output.float().cpu().numpy())
-    return merge(np.stack(outputs), cut, model.info.scale)
+        batch = torch.from_numpy(tile).to(device).permute(2, 0, 1)[None].float() / 255
+        return model(batch, state).clamp(0, 1)[0].permute(1, 2, 0).float().cpu().numpy()
 
 
-def _gap(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
-    levels_a, levels_b = (np.floor(x * 255 + 0.5).astype(np.int16) for x in (a, b))
-    return float(np.abs(a - b).max()), int(np.abs(levels_a - levels_b).max())
+def _gap(
+    model: ImageModel, state: Any, image: np.ndarray, untiled: np.ndarray, cut: Plan, device: str
+) -> tuple[float, int]:
+    """The largest difference in [0, 1] and in levels, of all pixels that have just one halo beside them, or more.
+
+    Neighbouring tiles may overlap by more than two halos, and what is then cut off in the middle of their overlap has
+    more context than was asked for: so every tile is compared up to its halos, not what a merge takes of it.
+    """
+    scale, worst, worst_levels = model.info.scale, 0.0, 0
+    for place, tile in zip(cut.tiles, split(image, cut), strict=True):
+        inner = _inner(place, cut)
+        ours = _part(_run(model, state, tile, device), inner, scale, place.top, place.left)
+        theirs = _part(untiled, inner, scale, 0, 0)
+        worst = max(worst, float(np.abs(ours - theirs).max()))
+        levels = (np.floor(x * 255 + 0.5).astype(np.int16) for x in (ours, theirs))
+        worst_levels = max(worst_levels, int(np.abs(np.subtract(*levels)).max()))
+    return worst, worst_levels
+
+
+def _inner(tile: Tile, cut: Plan) -> Tile:
+    """A tile without its halos, which it has wherever the image goes on."""
+    top = tile.top + (cut.halo if tile.top else 0)
+    left = tile.left + (cut.halo if tile.left else 0)
+    bottom = tile.bottom - (cut.halo if tile.bottom < cut.padded_height else 0)
+    right = tile.right - (cut.halo if tile.right < cut.padded_width else 0)
+    return Tile(top, left, min(bottom, cut.height) - top, min(right, cut.width) - left)
+
+
+def _part(output: np.ndarray, inner: Tile, scale: int, top: int, left: int) -> np.ndarray:
+    """What `inner` covers of an output whose origin is (top, left), both in input pixels."""
+    rows = slice((inner.top - top) * scale, (inner.bottom - top) * scale)
+    columns = slice((inner.left - left) * scale, (inner.right - left) * scale)
+    return output[rows, columns]
 
 
 def _check(images: Sequence[np.ndarray], halos: Sequence[int], multiple: int, channels: int) -> None:
     if not images:
         raise UsageError("measure_halo was given no image; legal is one photo or more: pass some")
-    wrong = [halo for halo in halos if halo < 0 or halo % multiple]
+    wrong = [halo for halo in halos if halo < 0 or 2 * halo % multiple]
     if wrong:
         raise UsageError(
-            f"measure_halo was given halos {wrong}; legal are multiples of the model's {multiple} pixels: "
-            f"round them"
+            f"measure_halo was given halos {wrong}; legal are those of which two make a multiple of the "
+            f"model's {multiple} pixels: round them"
         )
     for index, image in enumerate(images):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:

@@ -21,7 +21,7 @@ from imgtx.config import ModelInfo
 MAX_HALO_SHARE = 0.15
 # Sides `default_tile` chooses from: below, nothing is gained; above, the activations (2 to 3 kB per pixel in
 # float32) would not fit into the memory of one worker.
-SMALLEST_DEFAULT, LARGEST_DEFAULT = 256, 1024
+SMALLEST_DEFAULT, LARGEST_DEFAULT = 256, 1056
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class Plan:
     @cached_property
     def cores(self) -> tuple[Tile, ...]:
         """For each tile the part of the padded image that is taken from it: an exact partition."""
-        rows = _cuts(self.tops, self.tile_height, self.padded_height, self.multiple)
-        columns = _cuts(self.lefts, self.tile_width, self.padded_width, self.multiple)
+        rows = _cuts(self.tops, self.tile_height, self.padded_height)
+        columns = _cuts(self.lefts, self.tile_width, self.padded_width)
         return tuple(Tile(t, left, b - t, r - left) for t, b in rows for left, r in columns)
 
     def window(self, index: int) -> Tile:
@@ -108,9 +108,10 @@ class Plan:
 def plan(height: int, width: int, *, tile: int | tuple[int, int], halo: int, multiple: int) -> Plan:
     """Cut an image of `height` x `width` pixels into tiles of at most `tile` pixels a side.
 
-    `tile` may also be (height, width). An axis that fits into `tile` once padded is not cut. The halo is
-    rounded up to `multiple`, and the tiles are made as small as their number allows, so that the last one
-    is not mostly overlap.
+    `tile` may also be (height, width). An axis that fits into `tile` once padded is not cut. Origins lie on
+    multiples of `multiple`, so that a model's windows fall where they fall in the whole image; neighbours overlap by
+    two halos, rounded up to `multiple`, and are cut in the middle of it. Tiles are made as small as their number
+    allows, so that the last one is not mostly overlap.
     Raises ValueError for sizes below 1 and for a tile with no room beside its halos.
     """
     if height < 1 or width < 1:
@@ -120,29 +121,29 @@ def plan(height: int, width: int, *, tile: int | tuple[int, int], halo: int, mul
     if halo < 0 or multiple < 1:
         raise ValueError(f"halo {halo} and multiple {multiple}: legal are halo >= 0 and multiple >= 1")
     tile_limits = tile if isinstance(tile, tuple) else (tile, tile)
-    halo = _round_up(halo, multiple)
+    overlap = _round_up(2 * halo, multiple)
     for limit in tile_limits:
-        if limit < 2 * halo + multiple:
+        if limit < overlap + multiple:
             raise ValueError(
                 f"tile {limit} leaves no room between its two halos of {halo} pixels; "
-                f"legal is {2 * halo + multiple} or more: choose a larger tile"
+                f"legal is {overlap + multiple} or more: choose a larger tile"
             )
-    tile_height, tops = _cut_axis(_round_up(height, multiple), tile_limits[0], halo, multiple)
-    tile_width, lefts = _cut_axis(_round_up(width, multiple), tile_limits[1], halo, multiple)
+    tile_height, tops = _cut_axis(_round_up(height, multiple), tile_limits[0], overlap, multiple)
+    tile_width, lefts = _cut_axis(_round_up(width, multiple), tile_limits[1], overlap, multiple)
     return Plan(height, width, tile_height, tile_width, halo, multiple, tops, lefts)
 
 
 def default_tile(*, halo: int, multiple: int) -> int:
     """The smallest side at which halos stay below MAX_HALO_SHARE in images of 1 megapixel and more.
 
-    Not below SMALLEST_DEFAULT; not above LARGEST_DEFAULT either, which halos beyond 32 pixels would need.
+    Not below SMALLEST_DEFAULT; not above LARGEST_DEFAULT either, which halos beyond 40 pixels would need.
     Along one axis an image of length L is cut into N tiles that compute less than 2 halo (N - 1) + multiple N
     pixels too many, and N - 1 < L / (tile - 2 halo).
     """
-    halo = _round_up(halo, multiple)
+    overlap = _round_up(2 * halo, multiple)
     per_axis = math.sqrt(1 / (1 - MAX_HALO_SHARE)) - 1
-    side = _round_up(math.ceil(2 * halo + (2 * halo + multiple) / per_axis), multiple)
-    smallest_legal = 2 * halo + multiple
+    side = _round_up(math.ceil(overlap + (overlap + multiple) / per_axis), multiple)
+    smallest_legal = overlap + multiple
     return max(
         _round_up(min(max(side, SMALLEST_DEFAULT), LARGEST_DEFAULT), multiple),
         smallest_legal,
@@ -163,8 +164,8 @@ def plan_for_model(info: ModelInfo, height: int, width: int) -> Plan:
     facts = {"halo": info.halo, "multiple": info.multiple}
     largest = default_tile(**facts)
     if max(_round_up(height, info.multiple), _round_up(width, info.multiple)) > largest:
-        halos = 2 * _round_up(info.halo, info.multiple)
-        for side in range(max(SMALLEST_DEFAULT, halos + info.multiple), largest, info.multiple):
+        overlap = _round_up(2 * info.halo, info.multiple)
+        for side in range(max(SMALLEST_DEFAULT, overlap + info.multiple), largest, info.multiple):
             cut = plan(height, width, tile=side, **facts)
             if cut.halo_share <= MAX_HALO_SHARE:
                 return cut
@@ -229,23 +230,21 @@ def paste(canvas: np.ndarray, tile: np.ndarray, plan: Plan, index: int, scale: i
     canvas[place.top : place.bottom, place.left : place.right] = core
 
 
-def _cut_axis(length: int, tile: int, halo: int, multiple: int) -> tuple[int, tuple[int, ...]]:
+def _cut_axis(length: int, tile: int, overlap: int, multiple: int) -> tuple[int, tuple[int, ...]]:
     """The tile's length along one axis and the tiles' origins; `length` is a multiple of `multiple`."""
     if length <= tile:
         return length, (0,)
-    largest_step = tile // multiple * multiple - 2 * halo
-    count = -(-(length - 2 * halo) // largest_step)
-    tile = _round_up(-(-(length - 2 * halo) // count), multiple) + 2 * halo
-    # Spreading the origins evenly keeps each step within tile - 2 halo, because that is a multiple too.
+    largest_step = tile // multiple * multiple - overlap
+    count = -(-(length - overlap) // largest_step)
+    tile = _round_up(-(-(length - overlap) // count), multiple) + overlap
+    # Spreading the origins evenly keeps each step within tile - overlap, because that is a multiple too.
     slack = (length - tile) // multiple
     return tile, tuple(i * slack // (count - 1) * multiple for i in range(count))
 
 
-def _cuts(origins: tuple[int, ...], tile: int, length: int, multiple: int) -> list[tuple[int, int]]:
+def _cuts(origins: tuple[int, ...], tile: int, length: int) -> list[tuple[int, int]]:
     """Start and stop of each core along one axis; cuts lie mid-overlap, where context is widest."""
-    middles = [
-        second + (first + tile - second) // 2 // multiple * multiple for first, second in pairwise(origins)
-    ]
+    middles = [(first + tile + second) // 2 for first, second in pairwise(origins)]
     return list(zip([0, *middles], [*middles, length], strict=True))
 
 

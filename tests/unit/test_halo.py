@@ -31,12 +31,12 @@ def photo(seed: int = 0, size: tuple[int, int] = (203, 181)) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
 
 
-@pytest.mark.parametrize(("reach", "halo"), [(1, 8), (8, 8), (9, 16), (20, 24)])
-def test_finds_the_smallest_multiple_that_covers_the_reach(reach, halo):
+@pytest.mark.parametrize(("reach", "halo"), [(1, 4), (4, 4), (8, 8), (9, 12), (20, 20)])
+def test_finds_the_smallest_halo_that_covers_the_reach(reach, halo):
     # Black and white, so that even one missing row of a wide box weighs more than the tolerance.
     images = [np.where(photo(seed) > 127, 255, 0).astype(np.uint8) for seed in (0, 1)]
-    report = measure_halo(Box(reach), images, candidates=[24, 8, 16])
-    assert [d.halo for d in report.differences] == [8, 16, 24]
+    report = measure_halo(Box(reach), images, candidates=[24, 4, 8, 20, 12, 16])
+    assert [d.halo for d in report.differences] == [4, 8, 12, 16, 20, 24]
     by_halo = {d.halo: d for d in report.differences}
     assert report.halo == halo
     assert by_halo[halo].as_float < 1e-6
@@ -61,8 +61,8 @@ def test_the_worst_image_decides():
 def test_mistakes_are_one_sentence():
     with pytest.raises(UsageError, match="no image"):
         measure_halo(Box(1), [])
-    with pytest.raises(UsageError, match=r"\[12\]"):
-        measure_halo(Box(1), [photo()], candidates=[8, 12])
+    with pytest.raises(UsageError, match=r"\[13\]"):
+        measure_halo(Box(1), [photo()], candidates=[8, 13])
     with pytest.raises(UsageError, match="uint8"):
         measure_halo(Box(1), [photo().astype(np.float32)])
     with pytest.raises(UsageError, match="64x64"):
