@@ -19,9 +19,12 @@ from imgtx.config import ModelInfo
 
 # Recomputed halo, as a share of all pixels computed, that `default_tile` accepts.
 MAX_HALO_SHARE = 0.15
-# Sides `default_tile` chooses from: below, nothing is gained; above, the activations (2 to 3 kB per pixel in
-# float32) would not fit into the memory of one worker.
-SMALLEST_DEFAULT, LARGEST_DEFAULT = 256, 1056
+# Sides `default_tile` chooses from: below, nothing is gained; above, the activations (about 1 kB per pixel in float32
+# beside 200 MB) would not fit into the memory of one worker.
+SMALLEST_DEFAULT, LARGEST_DEFAULT = 256, 1216
+# For halos that would need even larger tiles: it cannot keep MAX_HALO_SHARE, and spares memory that foreign models,
+# whose halos are such, need more of.
+WIDE_HALO_DEFAULT = 1024
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,8 @@ def plan(height: int, width: int, *, tile: int | tuple[int, int], halo: int, mul
 def default_tile(*, halo: int, multiple: int) -> int:
     """The smallest side at which halos stay below MAX_HALO_SHARE in images of 1 megapixel and more.
 
-    Not below SMALLEST_DEFAULT; not above LARGEST_DEFAULT either, which halos beyond 40 pixels would need.
+    Not below SMALLEST_DEFAULT; WIDE_HALO_DEFAULT where it would be above LARGEST_DEFAULT, as with halos beyond 40
+    pixels.
     Along one axis an image of length L is cut into N tiles that compute less than 2 halo (N - 1) + multiple N
     pixels too many, and N - 1 < L / (tile - 2 halo).
     """
@@ -144,10 +148,9 @@ def default_tile(*, halo: int, multiple: int) -> int:
     per_axis = math.sqrt(1 / (1 - MAX_HALO_SHARE)) - 1
     side = _round_up(math.ceil(overlap + (overlap + multiple) / per_axis), multiple)
     smallest_legal = overlap + multiple
-    return max(
-        _round_up(min(max(side, SMALLEST_DEFAULT), LARGEST_DEFAULT), multiple),
-        smallest_legal,
-    )
+    if side > LARGEST_DEFAULT:
+        side = WIDE_HALO_DEFAULT
+    return max(_round_up(max(side, SMALLEST_DEFAULT), multiple), smallest_legal)
 
 
 def plan_for_model(info: ModelInfo, height: int, width: int) -> Plan:

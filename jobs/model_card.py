@@ -94,9 +94,10 @@ def read_photos(folder: Path, most: int = HALO_PHOTOS) -> list[np.ndarray]:
 
 
 def halos_for(photos: Sequence[np.ndarray], multiple: int) -> list[int]:
-    """Up to six multiples, as far as tiles with such halos still cut every photo."""
+    """Up to six multiples by halves, as far as tiles with such halos still cut every photo."""
     side = min(min(photo.shape[:2]) for photo in photos)
-    return [multiple * k for k in range(1, 7) if 4 * multiple * k < side] or [multiple]
+    finest = multiple // 2 if multiple % 2 == 0 else multiple
+    return [halo for halo in range(finest, 6 * multiple + 1, finest) if 4 * halo < side] or [finest]
 
 
 def as_seen(photo: np.ndarray, info: ModelInfo) -> np.ndarray:

@@ -23,6 +23,7 @@ from imgtx.weights import load_model
 EXAMPLES = Path(__file__).parents[2] / "examples"
 BICUBIC, ARCHIVE = ("sr-x2", "sr-x3", "sr-x4"), ("sr-x2-archive", "sr-x4-archive")
 NAMES = BICUBIC + ARCHIVE
+RESTORING = ("restore", "inpaint")  # their tests: test_packaged_restoring.py
 DATASETS = {"set5": 5, "set14": 14, "b100": 100, "kodak24": 24}
 
 # What a model must reach to be shipped: PSNR-Y of Set5 in dB, and dB above bicubic on parts of photos, where these
@@ -53,11 +54,11 @@ def part(photo: str, top: int, left: int, height: int, width: int) -> np.ndarray
 
 class TestWhatIsSaid:
     def test_each_model_is_weights_a_card_and_scores(self):
-        assert set(packaged_models()) == {*NAMES}
+        assert set(packaged_models()) == {*NAMES, *RESTORING}
         found = {path.name for path in packaged_folder().iterdir()}
-        pictures = {f"{name}-{kind}.png" for name in NAMES for kind in ("curves", "strip")}
+        pictures = {f"{name}-{kind}.png" for name in NAMES + RESTORING for kind in ("curves", "strip")}
         assert {
-            f"{name}{end}" for name in NAMES for end in (".safetensors", ".md", ".json")
+            f"{name}{end}" for name in NAMES + RESTORING for end in (".safetensors", ".md", ".json")
         } == found - pictures
 
     def test_the_digest_is_the_files_everywhere(self, name, scores, card):

@@ -1,0 +1,71 @@
+"""The weights that restore and fill holes, as they are shipped: cards that are theirs, and what they do to photos."""
+
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import imgtx
+from imgtx.hole_metrics import hole_scores
+from imgtx.holes import with_mask
+from imgtx.masks import random_mask
+from imgtx.metrics import psnr
+from imgtx.predict import Predictor
+from imgtx.weight_file import file_digest, find_weights, packaged_folder, read_info
+from tests.unit.test_packaged import RESTORING, part
+
+CLEAN = [part("astronaut.jpg", 96, 160, 128, 128), part("chelsea.jpg", 60, 120, 128, 128)]
+
+
+@pytest.fixture(scope="module")
+def restore() -> Predictor:
+    return imgtx.load("restore")
+
+
+@pytest.mark.parametrize("name", RESTORING)
+def test_weights_card_and_scores_are_of_one_model(name):
+    digest = file_digest(find_weights(name))
+    info = read_info(name)[0]
+    card = (packaged_folder() / f"{name}.md").read_text(encoding="utf-8")
+    scores = json.loads((packaged_folder() / f"{name}.json").read_text(encoding="utf-8"))
+    assert scores["digest"] == digest
+    assert re.findall(r"\b[0-9a-f]{64}\b", card) == [digest]
+    assert card.startswith(f"# {name}\n")
+    assert f"halo {info.halo} px, multiple {info.multiple} px" in card
+    assert f"licence: {info.licence}\n" in card
+    assert info.task == {"restore": "restoration", "inpaint": "inpainting"}[name]
+
+
+@pytest.mark.parametrize(("sigma", "gain"), [(15, 4), (25, 5), (50, 7)])
+def test_noise_goes(restore, sigma, gain):
+    for clean in CLEAN:
+        noise = np.random.default_rng(0).normal(0, sigma, clean.shape)
+        noisy = np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
+        assert psnr(restore(noisy), clean) > psnr(noisy, clean) + gain
+
+
+def test_jpeg_gets_better_and_clean_photos_stay_as_they_are(restore):
+    gains, kept = [], []
+    for clean in CLEAN:
+        file = io.BytesIO()
+        Image.fromarray(clean).save(file, "JPEG", quality=10)
+        damaged = np.asarray(Image.open(file))
+        gains.append(psnr(restore(damaged), clean) - psnr(damaged, clean))
+        kept.append(psnr(restore(clean), clean))
+    assert min(gains) > 0.5
+    assert min(kept) > 38
+
+
+def test_holes_are_filled_better_than_by_the_fill_alone_and_nothing_else_changes():
+    inpaint = imgtx.load("inpaint")
+    ours, fills = [], []
+    for clean in CLEAN:
+        hole = random_mask(np.random.default_rng(1), *clean.shape[:2], "thin")
+        made = inpaint(clean, hole)
+        assert np.array_equal(made[~hole], clean[~hole])
+        ours.append(hole_scores(made, clean, hole)["l1"])
+        fills.append(hole_scores(with_mask(clean, hole)[..., :3], clean, hole)["l1"])
+    assert np.mean(ours) < np.mean(fills)
