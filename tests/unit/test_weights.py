@@ -196,7 +196,7 @@ def test_packaged_models_are_found_by_name():
     for name in names:
         info, digest = read_info(name)
         assert info.name == name
-        assert name.startswith(f"sr-x{info.scale}")
+        assert name.startswith(f"sr-x{info.scale}") == (info.task == "super-resolution")
         assert len(digest) == 64
         assert info.licence != "unknown"
 
