@@ -81,7 +81,10 @@ def test_version():
         (("", "out"), "an empty URI"),
         (("in", "out", "--scale", "9"), "--scale 9: the packaged models enlarge by"),
         (("in", "out", "--model", "sr-x2", "--scale", "4"), "--scale 4 contradicts --model sr-x2"),
-        (("in", "out", "--model", "sr-x99"), "unknown model 'sr-x99': packaged models are inpaint, restore, sr-x2"),
+        (
+            ("in", "out", "--model", "sr-x99"),
+            "unknown model 'sr-x99': packaged models are inpaint, restore, sr-x2",
+        ),
         (("in", "out", "--model", "no.safetensors"), "no weight file at no.safetensors"),
         (("in", "out", "--model", "bad.safetensors"), "bad.safetensors is not a whole safetensors file"),
         (("in", "out", "--format", "gif"), "--format gif: legal are same"),
