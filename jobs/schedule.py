@@ -132,7 +132,7 @@ def _pod(schedule: Schedule, name: str, cpus: int, memory: int, gpus: int) -> Ma
     if name == "ray-head":
         ports = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "metrics": 8080}
         container["ports"] = [{"name": port, "containerPort": number} for port, number in ports.items()]
-    spec = {
+    spec: Manifest = {
         "serviceAccountName": schedule.service_account,
         "securityContext": USER,
         "containers": [container],

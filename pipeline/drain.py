@@ -6,7 +6,6 @@ that it would stand idle until its limit, and its models with it.
 """
 
 import logging
-import os
 import sys
 import threading
 import time
@@ -47,7 +46,9 @@ class Departure:
         while not (node_drains() and self.idle >= IDLE_SECONDS):
             time.sleep(LOOK_SECONDS)
         log.warning("this machine drains: its model goes elsewhere")
-        os._exit(1)  # not exit_actor(): Ray would not make it again
+        import ray
+
+        ray.kill(ray.get_runtime_context().current_actor, no_restart=False)
 
 
 def node_drains() -> bool:
