@@ -310,6 +310,13 @@ def ray_has_ended() -> bool:
     return node is not None and bool(node.dead_processes())
 
 
+def machines() -> frozenset[str]:
+    """The ids of the nodes that are there now."""
+    import ray
+
+    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
+
+
 def configure_data(pool: Pool) -> None:
     """Ray Data's settings for this process: our own progress, lost blocks tolerated (we count every key ourselves)."""
     from ray.data import DataContext
