@@ -39,7 +39,7 @@ class EncoderDecoder(nn.Module):
         )
         self.embed = nn.Linear(detail * c.patch**2, c.dim)
         self.embed_query = nn.Linear(detail * c.patch**2, c.dim)
-        shape = (c.dim, c.heads, c.window, c.ffn_ratio, c.norm)
+        shape = (c.dim, c.heads, c.window, c.ffn_ratio, c.norm, c.ffn_kernel)
         self.encoder = nn.ModuleList(
             EncoderBlock(*shape, shifted=i % 2 == 1) for i in range(c.encoder_blocks)
         )
