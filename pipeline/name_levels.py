@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.buckets import hash64
+from pipeline.buckets import among, hash64
 from pipeline.names import DIGITS, fold, folder_hashes, hashed_names, plain_names, too_long
 from pipeline.spill import Spill
 
@@ -77,7 +77,7 @@ class NameLevels:
         )
 
     def hashes(self, index: int, buckets: int) -> np.ndarray:
-        """Hashes of the folded output names, of one bucket of these hashes."""
+        """Hashes of the folded output names, sorted, of one bucket of these hashes."""
         return self._standing(index, buckets)["name"].to_numpy()
 
     def _climb(self, buckets: int) -> bool:
@@ -121,7 +121,7 @@ def _clashes(names: np.ndarray, folders: np.ndarray) -> np.ndarray:
 
     Equal hashes of unequal names (a chance of 2**-64 a pair) make two names longer than they need be, no more.
     """
-    shared = np.isin(names, folders)
+    shared = among(names, np.sort(folders))
     same = names[1:] == names[:-1]
     shared[1:] |= same
     shared[:-1] |= same
@@ -132,11 +132,9 @@ def _levels(keys: np.ndarray, climbed: pa.Table) -> np.ndarray:
     """The level to which each key, a hash, has climbed, 0 where it has not: int8 (keys,)."""
     known = climbed.sort_by("key")
     hashes, levels = known["key"].to_numpy(), known["level"].to_numpy()
-    place = np.searchsorted(hashes, keys)
-    found = place < len(hashes)
-    found[found] = hashes[place[found]] == keys[found]
+    found = among(keys, hashes)
     result = np.zeros(len(keys), np.int8)
-    result[found] = levels[place[found]]
+    result[found] = levels[np.searchsorted(hashes, keys[found])]
     return result
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.buckets import hash64
+from pipeline.buckets import among, hash64
 from pipeline.name_levels import NameLevels
 from pipeline.names import fold
 from pipeline.records import PENDING
@@ -64,7 +64,7 @@ class OutputFiles:
                 continue
             name, listed = files["name"].to_numpy(), np.asarray(files["listed"])
             owned = _last_of_each(name, files["sequence"].to_numpy())
-            left = owned & ~np.isin(name, names.hashes(index, buckets))
+            left = owned & ~among(name, names.hashes(index, buckets))
             told = listed & (left | ~owned)
             verdicts = files.select(["key", "pending"]).filter(pa.array(told))
             for title, values in (("taken", ~owned[told]), ("left", left[told])):
@@ -74,7 +74,7 @@ class OutputFiles:
     def taken(self, keys: np.ndarray, index: int) -> np.ndarray:
         """Whether another key has written a file of its name since, of each key (a hash) of a bucket: bool (keys,)."""
         verdicts = self._verdicts.read(index, self._buckets)
-        return np.isin(keys, verdicts["key"].to_numpy()[np.asarray(verdicts["taken"])])
+        return among(keys, np.sort(verdicts["key"].to_numpy()[np.asarray(verdicts["taken"])]))
 
     def left(self, rows: pa.Table, keys: np.ndarray, index: int) -> pa.Array:
         """The file that each key of a bucket leaves behind under another name, "" where none: strings (keys,).
@@ -85,8 +85,8 @@ class OutputFiles:
         """
         verdicts = self._verdicts.read(index, self._buckets)
         key, left, pending = (np.asarray(verdicts[name]) for name in ("key", "left", "pending"))
-        written = pa.array(np.isin(keys, key[left & ~pending]))
-        cut_short = pa.array(np.isin(keys, key[left & pending]))
+        written = pa.array(among(keys, np.sort(key[left & ~pending])))
+        cut_short = pa.array(among(keys, np.sort(key[left & pending])))
         names = pc.if_else(cut_short, rows["pending_output"], "")
         names = pc.if_else(written, rows["written_output"], names)
         return pc.if_else(pc.equal(names, rows["output"]), "", names)
