@@ -199,20 +199,10 @@ class Residual(nn.Module):
 class EncoderBlock(nn.Module):
     """H = LN(H + MHA(H)); H = LN(H + FFN(H)) (post-norm; `norm` chooses the other orders)."""
 
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        window: int,
-        ffn_ratio: float,
-        norm: Norm,
-        ffn_kernel: int = 0,
-        *,
-        shifted: bool,
-    ):
+    def __init__(self, dim: int, heads: int, window: int, feed: FeedForward, norm: Norm, *, shifted: bool):
         super().__init__()
         self.attend = Residual(dim, WindowAttention(dim, heads, window, shifted=shifted), norm)
-        self.feed = Residual(dim, FeedForward(dim, ffn_ratio, ffn_kernel), norm)
+        self.feed = Residual(dim, feed, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.feed(self.attend(x))
@@ -225,11 +215,11 @@ class DecoderBlock(nn.Module):
     two overlapping neighbourhoods of the image in one block.
     """
 
-    def __init__(self, dim: int, heads: int, window: int, ffn_ratio: float, norm: Norm, ffn_kernel: int = 0):
+    def __init__(self, dim: int, heads: int, window: int, feed: FeedForward, norm: Norm):
         super().__init__()
         self.attend = Residual(dim, WindowAttention(dim, heads, window), norm)
         self.cross = Residual(dim, WindowAttention(dim, heads, window, shifted=True), norm)
-        self.feed = Residual(dim, FeedForward(dim, ffn_ratio, ffn_kernel), norm)
+        self.feed = Residual(dim, feed, norm)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         return self.feed(self.cross(self.attend(x), memory))

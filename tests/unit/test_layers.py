@@ -167,7 +167,7 @@ def test_a_wrapped_token_has_no_weight_in_half_precision_either():
 @pytest.mark.parametrize("norm", ["post", "pre", "res-post"])
 @pytest.mark.parametrize(("shifted", "kernel"), [(False, 0), (True, 0), (True, 3)])
 def test_encoder_block_is_the_formula(norm, shifted, kernel):
-    block = randomised(EncoderBlock(DIM, HEADS, 4, 2.0, norm, kernel, shifted=shifted))
+    block = randomised(EncoderBlock(DIM, HEADS, 4, FeedForward(DIM, 2.0, kernel), norm, shifted=shifted))
     tokens = drawn(1, 8, 8, DIM)
     h = tokens[0].numpy()
     h = step(block.attend, h, lambda x: mha(block.attend.sublayer, x, x))
@@ -177,7 +177,7 @@ def test_encoder_block_is_the_formula(norm, shifted, kernel):
 
 @pytest.mark.parametrize("norm", ["post", "pre", "res-post"])
 def test_decoder_block_is_self_then_shifted_cross_then_ffn(norm):
-    block = randomised(DecoderBlock(DIM, HEADS, 4, 1.5, norm))
+    block = randomised(DecoderBlock(DIM, HEADS, 4, FeedForward(DIM, 1.5), norm))
     tokens, memory = drawn(1, 8, 8, DIM), drawn(1, 8, 8, DIM, seed=2)
     assert [block.attend.sublayer.shifted, block.cross.sublayer.shifted] == [False, True]
     h, m = tokens[0].numpy(), memory[0].numpy()
@@ -191,7 +191,7 @@ def test_decoder_block_is_self_then_shifted_cross_then_ffn(norm):
 @pytest.mark.parametrize("strip", [1, 40, 100])
 def test_strips_in_inference_change_nothing(strip, kernel, monkeypatch):
     """`strip` tokens make strips of one, one and two rows of windows; the last row of windows wraps."""
-    block = randomised(DecoderBlock(DIM, HEADS, 4, 2.0, "post", kernel))
+    block = randomised(DecoderBlock(DIM, HEADS, 4, FeedForward(DIM, 2.0, kernel), "post"))
     tokens, memory = drawn(2, 20, 12, DIM), drawn(2, 20, 12, DIM, seed=2)
     whole = block(tokens, memory)
     monkeypatch.setattr(layers, "STRIP_TOKENS", strip)
@@ -205,7 +205,7 @@ def test_strips_in_inference_change_nothing(strip, kernel, monkeypatch):
 
 
 def test_batch_elements_do_not_meet():
-    block = randomised(EncoderBlock(DIM, HEADS, 4, 2.0, "post", shifted=True))
+    block = randomised(EncoderBlock(DIM, HEADS, 4, FeedForward(DIM, 2.0), "post", shifted=True))
     tokens = drawn(3, 8, 8, DIM)
     with torch.no_grad():
         torch.testing.assert_close(block(tokens)[1:2], block(tokens[1:2]), rtol=1e-12, atol=1e-12)
