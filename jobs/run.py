@@ -10,6 +10,7 @@ import json
 import logging
 import time
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ from pipeline.lease import Lease
 from pipeline.ledger import Ledger
 from pipeline.masks import listing, masks_of
 from pipeline.model_store import exact_reference, is_fetched, local_model
-from pipeline.plan import OVERWRITES, Plan, make_plan
+from pipeline.plan import OVERWRITES, PLANNED, Plan, make_plan
 from pipeline.records import (
     FAILED,
     IMAGES,
@@ -113,7 +114,7 @@ def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
     )
     if plan.listed == plan.counts[SKIPPED]:
         what = f"holds no image among {plan.listed} files" if plan.listed else "is empty"
-        if NO_MASK in plan.left_out["reason"].to_pylist():
+        if any(NO_MASK in rows["reason"].unique().to_pylist() for rows in plan.left_out.tables(WAVE)):
             raise UsageError(
                 f"no image of {run.source.describe()} has a mask in --masks {spec.masks}: a mask bears its image's "
                 f"name, or that with .png; or take images without one as whole by --missing-mask no-hole"
@@ -154,7 +155,7 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, steal: boo
             with suppress(ImgtxError):  # the first error is the one to tell
                 session.finish("failed")
             raise
-        if session.work.num_rows:
+        if session.tally.to_do:
             _sweep(prepared.destination)
         return session.finish("done")
 
@@ -180,15 +181,23 @@ class Session:
     """The work of one run under its lease: passes over the road, the ledger, the status file."""
 
     def __init__(self, run: Prepared, plan: Plan, lease: Lease, watch: Watcher):
-        self.run, self.lease, self.watch = run, lease, watch
-        self.work = plan.work.slice(0, run.job.spec.limit)
-        self.replacing = self.work.filter(pc.not_equal(self.work["previous_output"], ""))
-        self.left_out = plan.left_out.filter(pc.invert(plan.left_out["recorded"]))
-        self.tally = Tally.from_plan(run.run_id, plan, self.work)
+        self.run, self.plan, self.lease, self.watch = run, plan, lease, watch
+        self.tally = Tally.from_plan(run.run_id, plan, self.waves())
+        self.replacing = PLANNED.empty_table()  # of the wave, what leaves a file behind under another name
         self.buffer: list[pa.Table] = []
         self.flushed = self.reported = time.monotonic()
         self.begun = False
         self.metrics: RunMetrics | None = None  # from when Ray is up
+
+    def waves(self) -> Iterator[pa.Table]:
+        """The rows of the plan that this run takes up, by tables of WAVE."""
+        left = self.run.job.spec.limit
+        for wave in self.plan.work.tables(WAVE):
+            yield wave.slice(0, left)
+            if left is not None:
+                left = max(0, left - wave.num_rows)
+                if not left:
+                    return
 
     def begin(self) -> None:
         """From here on this is the destination's last run: what could not start leaves no settings behind."""
@@ -199,24 +208,28 @@ class Session:
 
     def process(self) -> None:
         self.watch(self.tally)
-        if not self.work.num_rows:
+        if not self.tally.to_do:
             self.begin()
             return
         from pipeline.cluster import configure_data, ray_session, size_pool
         from pipeline.metrics import RunMetrics
 
         with ray_session(self.run.job.spec) as resources:
-            pool = size_pool(self.run.job.spec, resources, self.work.num_rows)
+            pool = size_pool(self.run.job.spec, resources, self.tally.to_do)
             configure_data(pool)
             self.begin()
             self.tally.pool = pool
             self.tally.started_work = time.monotonic()
             self.metrics = RunMetrics(self.run.destination.uri, self.run.job.spec.task)
             self.watch(self.tally)
-            for start in range(0, self.work.num_rows, WAVE):
-                wave = self.work.slice(start, WAVE)
+            for wave in self.waves():
+                self.take_up(wave)
                 self._mark_pending(wave)
                 self._wave(wave, pool)
+
+    def take_up(self, wave: pa.Table) -> None:
+        """Know which files the outputs of these rows will supersede."""
+        self.replacing = wave.filter(pc.not_equal(wave["previous_output"], ""))
 
     def _mark_pending(self, work: pa.Table) -> None:
         """Let no older row vouch for files that workers are about to overwrite.
@@ -330,9 +343,9 @@ class Session:
 
     def _record_left_out(self) -> None:
         """Rows for what was never fetched, once: names that are no image's, and names no output can have."""
-        for batch in self.left_out.to_batches(max_chunksize=WAVE):
-            rows = [row | {"stage": "list"} for row in batch.to_pylist()]
-            self._append(to_table(rows, OUTCOME))
+        for left_out in self.plan.left_out.tables(WAVE):
+            unrecorded = left_out.filter(pc.invert(left_out["recorded"]))
+            self._append(to_table([row | {"stage": "list"} for row in unrecorded.to_pylist()], OUTCOME))
 
     def finish(self, state: str) -> Summary:
         self._flush()

@@ -9,25 +9,23 @@ There is one writer at a time, the run that holds the lease. Readers need none: 
 reader was compacted, and listing again finds its rows.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgtx.errors import StorageError
-from pipeline.buckets import bucket_of
+from pipeline.buckets import hash64
 from pipeline.ledger_parts import Part, list_parts, read_parts, write_part
 from pipeline.records import FAILED, LEDGER, OUTCOME, PENDING, SKIPPED, WRITTEN
+from pipeline.spill import MOST_BUCKETS, Spill
 from pipeline.storage import Store
 
 LOOSE_PARTS = 256  # with more appended parts than this, or more bytes in them, a run compacts before it plans
 LOOSE_BYTES = 64 << 20
 BUCKET_BYTES = 32 << 20  # of Parquet in one bucket: some 400,000 rows
-MOST_BUCKETS = 256  # each is an open file while rows are sorted into buckets
 
 _KEPT = (WRITTEN, SKIPPED, FAILED, PENDING)
 
@@ -159,12 +157,13 @@ class Ledger:
             return
         parts = list_parts(self._store) if parts is None else parts
         mixed = [part for part in parts if part.buckets < buckets]
-        with tempfile.TemporaryDirectory(prefix="imgtx-ledger-") as folder:
-            spilled = _spill(read_parts(self._store, mixed, columns), buckets, Path(folder))
-            for index in range(buckets):
-                whole = [part for part in parts if part.buckets >= buckets and part.bucket % buckets == index]
-                pieces = [*spilled(index), *read_parts(self._store, whole, columns)]
-                yield pa.concat_tables([_schema(columns).empty_table(), *pieces])
+        spilled = Spill(_schema(columns))
+        for table in read_parts(self._store, mixed, columns):
+            spilled.add(table, hash64(table["key"]))
+        for index in range(buckets):
+            whole = [part for part in parts if part.buckets >= buckets and part.bucket % buckets == index]
+            pieces = list(read_parts(self._store, whole, columns))
+            yield pa.concat_tables([spilled.read(index, buckets), *pieces])
 
     def _all_rows(self, columns: Sequence[str], parts: list[Part] | None) -> pa.Table:
         attempts = 3
@@ -202,32 +201,6 @@ def _newest(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         return newest, np.full(len(newest), -1)
     written = grouped["written_max"].to_numpy()
     return newest, np.where(written < 0, -1, order[written])
-
-
-def _spill(tables: Iterator[pa.Table], buckets: int, folder: Path) -> Callable[[int], list[pa.Table]]:
-    """Sort rows into one local file for each bucket; returns how to read one."""
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
-    writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
-    try:
-        for table in tables:
-            bucket = bucket_of(table["key"], buckets)
-            order = np.argsort(bucket, kind="stable")
-            table, edges = table.take(order), np.searchsorted(bucket[order], np.arange(buckets + 1))
-            for index in np.flatnonzero(np.diff(edges)).tolist():
-                if index not in writers:
-                    writers[index] = pa.ipc.new_file(str(folder / str(index)), table.schema, options=options)
-                writers[index].write_table(table.slice(edges[index], edges[index + 1] - edges[index]))
-    finally:
-        for writer in writers.values():
-            writer.close()
-
-    def read(index: int) -> list[pa.Table]:
-        if index not in writers:
-            return []
-        with pa.OSFile(str(folder / str(index))) as file:
-            return [pa.ipc.open_file(file).read_all()]
-
-    return read
 
 
 def _is_compact(parts: Sequence[Part]) -> bool:
