@@ -59,6 +59,11 @@ class Node:
         assert self.process.poll() is None, self.log.read_text()
         return "Ray runtime started" in self.log.read_text()
 
+    def start(self, *command: str, log: Path) -> subprocess.Popen:
+        """A `ray` command on the machine."""
+        ray = [sys.executable, "-m", "ray.scripts.scripts", *command]
+        return self.host.start(ray, log, SETTINGS | CREDENTIALS)
+
     def terminate(self) -> None:
         """SIGTERM to `ray start`, as a machine's shutdown or Kubernetes sends it."""
         (ray,) = psutil.Process(self.process.pid).children()  # nsenter stands between

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from pipeline.cluster import ROWS_PER_BLOCK
 from tests.archive import look
 from tests.cluster.conftest import COUNT, DELAY, MODEL, Undisturbed, begin, report
 from tests.cluster.hosts import GATEWAY
@@ -98,6 +99,22 @@ def test_a_machine_joins(cluster: Cluster, undisturbed: Undisturbed):
     cluster.proxy.delay = DELAY
     finished(run, undisturbed, "machine joins")
     assert run.asked("GET", "s3://archive/", by=joined.host.address)
+
+
+def test_a_notice_of_preemption(cluster: Cluster, undisturbed: Undisturbed):
+    """As docs/faults.md gives it to a spot instance; the machine ends as soon as nothing is left on it."""
+    cluster.begin("spot", cpus=1, gpus=1)
+    cluster.wait("spot")
+    run = begun(cluster, "notice")
+    leaving, began = cluster.nodes.pop("spot"), time.monotonic()
+    reason = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot")
+    log = cluster.logs / "notice.log"
+    told = leaving.start("drain-node", *reason, "--deadline-remaining-seconds", "110", log=log)
+    assert told.wait(60) == 0, log.read_text()
+    finished(run, undisturbed, "preemption notice for a machine")
+    assert run.put_twice == 0
+    assert run.fetched_twice <= ROWS_PER_BLOCK
+    leaving.process.wait(max(0, 110 + began - time.monotonic()))
 
 
 @pytest.mark.parametrize(("victim", "how"), [("cpu", "remove"), ("gpu-1", "remove"), ("cpu-2", "unplug")])
