@@ -13,7 +13,7 @@ from pipeline.cluster import ROWS_PER_BLOCK
 from tests.archive import look
 from tests.cluster.conftest import COUNT, DELAY, MODEL, Undisturbed, begin, report
 from tests.cluster.hosts import GATEWAY
-from tests.cluster.nodes import Cluster, Run
+from tests.cluster.nodes import CODEC, MODEL_ACTOR, Cluster, Run
 from tests.cluster.s3proxy import Answer
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
@@ -41,14 +41,14 @@ def finished(run: Run, undisturbed: Undisturbed, event: str) -> None:
 
 def test_an_actor_is_killed(cluster: Cluster, undisturbed: Undisturbed):
     run = begun(cluster, "actor")
-    cluster.nodes["gpu-1"].processes("ray::MapWorker")[0].kill()
+    cluster.nodes["gpu-1"].processes(MODEL_ACTOR)[0].kill()
     finished(run, undisturbed, "SIGKILL of a model actor")
 
 
 def test_a_worker_is_killed(cluster: Cluster, undisturbed: Undisturbed):
     run = begun(cluster, "worker")
     codecs: list = []
-    run.wait_for(lambda: bool(codecs.extend(cluster.nodes["cpu"].processes("ray::MapBatches")) or codecs))
+    run.wait_for(lambda: bool(codecs.extend(cluster.nodes["cpu"].processes(CODEC)) or codecs))
     codecs[0].kill()
     finished(run, undisturbed, "SIGKILL of a worker that decodes or encodes")
 
