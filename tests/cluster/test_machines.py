@@ -5,10 +5,14 @@ In this order: a test goes on with the machines that the one before it left.
 
 import time
 
+import pytest
+
 from pipeline.cluster import ROWS_PER_BLOCK
 from tests.archive import assert_sound, look
 from tests.cluster.conftest import COUNT, MODEL, Undisturbed, begin, report
 from tests.cluster.nodes import WITHIN, Cluster
+
+pytestmark = pytest.mark.timeout(900)  # `WITHIN` tells of what hangs
 
 MODELS = 1
 
