@@ -225,6 +225,8 @@ class Session:
                 self.take_up(wave)
                 self._mark_pending(wave)
                 self._wave(wave, pool)
+                self._check_lease()
+                self.run.ledger.compact_if_due()
 
     def take_up(self, wave: pa.Table) -> None:
         """Know which files the outputs of these rows will supersede."""
