@@ -4,6 +4,13 @@ Requests go straight to the client inside s3fs, with bucket and key as they are:
 follows "?versionId=" and fold slashes, its `cat_file` sends a HEAD before each GET, and its errors hide the
 HTTP status. The client's own retries are off, so that one request here is one on the wire (aiohttp alone
 repeats a request whose connection was cut before any answer).
+
+Its pacing is on (`retries` mode `adaptive`): after the first answer SlowDown a process sends no faster than the server
+takes it, by CUBIC, the rate control of TCP (RFC 9438): the rate falls to 0.7, then climbs back to what it was and
+beyond. A rate, because a worker has one request in flight at a time, of which there is nothing to halve. Each process
+finds its own share, so workers need not know of one another. It heeds S3's throttling codes alone; any other 500 or
+503 is asked again after the pauses of `storage_retry`, whose jitter keeps workers out of step. `bench/slow_down.py`
+measures both.
 """
 
 import os
@@ -21,7 +28,7 @@ from botocore.parsers import ResponseParserError
 from fsspec.asyn import sync
 
 from imgtx.errors import StorageError
-from pipeline.records import INVENTORY
+from pipeline.records import CREDENTIALS, FORBIDDEN, INVENTORY
 from pipeline.storage_retry import Answer, Patience, check_version, is_hidden, retried
 from pipeline.storage_s3_listing import Page, Piece, objects
 
@@ -32,6 +39,14 @@ _PART = 32 << 20
 _MOST_PARTS = 10_000
 _PARTS_AT_ONCE = 4
 
+PACING = "adaptive"
+_UNKNOWN = {
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+}
 _TRANSIENT_STATUS = {429, 500, 502, 503, 504}
 _TRANSIENT_CODES = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling"}
 _CUT = (
@@ -230,7 +245,7 @@ def _connection(
     return s3fs.S3FileSystem(
         endpoint_url=endpoint_url,
         config_kwargs={
-            "retries": {"mode": "standard", "total_max_attempts": 1},
+            "retries": {"mode": PACING, "total_max_attempts": 1},
             "connect_timeout": patience.connect,
             "read_timeout": patience.read,
             "max_pool_connections": 64,
@@ -257,7 +272,7 @@ def _explain(verb: str, where: str, error: Exception) -> StorageError | None:
         return _explain_answer(f"cannot {verb} {where}", error)
     if isinstance(error, _NO_CREDENTIALS):
         return StorageError(
-            "forbidden",
+            CREDENTIALS,
             f"cannot {verb} {where}: no credentials found; S3 needs a key pair: {_SET_CREDENTIALS}",
         )
     given = f"cannot {verb} {where}: {error or type(error).__name__}"
@@ -287,8 +302,10 @@ def _explain_answer(given: str, error: boto.ClientError) -> StorageError:
         return StorageError("not_found", f"{given}; the bucket must exist: check its name and the endpoint")
     if status == 404:
         return StorageError("not_found", f"{given}; an object must stand there: check the name")
-    if status in (401, 403) or code == "ExpiredToken":
-        return StorageError("forbidden", f"{given}; these credentials need access: {_SET_CREDENTIALS}")
+    if code in _UNKNOWN or status == 401:
+        return StorageError(CREDENTIALS, f"{given}; S3 does not accept these credentials: {_SET_CREDENTIALS}")
+    if status == 403:
+        return StorageError(FORBIDDEN, f"{given}; these credentials need access: {_SET_CREDENTIALS}")
     if status in _TRANSIENT_STATUS or code in _TRANSIENT_CODES:
         return StorageError(
             "storage", f"{given}; the server fails: check the endpoint, run again later", transient=True

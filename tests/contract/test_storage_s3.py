@@ -322,7 +322,13 @@ def test_an_older_server_gets_its_remedy(shaky: Store, stage: Stage, answer: tup
 
 @pytest.mark.parametrize(
     ("status", "code", "reason"),
-    [(403, "AccessDenied", "forbidden"), (400, "ExpiredToken", "forbidden"), (404, "NoSuchKey", "not_found")],
+    [
+        (403, "AccessDenied", "forbidden"),
+        (400, "ExpiredToken", "credentials"),
+        (403, "InvalidAccessKeyId", "credentials"),
+        (403, "SignatureDoesNotMatch", "credentials"),
+        (404, "NoSuchKey", "not_found"),
+    ],
 )
 def test_a_refusal_is_not_asked_again(shaky: Store, stage: Stage, status: int, code: str, reason: str):
     stage.script = [(status, error_body(code))]
