@@ -1,6 +1,6 @@
 """What pacing is worth where S3 answers SlowDown: reads against a server that takes 40 requests a second.
 
-    python -m bench.slow_down [--rate 40] [--reads 400] [--out bench/results/slow_down.json]
+    python -m bench.slow_down [--rate 40] [--reads 400]
 
 As in a run: retries with jitter alone, then beside botocore's adaptive mode. First three processes that read one object
 after the other, as decode tasks do, then one process that reads 32 at once, as a listing does.
@@ -13,10 +13,9 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from pathlib import Path
 from unittest.mock import patch
 
+from bench.report import save
 from bench.slow_s3 import slow_s3
 from imgtx.errors import StorageError
 from pipeline import storage_s3
@@ -38,7 +37,6 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--rate", type=float, default=40)
     arguments.add_argument("--reads", type=int, default=400, help="of all processes together")
-    arguments.add_argument("--out", type=Path, default=Path(__file__).parent / "results/slow_down.json")
     arguments.add_argument(
         "--reader", nargs=4, metavar=("URL", "MODE", "READS", "AT_ONCE"), help=argparse.SUPPRESS
     )
@@ -52,14 +50,7 @@ def main() -> None:
         for name in MODES:
             rows.append({"pacing": name} | measure(options.rate, name, options.reads, processes, at_once))
             print(*(f"{key} {value}" for key, value in rows[-1].items()), sep=", ", flush=True)
-    report = {
-        "command": "python -m bench.slow_down",
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "rate": options.rate,
-        "rows": rows,
-    }
-    options.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"written to {options.out}")
+    save("slow_down", {"command": "python -m bench.slow_down", "rate": options.rate, "rows": rows})
 
 
 def measure(rate: float, name: str, reads: int, processes: int, at_once: int) -> dict[str, float]:

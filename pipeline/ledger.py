@@ -109,6 +109,10 @@ class Ledger:
             newest, _ = _newest(rows)
             yield rows.select(wanted).take(newest)
 
+    def current_in_pieces(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """`current` in as many pieces as this ledger needs."""
+        return self.current_by_bucket(self.bucket_count(), columns)
+
     def state_by_bucket(self, buckets: int, also: Sequence[str] = ()) -> Iterator[pa.Table]:
         """What is known of every key, one row each, in `buckets` tables as in `current_by_bucket`.
 
