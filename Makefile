@@ -66,7 +66,7 @@ $(VENV)/.spandrel: $(VENV)/.run
 
 $(VENV)/.develop: $(VENV)/.run $(VENV)/.spandrel
 	@echo "installing the tools of make test and make check"
-	@$(INSTALL) --editable ".[test,check,transformers]"
+	@$(INSTALL) --editable ".[test,check,controls,transformers]"
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run $(VENV)/.spandrel

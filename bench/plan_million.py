@@ -2,8 +2,9 @@
 
     python -m bench.plan_million [--keys 1000000] [--out bench/results/plan_million.json]
 
-Each step runs in a process of its own, so that the peak of its resident memory is its own. The ledger is
-first as a run appends it, in parts of 5,000 rows, then compacted.
+Each step runs in a process of its own, so that the peak of its resident memory is its own. The listing is read
+from a file batch by batch, as it would arrive. The ledger is first as a run appends it, in parts of 5,000 rows, then
+compacted.
 """
 
 import argparse
@@ -45,6 +46,7 @@ def main() -> None:
         print(json.dumps(measure(options.step, options.folder, options.keys)))
         return
     with tempfile.TemporaryDirectory(prefix="imgtx-bench-") as folder:
+        write_listing(folder, options.keys)
         write_ledger(folder, options.keys * 9 // 10)
         rows = [in_own_process(step, folder, options.keys) for step in STEPS]
     for row in rows:
@@ -83,27 +85,38 @@ def in_own_process(step: str, folder: str, keys: int) -> dict:
 
 def measure(step: str, folder: str, keys: int) -> dict:
     ledger, result = Ledger(open_store(folder)), ""
-    batches = list(listing(keys)) if step.startswith("plan") else []
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     if step.startswith("plan"):
-        plan = make_plan(batches, ledger, recipe=RECIPE, requested_format="png")
+        plan = make_plan(listing(folder), ledger, recipe=RECIPE, requested_format="png")
         result = ", ".join(f"{name} {count}" for name, count in plan.counts.items() if count)
     elif step == "compact":
         before = ledger.compact()
         after = sum(len(batch) for batch in open_store(folder).list("ledger/"))
         result = f"{before} parts before, {after} after"
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"step": step, "seconds": round(seconds, 2), "megabytes": round(megabytes), "result": result}
+    return {
+        "step": step,
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu, 2),
+        "megabytes": round(megabytes),
+        "result": result,
+    }
 
 
-def listing(count: int):
+def listing(folder: str):
     """The whole source as a run would list it."""
-    for start in range(0, count, ROWS):
-        numbers = np.arange(start, min(start + ROWS, count))
-        columns = [keys_of(numbers), pa.array(numbers % 5_000_000), versions_of(numbers)]
-        batch = pa.RecordBatch.from_arrays(columns, schema=INVENTORY)
-        yield classify(batch, SUFFIXES, local_destination=True)
+    with pa.OSFile(f"{folder}/listing.arrow") as file:
+        for batch in pa.ipc.open_stream(file):
+            yield classify(batch, SUFFIXES, local_destination=True)
+
+
+def write_listing(folder: str, count: int) -> None:
+    with pa.ipc.new_stream(f"{folder}/listing.arrow", INVENTORY) as file:
+        for start in range(0, count, ROWS):
+            numbers = np.arange(start, min(start + ROWS, count))
+            columns = [keys_of(numbers), pa.array(numbers % 5_000_000), versions_of(numbers)]
+            file.write_batch(pa.RecordBatch.from_arrays(columns, schema=INVENTORY))
 
 
 def write_ledger(folder: str, count: int) -> None:

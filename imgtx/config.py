@@ -12,7 +12,8 @@ Norm = Literal["post", "pre", "res-post"]
 class ModelConfig:
     """Shape of the encoder-decoder Transformer (`imgtx.model.EncoderDecoder`).
 
-    Widths are in channels, `patch` in pixels, `window` in tokens. With `holes` the last of `in_channels` is a mask,
+    Widths are in channels, `patch` in pixels, `window` in tokens, as is `ffn_kernel`, the depthwise convolution inside
+    the FFN, 0 for none. With `holes` the last of `in_channels` is a mask,
     1 in the hole, and only the hole is replaced. Raises ValueError for what cannot be.
     """
 
@@ -26,6 +27,7 @@ class ModelConfig:
     encoder_blocks: int = 4
     decoder_blocks: int = 2
     ffn_ratio: float = 2.0
+    ffn_kernel: int = 0
     norm: Norm = "post"
     detail_channels: int = 32
     detail_blocks: int = 2
@@ -33,11 +35,13 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value, least = getattr(self, f.name), 0 if f.name.endswith("_blocks") else 1
+            value, least = getattr(self, f.name), 0 if f.name.endswith(("_blocks", "_kernel")) else 1
             if f.type is int and not (type(value) is int and value >= least):
                 raise ValueError(f"{f.name} = {value!r}; legal is a whole number of {least} or more")
         if not isinstance(self.ffn_ratio, int | float) or self.ffn_ratio <= 0:
             raise ValueError(f"ffn_ratio = {self.ffn_ratio!r}; legal is a number greater than 0")
+        if self.ffn_kernel and not self.ffn_kernel % 2:
+            raise ValueError(f"ffn_kernel = {self.ffn_kernel}; legal is an odd number, or 0 for none")
         if self.norm not in get_args(Norm):
             raise ValueError(f"norm = {self.norm!r}; legal are {', '.join(get_args(Norm))}")
         if self.holes and (self.scale != 1 or self.in_channels != self.out_channels + 1):

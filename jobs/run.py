@@ -10,6 +10,7 @@ import json
 import logging
 import time
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,9 +19,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, UsageError
+from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, StorageError, UsageError
 from imgtx.pixels import SUFFIXES
 from imgtx.sources import absolute, read_info
+from jobs.access import Access
 from jobs.show import last_spec
 from jobs.tally import Summary, Tally, Watcher
 from pipeline.cluster import address_of, check_address
@@ -28,8 +30,9 @@ from pipeline.lease import Lease
 from pipeline.ledger import Ledger
 from pipeline.masks import listing, masks_of
 from pipeline.model_store import exact_reference, is_fetched, local_model
-from pipeline.plan import OVERWRITES, Plan, make_plan
+from pipeline.plan import OVERWRITES, PLANNED, Plan, make_plan
 from pipeline.records import (
+    CREDENTIALS,
     FAILED,
     IMAGES,
     LEASES,
@@ -56,6 +59,7 @@ WAVE = 50_000  # keys per Ray dataset: bounds what Ray holds of a plan, costs se
 FLUSH_ROWS, FLUSH_SECONDS = 500, 3.0
 STATUS_SECONDS = 10.0
 ISOLATED_PASSES = 2
+DISTURBED_PASSES = 5  # more, in which a machine was lost: what was in its hands is not to blame
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
     )
     if plan.listed == plan.counts[SKIPPED]:
         what = f"holds no image among {plan.listed} files" if plan.listed else "is empty"
-        if NO_MASK in plan.left_out["reason"].to_pylist():
+        if any(NO_MASK in rows["reason"].unique().to_pylist() for rows in plan.left_out.tables(WAVE)):
             raise UsageError(
                 f"no image of {run.source.describe()} has a mask in --masks {spec.masks}: a mask bears its image's "
                 f"name, or that with .png; or take images without one as whole by --missing-mask no-hole"
@@ -143,7 +147,10 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, steal: boo
         try:
             session.process()
         except (KeyboardInterrupt, RunInterruptedError) as stop:
-            session.finish("interrupted")
+            with suppress(
+                StorageError
+            ):  # whose credentials may be what has ended; what is unrecorded runs again
+                session.finish("interrupted")
             why = f" ({stop})" if str(stop) else ""
             raise RunInterruptedError(
                 f"stopped{why}: {session.tally.done} done, {session.tally.pending} pending; "
@@ -153,7 +160,7 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, steal: boo
             with suppress(ImgtxError):  # the first error is the one to tell
                 session.finish("failed")
             raise
-        if session.work.num_rows:
+        if session.tally.to_do:
             _sweep(prepared.destination)
         return session.finish("done")
 
@@ -179,15 +186,24 @@ class Session:
     """The work of one run under its lease: passes over the road, the ledger, the status file."""
 
     def __init__(self, run: Prepared, plan: Plan, lease: Lease, watch: Watcher):
-        self.run, self.lease, self.watch = run, lease, watch
-        self.work = plan.work.slice(0, run.job.spec.limit)
-        self.replacing = self.work.filter(pc.not_equal(self.work["previous_output"], ""))
-        self.left_out = plan.left_out.filter(pc.invert(plan.left_out["recorded"]))
-        self.tally = Tally.from_plan(run.run_id, plan, self.work)
+        self.run, self.plan, self.lease, self.watch = run, plan, lease, watch
+        self.tally = Tally.from_plan(run.run_id, plan, self.waves())
+        self.replacing = PLANNED.empty_table()  # of the wave, what leaves a file behind under another name
         self.buffer: list[pa.Table] = []
         self.flushed = self.reported = time.monotonic()
         self.begun = False
+        self.access = Access(run.source)
         self.metrics: RunMetrics | None = None  # from when Ray is up
+
+    def waves(self) -> Iterator[pa.Table]:
+        """The rows of the plan that this run takes up, by tables of WAVE."""
+        left = self.run.job.spec.limit
+        for wave in self.plan.work.tables(WAVE):
+            yield wave.slice(0, left)
+            if left is not None:
+                left = max(0, left - wave.num_rows)
+                if not left:
+                    return
 
     def begin(self) -> None:
         """From here on this is the destination's last run: what could not start leaves no settings behind."""
@@ -197,25 +213,40 @@ class Session:
         self._record_left_out()
 
     def process(self) -> None:
+        """Run all waves; RunInterruptedError where the run cannot go on but its state is sound."""
+        try:
+            self._process()
+        except StorageError as error:
+            if error.reason == CREDENTIALS:
+                raise RunInterruptedError(str(error)) from error
+            raise
+
+    def _process(self) -> None:
         self.watch(self.tally)
-        if not self.work.num_rows:
+        if not self.tally.to_do:
             self.begin()
             return
         from pipeline.cluster import configure_data, ray_session, size_pool
         from pipeline.metrics import RunMetrics
 
         with ray_session(self.run.job.spec) as resources:
-            pool = size_pool(self.run.job.spec, resources, self.work.num_rows)
+            pool = size_pool(self.run.job.spec, resources, self.tally.to_do)
             configure_data(pool)
             self.begin()
             self.tally.pool = pool
             self.tally.started_work = time.monotonic()
             self.metrics = RunMetrics(self.run.destination.uri, self.run.job.spec.task)
             self.watch(self.tally)
-            for start in range(0, self.work.num_rows, WAVE):
-                wave = self.work.slice(start, WAVE)
+            for wave in self.waves():
+                self.take_up(wave)
                 self._mark_pending(wave)
                 self._wave(wave, pool)
+                self._check_lease()
+                self.run.ledger.compact_if_due()
+
+    def take_up(self, wave: pa.Table) -> None:
+        """Know which files the outputs of these rows will supersede."""
+        self.replacing = wave.filter(pc.not_equal(wave["previous_output"], ""))
 
     def _mark_pending(self, work: pa.Table) -> None:
         """Let no older row vouch for files that workers are about to overwrite.
@@ -237,14 +268,19 @@ class Session:
 
     def _wave(self, work: pa.Table, pool: "Pool") -> None:
         """Run one slice of the work until every key has a row: lost keys again, alone; then they are recorded."""
+        from pipeline.cluster import machines
+
         lost, _ = self._pass(work, pool)
-        passes = 0
+        passes = disturbed = 0
         while lost.num_rows and passes < ISOLATED_PASSES:
             log.warning("%d images came back without a row: running them alone", lost.num_rows)
             if self.metrics:
                 self.metrics.retried(lost.num_rows)
-            before = lost.num_rows
+            before, there = lost.num_rows, machines()
             lost, whole = self._pass(lost, pool.isolated())
+            if there - machines() and disturbed < DISTURBED_PASSES:
+                disturbed += 1
+                continue
             # a pass that Ray gave up has not run every image: it counts only if it brought nothing
             passes += whole or lost.num_rows == before
         if not lost.num_rows:
@@ -287,8 +323,13 @@ class Session:
         return work.filter(pc.invert(pc.is_in(work["key"], value_set=done))), whole
 
     def _take(self, rows: pa.Table) -> None:
-        if not rows.num_rows:
-            return
+        rows, ended = self.access.judge(rows)
+        if rows.num_rows:
+            self._count(rows)
+        if ended:
+            raise RunInterruptedError(ended)
+
+    def _count(self, rows: pa.Table) -> None:
         self.tally.add(rows)
         if self.metrics:
             self.metrics.add(rows)
@@ -324,9 +365,9 @@ class Session:
 
     def _record_left_out(self) -> None:
         """Rows for what was never fetched, once: names that are no image's, and names no output can have."""
-        for batch in self.left_out.to_batches(max_chunksize=WAVE):
-            rows = [row | {"stage": "list"} for row in batch.to_pylist()]
-            self._append(to_table(rows, OUTCOME))
+        for left_out in self.plan.left_out.tables(WAVE):
+            unrecorded = left_out.filter(pc.invert(left_out["recorded"]))
+            self._append(to_table([row | {"stage": "list"} for row in unrecorded.to_pylist()], OUTCOME))
 
     def finish(self, state: str) -> Summary:
         self._flush()

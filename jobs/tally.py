@@ -6,7 +6,7 @@ listed = written + current + skipped + failed + pending, at every moment.
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -51,10 +51,11 @@ class Tally:
     started_work: float = 0.0
 
     @classmethod
-    def from_plan(cls, run: str, plan: Plan, work: pa.Table) -> "Tally":
+    def from_plan(cls, run: str, plan: Plan, work: Iterable[pa.Table]) -> "Tally":
         """`work`: the rows of the plan that this run takes up."""
-        counts = plan.counts
-        taken = Counter(work["cause"].to_pylist())
+        counts, taken = plan.counts, Counter[str]()
+        for rows in work:
+            taken.update({of["values"]: of["counts"] for of in rows["cause"].value_counts().to_pylist()})
         failed_before = counts[FAILED_BEFORE] - taken[FAILED_BEFORE] + counts[REFUSED]
         left = sum(counts[cause] - taken[cause] for cause in RUN)
         causes = {name: n for name, n in counts.items() if n}
@@ -65,7 +66,7 @@ class Tally:
             counts[CURRENT],
             counts[SKIPPED],
             failed_before,
-            work.num_rows,
+            taken.total(),
             left,
             causes,
         )

@@ -35,6 +35,14 @@ def bucket_of(keys: pa.Array | pa.ChunkedArray, buckets: int) -> np.ndarray:
     return (hash64(keys) & np.uint64(buckets - 1)).astype(np.int64)
 
 
+def among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which values are among the known, which are sorted: bool of the values' shape."""
+    place = np.searchsorted(known, values)
+    found = place < len(known)
+    found[found] = known[place[found]] == values[found]
+    return found
+
+
 def _hash_chunk(strings: pa.Array) -> np.ndarray:
     strings = strings.cast(pa.large_string()).fill_null("")
     _, offset_buffer, data_buffer = strings.buffers()

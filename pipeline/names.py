@@ -16,42 +16,32 @@ import pyarrow.compute as pc
 from imgtx.pixels import SUFFIXES, output_format, suffix_for
 from pipeline.buckets import hash64
 
-_DIGITS = (0, 8, 16, 32, 64)  # hex digits after the "~" at each level; a name climbs until it stands alone
+DIGITS = (0, 8, 16, 32, 64)  # hex digits after the "~" at each level; a name climbs until it stands alone
 _LONGEST = 255  # bytes in one component of a path, on every common file system
 
 
-def output_names(keys: pa.Array | pa.ChunkedArray, requested: str) -> pa.Array:
-    """Output names of a whole listing of distinct keys, in its order: strings of shape (rows,).
+def plain_names(keys: pa.Array, requested: str) -> pa.Array:
+    """Each key with the suffix of its output's format: what it is called where nobody shares that name.
 
-    requested: a writable format, or "same" for the format that the key's suffix stands for; a key without an
-    image suffix keeps its name. The names are distinct even after Unicode normalisation and case folding,
-    none is a folder of another, and none has a component of more than 255 bytes through a change made here.
+    requested: a writable format, or "same" for the format that the key's suffix stands for; a key without an image
+    suffix keeps its name.
     """
-    keys = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
-    plain = names = _with_suffix_of(keys, requested)
-    folded = fold(names)
-    folders, hashes = _folder_hashes(folded), hash64(folded)
-    level = np.zeros(len(keys), np.int8)
-    climbs = _too_long(names) | _clashes(hashes, folders)
-    while climbs.any():
-        level[climbs] += 1
-        rows = np.flatnonzero(climbs)
-        changed = pa.array(
-            [
-                _hashed_name(name, key, _DIGITS[step])
-                for name, key, step in zip(
-                    plain.take(rows).to_pylist(),
-                    keys.take(rows).to_pylist(),
-                    level[rows].tolist(),
-                    strict=True,
-                )
-            ],
-            pa.string(),
-        )
-        names = pc.replace_with_mask(names, pa.array(climbs), changed)
-        hashes[rows] = hash64(fold(changed))
-        climbs = _clashes(hashes, folders) & (level < len(_DIGITS) - 1)
+    lowered, names = pc.ascii_lower(keys), keys
+    for suffix, source_format in SUFFIXES.items():
+        target = output_format(source_format, requested)
+        if target == source_format:
+            continue
+        stems = pc.utf8_slice_codeunits(keys, 0, -len(suffix))
+        replaced = pc.binary_join_element_wise(stems, suffix_for(target), "")
+        names = pc.if_else(pc.ends_with(lowered, suffix), replaced, names)
     return names
+
+
+def hashed_names(plain: pa.Array, keys: pa.Array, levels: np.ndarray) -> pa.Array:
+    """The plain names with as much of their key's hash before the suffix as the level of each, from 1 up, says; a last
+    component of more than 255 bytes is cut."""
+    rows = zip(plain.to_pylist(), keys.to_pylist(), levels.tolist(), strict=True)
+    return pa.array([_hashed_name(name, key, DIGITS[level]) for name, key, level in rows], pa.string())
 
 
 def fold(names: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -70,35 +60,8 @@ def fold(names: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pc.replace_with_mask(folded, foreign, pa.array(exact, pa.string()))
 
 
-def _with_suffix_of(keys: pa.Array, requested: str) -> pa.Array:
-    lowered, names = pc.ascii_lower(keys), keys
-    for suffix, source_format in SUFFIXES.items():
-        target = output_format(source_format, requested)
-        if target == source_format:
-            continue
-        stems = pc.utf8_slice_codeunits(keys, 0, -len(suffix))
-        replaced = pc.binary_join_element_wise(stems, suffix_for(target), "")
-        names = pc.if_else(pc.ends_with(lowered, suffix), replaced, names)
-    return names
-
-
-def _clashes(hashes: np.ndarray, folders: np.ndarray) -> np.ndarray:
-    """Which names are shared or are a folder of another: bool (rows,).
-
-    Equal hashes of unequal names (a chance of 2**-64 a pair) make two names longer than they need be, no
-    more.
-    """
-    order = np.argsort(hashes)
-    same = hashes[order[1:]] == hashes[order[:-1]]
-    shared = np.zeros(len(hashes), bool)
-    shared[order[1:][same]] = True
-    shared[order[:-1][same]] = True
-    return shared | np.isin(hashes, folders)
-
-
-def _folder_hashes(folded: pa.Array) -> np.ndarray:
-    """Hashes of every folder that the names lie in, at any depth. A hash before the suffix moves no
-    folder."""
+def folder_hashes(folded: pa.Array) -> np.ndarray:
+    """Hashes of every folder that the names lie in, at any depth. A hash before the suffix moves no folder."""
     levels, names = [], folded
     while len(names := pc.unique(_parents(names))):
         levels.append(hash64(names))
@@ -111,7 +74,7 @@ def _parents(names: pa.Array) -> pa.Array:
     return pc.list_element(pc.split_pattern(nested, "/", max_splits=1, reverse=True), 0)
 
 
-def _too_long(names: pa.Array) -> np.ndarray:
+def too_long(names: pa.Array) -> np.ndarray:
     """Which names have a last component over the limit although the key's own may not: bool (rows,)."""
     long = pc.greater(pc.binary_length(names), _LONGEST).to_numpy(zero_copy_only=False)
     for row in np.flatnonzero(long):

@@ -6,17 +6,19 @@ counts as `current` here and is found by `pipeline.verify`, which can send it th
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.buckets import bucket_of, hash64
 from pipeline.inventory import CLASSIFIED
 from pipeline.ledger import Ledger
-from pipeline.names import fold, output_names
+from pipeline.output_files import OutputFiles
+from pipeline.plan_listing import Listing
 from pipeline.records import FAILED, PENDING, RETRIED_BY_A_PLAIN_RUN, SKIPPED, TOO_LARGE, WORK, WRITTEN
 from pipeline.rows import as_bools
+from pipeline.spill import Rows
 
 NEW, CHANGED, STALE, RETRY, FAILED_BEFORE = "new", "changed", "stale", "retry", "failed_before"
 CURRENT, REFUSED = "current", "refused"
@@ -43,18 +45,32 @@ PLANNED = pa.schema([*WORK, ("cause", pa.string()), ("previous_output", pa.strin
 # `recorded`: the ledger's newest row of the key says the same already.
 LEFT_OUT = pa.schema([*CLASSIFIED, ("recorded", pa.bool_())])
 
+# Images beside the ledger: the key's `hash`; its class as `code`; `failed`: the newest row is no success, a pending one
+# included; the file of its newest written row, and that of a pending one, or "".
+_MATCHED = pa.schema(
+    [
+        *WORK,
+        ("hash", pa.uint64()),
+        ("code", pa.int8()),
+        ("failed", pa.bool_()),
+        ("written_output", pa.string()),
+        ("pending_output", pa.string()),
+    ]
+)
+
 
 @dataclass(frozen=True)
 class Plan:
     """What a run would do.
 
-    work: PLANNED rows to run, in the order of the listing. left_out: LEFT_OUT rows, skipped and refused.
-    counts and sizes (bytes of source): an entry for each of CLASSES. vanished: keys of the ledger that are no
-    longer listed; their outputs stay.
+    work: PLANNED rows to run, left_out: LEFT_OUT rows, skipped and refused; both on local disk, bucket by bucket of the
+    key's hash, and in a bucket, which is all of a listing of up to half a million keys, in the order of the listing.
+    counts and sizes (bytes of source): an entry for each of CLASSES. vanished: keys of the ledger that are no longer
+    listed; their outputs stay.
     """
 
-    work: pa.Table
-    left_out: pa.Table
+    work: Rows
+    left_out: Rows
     counts: dict[str, int]
     sizes: dict[str, int]
     vanished: int
@@ -82,116 +98,88 @@ def make_plan(
     it fits this one. retry_failed: `work` holds what failed last time, whatever its class, and nothing else
     (`imgtx retry`).
 
-    Holds the listing in memory, a few hundred bytes a key; the ledger passes by in buckets. Raises UsageError
-    for a ledger that cannot be read, StorageError if the storage fails.
+    Holds one bucket of listing and ledger in memory, the rest goes through local disk. Raises UsageError for a ledger
+    that cannot be read and where the disk for temporary files is full, StorageError if the storage fails.
     """
-    listing = _read_listing(inventory)
-    images = pc.equal(listing["status"], "").combine_chunks()
-    names = output_names(listing["key"].filter(images), requested_format)
-    listing = listing.append_column("output", pc.replace_with_mask(_blank(len(listing)), images, names))
+    listing = Listing(requested_format)
+    for batch in inventory:
+        listing.add(batch)
+    buckets = listing.settle(ledger.bucket_count())
+    count, files = _Count(), OutputFiles()
+    images, left_out, starts = Rows(_MATCHED), Rows(LEFT_OUT), []
+    for index, state in enumerate(ledger.state_by_bucket(buckets, ("in_height", "in_width"))):
+        starts.append(images.num_rows)
+        listed = listing.read(index)
+        matched = _match(listed, state, recipe, max_megapixels)
+        is_image = pc.equal(listed["status"], "")
+        images.add(matched.select(_MATCHED.names).filter(is_image))
+        others = matched.filter(pc.invert(is_image))
+        count.add(others)
+        left_out.add(others.select(LEFT_OUT.names))
+        still_listed = as_bools(pc.is_in(state["key"], listed["key"].combine_chunks()))
+        count.vanished += int((~still_listed).sum())
+        files.add(state, still_listed)
+    files.settle(listing.names, buckets)
+    work = Rows(PLANNED)
+    for index, (start, stop) in enumerate(pairwise([*starts, images.num_rows])):
+        matched = _judge(images.slice(start, stop - start), files, index)
+        count.add(matched)
+        work.add(_to_run(matched, retry_failed=retry_failed))
+    return Plan(work, left_out, count.by_class(count.images), count.by_class(count.bytes), count.vanished)
 
-    match = _match(listing, ledger, recipe, max_megapixels)
-    codes, written = match.codes, match.written
-    taken = written.row[(written.row >= 0) & ~written.owns]
-    codes[taken[codes[taken] == _CODES[CURRENT]]] = _CODES[STALE]
 
-    run = np.isin(codes, [_CODES[cause] for cause in RUN])
-    if retry_failed:
-        run = (run | (codes == _CODES[FAILED_BEFORE])) & match.failed
-    causes = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(CLASSES))).cast(pa.string())
-    previous = _superseded(written, run, hash64(fold(names)))
-    sizes = listing["size"].to_numpy()
-    return Plan(
-        work=pa.table([*listing.select(WORK.names).columns, causes, previous], schema=PLANNED).filter(
-            pa.array(run)
-        ),
-        left_out=listing.select(CLASSIFIED.names)
-        .append_column("recorded", pa.array(match.recorded))
-        .filter(pc.invert(images)),
-        counts={cause: int((codes == code).sum()) for cause, code in _CODES.items()},
-        sizes={cause: int(sizes[codes == code].sum()) for cause, code in _CODES.items()},
-        vanished=match.vanished,
+class _Count:
+    """Images and bytes of each class."""
+
+    def __init__(self) -> None:
+        self.images, self.bytes = (np.zeros(len(CLASSES), np.int64) for _ in range(2))
+        self.vanished = 0
+
+    def add(self, matched: pa.Table) -> None:
+        codes = matched["code"].to_numpy()
+        np.add.at(self.images, codes, 1)
+        np.add.at(self.bytes, codes, matched["size"].to_numpy())
+
+    def by_class(self, numbers: np.ndarray) -> dict[str, int]:
+        return dict(zip(CLASSES, numbers.tolist(), strict=True))
+
+
+def _match(listed: pa.Table, state: pa.Table, recipe: str, max_megapixels: float) -> pa.Table:
+    """The listing of a bucket beside its ledger: columns of _MATCHED and of LEFT_OUT. The class is what a key's own
+    rows tell."""
+    known = state.take(pc.index_in(listed["key"], state["key"].combine_chunks()))
+    pending = pc.fill_null(pc.equal(known["status"], PENDING), False)
+    columns = {
+        "code": pa.array(_classify(listed, known, recipe, max_megapixels)),
+        "failed": pc.fill_null(pc.is_in(known["status"], pa.array([FAILED, PENDING])), False),
+        "written_output": pc.fill_null(known["written_output"], ""),
+        "pending_output": pc.if_else(pending, known["output"], ""),
+        "recorded": pa.array(_equal(listed, known, "version", "status", "reason")),
+    }
+    for name, column in columns.items():
+        listed = listed.append_column(name, column)
+    return listed
+
+
+def _judge(matched: pa.Table, files: OutputFiles, index: int) -> pa.Table:
+    """_MATCHED rows of a bucket with the last word on their class, and with `previous_output`."""
+    codes, hashes = matched["code"].to_numpy().copy(), matched["hash"].to_numpy()
+    codes[files.taken(hashes, index) & (codes == _CODES[CURRENT])] = _CODES[STALE]
+    place = matched.schema.get_field_index("code")
+    return matched.set_column(place, "code", pa.array(codes)).append_column(
+        "previous_output", files.left(matched, hashes, index)
     )
 
 
-def _read_listing(inventory: Iterable[pa.RecordBatch]) -> pa.Table:
-    """CLASSIFIED rows, one for each key: a listing taken in pieces may hold a key twice."""
-    tables = [CLASSIFIED.empty_table()]
-    for batch in inventory:
-        table = pa.Table.from_batches([batch])
-        for name in ("status", "reason", "message", "mask"):
-            if name not in table.column_names:
-                table = table.append_column(name, _blank(len(table)))
-        tables.append(table.select(CLASSIFIED.names).cast(CLASSIFIED))
-    listing = pa.concat_tables(tables).combine_chunks()
-    hashes = np.sort(hash64(listing["key"]))
-    if (hashes[1:] != hashes[:-1]).all():
-        return listing
-    numbered = pa.table({"key": listing["key"], "row": np.arange(len(listing))})
-    last = numbered.group_by("key").aggregate([("row", "max")])["row_max"]
-    return listing.take(np.sort(last.to_numpy()))
-
-
-@dataclass(frozen=True)
-class _Written:
-    """The files that the ledger's keys call theirs; arrays (files,).
-
-    One for each key that was ever written, and one for each that was pending: a run that was cut short may have
-    put it. row: the key's row in the listing, -1 if it is no longer listed. hash: of the folded name. owns: no
-    other key has written a file of that name since.
-    """
-
-    row: np.ndarray
-    name: pa.ChunkedArray
-    hash: np.ndarray
-    owns: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Match:
-    """The listing beside the ledger: codes int8, failed and recorded bool, all (listed,); see Plan for the rest.
-
-    failed: the newest row is no success, a pending one included.
-    """
-
-    codes: np.ndarray
-    failed: np.ndarray
-    recorded: np.ndarray
-    written: _Written
-    vanished: int
-
-
-def _match(listing: pa.Table, ledger: Ledger, recipe: str, max_megapixels: float) -> _Match:
-    """Each listed key's class as far as its own ledger rows tell it, and whose files stand in the
-    destination."""
-    buckets = ledger.bucket_count()
-    bucket = bucket_of(listing["key"], buckets)
-    order = np.argsort(bucket, kind="stable")
-    edges = np.searchsorted(bucket[order], np.arange(buckets + 1))
-    codes, vanished = np.empty(len(listing), np.int8), 0
-    failed, recorded = np.zeros(len(listing), bool), np.zeros(len(listing), bool)
-    rows, names, sequences = [], [], []
-    for index, state in enumerate(ledger.state_by_bucket(buckets, ("in_height", "in_width"))):
-        here = order[edges[index] : edges[index + 1]]
-        listed = listing.take(here) if buckets > 1 else listing
-        known = state.take(pc.index_in(listed["key"], state["key"].combine_chunks()))
-        codes[here] = _classify(listed, known, recipe, max_megapixels)
-        failed[here] = as_bools(pc.is_in(known["status"], pa.array([FAILED, PENDING])))
-        recorded[here] = _equal(listed, known, "version", "status", "reason")
-        place = pc.index_in(state["key"], listed["key"].combine_chunks())
-        vanished += place.null_count
-        row = np.append(here, -1)[np.asarray(pc.fill_null(place, -1))]
-        for name, sequence, there in (
-            ("written_output", "written_sequence", pc.not_equal(state["written_output"], "")),
-            ("output", "sequence", pc.equal(state["status"], PENDING)),
-        ):
-            rows.append(row[as_bools(there)])
-            names.append(state[name].filter(there))
-            sequences.append(state[sequence].filter(there).to_numpy())
-    name = pa.chunked_array([chunk for column in names for chunk in column.chunks], pa.string())
-    hashes = hash64(fold(name))
-    written = _Written(np.concatenate(rows), name, hashes, _last_of_each(hashes, np.concatenate(sequences)))
-    return _Match(codes, failed, recorded, written, vanished)
+def _to_run(judged: pa.Table, *, retry_failed: bool) -> pa.Table:
+    """The PLANNED rows among them."""
+    codes = judged["code"].to_numpy()
+    run = np.isin(codes, [_CODES[cause] for cause in RUN])
+    if retry_failed:
+        run = (run | (codes == _CODES[FAILED_BEFORE])) & np.asarray(judged["failed"])
+    causes = pa.DictionaryArray.from_arrays(judged["code"].combine_chunks(), pa.array(list(CLASSES)))
+    judged = judged.append_column("cause", causes.cast(pa.string()))
+    return judged.select(PLANNED.names).filter(pa.array(run))
 
 
 def _classify(listed: pa.Table, known: pa.Table, recipe: str, max_megapixels: float) -> np.ndarray:
@@ -214,36 +202,10 @@ def _classify(listed: pa.Table, known: pa.Table, recipe: str, max_megapixels: fl
         (failed, FAILED_BEFORE),
         (as_bools(pc.equal(status, WRITTEN)) & _equal(listed, known, "output"), CURRENT),
     ]
-    return np.select([holds for holds, _ in rules], [_CODES[cause] for _, cause in rules], _CODES[STALE])
-
-
-def _superseded(written: _Written, run: np.ndarray, new_hashes: np.ndarray) -> pa.Array:
-    """The file that each key to run leaves behind under another name, "" for the rest: strings (listed,).
-
-    Never a file that another key has taken since, nor a name that this listing gives to any key. Of two, after a
-    run that was cut short, one; `pipeline.verify` names the other.
-    """
-    left = (written.row >= 0) & written.owns & ~np.isin(written.hash, new_hashes)
-    left[left] = run[written.row[left]]
-    rows, first = np.unique(written.row[left], return_index=True)
-    names = written.name.filter(pa.array(left)).combine_chunks().take(pa.array(first))
-    mask = np.zeros(len(run), bool)
-    mask[rows] = True
-    return pc.replace_with_mask(_blank(len(run)), pa.array(mask), names)
-
-
-def _last_of_each(hashes: np.ndarray, sequences: np.ndarray) -> np.ndarray:
-    """Which entries have the highest sequence among those of their hash: bool (entries,)."""
-    order = np.lexsort((sequences, hashes))
-    last = np.ones(len(order), bool)
-    last[order[:-1]] = hashes[order[1:]] != hashes[order[:-1]]
-    return last
+    codes = [np.int8(_CODES[cause]) for _, cause in rules]
+    return np.select([holds for holds, _ in rules], codes, np.int8(_CODES[STALE]))
 
 
 def _equal(left: pa.Table, right: pa.Table, *columns: str) -> np.ndarray:
     """Where all of these columns agree: bool (rows,); null agrees with nothing."""
     return np.logical_and.reduce([as_bools(pc.equal(left[name], right[name])) for name in columns])
-
-
-def _blank(count: int) -> pa.Array:
-    return pa.repeat(pa.scalar(""), count)

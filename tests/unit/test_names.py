@@ -8,11 +8,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.names import fold, output_names
+from pipeline.buckets import bucket_of, hash64
+from pipeline.name_levels import NameLevels
+from pipeline.names import fold
 
 
-def names(keys: list[str], requested: str = "same") -> list[str]:
-    return output_names(pa.array(keys, pa.string()), requested).to_pylist()
+def names(keys: list[str], requested: str = "same", buckets: int = 4) -> list[str]:
+    """The keys' output names, decided over several buckets."""
+    levels, listed = NameLevels(requested), pa.array(keys, pa.string())
+    levels.add(listed, hash64(listed))
+    cut = bucket_of(listed, buckets)
+    mine = [listed.filter(pa.array(cut == index)) for index in range(buckets)]
+    levels.settle(lambda index: (mine[index], hash64(mine[index])), buckets)
+    named = {}
+    for index, some in enumerate(mine):
+        got = levels.names(some, hash64(some), (index, buckets)).to_pylist()
+        named |= dict(zip(some.to_pylist(), got, strict=True))
+    return [named[key] for key in keys]
 
 
 def as_a_folding_file_system_sees(name: str) -> str:

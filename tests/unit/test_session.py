@@ -22,17 +22,20 @@ def session(tmp_path) -> Session:
     (tmp_path / "in").mkdir()
     earlier = prepare(spec)
     fill(earlier.source, 1)
-    (work,) = plan_run(earlier).work.to_pylist()
+    (work,) = plan_run(earlier).work.slice().to_pylist()
     earlier.destination.write(IMAGES + work["output"], saved(photo(8, 8), "JPEG"))
     row = {name: work.get(name) for name in OUTCOME.names} | {"status": WRITTEN}
     earlier.ledger.append(to_table([row], OUTCOME), recipe="another", run="earlier")
     run = prepare(RunSpec(**spec.to_dict() | {"format": "png"}))
-    return Session(run, plan_run(run), SimpleNamespace(lost=False), watch=lambda tally: None)
+    session = Session(run, plan_run(run), SimpleNamespace(lost=False), watch=lambda tally: None)
+    (wave,) = session.waves()
+    session.take_up(wave)
+    return session
 
 
 def outcome(session: Session) -> pa.Table:
     """The new output of the session's only image, with its row as it comes off the road."""
-    (work,) = session.work.to_pylist()
+    (work,) = session.plan.work.slice().to_pylist()
     session.run.destination.write(IMAGES + work["output"], saved(photo(8, 8), "PNG"))
     row = {name: work.get(name) for name in OUTCOME.names} | {"status": WRITTEN}
     return to_table([row], OUTCOME)

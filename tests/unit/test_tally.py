@@ -15,6 +15,7 @@ from pipeline.cluster import Pool
 from pipeline.plan import CLASSES, CURRENT, FAILED_BEFORE, LEFT_OUT, NEW, PLANNED, REFUSED, SKIPPED, Plan
 from pipeline.records import FAILED
 from pipeline.rows import to_table
+from pipeline.spill import Rows
 from tests.unit.ledger_rows import outcome, outcomes
 
 # One model with a core, eight tasks of a quarter of a CPU each: four decode, four encode and publish.
@@ -42,10 +43,10 @@ def clock(monkeypatch) -> Clock:
 def tallied(*, taken: dict[str, int] | None = None, **counts: int) -> Tally:
     """A tally of a plan with these counts; `taken`: what of it the run takes up, by default all that is new."""
     whole = dict.fromkeys(CLASSES, 0) | counts
-    plan = Plan(PLANNED.empty_table(), LEFT_OUT.empty_table(), whole, dict.fromkeys(CLASSES, 0), 0)
+    plan = Plan(Rows(PLANNED), Rows(LEFT_OUT), whole, dict.fromkeys(CLASSES, 0), 0)
     taken = {NEW: counts.get(NEW, 0)} if taken is None else taken
     rows = [{"key": f"{cause}{i}", "cause": cause} for cause, n in taken.items() for i in range(n)]
-    return Tally.from_plan("r", plan, to_table(rows, PLANNED))
+    return Tally.from_plan("r", plan, [to_table(rows, PLANNED)])
 
 
 def started(clock: Clock, *, to_do: int = 20, **counts: int) -> Tally:

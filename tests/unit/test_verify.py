@@ -70,7 +70,7 @@ class Archive:
 
     def planned(self) -> dict[str, str]:
         plan = make_plan(inventory(self.source), self.ledger, recipe="r", requested_format="same")
-        return dict(zip(plan.work["key"].to_pylist(), plan.work["output"].to_pylist(), strict=True))
+        return {row["key"]: row["output"] for row in plan.work.slice().to_pylist()}
 
 
 @pytest.fixture

@@ -1,0 +1,74 @@
+"""The listing as a plan reads it: each key once, under its output's name, bucket by bucket of the key's hash."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.buckets import hash64
+from pipeline.inventory import CLASSIFIED
+from pipeline.name_levels import NameLevels
+from pipeline.spill import Spill, buckets_for
+
+# `row` counts what was listed; `hash` is the key's.
+_LISTED = pa.schema([*CLASSIFIED, ("row", pa.int64()), ("hash", pa.uint64())])
+NAMED = pa.schema([*_LISTED, ("output", pa.string())])
+
+
+class Listing:
+    """First `add` all batches, then `settle`, then `read`. requested: as in `names.plain_names`."""
+
+    def __init__(self, requested: str):
+        self.names = NameLevels(requested)
+        self.buckets = 0
+        self._rows = Spill(_LISTED)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """A batch of CLASSIFIED, or of INVENTORY, where every key is an image."""
+        table = pa.Table.from_batches([batch])
+        for name in ("status", "reason", "message", "mask"):
+            if name not in table.column_names:
+                table = table.append_column(name, blank(len(table)))
+        table = table.select(CLASSIFIED.names).cast(CLASSIFIED)
+        hashes = hash64(table["key"])
+        numbers = np.arange(self._rows.num_rows, self._rows.num_rows + len(table))
+        self._rows.add(
+            table.append_column("row", pa.array(numbers)).append_column("hash", pa.array(hashes)), hashes
+        )
+        images = pc.equal(table["status"], "").combine_chunks()
+        self.names.add(table["key"].filter(images).combine_chunks(), hashes[np.asarray(images)])
+
+    def settle(self, at_least: int) -> int:
+        """Decide the names; returns how many buckets there are, a power of two from `at_least` up."""
+        self.buckets = max(at_least, buckets_for(self._rows.num_rows))
+        self.names.settle(self._images, self.buckets)
+        return self.buckets
+
+    def read(self, index: int) -> pa.Table:
+        """The NAMED rows of a bucket, one for each key, as they were listed; "" is the output of what is no image."""
+        rows = self._listed(index)
+        images = pc.equal(rows["status"], "").combine_chunks()
+        listed = rows.filter(images)
+        names = self.names.names(
+            listed["key"].combine_chunks(), listed["hash"].to_numpy(), (index, self.buckets)
+        )
+        return rows.append_column("output", pc.replace_with_mask(blank(len(rows)), images, names))
+
+    def _images(self, index: int) -> tuple[pa.Array, np.ndarray]:
+        rows = self._listed(index)
+        rows = rows.filter(pc.equal(rows["status"], ""))
+        return rows["key"].combine_chunks(), rows["hash"].to_numpy()
+
+    def _listed(self, index: int) -> pa.Table:
+        """A listing taken in pieces may hold a key twice: the later row counts."""
+        rows = self._rows.read(index, self.buckets).sort_by("row")
+        hashes = np.sort(rows["hash"].to_numpy())
+        if (hashes[1:] != hashes[:-1]).all():
+            return rows
+        numbered = pa.table({"key": rows["key"], "place": np.arange(len(rows))})
+        last = numbered.group_by("key").aggregate([("place", "max")])["place_max"]
+        return rows.take(np.sort(last.to_numpy()))
+
+
+def blank(count: int) -> pa.Array:
+    """A column of empty strings."""
+    return pa.repeat(pa.scalar(""), count)

@@ -1,0 +1,55 @@
+"""A run over machines that share nothing but S3, while one goes and another comes. Each test prints a row of figures.
+
+In this order: a test goes on with the machines that the one before it left.
+"""
+
+import time
+
+from pipeline.cluster import ROWS_PER_BLOCK
+from tests.archive import assert_sound, look
+from tests.cluster.conftest import COUNT, MODEL, Undisturbed, begin, report
+from tests.cluster.nodes import WITHIN, Cluster
+
+MODELS = 1
+
+
+def test_models_and_codecs_on_different_machines(cluster: Cluster, undisturbed: Undisturbed):
+    run, found = undisturbed.run, undisturbed.found
+    assert_sound(found)
+    assert len(found.outputs) == run.summary()["written"] == COUNT
+    assert run.fetched_twice == run.put_twice == 0
+    machine = {name: node.host.address for name, node in cluster.nodes.items()}
+    loaded = {name: sum(run.asked("GET", MODEL, by=machine[name]).values()) for name in machine}
+    assert loaded == {"head": 1, "gpu-1": 1, "cpu": 0}  # once a machine, by what needs it
+    assert run.asked("GET", "s3://archive/", by=machine["cpu"])
+    assert run.asked("PUT", "s3://undisturbed/images/", by=machine["cpu"])
+    assert not run.asked("GET", "s3://archive/", by=machine["head"])
+
+
+def test_a_machine_is_lost_and_another_joins(cluster: Cluster, undisturbed: Undisturbed):
+    run = begin(cluster, "replaced")
+    run.wait_for(lambda: run.put >= COUNT // 6)
+    cluster.remove("gpu-1")
+    joined = cluster.begin("gpu-2", cpus=1, gpus=1)
+    assert run.finish() == 0, run.log.read_text()
+    report("machine lost, another joins", run, undisturbed)
+    undisturbed.equals(look("s3://replaced"))
+    assert run.asked("GET", MODEL, by=joined.host.address)  # the lost machine's model was made there
+    assert run.put_twice <= ROWS_PER_BLOCK  # of a block that was being put from there
+
+
+def test_a_machine_that_is_told_to_go_ends_its_batch_first(cluster: Cluster, undisturbed: Undisturbed):
+    run = begin(cluster, "drained")
+    run.wait_for(lambda: run.put >= COUNT // 6)
+    leaving = cluster.nodes.pop("gpu-2")
+    began = time.monotonic()
+    leaving.terminate()
+    joined = cluster.begin("gpu-3", cpus=1, gpus=1)
+    leaving.process.wait(WITHIN)
+    took = time.monotonic() - began
+    assert run.finish() == 0, run.log.read_text()
+    report(f"SIGTERM to a machine, which leaves after {took:.0f} s; another joins", run, undisturbed)
+    undisturbed.equals(look("s3://drained"))
+    assert run.asked("GET", MODEL, by=joined.host.address)
+    assert run.put_twice == 0
+    assert run.fetched_twice <= ROWS_PER_BLOCK  # what was decoded there and waited for the model
