@@ -46,9 +46,7 @@ class Departure:
         while not (node_drains() and self.idle >= IDLE_SECONDS):
             time.sleep(LOOK_SECONDS)
         log.warning("this machine drains: its model goes elsewhere")
-        import ray
-
-        ray.kill(ray.get_runtime_context().current_actor, no_restart=False)
+        leave()
 
 
 def node_drains() -> bool:
@@ -61,6 +59,13 @@ def node_drains() -> bool:
     except Exception as error:  # no head to ask: whatever comes next, it is not this thread that decides it
         log.debug("cannot ask whether this node drains: %s", error)
         return False
+
+
+def leave() -> None:
+    """End this actor, so that Ray makes it again where there is room; exit_actor() would end it for good."""
+    import ray
+
+    ray.kill(ray.get_runtime_context().current_actor, no_restart=False)
 
 
 def departure() -> Departure | None:

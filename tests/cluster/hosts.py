@@ -119,10 +119,10 @@ class Network:
     hosts: list[Host]
 
     def add(self, name: str) -> Host:
-        """A new host, joined to the others."""
+        """A new host, joined to the others; its host name is its own, whatever came before it."""
         number = len(self.hosts) + 2
         own = ("--net", "--uts", "--mount", "--pid", "--mount-proc", "--fork")
-        holder = _hold(*own, command=["sh", "-c", _OWN_FILES, str(self.folder)], name=name)
+        holder = _hold(*own, command=["sh", "-c", _OWN_FILES, str(self.folder)], name=f"{name}-{number}")
         first = _child(holder)
         host = Host(name, f"{SUBNET}.{number}", first, self.switch, self.folder, holder)
         self.hosts.append(host)

@@ -23,6 +23,7 @@ from tests.cluster.s3proxy import Proxy
 ROOT = Path(__file__).resolve().parents[2]
 S3_PORT, GCS_PORT = 9000, 6379
 WITHIN = 240.0  # seconds after which something hangs
+MODEL_ACTOR, CODEC = "ray::MapWorker", "ray::MapBatches"  # as Ray calls processes at work
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
@@ -97,6 +98,10 @@ class Run:
     def asked(self, method: str, uri: str, *, by: str | None = None) -> Counter[str]:
         """Objects under a URI -> how often this run got or put them with success; by one machine's address."""
         return self.proxy.asked(method, uri.removeprefix("s3://"), by=by, since=self.since)
+
+    def asks_for_model(self, node: Node) -> bool:
+        """Whether a model was made on a machine: where it has the file from before, it asks for its version only."""
+        return bool(self.asked("HEAD", "s3://models/", by=node.host.address))
 
     @property
     def put(self) -> int:
