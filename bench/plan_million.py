@@ -1,28 +1,31 @@
-"""What resuming costs: plan 1,000,000 listed keys against a ledger of 900,000 rows, on local disk.
+"""What planning costs: 1,000,000 listed keys against a ledger of 900,000 rows, on local disk; and against none.
 
-    python -m bench.plan_million [--keys 1000000] [--out bench/results/plan_million.json]
+    python -m bench.plan_million [--keys 1000000] [--name plan_million]
 
 Each step runs in a process of its own, so that the peak of its resident memory is its own. The listing is read
 from a file batch by batch, as it would arrive. The ledger is first as a run appends it, in parts of 5,000 rows, then
-compacted.
+compacted. In the last step everything is new, as in a first run, and nothing small enough is held in memory: its bytes
+on disk are those by which larger archives can be reckoned.
 """
 
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 
+from bench.report import save
 from imgtx.pixels import SUFFIXES
+from pipeline import spill
 from pipeline.inventory import ROWS, classify
 from pipeline.ledger import Ledger
 from pipeline.plan import make_plan
@@ -32,76 +35,81 @@ from pipeline.storage import open_store
 LIMITS = {"seconds": 60.0, "megabytes": 2000.0}
 PART = 5_000  # rows that a run appends at a time, in order of magnitude
 RECIPE = "0123456789abcdef"
-STEPS = ("start-up alone", "plan, as appended", "compact", "plan, compacted")
+ALL_NEW = "plan, all new, all on disk"
+STEPS = ("start-up alone", "plan, as appended", "compact", "plan, compacted", ALL_NEW)
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--keys", type=int, default=1_000_000)
-    arguments.add_argument("--out", type=Path, default=Path(__file__).parent / "results/plan_million.json")
+    arguments.add_argument("--name", default="plan_million", help="of the JSON file under bench/results/")
     arguments.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     arguments.add_argument("--folder", help=argparse.SUPPRESS)
     options = arguments.parse_args()
     if options.step:
-        print(json.dumps(measure(options.step, options.folder, options.keys)))
+        print(json.dumps(measure(options.step, options.folder)))
         return
     with tempfile.TemporaryDirectory(prefix="imgtx-bench-") as folder:
         write_listing(folder, options.keys)
         write_ledger(folder, options.keys * 9 // 10)
-        rows = [in_own_process(step, folder, options.keys) for step in STEPS]
-    for row in rows:
-        print(f"{row['step']:20} {row['seconds']:8.2f} s {row['megabytes']:8.0f} MB peak   {row['result']}")
-    report = {
-        "command": "python -m bench.plan_million",
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": {
-            "cpus": os.cpu_count(),
-            "processor": platform.machine(),
-            "python": platform.python_version(),
-        },
-        "keys": options.keys,
-        "limits": LIMITS,
-        "rows": rows,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"written to {options.out}")
+        rows = []
+        for step in STEPS:
+            rows.append(in_own_process(step, folder))
+            print(*(f"{key} {value}" for key, value in rows[-1].items()), sep=", ", flush=True)
+    command = f"python -m bench.plan_million --keys {options.keys} --name {options.name}"
+    save(options.name, {"command": command, "keys": options.keys, "limits": LIMITS, "rows": rows})
 
 
-def in_own_process(step: str, folder: str, keys: int) -> dict:
-    command = [
-        sys.executable,
-        "-m",
-        "bench.plan_million",
-        "--step",
-        step,
-        "--folder",
-        folder,
-        "--keys",
-        str(keys),
-    ]
+def in_own_process(step: str, folder: str) -> dict:
+    command = [sys.executable, "-m", "bench.plan_million", "--step", step, "--folder", folder]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def measure(step: str, folder: str, keys: int) -> dict:
-    ledger, result = Ledger(open_store(folder)), ""
+def measure(step: str, folder: str) -> dict:
+    """Seconds of the clock and of the CPU, the process's peak in megabytes, those of its temporary files, the
+    ledger's."""
+    result = ""
+    destination = open_store(f"{folder}/nothing" if step == ALL_NEW else folder)
+    ledger = Ledger(destination)
+    held = 1 << 20 if step == ALL_NEW else spill.HELD_BYTES
     started, cpu = time.perf_counter(), time.process_time()
-    if step.startswith("plan"):
-        plan = make_plan(listing(folder), ledger, recipe=RECIPE, requested_format="png")
-        result = ", ".join(f"{name} {count}" for name, count in plan.counts.items() if count)
-    elif step == "compact":
-        before = ledger.compact()
-        after = sum(len(batch) for batch in open_store(folder).list("ledger/"))
-        result = f"{before} parts before, {after} after"
-    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with temporary_files() as files, patch.object(spill, "HELD_BYTES", held):
+        if step.startswith("plan"):
+            plan = make_plan(listing(folder), ledger, recipe=RECIPE, requested_format="png")
+            result = " ".join(f"{name} {count}" for name, count in plan.counts.items() if count)
+        elif step == "compact":
+            before = ledger.compact()
+            result = f"{before} parts before {sum(len(batch) for batch in destination.list('ledger/'))} after"
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+        written = sum(os.fstat(file).st_size for file in files)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    parts = sum(sum(batch["size"].to_pylist()) for batch in destination.list("ledger/"))
     return {
         "step": step,
         "seconds": round(seconds, 2),
         "cpu_seconds": round(cpu, 2),
-        "megabytes": round(megabytes),
+        "megabytes": round(peak / 1e6),
+        "temporary_megabytes": round(written / 1e6),
+        "ledger_megabytes": round(parts / 1e6),
         "result": result,
     }
+
+
+@contextmanager
+def temporary_files() -> Iterator[list[int]]:
+    """Descriptors of the temporary files that are made meanwhile: they have no names by which to ask for their size."""
+    files: list[int] = []
+    make = tempfile.TemporaryFile
+
+    def kept(*arguments, **options):
+        file = make(*arguments, **options)
+        files.append(os.dup(file.fileno()))
+        return file
+
+    with patch.object(tempfile, "TemporaryFile", kept):
+        yield files
+    for file in files:
+        os.close(file)
 
 
 def listing(folder: str):

@@ -23,6 +23,8 @@ FULL: dict[str, list[str]] = {
     "codecs": [],
     "road_noop": [],
     "plan_million": [],
+    "list_s3": [],
+    "slow_down": [],
     "memory": [],
     "training_feed": [],
     "efficiency": [],
@@ -34,6 +36,8 @@ QUICK = {
     "adapter_overhead": ["--rounds", "5"],
     "road_noop": ["--images", "200"],
     "plan_million": ["--keys", "100000"],
+    "list_s3": ["--keys", "50000"],
+    "slow_down": ["--reads", "120"],
     "memory": ["--model", "smallest", "--width", "4000", "--height", "3000"],
     "training_feed": ["--steps", "8", "--rounds", "1"],
     "efficiency": ["--megapixels", "6"],
@@ -122,7 +126,15 @@ def _lines(results: dict[str, dict]) -> Iterator[tuple[str, str, str]]:
             yield f"{row['direction']} {row['codec']}, {row['side']} px", f"{row['ms']:.1f} ms", ""
     if found := results.get("plan_million"):
         for row in found["rows"]:
-            yield f"{row['step']}, {found['keys']} keys", f"{row['seconds']:.1f} s", ""
+            wanted = "under 60 s, 2000 MB" if row["step"].startswith("plan") else ""
+            measured = f"{row['seconds']:.1f} s, {row['megabytes']} MB"
+            yield f"{row['step']}, {found['keys']} keys", measured, wanted
+    if found := results.get("list_s3"):
+        for row in found["rows"]:
+            yield f"list {found['keys']} keys, {row['listing']}", f"{row['seconds']:.1f} s", ""
+    for row in results.get("slow_down", {}).get("rows", []):
+        shape = f"{row['processes']} x {row['at_once']} readers, {row['pacing']}"
+        yield f"SlowDown: {shape}", f"{row['refused']} refused of {row['served']}", ""
 
 
 if __name__ == "__main__":

@@ -71,11 +71,12 @@ class ModelInfo:
     `multiple` and `halo` are in input pixels. `halo` is the context around a tile at which tiled output
     equals untiled output within 1/255 on photos; it is measured for each set of weights (`jobs.evaluate`).
     `untiled` is 0 for a model that may be cut into tiles; one that looks at the whole picture gets it whole, and no
-    picture of more than `untiled` pixels. `fast` is the fastest of `dtypes` that was measured to be exact enough,
-    what `--precision auto` stands for. `batches` says whether a batch equals its images one by one, `channels_last`
-    whether that layout was measured to be faster. `masks` says that the last of `in_channels` is a mask, 1 where the
-    picture is to be made up; the model's output counts there only. `training` is the model card's record: data,
-    recipe, seed, commit, metrics.
+    picture of more than `untiled` pixels. `largest` is the longest side of a tile in pixels that there was room
+    for, 0 where nobody measured and `imgtx.tiling.default_tile` alone decides. `fast` is the fastest of `dtypes`
+    that was measured to be exact enough, what `--precision auto` stands for. `batches` says whether a batch equals
+    its images one by one, `channels_last` whether that layout was measured to be faster. `masks` says that the last
+    of `in_channels` is a mask, 1 where the picture is to be made up; the model's output counts there only.
+    `training` is the model card's record: data, recipe, seed, commit, metrics.
     """
 
     name: str
@@ -87,6 +88,7 @@ class ModelInfo:
     out_channels: int = 3
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
     untiled: int = 0
+    largest: int = 0
     fast: str = "float32"
     batches: bool = True
     channels_last: bool = False

@@ -47,7 +47,8 @@ class Commands(click.Group):
             _stop(str(error), USAGE)
         except StorageError as error:
             again = "; nothing is lost, run the same command again" if error.transient else ""
-            _stop(f"{error}{again}", USAGE if error.reason in ("not_found", "forbidden") else FAILURES)
+            mendable = error.reason in ("not_found", "forbidden", "credentials")
+            _stop(f"{error}{again}", USAGE if mendable else FAILURES)
         except KeyboardInterrupt:
             _stop("stopped; the same command goes on", INTERRUPTED)
         except RunInterruptedError as error:

@@ -4,6 +4,7 @@ A cluster's series end with its last process, and with them any memory of the la
 """
 
 import json
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -32,13 +33,14 @@ def exposition(destination: str, endpoint_url: str | None) -> str:
         raise UsageError(f"{store.describe()} holds no imgtx run: give the destination of an earlier run")
     status = _json(files, f"{RUNS}{runs[0]}/status.json") or {}
     success = _last_success(files, runs)
-    counts = pc.value_counts(Ledger(store).current(["status"])["status"]).to_pylist()
-    by_status = {entry["values"]: entry["counts"] for entry in counts}
+    by_status = Counter[str]()
+    for rows in Ledger(store).current_in_pieces(["status"]):
+        by_status.update({of["values"]: of["counts"] for of in pc.value_counts(rows["status"]).to_pylist()})
     samples: Samples = {
         "imgtx_last_success_timestamp_seconds": [(here, success)] if success else [],
         "imgtx_last_run_timestamp_seconds": [(here, status["updated"])] if "updated" in status else [],
         "imgtx_ledger_images": [
-            (here | {"status": name}, by_status.get(name, 0)) for name in (WRITTEN, SKIPPED, FAILED, PENDING)
+            (here | {"status": name}, by_status[name]) for name in (WRITTEN, SKIPPED, FAILED, PENDING)
         ],
     }
     return "".join(

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, UsageError
+from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, StorageError, UsageError
 from imgtx.pixels import SUFFIXES
 from imgtx.sources import absolute, read_info
+from jobs.access import Access
 from jobs.show import last_spec
 from jobs.tally import Summary, Tally, Watcher
 from pipeline.cluster import address_of, check_address
@@ -31,6 +32,7 @@ from pipeline.masks import listing, masks_of
 from pipeline.model_store import exact_reference, is_fetched, local_model
 from pipeline.plan import OVERWRITES, PLANNED, Plan, make_plan
 from pipeline.records import (
+    CREDENTIALS,
     FAILED,
     IMAGES,
     LEASES,
@@ -145,7 +147,10 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, steal: boo
         try:
             session.process()
         except (KeyboardInterrupt, RunInterruptedError) as stop:
-            session.finish("interrupted")
+            with suppress(
+                StorageError
+            ):  # whose credentials may be what has ended; what is unrecorded runs again
+                session.finish("interrupted")
             why = f" ({stop})" if str(stop) else ""
             raise RunInterruptedError(
                 f"stopped{why}: {session.tally.done} done, {session.tally.pending} pending; "
@@ -187,6 +192,7 @@ class Session:
         self.buffer: list[pa.Table] = []
         self.flushed = self.reported = time.monotonic()
         self.begun = False
+        self.access = Access(run.source)
         self.metrics: RunMetrics | None = None  # from when Ray is up
 
     def waves(self) -> Iterator[pa.Table]:
@@ -207,6 +213,15 @@ class Session:
         self._record_left_out()
 
     def process(self) -> None:
+        """Run all waves; RunInterruptedError where the run cannot go on but its state is sound."""
+        try:
+            self._process()
+        except StorageError as error:
+            if error.reason == CREDENTIALS:
+                raise RunInterruptedError(str(error)) from error
+            raise
+
+    def _process(self) -> None:
         self.watch(self.tally)
         if not self.tally.to_do:
             self.begin()
@@ -226,6 +241,8 @@ class Session:
                 self.take_up(wave)
                 self._mark_pending(wave)
                 self._wave(wave, pool)
+                self._check_lease()
+                self.run.ledger.compact_if_due()
 
     def take_up(self, wave: pa.Table) -> None:
         """Know which files the outputs of these rows will supersede."""
@@ -307,8 +324,13 @@ class Session:
         return work.filter(pc.invert(pc.is_in(work["key"], value_set=done))), whole
 
     def _take(self, rows: pa.Table) -> None:
-        if not rows.num_rows:
-            return
+        rows, ended = self.access.judge(rows)
+        if rows.num_rows:
+            self._count(rows)
+        if ended:
+            raise RunInterruptedError(ended)
+
+    def _count(self, rows: pa.Table) -> None:
         self.tally.add(rows)
         if self.metrics:
             self.metrics.add(rows)

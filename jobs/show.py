@@ -1,6 +1,7 @@
 """What a person wants to see of a destination, a plan, a run, a model: gathered here, printed as tables."""
 
 import json
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from pipeline.storage import Store, open_store
 from pipeline.storage_retry import HASTY
 from pipeline.verify import VerifyReport, forget, verify
 
+EXAMPLES = 10  # of failed images
 KILLED = "killed; the same command goes on"
 
 
@@ -62,14 +64,19 @@ def read_status(destination: str, endpoint_url: str | None) -> dict[str, Any]:
     run = read_json(store, f"{RUNS}{last_run(store)}/status.json")
     if run["state"] == "running" and living_holder(store) is None:
         run["state"] = KILLED
-    rows = Ledger(store).current(["key", "status", "reason", "stage", "message"])
-    failed = rows.filter(pc.equal(rows["status"], FAILED))
+    statuses, reasons, examples = Counter[str](), Counter[str](), list[dict[str, str]]()
+    for rows in Ledger(store).current_in_pieces(["key", "status", "reason", "stage", "message"]):
+        failed = rows.filter(pc.equal(rows["status"], FAILED))
+        statuses.update(_counts(rows["status"]))
+        reasons.update(_counts(failed["reason"]))
+        few = failed.slice(0, EXAMPLES - len(examples))
+        examples += few.select(["key", "stage", "reason", "message"]).to_pylist()
     return {
         "destination": store.describe(),
         "run": run,
-        "ledger": _counts(rows["status"]),
-        "failures": _counts(failed["reason"]),
-        "examples": failed.slice(0, 10).select(["key", "stage", "reason", "message"]).to_pylist(),
+        "ledger": dict(statuses),
+        "failures": dict(reasons),
+        "examples": examples,
     }
 
 

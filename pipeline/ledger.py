@@ -6,11 +6,12 @@ into larger parts first and deletes the old parts last: killed in between, it le
 no answer.
 
 There is one writer at a time, the run that holds the lease. Readers need none: a part that vanishes under a
-reader was compacted, and listing again finds its rows.
+reader was merged with others, and listing again finds its rows.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +24,15 @@ from pipeline.records import FAILED, LEDGER, OUTCOME, PENDING, SKIPPED, WRITTEN
 from pipeline.spill import MOST_BUCKETS, Spill
 from pipeline.storage import Store
 
-LOOSE_PARTS = 256  # with more appended parts than this, or more bytes in them, a run compacts before it plans
-LOOSE_BYTES = 64 << 20
+# When appended parts are rewritten. What a run appends is small files, a few seconds' rows each: many of them become
+# one. Everything is cut into buckets anew only when so much is loose, in bytes and as a share of the rest, so that the
+# bytes ever written stay a small multiple of the ledger's own: a night's few rows do not rewrite a billion.
+LOOSE_PARTS = 256
+LOOSE_BYTES, LOOSE_SHARE = 64 << 20, 0.25
+SMALL_BYTES = 4 << 20  # larger parts are not merged once more
 BUCKET_BYTES = 32 << 20  # of Parquet in one bucket: some 400,000 rows
+
+Answer = TypeVar("Answer")
 
 _KEPT = (WRITTEN, SKIPPED, FAILED, PENDING)
 
@@ -102,6 +109,10 @@ class Ledger:
             newest, _ = _newest(rows)
             yield rows.select(wanted).take(newest)
 
+    def current_in_pieces(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """`current` in as many pieces as this ledger needs."""
+        return self.current_by_bucket(self.bucket_count(), columns)
+
     def state_by_bucket(self, buckets: int, also: Sequence[str] = ()) -> Iterator[pa.Table]:
         """What is known of every key, one row each, in `buckets` tables as in `current_by_bucket`.
 
@@ -123,12 +134,26 @@ class Ledger:
         return _bucket_count(list_parts(self._store))
 
     def compact_if_due(self) -> bool:
-        """Compact if appended parts have piled up. For the writer, at the start of a run."""
-        loose = [part for part in list_parts(self._store) if not part.compacted]
-        due = len(loose) > LOOSE_PARTS or sum(part.size for part in loose) > LOOSE_BYTES
-        if due:
+        """Rewrite appended parts if they have piled up. For the writer, before it plans and now and then in a run."""
+        parts = list_parts(self._store)
+        loose = [part for part in parts if not part.compacted]
+        cut = sum(part.size for part in parts if part.compacted)
+        small = [part for part in loose if part.size <= SMALL_BYTES]
+        due = sum(part.size for part in loose) > max(LOOSE_BYTES, LOOSE_SHARE * cut)
+        if due or (len(small) > LOOSE_PARTS and cut <= LOOSE_BYTES):
             self.compact()
-        return due
+        elif len(small) > LOOSE_PARTS:
+            self._replace(small, read_parts(self._store, small, LEDGER.names))
+        else:
+            return False
+        return True
+
+    def _replace(self, old: Sequence[Part], rows: Iterable[pa.Table]) -> None:
+        """One part for several, without superseded rows; it is there before they go."""
+        whole = pa.concat_tables(rows)
+        write_part(self._store, whole.take(_worth_keeping(whole)))
+        for part in old:
+            self._store.delete(part.name)
 
     def compact(self) -> int:
         """Rewrite all parts into one for each bucket, without superseded rows; returns how many parts went.
@@ -140,8 +165,7 @@ class Ledger:
             return 0
         buckets = _bucket_count(old)
         for index, rows in enumerate(self._rows_by_bucket(buckets, LEDGER.names, old)):
-            newest, written = _newest(rows)
-            kept = np.unique(np.concatenate([newest, written[written >= 0]]))
+            kept = _worth_keeping(rows)
             if len(kept):
                 write_part(self._store, rows.take(kept), (index, buckets))
         for part in old:
@@ -153,29 +177,43 @@ class Ledger:
     ) -> Iterator[pa.Table]:
         """All rows, superseded ones too, a table for each bucket."""
         if buckets == 1:
-            yield self._all_rows(columns, parts)
+            yield self._read_again(parts, lambda listed: _together(self._store, listed, columns))[1]
             return
-        parts = list_parts(self._store) if parts is None else parts
-        mixed = [part for part in parts if part.buckets < buckets]
-        spilled = Spill(_schema(columns))
-        for table in read_parts(self._store, mixed, columns):
-            spilled.add(table, hash64(table["key"]))
+        parts, spilled = self._read_again(parts, lambda listed: _spill(self._store, listed, buckets, columns))
         for index in range(buckets):
             whole = [part for part in parts if part.buckets >= buckets and part.bucket % buckets == index]
-            pieces = list(read_parts(self._store, whole, columns))
-            yield pa.concat_tables([spilled.read(index, buckets), *pieces])
+            yield pa.concat_tables([spilled.read(index, buckets), *read_parts(self._store, whole, columns)])
 
-    def _all_rows(self, columns: Sequence[str], parts: list[Part] | None) -> pa.Table:
-        attempts = 3
-        while True:
+    def _read_again(
+        self, parts: list[Part] | None, read: Callable[[list[Part]], Answer]
+    ) -> tuple[list[Part], Answer]:
+        """What is read of the parts, listed anew if one of them vanishes meanwhile; and which they were."""
+        for attempt in range(1, 4):
             listed = list_parts(self._store) if parts is None else parts
             try:
-                pieces = list(read_parts(self._store, listed, columns))
-                return pa.concat_tables([_schema(columns).empty_table(), *pieces])
+                return listed, read(listed)
             except StorageError as error:
-                attempts -= 1
-                if error.reason != "not_found" or not attempts:
+                if error.reason != "not_found" or attempt == 3:
                     raise
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _together(store: Store, parts: list[Part], columns: Sequence[str]) -> pa.Table:
+    return pa.concat_tables([_schema(columns).empty_table(), *read_parts(store, parts, columns)])
+
+
+def _spill(store: Store, parts: list[Part], buckets: int, columns: Sequence[str]) -> Spill:
+    """The rows of those parts that are not cut as finely, sorted into buckets."""
+    spilled = Spill(_schema(columns))
+    for table in read_parts(store, [part for part in parts if part.buckets < buckets], columns):
+        spilled.add(table, hash64(table["key"]))
+    return spilled
+
+
+def _worth_keeping(rows: pa.Table) -> np.ndarray:
+    """Row numbers of each key's newest row and of its newest written row."""
+    newest, written = _newest(rows)
+    return np.unique(np.concatenate([newest, written[written >= 0]]))
 
 
 def _newest(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 WRITTEN, CURRENT, SKIPPED, FAILED, PENDING = "written", "current", "skipped", "failed", "pending"
 TOO_LARGE = "too_large"
 NO_MASK, BAD_MASK = "no_mask", "bad_mask"
+FORBIDDEN, CREDENTIALS = "forbidden", "credentials"
 
 # Why an image was not written. `retry`: a plain second run tries again, because time alone may mend it;
 # the others wait for a changed source, a new recipe or `imgtx retry`.
@@ -27,14 +28,17 @@ REASONS = {
     BAD_MASK: "its mask has another size or cannot be decoded",
     "unsafe_key": "the key would escape the destination or cannot be a file name",
     "not_found": "listed, but gone when fetched",
-    "forbidden": "the storage refused access to the object",
+    FORBIDDEN: "the storage refused access to the object",
+    CREDENTIALS: "the storage does not know the credentials, or no longer: stops a run, which leaves the image pending",
     "storage": "the storage failed in another way",
     "changed": "the object changed between listing and fetching",
     "out_of_memory": "did not fit even with the smallest batch and tile",
     "worker_crash": "ended its worker process each time it ran alone",
     "bug": "an unexpected exception in imgtx; the message names it",
 }
-RETRIED_BY_A_PLAIN_RUN = frozenset({"not_found", "forbidden", "storage", "changed", "worker_crash"})
+RETRIED_BY_A_PLAIN_RUN = frozenset(
+    {"not_found", FORBIDDEN, CREDENTIALS, "storage", "changed", "worker_crash"}
+)
 
 STAGES = ("list", "fetch", "decode", "transform", "encode", "publish")
 

@@ -41,8 +41,8 @@ class Store:
     """Objects under a root, addressed by key: the path relative to the root, exactly as it is stored.
 
     Picklable and cheap: the connection is opened by the first request in each process. Make one with
-    `open_store`. Every method raises StorageError (reasons not_found, forbidden, storage; unsafe_key for a
-    key that no local file can have) after asking again for as long as `patience` says.
+    `open_store`. Every method raises StorageError (reasons not_found, forbidden, credentials, storage; unsafe_key
+    for a key that no local file can have) after asking again for as long as `patience` says.
     """
 
     uri: str

@@ -4,29 +4,35 @@ Requests go straight to the client inside s3fs, with bucket and key as they are:
 follows "?versionId=" and fold slashes, its `cat_file` sends a HEAD before each GET, and its errors hide the
 HTTP status. The client's own retries are off, so that one request here is one on the wire (aiohttp alone
 repeats a request whose connection was cut before any answer).
+
+Its pacing is on (`retries` mode `adaptive`): after the first answer SlowDown a process sends no faster than the server
+takes it, by CUBIC, the rate control of TCP (RFC 9438): the rate falls to 0.7, then climbs back to what it was and
+beyond. A rate, because a worker has one request in flight at a time, of which there is nothing to halve. Each process
+finds its own share, so workers need not know of one another. It heeds S3's throttling codes alone; any other 500 or
+503 is asked again after the pauses of `storage_retry`, whose jitter keeps workers out of step. `bench/slow_down.py`
+measures both.
 """
 
 import os
 import uuid
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any
 
 import aiohttp
 import pyarrow as pa
 import s3fs
+from aiobotocore.session import AioSession
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 from fsspec.asyn import sync
 
 from imgtx.errors import StorageError
-from pipeline.records import INVENTORY
+from pipeline.records import CREDENTIALS, FORBIDDEN, INVENTORY
 from pipeline.storage_retry import Answer, Patience, check_version, is_hidden, retried
+from pipeline.storage_s3_listing import Page, Piece, objects
 
-_LISTERS = 16
-_MOST_SHARDS = 256
 _WRITER = "imgtx-writer"
 _PAGE = 1000
 _CHUNK = 1 << 20
@@ -34,6 +40,14 @@ _PART = 32 << 20
 _MOST_PARTS = 10_000
 _PARTS_AT_ONCE = 4
 
+PACING = "adaptive"
+_UNKNOWN = {
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+}
 _TRANSIENT_STATUS = {429, 500, 502, 503, 504}
 _TRANSIENT_CODES = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling"}
 _CUT = (
@@ -64,7 +78,7 @@ class S3Objects:
         self._endpoint_url = endpoint_url
 
     def probe(self) -> None:
-        self._page("", size=1)
+        self._page(Piece(self._root), size=1)
 
     def read(self, key: str, version: str) -> bytes:
         async def get(client: Any) -> bytes:
@@ -141,14 +155,13 @@ class S3Objects:
         return self._ask("stat", key, head)
 
     def list(self, prefix: str) -> Iterator[pa.RecordBatch]:
-        """Pages of up to 1,000 keys; a long listing is read folder by folder, 16 pages at once."""
-        first = self._page(prefix)
-        if first["IsTruncated"]:
-            shards, ready = self._shards(prefix)
-            yield from map(self._batch, ready)
-            yield from self._drain(shards)
-        else:
-            yield self._batch(first)
+        """Pages of up to 1,000 keys; of a longer listing several at once (`storage_s3_listing`)."""
+        first = self._page(Piece(self._root + prefix))
+        if not first["IsTruncated"]:
+            yield self._batch(first.get("Contents", []))
+            return
+        for found in objects(self._page, self._root + prefix):
+            yield self._batch(found)
 
     def sweep(self, prefix: str) -> int:
         """Abort the multipart uploads that a killed run left open."""
@@ -194,48 +207,14 @@ class S3Objects:
             self._ask("write", key, lambda client: client.abort_multipart_upload(**upload))
             raise
 
-    def _shards(self, prefix: str) -> tuple[Sequence[str], Sequence[dict[str, Any]]]:
-        """Prefixes that cover `prefix`, listable side by side, and pages already read on the way to them."""
-        folder = prefix
-        while True:
-            page = self._page(folder, delimiter="/")
-            below = [common["Prefix"][len(self._root) :] for common in page.get("CommonPrefixes", [])]
-            # A request per folder pays only where folders are few and deep.
-            if page["IsTruncated"] or len(below) > _MOST_SHARDS:
-                return [prefix], []
-            if len(below) != 1 or page.get("Contents"):
-                return below, [page]
-            folder = below[0]
+    def _page(self, piece: Piece, size: int | None = None) -> Page:
+        request = {"Bucket": self._bucket, "MaxKeys": size or _PAGE, **piece.request()}
+        where = piece.folder[len(self._root) :]
+        return self._ask("list", where, lambda client: client.list_objects_v2(**request))
 
-    def _drain(self, prefixes: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        waiting: deque[tuple[str, str | None]] = deque((prefix, None) for prefix in prefixes)
-        running: dict[Future, str] = {}
-        with ThreadPoolExecutor(_LISTERS) as pool:
-            while waiting or running:
-                while waiting and len(running) < _LISTERS:
-                    prefix, token = waiting.popleft()
-                    running[pool.submit(self._page, prefix, token)] = prefix
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    prefix, page = running.pop(future), future.result()
-                    if page["IsTruncated"]:
-                        next_page = pool.submit(self._page, prefix, page["NextContinuationToken"])
-                        running[next_page] = prefix
-                    yield self._batch(page)
-
-    def _page(
-        self, prefix: str, token: str | None = None, *, delimiter: str = "", size: int | None = None
-    ) -> dict[str, Any]:
-        request = {"Bucket": self._bucket, "Prefix": self._root + prefix, "MaxKeys": size or _PAGE}
-        if token is not None:
-            request["ContinuationToken"] = token
-        if delimiter:
-            request["Delimiter"] = delimiter
-        return self._ask("list", prefix, lambda client: client.list_objects_v2(**request))
-
-    def _batch(self, page: dict[str, Any]) -> pa.RecordBatch:
+    def _batch(self, found: Sequence[dict[str, Any]]) -> pa.RecordBatch:
         start = len(self._root)
-        found = [item for item in page.get("Contents", []) if not is_hidden(item["Key"])]
+        found = [item for item in found if not is_hidden(item["Key"])]
         columns = [
             pa.array([item["Key"][start:] for item in found], pa.string()),
             pa.array([item["Size"] for item in found], pa.int64()),
@@ -267,14 +246,22 @@ def _connection(
     return s3fs.S3FileSystem(
         endpoint_url=endpoint_url,
         config_kwargs={
-            "retries": {"mode": "standard", "total_max_attempts": 1},
+            "retries": {"mode": PACING, "total_max_attempts": 1},
             "connect_timeout": patience.connect,
             "read_timeout": patience.read,
             "max_pool_connections": 64,
         },
         use_listings_cache=False,
         skip_instance_cache=True,
+        session=_session(),
     )
+
+
+def _session() -> AioSession:
+    session = AioSession()
+    # Making dates of text is two thirds of what reading a listing costs, and nobody here asks for one.
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+    return session
 
 
 def _environment() -> int:
@@ -294,7 +281,7 @@ def _explain(verb: str, where: str, error: Exception) -> StorageError | None:
         return _explain_answer(f"cannot {verb} {where}", error)
     if isinstance(error, _NO_CREDENTIALS):
         return StorageError(
-            "forbidden",
+            CREDENTIALS,
             f"cannot {verb} {where}: no credentials found; S3 needs a key pair: {_SET_CREDENTIALS}",
         )
     given = f"cannot {verb} {where}: {error or type(error).__name__}"
@@ -324,8 +311,10 @@ def _explain_answer(given: str, error: boto.ClientError) -> StorageError:
         return StorageError("not_found", f"{given}; the bucket must exist: check its name and the endpoint")
     if status == 404:
         return StorageError("not_found", f"{given}; an object must stand there: check the name")
-    if status in (401, 403) or code == "ExpiredToken":
-        return StorageError("forbidden", f"{given}; these credentials need access: {_SET_CREDENTIALS}")
+    if code in _UNKNOWN or status == 401:
+        return StorageError(CREDENTIALS, f"{given}; S3 does not accept these credentials: {_SET_CREDENTIALS}")
+    if status == 403:
+        return StorageError(FORBIDDEN, f"{given}; these credentials need access: {_SET_CREDENTIALS}")
     if status in _TRANSIENT_STATUS or code in _TRANSIENT_CODES:
         return StorageError(
             "storage", f"{given}; the server fails: check the endpoint, run again later", transient=True

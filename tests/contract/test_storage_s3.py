@@ -17,7 +17,7 @@ import boto3
 import pytest
 
 from imgtx.errors import StorageError, UsageError
-from pipeline import storage_retry, storage_s3
+from pipeline import storage_retry, storage_s3, storage_s3_listing
 from pipeline.storage import Store, check_destination, check_source, open_store
 from pipeline.storage_retry import HASTY, PATIENT, Patience
 from tests.contract.test_storage import listed
@@ -89,7 +89,8 @@ def test_a_long_listing_is_complete_however_it_is_cut(
     store: Store, keys: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(storage_s3, "_PAGE", 5)
-    monkeypatch.setattr(storage_s3, "_MOST_SHARDS", 4)
+    monkeypatch.setattr(storage_s3_listing, "LISTERS", 2)
+    monkeypatch.setattr(storage_s3_listing, "MOST_SHARDS", 4)
     client = boto3.client("s3")
     for key in keys:
         client.put_object(Bucket=bucket_of(store), Key=f"some/root/{key}")
@@ -321,7 +322,13 @@ def test_an_older_server_gets_its_remedy(shaky: Store, stage: Stage, answer: tup
 
 @pytest.mark.parametrize(
     ("status", "code", "reason"),
-    [(403, "AccessDenied", "forbidden"), (400, "ExpiredToken", "forbidden"), (404, "NoSuchKey", "not_found")],
+    [
+        (403, "AccessDenied", "forbidden"),
+        (400, "ExpiredToken", "credentials"),
+        (403, "InvalidAccessKeyId", "credentials"),
+        (403, "SignatureDoesNotMatch", "credentials"),
+        (404, "NoSuchKey", "not_found"),
+    ],
 )
 def test_a_refusal_is_not_asked_again(shaky: Store, stage: Stage, status: int, code: str, reason: str):
     stage.script = [(status, error_body(code))]
