@@ -75,6 +75,7 @@ def test_one_machine_is_cut_off_from_storage(cluster: Cluster, undisturbed: Undi
 
 def test_credentials_expire(cluster: Cluster, undisturbed: Undisturbed):
     run = begun(cluster, "expired")
+    run.wait_for(lambda: bool(run.asked("PUT", "s3://expired/ledger/")))
     cluster.proxy.answers = lambda request: EXPIRED
     code = run.finish()
     cluster.proxy.answers = None
