@@ -31,7 +31,7 @@ from fsspec.asyn import sync
 from imgtx.errors import StorageError
 from pipeline.records import CREDENTIALS, FORBIDDEN, INVENTORY
 from pipeline.storage_retry import Answer, Patience, check_version, is_hidden, retried
-from pipeline.storage_s3_listing import Page, Piece, objects
+from pipeline.storage_s3_listing import Page, Piece, objects, read_contents
 
 _WRITER = "imgtx-writer"
 _PAGE = 1000
@@ -259,8 +259,7 @@ def _connection(
 
 def _session() -> AioSession:
     session = AioSession()
-    # Making dates of text is two thirds of what reading a listing costs, and nobody here asks for one.
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+    session.register("before-parse.s3.ListObjectsV2", read_contents)
     return session
 
 
