@@ -10,6 +10,10 @@ INSTALL := $(BIN)/python -m pip install -qq --no-compile --constraint requiremen
 
 # Tests share the machine with Ray's workers: one thread each.
 TESTING := env OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0
+CI_SIZED := $(TESTING) $(BIN)/python -m pytest -m "not nightly and not gpu"
+# Ray takes all cores; what does without it shares them.
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile tests/unit tests/adapters tests/contract
+ONE_BY_ONE := tests/faults tests/cluster tests/ray
 # A failed install leaves no stamp, so that the next make tries again.
 .DELETE_ON_ERROR:
 .PHONY: help demo spandrel test test-nightly check bench lock clean
@@ -24,8 +28,13 @@ demo: $(VENV)/.run ## upscale the photos in examples/ twofold into demo-out/, on
 
 spandrel: $(VENV)/.spandrel ## add what runs other people's models (docs/run-your-model.md)
 
-test: $(VENV)/.develop ## run the tests (CI-sized)
-	$(TESTING) $(BIN)/python -m pytest -m "not nightly and not gpu" $(ARGS)
+test: $(VENV)/.develop ## run the tests (CI-sized); ARGS=tests/unit for some of them
+ifdef ARGS
+	$(CI_SIZED) $(ARGS)
+else
+	$(CI_SIZED) $(SIDE_BY_SIDE)
+	$(CI_SIZED) $(ONE_BY_ONE)
+endif
 
 test-nightly: $(VENV)/.develop ## run every test, also those that take many minutes
 	$(TESTING) $(BIN)/python -m pytest --timeout 3600 --hypothesis-profile=random $(ARGS)
@@ -66,7 +75,7 @@ $(VENV)/.spandrel: $(VENV)/.run
 
 $(VENV)/.develop: $(VENV)/.run $(VENV)/.spandrel
 	@echo "installing the tools of make test and make check"
-	@$(INSTALL) --editable ".[test,check]"
+	@$(INSTALL) --editable ".[test,check,controls,transformers]"
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run $(VENV)/.spandrel

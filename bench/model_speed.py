@@ -1,11 +1,11 @@
-"""Seconds per input megapixel of sr-x2 beside SwinIR-light, the usual compact Transformer, in one run.
+"""CPU seconds per input megapixel of our upscalers beside SwinIR-light, the usual compact Transformer, in one run.
 
-    python -m bench.model_speed [--sides 256 512] [--rounds 3]
+    python -m bench.model_speed [--scales 2 3 4] [--sides 256] [--rounds 3]
 
-SwinIR-light is spandrel's implementation with the paper's x2 settings and random weights (time does not depend on
-them). Both see the same photos in float32 and in bfloat16 autocast, one thread, the allocator settings of the
+SwinIR-light is spandrel's implementation with the paper's settings of that scale and random weights (time does not
+depend on them). Both see the same photos in float32 and in bfloat16 autocast, one thread, the allocator settings of the
 pipeline's workers; they take turns, and medians count. Each network gets the photo whole or cut into the tiles that
-suit it best, without halo, whichever was fastest when they warmed up. What bfloat16 costs our model is measured on
+suit it best, without halo, whichever was fastest when they warmed up. What bfloat16 costs sr-x2 is measured on
 photos, in dB.
 """
 
@@ -23,7 +23,7 @@ from bench.report import save
 from pipeline.cluster import WORKER_ENVIRONMENT
 
 SWINIR_LIGHT = {
-    "upscale": 2, "img_size": 64, "window_size": 8, "img_range": 1.0, "depths": [6] * 4, "embed_dim": 60,
+    "img_size": 64, "window_size": 8, "img_range": 1.0, "depths": [6] * 4, "embed_dim": 60,
     "num_heads": [6] * 4, "mlp_ratio": 2, "upsampler": "pixelshuffledirect", "resi_connection": "1conv",
 }  # fmt: skip
 PRECISIONS = ("float32", "bfloat16")
@@ -33,7 +33,8 @@ WANTED = 8.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sides", type=int, nargs="+", default=[256, 512])
+    parser.add_argument("--scales", type=int, nargs="+", default=[2, 3, 4])
+    parser.add_argument("--sides", type=int, nargs="+", default=[256])
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if os.environ.get("MALLOC_TOP_PAD_") is None:  # glibc reads these when a process starts
@@ -42,14 +43,20 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    models = {"sr-x2": ours()} | swinir_light()
-    rows = [row for side in options.sides for row in race(models, side, options.rounds)]
+    rows = [
+        {"scale": scale} | row
+        for scale in options.scales
+        for side in options.sides
+        for row in race(networks(scale), side, options.rounds)
+    ]
     loss = bfloat16_loss()
     save("model_speed", {"rounds": options.rounds, "seconds_per_megapixel": rows, "bfloat16": loss})
     for row in rows:
-        rates = ", ".join(f"{name} {row[name]:.1f} s/MP in tiles of {row['tiles'][name]}" for name in models)
+        rates = ", ".join(
+            f"{name} {row[name]:.1f} s/MP in tiles of {cut}" for name, cut in row["tiles"].items()
+        )
         times = f": {row['ratio']:.1f} times (at least {WANTED:g} wanted)" if "ratio" in row else ""
-        print(f"{row['side']} px, {row['precision']}: {rates}{times}")
+        print(f"x{row['scale']}, {row['side']} px, {row['precision']}: {rates}{times}")
     print(f"bfloat16 against float32, PSNR-Y: {loss}")
 
 
@@ -72,18 +79,23 @@ def race(models: dict[str, Any], side: int, rounds: int) -> list[dict[str, Any]]
         row = {"side": side, "precision": precision} | {name: round(rate, 2) for name, rate in rates.items()}
         row |= {"tiles": {name: best[name, precision] for name in models}}
         if "SwinIR-light" in rates:
-            row["ratio"] = round(rates["SwinIR-light"] / rates["sr-x2"], 2)
+            row["ratio"] = round(rates["SwinIR-light"] / next(iter(rates.values())), 2)
         rows.append(row)
     return rows
 
 
-def ours() -> Any:
+def networks(scale: int) -> dict[str, Any]:
+    """Ours first."""
+    return {f"sr-x{scale}": ours(f"sr-x{scale}")} | swinir_light(scale)
+
+
+def ours(name: str) -> Any:
     from imgtx.weights import load_model
 
-    return load_model("sr-x2").network
+    return load_model(name).network
 
 
-def swinir_light() -> dict[str, Any]:
+def swinir_light(scale: int) -> dict[str, Any]:
     """SwinIR-light by its name; nothing, and how to install it, where spandrel is absent."""
     from imgtx.adapters.spandrel import import_spandrel
     from imgtx.errors import UsageError
@@ -91,11 +103,11 @@ def swinir_light() -> dict[str, Any]:
     try:
         import_spandrel()
     except UsageError as error:
-        print(f"sr-x2 runs alone: {error}")
+        print(f"sr-x{scale} runs alone: {error}")
         return {}
     from spandrel.architectures.SwinIR import SwinIR
 
-    return {"SwinIR-light": SwinIR(**SWINIR_LIGHT).eval()}
+    return {"SwinIR-light": SwinIR(upscale=scale, **SWINIR_LIGHT).eval()}
 
 
 def photo(side: int) -> Any:
@@ -108,7 +120,7 @@ def photo(side: int) -> Any:
 
 
 def seconds(model: Any, image: Any, cut: int, precision: str) -> float:
-    """Wall seconds for the whole photo in tiles of `cut` pixels, one call a tile."""
+    """CPU seconds of the one thread for the whole photo in tiles of `cut` pixels, one call a tile."""
     import torch
 
     side = image.shape[-1]
@@ -118,10 +130,10 @@ def seconds(model: Any, image: Any, cut: int, precision: str) -> float:
         for left in range(0, side, cut)
     ]
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-        started = time.perf_counter()
+        started = time.process_time()
         for tile in tiles:
             model(tile)
-        return time.perf_counter() - started
+        return time.process_time() - started
 
 
 def bfloat16_loss() -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Seconds per megapixel of restore and inpaint beside sr-x2 and the networks that the field denoises with, in one run.
+"""CPU seconds per megapixel of restore and inpaint beside sr-x2 and the denoising networks of the field, in one run.
 
     python -m bench.restore_speed [--side 256] [--rounds 3]
 
@@ -38,7 +38,11 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    models = {"sr-x2": ours(), "restore": from_spec("restore"), "inpaint": from_spec("inpaint")} | theirs()
+    models = {
+        "sr-x2": ours("sr-x2"),
+        "restore": from_spec("restore"),
+        "inpaint": from_spec("inpaint"),
+    } | theirs()
     rows = race(models, options.side, options.rounds)
     save("restore_speed", {"side": options.side, "rounds": options.rounds, "rows": rows, "most": MOST})
     for row in rows:

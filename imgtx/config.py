@@ -12,7 +12,8 @@ Norm = Literal["post", "pre", "res-post"]
 class ModelConfig:
     """Shape of the encoder-decoder Transformer (`imgtx.model.EncoderDecoder`).
 
-    Widths are in channels, `patch` in pixels, `window` in tokens. With `holes` the last of `in_channels` is a mask,
+    Widths are in channels, `patch` in pixels, `window` in tokens, as is `ffn_kernel`, the depthwise convolution inside
+    the FFN, 0 for none. With `holes` the last of `in_channels` is a mask,
     1 in the hole, and only the hole is replaced. Raises ValueError for what cannot be.
     """
 
@@ -26,6 +27,7 @@ class ModelConfig:
     encoder_blocks: int = 4
     decoder_blocks: int = 2
     ffn_ratio: float = 2.0
+    ffn_kernel: int = 0
     norm: Norm = "post"
     detail_channels: int = 32
     detail_blocks: int = 2
@@ -33,11 +35,13 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value, least = getattr(self, f.name), 0 if f.name.endswith("_blocks") else 1
+            value, least = getattr(self, f.name), 0 if f.name.endswith(("_blocks", "_kernel")) else 1
             if f.type is int and not (type(value) is int and value >= least):
                 raise ValueError(f"{f.name} = {value!r}; legal is a whole number of {least} or more")
         if not isinstance(self.ffn_ratio, int | float) or self.ffn_ratio <= 0:
             raise ValueError(f"ffn_ratio = {self.ffn_ratio!r}; legal is a number greater than 0")
+        if self.ffn_kernel and not self.ffn_kernel % 2:
+            raise ValueError(f"ffn_kernel = {self.ffn_kernel}; legal is an odd number, or 0 for none")
         if self.norm not in get_args(Norm):
             raise ValueError(f"norm = {self.norm!r}; legal are {', '.join(get_args(Norm))}")
         if self.holes and (self.scale != 1 or self.in_channels != self.out_channels + 1):
@@ -67,11 +71,12 @@ class ModelInfo:
     `multiple` and `halo` are in input pixels. `halo` is the context around a tile at which tiled output
     equals untiled output within 1/255 on photos; it is measured for each set of weights (`jobs.evaluate`).
     `untiled` is 0 for a model that may be cut into tiles; one that looks at the whole picture gets it whole, and no
-    picture of more than `untiled` pixels. `fast` is the fastest of `dtypes` that was measured to be exact enough,
-    what `--precision auto` stands for. `batches` says whether a batch equals its images one by one, `channels_last`
-    whether that layout was measured to be faster. `masks` says that the last of `in_channels` is a mask, 1 where the
-    picture is to be made up; the model's output counts there only. `training` is the model card's record: data,
-    recipe, seed, commit, metrics.
+    picture of more than `untiled` pixels. `largest` is the longest side of a tile in pixels that there was room
+    for, 0 where nobody measured and `imgtx.tiling.default_tile` alone decides. `fast` is the fastest of `dtypes`
+    that was measured to be exact enough, what `--precision auto` stands for. `batches` says whether a batch equals
+    its images one by one, `channels_last` whether that layout was measured to be faster. `masks` says that the last
+    of `in_channels` is a mask, 1 where the picture is to be made up; the model's output counts there only.
+    `training` is the model card's record: data, recipe, seed, commit, metrics.
     """
 
     name: str
@@ -83,6 +88,7 @@ class ModelInfo:
     out_channels: int = 3
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
     untiled: int = 0
+    largest: int = 0
     fast: str = "float32"
     batches: bool = True
     channels_last: bool = False

@@ -131,14 +131,30 @@ class WindowAttention(nn.Module):
 
 
 class FeedForward(nn.Sequential):
-    """FFN(x) = W2 GELU(W1 x + b1) + b2."""
+    """FFN(x) = W2 h + b2 with h = GELU(W1 x + b1) for each token; x is (B, H, W, D).
 
-    def __init__(self, dim: int, ratio: float):
+    With a `kernel`, an odd number of tokens, neighbours meet in between: h + GELU(depthwise convolution of h), as in
+    Zhou et al., SRFormer (2023).
+    """
+
+    def __init__(self, dim: int, ratio: float, kernel: int = 0):
         hidden = round(dim * ratio)
         super().__init__(nn.Linear(dim, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, dim))
+        self.reach = kernel // 2
+        self.meet = nn.Conv2d(hidden, hidden, kernel, padding=self.reach, groups=hidden) if kernel else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return by_strips(lambda top, bottom: super(FeedForward, self).forward(x[:, top:bottom]), x, 1)
+        return by_strips(lambda top, bottom: self._rows(x, top, bottom), x, 1)
+
+    def _rows(self, x: Tensor, top: int, bottom: int) -> Tensor:
+        """Rows `top` to `bottom` of the output."""
+        widen, activate, narrow = self[0], self[1], self[2]
+        if self.meet is None:
+            return narrow(activate(widen(x[:, top:bottom])))
+        first = max(0, top - self.reach)
+        hidden = activate(widen(x[:, first : bottom + self.reach]))
+        met = activate(self.meet(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return narrow((hidden + met)[:, top - first : bottom - first])
 
 
 def by_strips(work: Callable[[int, int], Tensor], tokens: Tensor, multiple: int) -> Tensor:
@@ -183,10 +199,10 @@ class Residual(nn.Module):
 class EncoderBlock(nn.Module):
     """H = LN(H + MHA(H)); H = LN(H + FFN(H)) (post-norm; `norm` chooses the other orders)."""
 
-    def __init__(self, dim: int, heads: int, window: int, ffn_ratio: float, norm: Norm, *, shifted: bool):
+    def __init__(self, dim: int, heads: int, window: int, feed: FeedForward, norm: Norm, *, shifted: bool):
         super().__init__()
         self.attend = Residual(dim, WindowAttention(dim, heads, window, shifted=shifted), norm)
-        self.feed = Residual(dim, FeedForward(dim, ffn_ratio), norm)
+        self.feed = Residual(dim, feed, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.feed(self.attend(x))
@@ -199,11 +215,11 @@ class DecoderBlock(nn.Module):
     two overlapping neighbourhoods of the image in one block.
     """
 
-    def __init__(self, dim: int, heads: int, window: int, ffn_ratio: float, norm: Norm):
+    def __init__(self, dim: int, heads: int, window: int, feed: FeedForward, norm: Norm):
         super().__init__()
         self.attend = Residual(dim, WindowAttention(dim, heads, window), norm)
         self.cross = Residual(dim, WindowAttention(dim, heads, window, shifted=True), norm)
-        self.feed = Residual(dim, FeedForward(dim, ffn_ratio), norm)
+        self.feed = Residual(dim, feed, norm)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         return self.feed(self.cross(self.attend(x), memory))

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgtx.config import ModelConfig
-from imgtx.layers import DecoderBlock, EncoderBlock
+from imgtx.layers import DecoderBlock, EncoderBlock, FeedForward
 
 # Pixels that the convolutions of the detail path take at once in inference.
 STRIP_PIXELS = 32768
@@ -39,11 +39,13 @@ class EncoderDecoder(nn.Module):
         )
         self.embed = nn.Linear(detail * c.patch**2, c.dim)
         self.embed_query = nn.Linear(detail * c.patch**2, c.dim)
-        shape = (c.dim, c.heads, c.window, c.ffn_ratio, c.norm)
         self.encoder = nn.ModuleList(
-            EncoderBlock(*shape, shifted=i % 2 == 1) for i in range(c.encoder_blocks)
+            EncoderBlock(c.dim, c.heads, c.window, feed_forward(c), c.norm, shifted=i % 2 == 1)
+            for i in range(c.encoder_blocks)
         )
-        self.decoder = nn.ModuleList(DecoderBlock(*shape) for _ in range(c.decoder_blocks))
+        self.decoder = nn.ModuleList(
+            DecoderBlock(c.dim, c.heads, c.window, feed_forward(c), c.norm) for _ in range(c.decoder_blocks)
+        )
         self.unembed = nn.Linear(c.dim, detail * c.patch**2)
         self.refine = nn.ModuleList(DetailBlock(detail) for _ in range(c.detail_blocks))
         self.head = conv(detail, c.out_channels * c.scale**2)
@@ -133,3 +135,7 @@ def by_rows(work: Callable[[Tensor], Tensor], x: Tensor, *, reach: int, scale: i
 
 def conv(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
+
+
+def feed_forward(config: ModelConfig) -> FeedForward:
+    return FeedForward(config.dim, config.ffn_ratio, config.ffn_kernel)

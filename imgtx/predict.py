@@ -23,7 +23,7 @@ from imgtx.degrade import imresize
 from imgtx.errors import ImageError, ModelError, UsageError
 from imgtx.holes import with_mask
 from imgtx.inputs import check_image, check_mask
-from imgtx.tiling import Plan, Tile, core_of, default_tile, merge, paste, plan, plan_for_model, split, tile_of
+from imgtx.tiling import Plan, Tile, core_of, largest_tile, merge, paste, plan, plan_for_model, split, tile_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Predictor:
         model: an `ImageModel`. If it is a module it is moved to `device` and put in eval mode, in place.
         device: where the model runs, as torch names it.
         precision: "float32", or "bfloat16" or "float16" where the model's info lists it.
-        tile: longest side of a tile in input pixels; by default `imgtx.tiling.default_tile`, unless a GPU is
+        tile: longest side of a tile in input pixels; by default `imgtx.tiling.largest_tile`, unless a GPU is
             too small for it.
         batch: tiles in one call at most; by default 1 on a CPU (more gains nothing there), what fits
             elsewhere, and 1 for a model whose batches differ from its single images.
@@ -128,7 +128,7 @@ class Predictor:
     def plan_for(self, height: int, width: int) -> Plan:
         """How this predictor cuts an image, whether it lies in memory or not."""
         halo, multiple = self.info.halo, self.info.multiple
-        if self.info.untiled or self.tile == default_tile(halo=halo, multiple=multiple):
+        if self.info.untiled or self.tile == largest_tile(self.info):
             return plan_for_model(self.info, height, width)
         return plan(height, width, tile=self.tile, halo=halo, multiple=multiple)
 
@@ -315,8 +315,7 @@ class Predictor:
     def _default_tile(self) -> int:
         if self.info.untiled:
             return MOST_CALL_PIXELS  # longer than any side that is admitted
-        side = default_tile(halo=self.info.halo, multiple=self.info.multiple)
-        return max(min(side, math.isqrt(self.call_pixels)), self._smallest_tile())
+        return max(min(largest_tile(self.info), math.isqrt(self.call_pixels)), self._smallest_tile())
 
     def _check_tile(self, tile: int) -> int:
         try:

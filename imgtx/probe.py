@@ -38,6 +38,7 @@ LARGEST_GRID = 64
 LEAST_PHOTO = 336  # pixels a side: tiles of 256 must cut it
 FAR = 128  # pixels: what reaches further is no matter of halos
 EXACT_DB = 50.0  # against float32: the error is then that of rounding to 8 bits, or less
+LAYOUT_LEVELS = 0.5  # of 255: what channels-last may move a pixel by
 WORTH = 1.1  # times faster, for another precision or layout to be taken
 SPEED_SIDE = 192  # pixels
 SIDES = (128, 320)  # pixels, for memory
@@ -75,7 +76,7 @@ def probe(
         precisions = measure_precisions(model, tile)
         equal = batch_difference(model, samples[0], device)
         steady = bool(torch.equal(model(tile, None), model(tile, None)))
-        fast, channels_last, layouts = choose_fastest(model, tile, precisions)
+        fast, channels_last = choose_fastest(precisions)
         seams = find_seams(model, samples, device, levels)
         if not seams["within"] and far_reach(model, samples[0], device) < levels:
             wider = find_seams(model, samples, device, levels, halos=(WIDEST_HALO,))
@@ -88,6 +89,7 @@ def probe(
         multiple=seams["multiple"] if seams["within"] else info.multiple,
         halo=seams["halo"],
         untiled=0 if seams["within"] else largest["side"] ** 2,
+        largest=largest["side"] if seams["within"] else 0,
         dtypes=runs,
         fast=fast,
         batches=equal <= 0.5,
@@ -102,10 +104,10 @@ def probe(
             "seams": seams,
             "not_tileable_because": whole,
             "precisions": precisions,
-            "layouts": layouts,
             "batch_difference_levels": round(equal, 4) if math.isfinite(equal) else None,
             "repeats_exactly": steady,
             "memory_mb": {f"{side} px": value for side, value in memory.items()},
+            "memory_mb_per_megapixel": memory_per_megapixel(model, samples[0], memory),
             "largest_tile": largest,
         },
     )
@@ -200,10 +202,14 @@ def _modules(model: ImageModel) -> list[nn.Module]:
 
 
 def measure_precisions(model: ImageModel, tile: Tensor) -> dict[str, dict[str, Any]]:
-    """Of each precision: seconds per input megapixel and dB against float32, or why it does not run."""
+    """Of each precision: seconds per input megapixel and dB against float32, or why it does not run.
+
+    Of a module also the seconds in channels-last, and by how many levels of 255 that layout moves a pixel.
+    """
     exact = _run(model, tile, "float32")
     found: dict[str, dict[str, Any]] = {
         "float32": {"seconds_per_megapixel": _seconds(model, tile, "float32")}
+        | _in_channels_last(model, tile, "float32", exact)
     }
     for name in ("bfloat16", "float16"):
         if name == "float16" and tile.device.type == "cpu":
@@ -220,32 +226,41 @@ def measure_precisions(model: ImageModel, tile: Tensor) -> dict[str, dict[str, A
         squared = float(((output - exact) ** 2).mean())
         decibels = round(10 * math.log10(1 / squared), 1) if squared > 0 else 99.9
         found[name] = {"seconds_per_megapixel": _seconds(model, tile, name), "db": decibels}
+        found[name] |= _in_channels_last(model, tile, name, output)
     return found
 
 
-def choose_fastest(
-    model: ImageModel, tile: Tensor, precisions: dict[str, dict[str, Any]]
-) -> tuple[str, bool, dict[str, Any]]:
-    """The fastest precision that is exact enough, and whether channels-last makes it faster still and no other."""
-    exact = {n: f for n, f in precisions.items() if n == "float32" or f.get("db", 0) >= EXACT_DB}
-    fast = min(exact, key=lambda name: exact[name]["seconds_per_megapixel"])
-    if exact[fast]["seconds_per_megapixel"] * WORTH > exact["float32"]["seconds_per_megapixel"]:
-        fast = "float32"
+def _in_channels_last(model: ImageModel, tile: Tensor, precision: str, plain: Tensor) -> dict[str, float]:
+    """Seconds and levels of the other layout; {} for what is no module. The model keeps the layout it had."""
     if not isinstance(model, nn.Module):
-        return fast, False, {}
-    plain = _run(model, tile, fast), _seconds(model, tile, fast)
+        return {}
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's hints lack it
     last = tile.contiguous(memory_format=torch.channels_last)
-    other = _run(model, last, fast), _seconds(model, last, fast)
+    seconds, gap = _seconds(model, last, precision), (_run(model, last, precision) - plain).abs().max()
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # the same
-    gap = float((plain[0] - other[0]).abs().max()) * 255
-    layouts = {
-        "precision": fast,
-        "contiguous_seconds_per_megapixel": plain[1],
-        "channels_last_seconds_per_megapixel": other[1],
-        "difference_levels": round(gap, 4),
+    return {
+        "channels_last_seconds_per_megapixel": seconds,
+        "channels_last_levels": round(float(gap) * 255, 4),
     }
-    return fast, gap <= 0.5 and other[1] * WORTH < plain[1], layouts
+
+
+def choose_fastest(precisions: dict[str, dict[str, Any]]) -> tuple[str, bool]:
+    """The fastest precision that is exact enough, and whether it takes channels-last: each in its better layout.
+
+    What is not WORTH it stays float32, and contiguous.
+    """
+    layouts = {n: _layout(f) for n, f in precisions.items() if n == "float32" or f.get("db", 0) >= EXACT_DB}
+    fast = min(layouts, key=lambda name: layouts[name][0])
+    if layouts[fast][0] * WORTH > layouts["float32"][0]:
+        fast = "float32"
+    return fast, layouts[fast][1]
+
+
+def _layout(found: dict[str, Any]) -> tuple[float, bool]:
+    """Seconds a megapixel in the layout to take, and whether that is channels-last."""
+    plain, last = found["seconds_per_megapixel"], found.get("channels_last_seconds_per_megapixel", math.inf)
+    taken = last * WORTH < plain and found["channels_last_levels"] <= LAYOUT_LEVELS
+    return (last, True) if taken else (plain, False)
 
 
 def batch_difference(model: ImageModel, sample: np.ndarray, device: str) -> float:
@@ -282,6 +297,15 @@ def memory_of(model: ImageModel, tile: Tensor) -> float | None:
         return round(max(0, _status("VmHWM") - before) / 1e3, 1)
     except (OSError, AttributeError):
         return None
+
+
+def memory_per_megapixel(
+    model: ImageModel, sample: np.ndarray, memory: dict[int, float | None]
+) -> float | None:
+    """Megabytes per input megapixel of the larger of the two measured calls; None where memory was not told."""
+    side = max(SIDES)
+    pixels = _tensor(sample[:side, :side], model.info.multiple, "cpu")[0, 0].numel()
+    return None if memory[side] is None else round((memory[side] or 0.0) / (pixels / 1e6), 1)
 
 
 def largest_side(

@@ -21,6 +21,7 @@ VERSION = 1
 
 def sidecar_path(model: Path) -> Path:
     """Beside the file or folder `model`."""
+    model = Path(os.path.abspath(model))  # `.` and `..` have names only so
     return model.with_name(model.name + ".imgtx.json")
 
 

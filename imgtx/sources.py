@@ -23,6 +23,7 @@ from imgtx import weight_file
 from imgtx.config import ModelInfo
 from imgtx.errors import ModelError, UsageError
 from imgtx.sidecar import read_sidecar
+from imgtx.tiling import largest_tile
 from imgtx.weight_file import file_digest, find_weights, opened
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ def find_source(reference: str | Path) -> Source:
         return Source(SPANDREL, path)
     if (path / "config.json").is_file():
         return Source(TRANSFORMERS, path)
+    if path.is_file() and path.suffix != ".safetensors":
+        raise UsageError(
+            f"{path} has no suffix that says what it is ({', '.join(('.safetensors', *PICKLES))}): write "
+            f"{SPANDREL}:{path} for somebody's weights, {TORCHSCRIPT}:{path}?scale=N for a program"
+        )
     path = find_weights(reference)
     return Source(OWN if _is_own(path) else SPANDREL, path)
 
@@ -88,9 +94,9 @@ def read_info(reference: str | Path) -> tuple[ModelInfo, str]:
         return measured, digest
     info = load_model(reference).info
     log.warning(
-        "%s was never probed: tiles get a halo of %d px whether or not that hides their seams, and only float32 is "
-        "used; imgtx models probe '%s' measures what it needs",
-        *(source.path, info.halo, reference),
+        "%s was never probed: tiles of at most %d px get a halo of %d px whether or not that hides their seams, and "
+        "only float32 is used; imgtx models probe '%s' measures what it needs",
+        *(source.path, largest_tile(info), info.halo, reference),
     )
     return info, digest
 

@@ -153,10 +153,22 @@ def default_tile(*, halo: int, multiple: int) -> int:
     return max(_round_up(max(side, SMALLEST_DEFAULT), multiple), smallest_legal)
 
 
+def largest_tile(info: ModelInfo) -> int:
+    """The longest side of a model's tiles: `default_tile`, or less where no more is known to fit into memory.
+
+    Never so small that the halos leave less than half of the side: the work would grow more than fourfold.
+    """
+    side = default_tile(halo=info.halo, multiple=info.multiple)
+    if not info.largest:
+        return side
+    floor = max(4 * _round_up(info.halo, info.multiple), info.multiple)
+    return min(side, max(info.largest // info.multiple * info.multiple, floor))
+
+
 def plan_for_model(info: ModelInfo, height: int, width: int) -> Plan:
     """The plan that a model's own facts ask for: what decode cuts by and transform joins by.
 
-    An image that `default_tile` holds is not cut. Of a larger one the tiles are as small as MAX_HALO_SHARE allows,
+    An image that `largest_tile` holds is not cut. Of a larger one the tiles are as small as MAX_HALO_SHARE allows,
     because a model's memory grows with them: it takes tiles near the largest for an image of a few tiles only.
     A model that looks at the whole picture (`info.untiled`) gets it in one.
     """
@@ -165,7 +177,7 @@ def plan_for_model(info: ModelInfo, height: int, width: int) -> Plan:
             height, width, tile=_round_up(max(height, width), info.multiple), halo=0, multiple=info.multiple
         )
     facts = {"halo": info.halo, "multiple": info.multiple}
-    largest = default_tile(**facts)
+    largest = largest_tile(info)
     if max(_round_up(height, info.multiple), _round_up(width, info.multiple)) > largest:
         overlap = _round_up(2 * info.halo, info.multiple)
         for side in range(max(SMALLEST_DEFAULT, overlap + info.multiple), largest, info.multiple):

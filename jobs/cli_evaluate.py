@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from imgtx.errors import UsageError
 from jobs.cli_shared import console, endpoint_option, json_option
 
 
 @click.command()
 @click.argument("model")
-@click.argument("datasets", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("datasets", nargs=-1, required=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report as JSON.")
 @click.option(
     "--degradation",
@@ -29,7 +30,7 @@ from jobs.cli_shared import console, endpoint_option, json_option
 @json_option
 def evaluate(
     model: str,
-    datasets: tuple[Path, ...],
+    datasets: tuple[str, ...],
     out: Path | None,
     as_json: bool,
     **options: Any,
@@ -49,12 +50,22 @@ def evaluate(
     from jobs.protocols import run_protocol
 
     endpoint_url, protocol = options["endpoint_url"], options["protocol"]
+    folders = [on_this_machine(dataset) for dataset in datasets]
     if protocol:
-        found = find_datasets(datasets)
+        found = find_datasets(folders)
         told = run_protocol(protocol, model, found, out_json=out, endpoint_url=endpoint_url)
         click.echo(json.dumps(told.to_dict())) if as_json else print_protocol(told, console())
         return
     report = run_evaluation(
-        model, datasets, out_json=out, endpoint_url=endpoint_url, degradation=options["degradation"]
+        model, folders, out_json=out, endpoint_url=endpoint_url, degradation=options["degradation"]
     )
     click.echo(json.dumps(report.to_dict())) if as_json else print_report(report, console())
+
+
+def on_this_machine(dataset: str) -> Path:
+    """UsageError for what lies in storage: pathlib would make `s3:/bucket` of it and find nothing there."""
+    if "://" in dataset:
+        raise UsageError(
+            f"{dataset}: datasets are folders of this machine, or text files of names: copy it here first"
+        )
+    return Path(dataset)

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 WIDTH, HEIGHT, MARGIN = 640, 220, 56  # pixels of one panel, and around it
-PANELS = (("loss", "L1 loss, mean between reports"), ("valid_psnr_y", "validation PSNR-Y, dB"))
+PANELS = (("loss", "loss, mean between reports"), ("valid_psnr_y", "validation PSNR-Y, dB"))
 INK, GRID, LINE = (60, 60, 60), (225, 225, 225), (31, 99, 181)
 Points = Sequence[tuple[float, float]]
 

@@ -116,7 +116,7 @@ def card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest: str) 
         f"halo {d.halo}: {d.as_float * 255:.3f} of 255, {d.as_uint8} levels after rounding"
         for d in halo.differences
     )
-    loss = {"l1": "L1", "mse": "mean square"}[spec.get("loss", "l1")]
+    loss = {"l1": "L1", "mse": "mean square", "psnr": "minus the PSNR of each crop"}[spec.get("loss", "l1")]
     return f"""# {info.name}
 
 {TITLES[info.task].format(scale=info.scale)}: {PURPOSE[spec.get("degradation", "bicubic")]}

@@ -14,7 +14,7 @@ from imgtx.errors import UsageError
 from imgtx.pixels import decode
 from imgtx.sidecar import read_record, write_sidecar
 from imgtx.sources import OWN, Source, digest_of, find_source, load_model
-from imgtx.weight_file import read_info
+from imgtx.weight_file import count_parameters, read_info
 from jobs.evaluate import find_datasets
 
 EXAMPLES = Path(imgtx.__file__).parents[1] / "examples"
@@ -38,12 +38,15 @@ def describe(reference: str) -> dict[str, Any]:
     source = find_source(reference)
     if source.kind == OWN:
         info, digest = read_info(source.path)
-        return {"kind": source.kind, "digest": digest} | info.to_dict()
+        of_model = {"architecture": "imgtx", "parameters": count_parameters(source.path)}
+        of_model["size_rules"] = {"minimum": 0, "multiple_of": info.multiple, "square": False}
+        return {"kind": source.kind, "digest": digest} | info.to_dict() | {"model": of_model}
     digest = digest_of(source)
     record = read_record(source.path, digest)
     known: dict[str, Any] = {"kind": source.kind, "digest": digest}
     if record is not None:
-        return known | record["info"] | {"probe": record["probe"]}
+        probe = dict(record["probe"])
+        return known | record["info"] | {"model": probe.pop("model", {}), "probe": probe}
     model: Any = load_model(reference)
     hint = f"never probed; imgtx models probe '{reference}' measures halo, precisions, speed and memory"
     return known | model.info.to_dict() | {"model": model.record, "probe": hint}
@@ -114,10 +117,10 @@ def print_probe(found: Probed, console: Console) -> None:
             "so", f"pictures run whole, up to {info.untiled / 1e6:.2f} megapixels; --levels accepts seams"
         )
     for name, run in measured["precisions"].items():
-        loss = f", {run['db']} dB against float32" if "db" in run else ""
-        table.add_row(name, run.get("fails") or f"{run['seconds_per_megapixel']} s a megapixel{loss}")
+        table.add_row(name, run.get("fails") or _told(run))
     table.add_row("--precision auto", f"{info.fast}{', channels-last' if info.channels_last else ''}")
-    table.add_row("memory of one call", ", ".join(f"{k}: {v} MB" for k, v in measured["memory_mb"].items()))
+    calls = ", ".join(f"{side}: {mb} MB" for side, mb in measured["memory_mb"].items())
+    table.add_row("memory of one call", f"{calls}; {measured['memory_mb_per_megapixel']} MB a megapixel")
     largest = measured["largest_tile"]
     table.add_row("largest tile", f"{largest['side']} px ({largest['by']})")
     off = measured["batch_difference_levels"]
@@ -126,3 +129,11 @@ def print_probe(found: Probed, console: Console) -> None:
     console.print(table)
     where = found.sidecar or "nowhere: imgtx's own weights carry their facts inside"
     console.print(f"written to {where}", soft_wrap=True)
+
+
+def _told(run: dict[str, Any]) -> str:
+    """One precision in one line."""
+    last = run.get("channels_last_seconds_per_megapixel")
+    layout = "" if last is None else f", channels-last {last}"
+    loss = f"; {run['db']} dB against float32" if "db" in run else ""
+    return f"{run['seconds_per_megapixel']} s a megapixel{layout}{loss}"

@@ -59,6 +59,7 @@ WAVE = 50_000  # keys per Ray dataset: bounds what Ray holds of a plan, costs se
 FLUSH_ROWS, FLUSH_SECONDS = 500, 3.0
 STATUS_SECONDS = 10.0
 ISOLATED_PASSES = 2
+DISTURBED_PASSES = 5  # more, in which a machine was lost: what was in its hands is not to blame
 
 
 @dataclass(frozen=True)
@@ -267,14 +268,19 @@ class Session:
 
     def _wave(self, work: pa.Table, pool: "Pool") -> None:
         """Run one slice of the work until every key has a row: lost keys again, alone; then they are recorded."""
+        from pipeline.cluster import machines
+
         lost, _ = self._pass(work, pool)
-        passes = 0
+        passes = disturbed = 0
         while lost.num_rows and passes < ISOLATED_PASSES:
             log.warning("%d images came back without a row: running them alone", lost.num_rows)
             if self.metrics:
                 self.metrics.retried(lost.num_rows)
-            before = lost.num_rows
+            before, there = lost.num_rows, machines()
             lost, whole = self._pass(lost, pool.isolated())
+            if there - machines() and disturbed < DISTURBED_PASSES:
+                disturbed += 1
+                continue
             # a pass that Ray gave up has not run every image: it counts only if it brought nothing
             passes += whole or lost.num_rows == before
         if not lost.num_rows:

@@ -25,6 +25,7 @@ Manifest = dict[str, Any]
 TARGETS = ("cronjob", "rayjob", "raycronjob")
 SPEC_FOLDER, SPEC_FILE = "/etc/imgtx", "nightly.toml"
 KEPT_SECONDS = 7 * 24 * 3600
+DRAIN_SECONDS = 90  # that a worker which is told to go has to end what it has in hand
 # Which pod of the CronJob this is: Kubernetes writes the minute that a Job was due at the end of its name.
 JOB_NAME = {
     "name": "JOB_NAME",
@@ -131,13 +132,16 @@ def _pod(schedule: Schedule, name: str, cpus: int, memory: int, gpus: int) -> Ma
     if name == "ray-head":
         ports = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "metrics": 8080}
         container["ports"] = [{"name": port, "containerPort": number} for port, number in ports.items()]
-    spec = {
+    spec: Manifest = {
         "serviceAccountName": schedule.service_account,
         "securityContext": USER,
         "containers": [container],
     }
     if schedule.submission_mode == "SidecarMode" and name == "ray-head":
         spec["restartPolicy"] = "Never"
+    if name == "ray-worker":
+        spec["terminationGracePeriodSeconds"] = DRAIN_SECONDS + 30
+        container["env"] = [{"name": "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "value": str(DRAIN_SECONDS)}]
     return {"metadata": {"labels": _labels(schedule)}, "spec": spec | {"volumes": [_volume(schedule)]}}
 
 

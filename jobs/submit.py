@@ -11,7 +11,7 @@ submission finds it and starts nothing. One that failed or was stopped is follow
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from itertools import count
@@ -23,21 +23,9 @@ from imgtx.errors import UsageError
 from jobs.code_package import files_to_ship, ignore_lines, packages, write_package
 from jobs.job_command import JobCommand
 from jobs.ray_jobs import SUCCEEDED, Head, JobInfo, ignored_by
-from pipeline.cluster import CODE
-from pipeline.storage import open_store
+from pipeline.cluster import CODE, ENDPOINTS, forwarded
 
 PINNED, IMAGE = "pinned", "image"
-# Where storage is, not who asks: these go along when they are set here. Credentials never do.
-FORWARDED = (
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-    "AWS_REQUEST_CHECKSUM_CALCULATION",
-    "AWS_RESPONSE_CHECKSUM_VALIDATION",
-    "IMGTX_STORE",
-)
-ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 # A name says that a value is secret, unless it ends as the name of a place where one is kept.
 SECRET = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
 REFERENCE = re.compile(r"(_FILE|_PATH|_PROFILE|_URI|_ARN)$", re.IGNORECASE)
@@ -68,14 +56,6 @@ def make_submission(
     return Submission(
         name or command.submission_id(day), command, day, packages, forwarded(os.environ) | given(variables)
     )
-
-
-def forwarded(environment: Mapping[str, str]) -> dict[str, str]:
-    """What of this environment says where storage is."""
-    found = {name: environment[name] for name in FORWARDED if environment.get(name)}
-    for name in ENDPOINTS:
-        open_store("s3://any", endpoint_url=found.get(name))  # refuses one that holds credentials
-    return found
 
 
 def given(variables: tuple[str, ...]) -> dict[str, str]:

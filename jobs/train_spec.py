@@ -17,7 +17,7 @@ POSITIVE = (
 )  # fmt: skip
 WORDS = {
     "precision": ("float32", "bfloat16"),
-    "loss": ("l1", "mse"),
+    "loss": ("l1", "mse", "psnr"),
     "degradation": DEGRADATIONS,
     "crop_choice": CROP_CHOICES,
 }

@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from imgtx.errors import RunInterruptedError, UsageError
 from pipeline.spec import RunSpec
+from pipeline.storage import open_store
 
 log = logging.getLogger("imgtx.pipeline")
 
@@ -31,6 +32,18 @@ WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "VIPS_CONCURRENCY": "1",  # libvips holds rows for each of its threads, by default one a core
 }
+# Where storage is, not who asks: these go along to a cluster when they are set here. Credentials never do: what a job
+# or a worker is given stands on the dashboard and in the logs of every node.
+FORWARDED = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION",
+    "IMGTX_STORE",
+)
+ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 # Read by Ray when it is imported or started.
 QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}  # its C++ side else warns on stderr of restarts that we plan for
 LOCAL_SETTINGS = QUIET | {
@@ -46,6 +59,11 @@ LOCAL_SETTINGS = QUIET | {
     "RAY_worker_niceness": "0",  # at Ray's own 15 any other program on the machine starves the run
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away: a process less
+}
+JOINED_SETTINGS = QUIET | {
+    # A machine that goes without a word leaves calls to it unanswered. Ray's own two minutes are TCP's patience with
+    # what was sent there (by gRPC's TCP_USER_TIMEOUT); pings are not sent more often.
+    "RAY_grpc_client_keepalive_timeout_ms": "20000",
 }
 CODE, PACKAGES = Path(__file__).resolve().parents[1], ("imgtx", "pipeline", "jobs")
 OBJECT_STORE_BYTES = 1 << 30  # local runs: images in flight; Ray Data holds back the stages when it is full
@@ -77,8 +95,10 @@ class Pool:
     tasks_in_flight: int = 2
     restarts: int = (
         -1
-    )  # as often as it takes: an actor that stays dead stalls the pool; `retries` bounds them
-    retries: int = 1
+    )  # as often as it takes, wherever there is room: an actor that stays dead stalls the pool
+    # A call is bound to its actor. Retried, it waits for that one, for ever where its machine is gone and no other has
+    # room; given up, its images come back without a row, and run again on the actors that there are.
+    retries: int = 0
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -87,7 +107,7 @@ class Pool:
 
     def isolated(self) -> "Pool":
         """One image a block and one block an actor: what crashes then was alone."""
-        return replace(self, rows_per_block=1, tasks_in_flight=1, retries=0)
+        return replace(self, rows_per_block=1, tasks_in_flight=1)
 
 
 def size_pool(spec: RunSpec, resources: dict[str, float], images: int) -> Pool:
@@ -151,8 +171,8 @@ def ray_session(spec: Addressed) -> Iterator[dict[str, float]]:
 
     A session that is already running in this process is used and left alone.
     """
-    environment = WORKER_ENVIRONMENT if address_of(spec) else WORKER_ENVIRONMENT | local_settings()
-    for name, value in (QUIET | environment).items():
+    settings = JOINED_SETTINGS if address_of(spec) else local_settings()
+    for name, value in (WORKER_ENVIRONMENT | settings).items():
         os.environ.setdefault(name, value)
     import ray
 
@@ -215,15 +235,24 @@ def _start(spec: Addressed) -> None:
 
 
 def joined_environment() -> dict[str, Any]:
-    """What workers of a joined cluster get: our variables, and our own code where no job has brought it.
+    """What workers of a joined cluster get: our variables, where storage is, our own code where no job has brought it.
 
     Variables that the job's environment sets already are left to it: Ray refuses to be told of one twice.
     """
     job = os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")
     known = (json.loads(job).get("runtime_env") or {}).get("env_vars", {}) if job else {}
-    variables = {name: value for name, value in WORKER_ENVIRONMENT.items() if name not in known}
+    given = WORKER_ENVIRONMENT | forwarded(os.environ)
+    variables = {name: value for name, value in given.items() if name not in known}
     code = {} if job else {"py_modules": [str(CODE / package) for package in PACKAGES]}
     return {"env_vars": variables} | code
+
+
+def forwarded(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of this environment says where storage is; UsageError for an endpoint that holds credentials."""
+    found = {name: environment[name] for name in FORWARDED if environment.get(name)}
+    for name in ENDPOINTS:
+        open_store("s3://any", endpoint_url=found.get(name))
+    return found
 
 
 def check_address(address: str | None) -> None:
@@ -279,6 +308,13 @@ def ray_has_ended() -> bool:
 
     node = ray._private.worker._global_node  # no public door: everything public hangs or aborts by then
     return node is not None and bool(node.dead_processes())
+
+
+def machines() -> frozenset[str]:
+    """The ids of the nodes that are there now."""
+    import ray
+
+    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
 
 
 def configure_data(pool: Pool) -> None:

@@ -113,8 +113,8 @@ def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
         )
     if info.task != spec.task:
         raise UsageError(
-            f"--model {spec.model} is for {info.task}, this command does {spec.task}: "
-            f"see `imgtx models list` for models of this task"
+            f"--model {spec.model} is for {info.task}, this command does {spec.task}: imgtx "
+            f"{'upscale' if info.task == TASKS[0] else 'restore'} runs it, and `imgtx models list` shows others"
         )
     if spec.scale is not None and spec.scale != info.scale:
         raise UsageError(

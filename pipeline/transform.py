@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 from imgtx.degrade import imresize
 from imgtx.errors import ModelError
 from imgtx.tiling import Plan, plan_for_model
+from pipeline.drain import departure
 from pipeline.large import transform_large
 from pipeline.model_store import local_model
 from pipeline.records import PIXELS, WAITED
@@ -44,8 +46,13 @@ class Transform:
         self.batched = self.predictor.device.type != "cpu"
         self.free_since = time.perf_counter()
         self.waited = 0.0  # seconds that no row has told yet
+        self.departure = departure()
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        with self.departure.working() if self.departure else nullcontext():
+            yield from self._outputs(batch)
+
+    def _outputs(self, batch: pa.Table) -> Iterator[pa.Table]:
         self.waited += time.perf_counter() - self.free_since
         rows = rows_of(batch)
         # tiles of several images fill one device batch on a GPU; on a CPU a batch gains nothing and costs memory

@@ -175,3 +175,14 @@ def misread(words: list[str]) -> str:
     except click.ClickException as error:
         return error.format_message()
     return ""
+
+
+def check_time_to_go(cluster: Manifest) -> None:
+    """Raises unless a worker that is told to go has more time from Kubernetes than Ray takes to drain it."""
+    import ray
+
+    for group in cluster["workerGroupSpecs"]:
+        pod = group["template"]["spec"]
+        ((variable,),) = (container["env"] for container in pod["containers"])
+        assert hasattr(ray._private.ray_constants, variable["name"])  # the release that is pinned knows it
+        assert 0 < int(variable["value"]) < pod["terminationGracePeriodSeconds"]

@@ -25,6 +25,9 @@ from imgtx.weight_file import opened
 # A number in a tensor's name counts blocks, which the network's maker builds before it compares a tensor.
 MOST_BLOCKS = 10_000
 
+# Where makers of safetensors files write it; the first is ModelSpec's (github.com/Stability-AI/ModelSpec).
+LICENCE_KEYS = ("modelspec.license", "license", "licence")
+
 Checkpoint = dict[str, Any]
 
 
@@ -45,6 +48,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
         )
     _check_names(found, path)
     return found
+
+
+def licence_of(path: Path) -> str:
+    """What a safetensors file's own metadata says of its licence, in one line; "unknown" where it says nothing."""
+    if path.suffix != ".safetensors":
+        return "unknown"
+    with opened(path, framework="pt") as file:
+        said = file.metadata() or {}
+    found = next((said[name] for name in LICENCE_KEYS if said.get(name)), "unknown")
+    return " ".join("".join(c for c in found if c.isprintable() or c.isspace()).split())[:100] or "unknown"
 
 
 def _read_pickle(path: Path) -> Any:

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from imgtx.adapters.adapted import UNMEASURED_HALO, Adapted, check_channels
-from imgtx.adapters.checkpoint import read_checkpoint
+from imgtx.adapters.adapted import UNMEASURED_HALO, UNMEASURED_TILE, Adapted, check_channels
+from imgtx.adapters.checkpoint import licence_of, read_checkpoint
 from imgtx.config import ModelInfo
 from imgtx.errors import ModelError, UsageError
 
@@ -70,8 +70,10 @@ def load(path: Path, digest: str) -> Adapted:
         halo=UNMEASURED_HALO,
         in_channels=found.input_channels + masks,
         out_channels=found.output_channels,
+        largest=UNMEASURED_TILE,
         dtypes=("float32",),
         batches=False,
+        licence=licence_of(path),
         masks=masks,
     )
 
@@ -87,7 +89,7 @@ def convert(path: Path, target: Path) -> None:
     """Write the tensors of somebody's file as safetensors; raises as `load` for a file that cannot be trusted."""
     tensors = import_spandrel().canonicalize_state_dict(read_checkpoint(path))
     whole = {name: t.detach().clone().contiguous() for name, t in tensors.items() if isinstance(t, Tensor)}
-    save_file(whole, target, metadata={"format": "pt"})
+    save_file(whole, target, metadata={"format": "pt", "license": licence_of(path)})
 
 
 def grid_of(found: Any) -> int:

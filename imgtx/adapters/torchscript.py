@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from imgtx.adapters.adapted import UNMEASURED_HALO, Adapted, check_channels
+from imgtx.adapters.adapted import UNMEASURED_HALO, UNMEASURED_TILE, Adapted, check_channels
 from imgtx.config import ModelInfo
 from imgtx.errors import ModelError, UsageError
 
@@ -55,6 +55,7 @@ def load(path: Path, digest: str, declared: dict[str, str]) -> Adapted:
         halo=-(-UNMEASURED_HALO // signature.multiple) * signature.multiple,
         in_channels=signature.channels,
         out_channels=signature.out_channels,
+        largest=UNMEASURED_TILE,
         dtypes=("float32",),
         batches=False,
     )
@@ -62,7 +63,13 @@ def load(path: Path, digest: str, declared: dict[str, str]) -> Adapted:
     def call(batch: Tensor) -> Tensor:
         return program(batch * signature.range) / signature.range
 
-    return Adapted(program, call, info, digest, {"architecture": "TorchScript", "signature": declared})
+    record = {
+        "architecture": "TorchScript",
+        "parameters": sum(p.numel() for p in program.parameters()),
+        "size_rules": {"minimum": 0, "multiple_of": signature.multiple, "square": False},
+        "signature": declared,
+    }
+    return Adapted(program, call, info, digest, record)
 
 
 def read_signature(declared: dict[str, str], path: Path) -> Signature:

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from imgtx.adapters.adapted import UNMEASURED_HALO, Adapted, check_channels
-from imgtx.adapters.checkpoint import read_checkpoint
+from imgtx.adapters.adapted import UNMEASURED_HALO, UNMEASURED_TILE, Adapted, check_channels
+from imgtx.adapters.checkpoint import licence_of, read_checkpoint
 from imgtx.config import ModelInfo
 from imgtx.errors import ModelError, UsageError
 
@@ -52,8 +52,10 @@ def load(folder: Path, digest: str) -> Adapted:
         halo=-(-UNMEASURED_HALO // config.window_size) * config.window_size,
         in_channels=config.num_channels,
         out_channels=returned,
+        largest=UNMEASURED_TILE,
         dtypes=("float32",),
         batches=False,
+        licence=licence_of(weights),
     )
 
     def call(batch: Tensor) -> Tensor:
@@ -62,6 +64,7 @@ def load(folder: Path, digest: str) -> Adapted:
     record = {
         "architecture": f"Swin2SR, transformers {library.__version__}",
         "parameters": sum(p.numel() for p in network.parameters()),
+        "size_rules": {"minimum": 0, "multiple_of": config.window_size, "square": False},
     }
     return Adapted(network.eval(), call, info, digest, record)
 

@@ -14,7 +14,10 @@ from imgtx.predict import Predictor
 from imgtx.probe import find_seams
 from imgtx.sources import load_model, read_info
 from tests.adapters.architectures import network
+from tests.adapters.conftest import without_spandrel
 from tests.unit.small_models import noise
+
+LOOKS_EVERYWHERE = ("ATD", "RCAN")
 
 
 def loaded(references, kind: str) -> Any:
@@ -88,21 +91,44 @@ def test_it_repeats_exactly(references, kind):
 
 
 def test_tiles_equal_the_whole_at_the_measured_halo(references, kind):
-    if kind in ("ATD", "RCAN"):
-        pytest.skip(
-            "it looks at the whole picture: how far that shows depends on the picture, see test_probe"
-        )
-    if kind in ("packaged", "SCUNet", "DRCT", "ESRGAN-alpha"):
-        pytest.skip("seconds, for the mechanism of others or what tests/unit/test_packaged.py holds")
+    if kind == "packaged":
+        pytest.skip("tests/unit/test_packaged.py holds it, at the halo that is in the weights")
+    if kind in LOOKS_EVERYWHERE:
+        pytest.skip("no halo hides its tiles: the next test")
     model = loaded(references, kind)
-    seams = find_seams(model, [textured(160, 160, model.info.in_channels)], "cpu", 1.0, halos=(16, 32))
+    levels, halos = {"SCUNet": (3.0, (64,)), "DRCT": (1.0, (16,))}.get(kind, (1.0, (16, 32)))
+    seams = find_seams(model, [textured(160, 160, model.info.in_channels)], "cpu", levels, halos=halos)
     assert seams["within"], seams
     model.info = replace(model.info, halo=seams["halo"], multiple=seams["multiple"])
-    image = textured(130, 150)
-    whole = Predictor(model, tile=256)(image)
     halo = -(-seams["halo"] // seams["multiple"]) * seams["multiple"]
-    cut = Predictor(model, tile=2 * halo + max(32, seams["multiple"]))(image)
-    assert np.abs(whole.astype(int) - cut).max() <= 1
+    tile = 2 * halo + max(32, seams["multiple"])
+    image = textured(130, max(150, tile + 20))
+    whole = Predictor(model, tile=512)(image)
+    cutting = Predictor(model, tile=tile)
+    assert cutting.plan_for(*image.shape[:2]).count > 1
+    assert np.abs(whole.astype(int) - cutting(image)).max() <= levels
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=without_spandrel) for n in LOOKS_EVERYWHERE])
+def test_what_looks_at_the_whole_picture_is_found_out_and_gets_it_whole(references, name):
+    """Global averages and attention to categories: what a tile sees of a half-dark picture is not what the whole is."""
+    model = loaded(references, name)
+    picture = textured(192, 192, model.info.in_channels)
+    picture[96:] //= 8
+    seams = find_seams(model, [picture], "cpu", 1.0, halos=(32,))
+    assert not seams["within"], seams
+    model.info = replace(model.info, untiled=10**6)
+    predictor = Predictor(model)
+    assert predictor.plan_for(900, 1100).count == 1
+    image = textured(40, 56)
+    padded = np.pad(
+        image, ((0, -40 % model.info.multiple), (0, -56 % model.info.multiple), (0, 0)), "reflect"
+    )
+    with torch.inference_mode():
+        whole = model(torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 255, None)[0]
+    expected = (whole.permute(1, 2, 0) * 255 + 0.5).to(torch.uint8).numpy()
+    s = model.info.scale
+    assert np.abs(predictor(image).astype(int) - expected[: 40 * s, : 56 * s]).max() <= 1
 
 
 def test_memory_pressure_is_answered_with_smaller_calls(references, kind):

@@ -120,18 +120,49 @@ def test_what_does_not_run_is_told_and_left_out():
     found = measure_precisions(model, torch.rand(1, 3, 64, 64))
     assert "expected scalar type" in found["bfloat16"]["fails"]
     assert "GPU" in found["float16"]["fails"]
-    assert choose_fastest(model, torch.rand(1, 3, 64, 64), found)[0] == "float32"
+    assert choose_fastest(found)[0] == "float32"
+
+
+def timed(plain: float, last: float, levels: float = 0.0, **more: float) -> dict[str, float]:
+    return {
+        "seconds_per_megapixel": plain,
+        "channels_last_seconds_per_megapixel": last,
+        "channels_last_levels": levels,
+    } | more
 
 
 @pytest.mark.parametrize(
-    ("seconds", "decibels", "chosen"), [(0.5, 60, "bfloat16"), (0.5, 40, "float32"), (0.95, 60, "float32")]
+    ("bfloat16", "chosen"),
+    [
+        (timed(0.5, 0.5, db=60), ("bfloat16", False)),
+        (timed(0.5, 0.5, db=40), ("float32", False)),  # too far off
+        (timed(0.95, 0.95, db=60), ("float32", False)),  # not worth it
+        (timed(0.5, 0.3, db=60), ("bfloat16", True)),
+        (timed(2.0, 0.3, db=60), ("bfloat16", True)),  # fast in one layout only
+        (timed(0.5, 0.3, levels=0.6, db=60), ("bfloat16", False)),  # that layout moves pixels
+        ({"seconds_per_megapixel": 0.5, "db": 60}, ("bfloat16", False)),  # no module, so no layouts
+    ],
 )
-def test_a_precision_must_be_exact_enough_and_worth_it(seconds, decibels, chosen):
-    found = {
-        "float32": {"seconds_per_megapixel": 1.0},
-        "bfloat16": {"seconds_per_megapixel": seconds, "db": decibels},
-    }
-    assert choose_fastest(Centred(), torch.rand(1, 3, 16, 16), found)[0] == chosen
+def test_a_precision_and_a_layout_must_be_exact_enough_and_worth_it(bfloat16, chosen):
+    assert choose_fastest({"float32": timed(1.0, 0.95), "bfloat16": bfloat16}) == chosen
+
+
+def test_float32_in_its_better_layout_is_what_a_precision_is_held_against():
+    assert choose_fastest({"float32": timed(4.0, 0.3), "bfloat16": timed(2.0, 2.0, db=60)}) == (
+        "float32",
+        True,
+    )
+
+
+def test_measuring_layouts_leaves_the_model_in_its_own():
+    model = nn.Conv2d(3, 3, 3, padding=1)
+    model.info, model.prepare = INFO, None
+    forward, model.forward = model.forward, lambda batch, state: forward(batch)
+    with torch.inference_mode():
+        found = measure_precisions(model, torch.rand(1, 3, 32, 32))
+    assert model.weight.is_contiguous()
+    assert found["float32"]["channels_last_levels"] < 0.5
+    assert found["bfloat16"]["channels_last_seconds_per_megapixel"] > 0
 
 
 def test_photos_that_show_no_seam_are_refused():
@@ -151,10 +182,13 @@ def test_probe_writes_what_runs_and_show_read(tmp_path: Path):
     assert info.batches
     assert answers["seams"]["levels"] <= 1
     assert answers["precisions"]["bfloat16"]["db"] > 30
+    assert info.largest == answers["largest_tile"]["side"]
+    assert answers["memory_mb_per_megapixel"] > 0
     assert answers["model"]["architecture"] == "RealESRGAN Compact"
     shown = json.loads(CliRunner().invoke(main, ["models", "show", model]).stdout)
     assert (shown["digest"], shown["halo"]) == (digest, 16)
     assert shown["probe"]["precisions"] == answers["precisions"]
+    assert shown["model"] == answers["model"]
     table = CliRunner().invoke(main, ["models", "probe", model, "--device", "cpu"]).stdout
     for word in ("halo", "float32", "bfloat16", "largest tile", f"written to {model}.imgtx.json"):
         assert word in table

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 import imgtx
+from imgtx.adapters.spandrel import convert
 from imgtx.adapters.torchscript import read_signature
 from imgtx.errors import ModelError, UsageError
 from imgtx.sidecar import read_sidecar, sidecar_path, write_sidecar
 from imgtx.sources import absolute, digest_of, find_source, load_model, read_info
+from jobs.probe import describe
 from pipeline.spec import RunSpec, make_job
 from tests.adapters.architectures import save
 from tests.adapters.conftest import save_torchscript, without_spandrel
@@ -53,6 +55,50 @@ def test_references_that_travel_mean_the_same_everywhere(tmp_path, monkeypatch):
     assert absolute("spandrel:m.pth") == f"spandrel:{tmp_path}/m.pth"
     assert absolute("torchscript:m.pth?scale=2") == f"torchscript:{tmp_path}/m.pth?scale=2"
     assert absolute("sr-x2") == "sr-x2"
+
+
+def test_a_folder_that_is_named_by_dots_is_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    assert sidecar_path(Path(".")) == tmp_path / "inner.imgtx.json"
+    assert sidecar_path(Path("..")) == tmp_path.parent / f"{tmp_path.name}.imgtx.json"
+    for here in (".", "transformers:."):
+        with pytest.raises(UsageError, match=r"config\.json cannot be read|unknown model"):
+            read_info(here)
+
+
+def test_a_file_whose_suffix_says_nothing_is_told_what_to_write(tmp_path):
+    (tmp_path / "m.weights").touch()
+    with pytest.raises(
+        UsageError, match=r"write spandrel:.*m\.weights for .* torchscript:.*m\.weights\?scale=N"
+    ):
+        find_source(tmp_path / "m.weights")
+
+
+@without_spandrel
+def test_a_licence_is_told_where_the_file_tells_it(tmp_path, foreign):
+    from safetensors.torch import load_file, save_file
+
+    assert load_model(foreign).info.licence == "unknown"
+    tensors = load_file(save("Compact", tmp_path, ".safetensors"))
+    for metadata, licence in [
+        ({"license": "CC-BY-4.0"}, "CC-BY-4.0"),
+        ({"modelspec.license": "MIT\n\x1b[2J", "license": "other"}, "MIT [2J"),
+        ({"format": "pt"}, "unknown"),
+    ]:
+        path = tmp_path / "told.safetensors"
+        save_file(tensors, path, metadata=metadata)
+        assert load_model(path).info.licence == licence
+        convert(path, tmp_path / "converted.safetensors")
+        assert load_model(tmp_path / "converted.safetensors").info.licence == licence
+
+
+def test_show_tells_the_same_of_every_kind(references, kind):
+    told = describe(references(kind))
+    assert told["model"]["architecture"]
+    assert told["model"]["parameters"] >= 0
+    assert set(told["model"]["size_rules"]) == {"minimum", "multiple_of", "square"}
+    assert {"scale", "in_channels", "out_channels", "dtypes", "licence", "digest"} <= set(told)
 
 
 @without_spandrel

@@ -304,6 +304,7 @@ def test_evaluate_prints_only_json(place, model):
     report = json.loads(result.stdout)
     assert report["datasets"][0]["name"] == "set"
     assert "nowhere" in complaint("evaluate", model, "nowhere")
+    assert "s3://b/set5: datasets are folders of this machine" in complaint("evaluate", model, "s3://b/set5")
 
 
 def test_train_ends_in_one_line_or_names_its_weights(place):

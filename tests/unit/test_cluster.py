@@ -7,6 +7,7 @@ import pytest
 
 from imgtx.errors import UsageError
 from pipeline.cluster import (
+    FORWARDED,
     ROWS_PER_BLOCK,
     WORKER_ENVIRONMENT,
     address_of,
@@ -57,7 +58,12 @@ def test_a_pool_fits_the_machines(spec, resources, images, actors, gpus_each):
 
 def test_a_pool_for_lost_images_runs_each_alone():
     pool = size_pool(SPEC, {"CPU": 2}, 1000).isolated()
-    assert (pool.rows_per_block, pool.tasks_in_flight, pool.retries) == (1, 1, 0)
+    assert (pool.rows_per_block, pool.tasks_in_flight) == (1, 1)
+
+
+def test_no_call_waits_for_an_actor_whose_machine_is_gone():
+    pool = size_pool(SPEC, {"CPU": 2}, 1000)
+    assert (pool.restarts, pool.retries) == (-1, 0)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +136,8 @@ def test_other_doors_of_a_cluster_are_answered_with_the_right_one(door):
 
 
 def test_workers_get_our_variables_and_code_once(monkeypatch):
-    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    for name in ("RAY_JOB_CONFIG_JSON_ENV_VAR", *FORWARDED):
+        monkeypatch.delenv(name, raising=False)
     alone = joined_environment()
     assert alone["env_vars"] == WORKER_ENVIRONMENT
     assert [Path(path).name for path in alone["py_modules"]] == ["imgtx", "pipeline", "jobs"]
@@ -143,3 +150,17 @@ def test_workers_get_our_variables_and_code_once(monkeypatch):
     assert within["env_vars"].keys() == WORKER_ENVIRONMENT.keys() - {"OMP_NUM_THREADS"}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": None, "metadata": {}}))
     assert joined_environment() == {"env_vars": WORKER_ENVIRONMENT}
+
+
+def test_workers_are_told_where_storage_is_and_no_secret(monkeypatch):
+    for name in FORWARDED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store:9000")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "an-id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "a-token")
+    told = joined_environment()["env_vars"]
+    assert told == WORKER_ENVIRONMENT | {"AWS_ENDPOINT_URL": "http://store:9000"}
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:pass@store:9000")
+    with pytest.raises(UsageError, match="no plain http"):
+        joined_environment()

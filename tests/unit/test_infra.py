@@ -15,7 +15,7 @@ import yaml
 
 from imgtx import __version__
 from pipeline.metrics import METRICS, STATUS_METRICS
-from tests.manifests import commands, misread, problems, read
+from tests.manifests import check_time_to_go, commands, misread, problems, read
 from tests.unit.source_tree import ROOT, files
 
 INFRA = ROOT / "infra"
@@ -75,9 +75,10 @@ class TestKubernetes:
             (container,) = pod["containers"]
             assert (pod["serviceAccountName"], pod["securityContext"]["runAsNonRoot"]) == ("imgtx", True)
             assert container["envFrom"] == [{"secretRef": {"name": "imgtx-s3", "optional": True}}]
-            assert "env" not in container
             assert container["resources"]["limits"] == container["resources"]["requests"]
             assert container["image"] in (f"imgtx:{__version__}", f"imgtx:{__version__}-cuda")
+        check_time_to_go(cluster)
+        assert "env" not in cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
 
     @pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
     def test_kustomize_joins_them_in_one_namespace(self):

@@ -51,10 +51,26 @@ def layer_norm(norm: torch.nn.LayerNorm, x: np.ndarray) -> np.ndarray:
     return scaled * norm.weight.detach().numpy() + norm.bias.detach().numpy()
 
 
+def gelu(x: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
 def ffn(feed: FeedForward, x: np.ndarray) -> np.ndarray:
-    inner = linear(feed[0], x)
-    inner = 0.5 * inner * (1 + np.tanh(np.sqrt(2 / np.pi) * (inner + 0.044715 * inner**3)))
+    inner = gelu(linear(feed[0], x))
+    if feed.meet is not None:
+        inner = inner + gelu(depthwise(feed.meet, inner))
     return linear(feed[2], inner)
+
+
+def depthwise(layer: torch.nn.Conv2d, x: np.ndarray) -> np.ndarray:
+    """Each channel of (H, W, D) with its own kernel, zeros around the plane."""
+    kernels, reach = layer.weight.detach().numpy()[:, 0], layer.kernel_size[0] // 2
+    around = np.pad(x, ((reach, reach), (reach, reach), (0, 0)))
+    height, width, _ = x.shape
+    total = np.zeros_like(x) + layer.bias.detach().numpy()
+    for v, u in np.ndindex(kernels.shape[1:]):
+        total += around[v : v + height, u : u + width] * kernels[:, v, u]
+    return total
 
 
 def mha(layer: WindowAttention, tokens: np.ndarray, memory: np.ndarray) -> np.ndarray:
@@ -149,9 +165,9 @@ def test_a_wrapped_token_has_no_weight_in_half_precision_either():
 
 
 @pytest.mark.parametrize("norm", ["post", "pre", "res-post"])
-@pytest.mark.parametrize("shifted", [False, True])
-def test_encoder_block_is_the_formula(norm, shifted):
-    block = randomised(EncoderBlock(DIM, HEADS, 4, 2.0, norm, shifted=shifted))
+@pytest.mark.parametrize(("shifted", "kernel"), [(False, 0), (True, 0), (True, 3)])
+def test_encoder_block_is_the_formula(norm, shifted, kernel):
+    block = randomised(EncoderBlock(DIM, HEADS, 4, FeedForward(DIM, 2.0, kernel), norm, shifted=shifted))
     tokens = drawn(1, 8, 8, DIM)
     h = tokens[0].numpy()
     h = step(block.attend, h, lambda x: mha(block.attend.sublayer, x, x))
@@ -161,7 +177,7 @@ def test_encoder_block_is_the_formula(norm, shifted):
 
 @pytest.mark.parametrize("norm", ["post", "pre", "res-post"])
 def test_decoder_block_is_self_then_shifted_cross_then_ffn(norm):
-    block = randomised(DecoderBlock(DIM, HEADS, 4, 1.5, norm))
+    block = randomised(DecoderBlock(DIM, HEADS, 4, FeedForward(DIM, 1.5), norm))
     tokens, memory = drawn(1, 8, 8, DIM), drawn(1, 8, 8, DIM, seed=2)
     assert [block.attend.sublayer.shifted, block.cross.sublayer.shifted] == [False, True]
     h, m = tokens[0].numpy(), memory[0].numpy()
@@ -171,10 +187,11 @@ def test_decoder_block_is_self_then_shifted_cross_then_ffn(norm):
     held(block, h, tokens, memory)
 
 
+@pytest.mark.parametrize("kernel", [0, 5])
 @pytest.mark.parametrize("strip", [1, 40, 100])
-def test_strips_in_inference_change_nothing(strip, monkeypatch):
+def test_strips_in_inference_change_nothing(strip, kernel, monkeypatch):
     """`strip` tokens make strips of one, one and two rows of windows; the last row of windows wraps."""
-    block = randomised(DecoderBlock(DIM, HEADS, 4, 2.0, "post"))
+    block = randomised(DecoderBlock(DIM, HEADS, 4, FeedForward(DIM, 2.0, kernel), "post"))
     tokens, memory = drawn(2, 20, 12, DIM), drawn(2, 20, 12, DIM, seed=2)
     whole = block(tokens, memory)
     monkeypatch.setattr(layers, "STRIP_TOKENS", strip)
@@ -188,7 +205,7 @@ def test_strips_in_inference_change_nothing(strip, monkeypatch):
 
 
 def test_batch_elements_do_not_meet():
-    block = randomised(EncoderBlock(DIM, HEADS, 4, 2.0, "post", shifted=True))
+    block = randomised(EncoderBlock(DIM, HEADS, 4, FeedForward(DIM, 2.0), "post", shifted=True))
     tokens = drawn(3, 8, 8, DIM)
     with torch.no_grad():
         torch.testing.assert_close(block(tokens)[1:2], block(tokens[1:2]), rtol=1e-12, atol=1e-12)

@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "ray": (
         "pipeline/flow.py",
         "pipeline/cluster.py",
+        "pipeline/drain.py",
         "pipeline/metrics.py",
         "jobs/train_ray.py",
         "jobs/train_worker.py",

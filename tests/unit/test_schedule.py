@@ -14,7 +14,7 @@ from jobs.nightly_spec import NightlySpec, load_nightly_spec
 from jobs.schedule import TARGETS, manifests, ray_job, to_yaml
 from jobs.spec_values import parse_settings, read_toml
 from jobs.systemd import units
-from tests.manifests import commands, problems, read
+from tests.manifests import check_time_to_go, commands, problems, read
 from tests.unit.commands import complaint, imgtx
 
 SHIPPED = Path(__file__).parents[2] / "jobs" / "specs" / "nightly.toml"
@@ -93,6 +93,13 @@ def test_a_second_tick_of_a_date_makes_the_same_ray_job():
     assert first == second
     assert first["metadata"]["name"] == "imgtx-sr-x2-20261123"
     assert " --date 2026-11-23 " in first["spec"]["entrypoint"]
+
+
+def test_a_worker_that_is_told_to_go_may_end_what_it_has_in_hand():
+    job = ray_job(spec_with(), NIGHT)
+    check_time_to_go(job["spec"]["rayClusterSpec"])
+    (head,) = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    assert "env" not in head
 
 
 def test_nights_follow_the_dates_of_the_time_zone():

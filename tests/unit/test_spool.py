@@ -307,8 +307,8 @@ import numpy as np
 from pathlib import Path
 from imgtx.spool import SpoolWriter, spool_in
 directory = Path(sys.argv[1])
-writer = SpoolWriter(directory, 12000, 8000, 3, np.uint8, False)
-for top in range(0, 12000, 100):
+writer = SpoolWriter(directory, 18000, 8000, 3, np.uint8, False)
+for top in range(0, 18000, 100):
     for left in range(0, 8000, 1000):
         writer.put(top, left, np.full((100, 1000, 3), top % 251, np.uint8))
 path = writer.finish(sys.argv[2], 90, b"", b"")
@@ -320,11 +320,15 @@ print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text(
 
 @pytest.mark.parametrize("format", ["jpeg", "png"])
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_288_megabytes_of_pixels_pass_through_less_memory_than_that(tmp_path, format):
+def test_432_megabytes_of_pixels_pass_through_less_memory_than_that(tmp_path, format):
     done = subprocess.run(
-        [sys.executable, "-c", _THROUGH, str(tmp_path), format], capture_output=True, text=True, check=True
+        [sys.executable, "-c", _THROUGH, str(tmp_path), format],
+        env=os.environ | {"VIPS_CONCURRENCY": "1"},  # as workers have it: libvips holds rows for each thread
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert int(done.stdout) < 280  # MB
+    assert int(done.stdout) < 400  # MB
 
 
 def test_notes_are_named_once(tmp_path):

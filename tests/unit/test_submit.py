@@ -17,12 +17,12 @@ from jobs.submit import (
     Submission,
     begin,
     exit_code,
-    forwarded,
     given,
     make_submission,
     runtime_environment,
     why,
 )
+from pipeline.cluster import forwarded
 
 DAY = date(2026, 11, 23)
 

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imgtx.config import ModelInfo
 from imgtx.tiling import (
     LARGEST_DEFAULT,
     MAX_HALO_SHARE,
     Plan,
     core_of,
     default_tile,
+    largest_tile,
     merge,
     plan,
     plan_for_model,
@@ -230,6 +232,25 @@ def test_the_packaged_models_halo_costs_little_whatever_the_shape(name, size):
 @given(st.sampled_from(packaged_models()), megapixels())
 def test_the_packaged_models_halo_costs_little_from_squares_to_ribbons(name, size):
     assert too_much_halo(name, size) <= 0
+
+
+@pytest.mark.parametrize(
+    ("largest", "side"),
+    [
+        (0, 920),
+        (4096, 920),
+        (500, 496),
+        (100, 128),
+    ],  # nobody measured; roomy; on the grid; not below four halos
+)
+def test_tiles_are_no_larger_than_what_was_measured_to_fit(largest, side):
+    info = ModelInfo("fake", "super-resolution", scale=4, multiple=8, halo=32, largest=largest)
+    assert default_tile(halo=32, multiple=8) == 920
+    assert largest_tile(info) == side
+    for size in [(3000, 2000), (side, side), (side + 1, 90)]:
+        cut = plan_for_model(info, *size)
+        assert max(cut.tile_height, cut.tile_width) <= side
+        assert (cut.count == 1) == (max(size) <= side)
 
 
 def test_default_tile_is_legal_for_any_halo():

@@ -12,7 +12,7 @@ import torch
 
 import imgtx
 from imgtx.errors import ImgtxError, UsageError
-from imgtx.metrics import psnr_y
+from imgtx.metrics import psnr, psnr_y
 from imgtx.optim import WeightAverage
 from imgtx.predict import Predictor
 from imgtx.weight_file import file_digest
@@ -20,7 +20,7 @@ from imgtx.weights import load_model
 from jobs import train_loop
 from jobs.train_loop import train, validate
 from jobs.train_spec import TrainSpec
-from jobs.train_state import Training, warm_start
+from jobs.train_state import Training, negative_psnr, to_floats, warm_start
 from pipeline.crops import Batch, Cutting, Pair, Sampler
 from pipeline.photos import load_pairs
 from tests.zoo import saved
@@ -205,6 +205,24 @@ def test_what_is_not_finite_stops_with_step_and_images(spec, tmp_path, where):
     assert "at step 1" in message
     assert all(key in message for key in batch.keys)
     assert all(torch.equal(t, before[name]) for name, t in training.network.state_dict().items())
+
+
+def test_the_psnr_loss_is_the_metric_and_a_perfect_crop_does_not_pull():
+    rng = np.random.default_rng(0)
+    clean = rng.integers(40, 215, (2, 12, 10, 3), np.uint8)
+    damaged = clean.copy()
+    damaged[0] += 1
+    damaged[1] += 20
+    output = to_floats(damaged, "cpu").requires_grad_()
+    loss = negative_psnr(output, to_floats(clean, "cpu"))
+    assert loss.item() == pytest.approx(-np.mean([psnr(clean[i], damaged[i]) for i in (0, 1)]), abs=2)
+    assert loss.item() == pytest.approx(-np.mean([-10 * np.log10((d / 255) ** 2 + 1e-5) for d in (1, 20)]))
+    loss.backward()
+    weak, strong = output.grad.abs().mean((1, 2, 3))
+    assert weak > strong  # the plain mean square would pull twenty times as hard at the other
+    perfect = to_floats(clean, "cpu").requires_grad_()
+    negative_psnr(perfect, to_floats(clean, "cpu")).backward()
+    assert not perfect.grad.any()
 
 
 def test_the_rate_follows_the_share_of_time(spec, tmp_path):

@@ -161,6 +161,7 @@ def test_metadata_that_is_no_facts_is_refused(path, text):
         ({"norm": "batch"}, "norm = 'batch'"),
         ({"norm": 1}, "norm = 1"),
         ({"ffn_ratio": -1}, "ffn_ratio = -1"),
+        ({"ffn_kernel": 4}, "ffn_kernel = 4; legal is an odd number"),
         ({"encoder_blocks": True}, "encoder_blocks = True"),
         ({"scale": 3}, "contradicts"),
         ({"window": 5}, "contradicts"),

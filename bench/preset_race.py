@@ -1,0 +1,90 @@
+"""Shapes of the network raced: each from nothing, the same photos, crops and computing time, on one core.
+
+    python -m bench.preset_race [--minutes 4] [--spec jobs/specs/sr-x2.toml] [--folder runs/race]
+
+Minutes are of the CPU (`jobs.train_loop.clock_of`), so that a larger shape makes fewer steps. The first two are one
+shape from two seeds: differences below theirs say nothing. Interrupted, the same command goes on. Wants the training
+photos that the spec names.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+import imgtx
+from bench.report import save
+from jobs.train_loop import train
+from jobs.train_record import Record
+from jobs.train_spec import TrainSpec, load_train_spec
+from jobs.train_state import Training
+
+# What each changes of `imgtx.config.ModelConfig`'s defaults: post-norm, patch 2, width 96, blocks 4 + 2, FFN 2.
+PRESETS: dict[str, dict[str, Any]] = {
+    "the preset": {},
+    "the preset, another seed": {},
+    "pre-norm": {"norm": "pre"},
+    "res-post-norm": {"norm": "res-post"},
+    "patch 1, width 48": {"patch": 1, "dim": 48, "heads": 3},
+    "width 144, blocks 2 + 1": {"dim": 144, "heads": 3, "encoder_blocks": 2, "decoder_blocks": 1},
+    "width 64, blocks 8 + 3": {"dim": 64, "heads": 2, "encoder_blocks": 8, "decoder_blocks": 3},
+    "FFN 4": {"ffn_ratio": 4.0},
+    "FFN with 5 x 5 depthwise": {"ffn_kernel": 5},
+}
+SIDE = 512  # pixels of the tile that inference is timed on
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--spec", type=Path, default=Path("jobs/specs/sr-x2.toml"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/race"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    base = replace(
+        load_train_spec(options.spec), init_from="", steps=0, minutes=options.minutes, peak_lr=1e-3
+    )
+    rows = [
+        race(replace(base, model=model, seed=1 + ("seed" in name)), options.folder / str(number))
+        | {"preset": name}
+        for number, (name, model) in enumerate(PRESETS.items())
+    ]
+    save("preset_race", {"spec": options.spec.name, "minutes": options.minutes, "presets": rows})
+    print(json.dumps(rows, indent=1))
+
+
+def race(spec: TrainSpec, folder: Path) -> dict[str, Any]:
+    """Train to the end; validation PSNR-Y in dB, parameters, steps made, CPU seconds an input megapixel."""
+    spec = replace(spec, validate_minutes=2 * spec.minutes)  # at the end only
+    folder.mkdir(parents=True, exist_ok=True)
+    with Record(folder) as record:
+        weights = train(spec, folder, record)
+    training = Training(spec, folder)
+    return {
+        "valid_psnr_y": round(training.progress.history[-1]["valid_psnr_y"], 3),
+        "steps": training.progress.step,
+        "parameters": sum(p.numel() for p in training.network.parameters()),
+        "cpu_seconds_a_megapixel": round(inference(weights), 1),
+    }
+
+
+def inference(weights: Path) -> float:
+    """CPU seconds an input megapixel in bfloat16, the median of three."""
+    predict = imgtx.load(str(weights), device="cpu", precision="bfloat16")
+    tile = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    seconds = []
+    for _ in range(3):
+        began = time.process_time()
+        predict(tile)
+        seconds.append(time.process_time() - began)
+    return median(seconds) / (SIDE * SIDE / 1e6)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""A cluster for the tests of a file: a head, machines with a GPU of Ray's logical ones, one with CPUs alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+
+from pipeline.storage import open_store
+from tests.archive import Destination, assert_sound, fill, look, save_tiny_model
+from tests.cluster.hosts import missing, network
+from tests.cluster.nodes import CREDENTIALS, S3_PORT, Cluster, Run
+from tests.cluster.s3proxy import proxying
+from tests.s3server import S3Server, serving
+
+COUNT = 96
+DELAY = 0.1  # seconds that storage takes for an answer: images are on their way when a machine goes
+MODEL = "s3://models/tiny.safetensors"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if reason := missing():
+        for item in items:
+            if Path(__file__).parent in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """As the tests' own process reaches it, past the proxy."""
+    with serving() as server, pytest.MonkeyPatch.context() as patch:
+        given = CREDENTIALS | {"AWS_ENDPOINT_URL": server.url, "AWS_DEFAULT_REGION": "us-east-1"}
+        for name, value in given.items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def archive(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The bucket of COUNT pictures; the model lies in one of its own."""
+    client = boto3.client("s3")
+    for bucket in ("archive", "models"):
+        client.create_bucket(Bucket=bucket)
+    fill(open_store("s3://archive"), COUNT)
+    model = Path(save_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors"))
+    open_store("s3://models").write(model.name, model.read_bytes())
+    return "archive"
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    archive: str,
+    s3_server: S3Server,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> Iterator[Cluster]:
+    """As many machines with a GPU as the file's MODELS says."""
+    with network() as net, proxying(net.listen(S3_PORT), s3_server.url) as proxy:
+        proxy.delay = DELAY
+        made = Cluster(net, proxy, tmp_path_factory.mktemp("logs"))
+        made.begin("head", cpus=0, head=True)
+        made.wait("head")
+        names = [f"gpu-{number + 1}" for number in range(request.module.MODELS)]
+        for name in names:
+            made.begin(name, cpus=1, gpus=1)
+        made.begin("cpu", cpus=2)
+        made.wait(*names, "cpu")
+        yield made
+
+
+def begin(cluster: Cluster, destination: str, *options: str) -> Run:
+    """`imgtx upscale` of the archive into a bucket of that name."""
+    boto3.client("s3").create_bucket(Bucket=destination)
+    return cluster.upscale("archive", destination, "--model", MODEL, *options)
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run that nobody disturbs, and what it makes of the archive."""
+
+    run: Run
+    found: Destination
+
+    def equals(self, found: Destination) -> None:
+        """Raises unless every image came out as here, byte for byte."""
+        assert_sound(found)
+        assert found.outputs == self.found.outputs
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Cluster) -> Undisturbed:
+    run = begin(cluster, "undisturbed")
+    assert run.finish() == 0, run.log.read_text()
+    return Undisturbed(run, look("s3://undisturbed"))
+
+
+def report(event: str, run: Run, undisturbed: Undisturbed) -> None:
+    """A row of docs/faults.md; what is counted twice was counted in requests, by the proxy."""
+    summary = run.summary()
+    assert summary["accounted"], summary
+    more = run.seconds - undisturbed.run.seconds
+    print(f"\n| {event} | {more:+.0f} s | {run.put_twice} | {run.fetched_twice} |")

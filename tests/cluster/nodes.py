@@ -1,0 +1,177 @@
+"""A Ray cluster over hosts: a head without CPUs, workers that come and go, `imgtx upscale` on the head.
+
+The hosts have what a cluster must have by docs/submit.md and no more: the packages, and credentials of their own.
+Where storage is they learn from the command; code and model they get through Ray and through storage.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from tests.cluster.hosts import GATEWAY, Host, Network
+from tests.cluster.s3proxy import Proxy
+
+ROOT = Path(__file__).resolve().parents[2]
+S3_PORT, GCS_PORT = 9000, 6379
+WITHIN = 240.0  # seconds after which something hangs
+MODEL_ACTOR, CODEC = "ray::MapWorker", "ray::MapBatches"  # as Ray calls processes at work
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+SETTINGS = {
+    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "/usr/bin:/bin")]),
+    "LANG": "C.UTF-8",
+    "OMP_NUM_THREADS": "1",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "a-token-for-tests-only-0123456789abcdef",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_agent_register_timeout_ms": "180000",  # a busy machine
+    # A machine that went without a word is missed after 5 s, not after Ray's 30: the tests wait for it.
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+}
+
+
+@dataclass
+class Node:
+    """A host with its `ray start --block`."""
+
+    host: Host
+    process: subprocess.Popen
+    log: Path
+
+    @property
+    def up(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        return "Ray runtime started" in self.log.read_text()
+
+    def start(self, *command: str, log: Path) -> subprocess.Popen:
+        """A `ray` command on the machine."""
+        ray = [sys.executable, "-m", "ray.scripts.scripts", *command]
+        return self.host.start(ray, log, SETTINGS | CREDENTIALS)
+
+    def terminate(self) -> None:
+        """SIGTERM to `ray start`, as a machine's shutdown or Kubernetes sends it."""
+        (ray,) = psutil.Process(self.process.pid).children()  # nsenter stands between
+        ray.send_signal(signal.SIGTERM)
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        return [process for process in self.host.processes() if title in titled(process)]
+
+
+@dataclass
+class Run:
+    """A running `imgtx upscale`. `since` is the proxy's count of requests when it began."""
+
+    process: subprocess.Popen
+    source: str
+    destination: str
+    log: Path
+    proxy: Proxy
+    since: int
+    began: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0  # that it took, once it has ended
+
+    def finish(self) -> int:
+        code = self.process.wait(WITHIN)
+        self.seconds = time.monotonic() - self.began
+        return code
+
+    def summary(self) -> dict:
+        return json.loads(self.log.read_text().splitlines()[-1])
+
+    def asked(self, method: str, uri: str, *, by: str | None = None) -> Counter[str]:
+        """Objects under a URI -> how often this run got or put them with success; by one machine's address."""
+        return self.proxy.asked(method, uri.removeprefix("s3://"), by=by, since=self.since)
+
+    def asks_for_model(self, node: Node) -> bool:
+        """Whether a model was made on a machine: where it has the file from before, it asks for its version only."""
+        return bool(self.asked("HEAD", "s3://models/", by=node.host.address))
+
+    @property
+    def put(self) -> int:
+        """How many outputs lie at the destination by this run's doing."""
+        return len(self.asked("PUT", f"s3://{self.destination}/images/"))
+
+    @property
+    def put_twice(self) -> int:
+        return sum(n - 1 for n in self.asked("PUT", f"s3://{self.destination}/images/").values())
+
+    @property
+    def fetched_twice(self) -> int:
+        return sum(n - 1 for n in self.asked("GET", f"s3://{self.source}/").values())
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Poll until the condition holds; the run must not end before."""
+        deadline = time.monotonic() + WITHIN
+        while not condition():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, f"nothing within {WITHIN} s: {self.log.read_text()}"
+            time.sleep(0.02)
+
+
+@dataclass
+class Cluster:
+    """What runs where."""
+
+    net: Network
+    proxy: Proxy
+    logs: Path
+    nodes: dict[str, Node] = field(default_factory=dict)
+
+    def begin(self, name: str, *, cpus: int, gpus: int = 0, head: bool = False) -> Node:
+        """Start a node; `up` tells when it has joined. GPUs are Ray's logical ones."""
+        host = self.net.add(name)
+        role = ("--head", f"--port={GCS_PORT}", "--include-dashboard=false")
+        join = (f"--address={self.nodes['head'].host.address}:{GCS_PORT}",) if not head else ()
+        given = (f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--object-store-memory={200 << 20}")
+        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+        where = f"--node-ip-address={host.address}"
+        log = self.logs / f"{name}.log"
+        process = host.start([*ray, where, *(role if head else join), *given], log, SETTINGS | CREDENTIALS)
+        self.nodes[name] = Node(host, process, log)
+        return self.nodes[name]
+
+    def wait(self, *names: str) -> None:
+        deadline = time.monotonic() + WITHIN
+        while not all(self.nodes[name].up for name in names):
+            assert time.monotonic() < deadline, [self.nodes[name].log.read_text() for name in names]
+            time.sleep(0.1)
+
+    def remove(self, name: str, *, silently: bool = False) -> None:
+        """SIGKILL to all that runs on a machine; `silently`, nobody is told."""
+        node = self.nodes.pop(name)
+        node.host.pull_the_plug() if silently else node.host.kill()
+        node.process.wait(30)
+
+    def upscale(self, source: str, destination: str, *options: str) -> Run:
+        head, since = self.nodes["head"].host, len(self.proxy.requests)
+        log = self.logs / f"{destination}-{since}.log"
+        address = ("--address", f"{head.address}:{GCS_PORT}")
+        given = (f"s3://{source}", f"s3://{destination}", *address, "--json", *options)
+        environment = SETTINGS | CREDENTIALS | {"PYTHONPATH": str(ROOT), "AWS_DEFAULT_REGION": "us-east-1"}
+        environment["AWS_ENDPOINT_URL"] = f"http://{GATEWAY}:{S3_PORT}"
+        process = head.start([sys.executable, "-m", "jobs.cli", "upscale", *given], log, environment)
+        return Run(process, source, destination, log, self.proxy, since)
+
+
+def titled(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

@@ -1,0 +1,118 @@
+"""What stands between the hosts and the S3 server: counts what each host asks for, and fails when it is told to.
+
+with proxying(socket, "http://127.0.0.1:4711") as proxy:
+    proxy.answers = slow_down               # from now on; proxy.answers = None: the server's own
+    proxy.asked("GET", "in/")               # how often each object of a bucket or prefix was got
+"""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+Answer = tuple[int, str, str]  # HTTP status, S3's code, its message
+Fault = Callable[["Request"], Answer | None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it came: `host` is the address that asked, `key` is bucket and object, "" for anything else."""
+
+    method: str
+    key: str
+    host: str
+    status: int = 0
+
+
+@dataclass
+class Proxy:
+    """A running proxy. `answers` decides per request which error is sent in place of the server's answer."""
+
+    server: str
+    answers: Fault | None = None
+    delay: float = 0.0  # seconds before each answer: a far bucket
+    requests: list[Request] = field(default_factory=list)  # in the order of their answers
+
+    def asked(self, method: str, prefix: str, *, by: str | None = None, since: int = 0) -> Counter[str]:
+        """Key -> how often it was got or put with success; by one host, and from request number `since` on."""
+        return Counter(
+            request.key
+            for request in self.requests[since:]
+            if request.method == method
+            and request.key.startswith(prefix)
+            and request.status < 300
+            and by in (None, request.host)
+        )
+
+    def refused(self, since: int = 0) -> int:
+        return sum(request.status >= 400 for request in self.requests[since:])
+
+    async def answer(self, session: aiohttp.ClientSession, request: web.Request) -> web.Response:
+        body = await request.read()
+        key = "" if request.query_string else request.path.lstrip("/")
+        asked = Request(request.method, key, request.remote or "")
+        await asyncio.sleep(self.delay)
+        refusal = self.answers(asked) if self.answers else None
+        answer = _error(*refusal) if refusal else await self._pass_on(session, request, body)
+        self.requests.append(Request(asked.method, key, asked.host, answer.status))
+        return answer
+
+    async def _pass_on(
+        self, session: aiohttp.ClientSession, request: web.Request, body: bytes
+    ) -> web.Response:
+        url, headers = URL(self.server + request.raw_path, encoded=True), _end_to_end(request.headers)
+        async with session.request(request.method, url, headers=headers, data=body) as found:
+            answer = web.Response(
+                status=found.status, headers=_end_to_end(found.headers), body=await found.read()
+            )
+            if request.method == "HEAD" and "Content-Length" in found.headers:
+                answer.headers["Content-Length"] = found.headers["Content-Length"]
+            return answer
+
+
+HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "date", "server", "keep-alive", "expect"}
+
+
+def _end_to_end(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() not in HOP_BY_HOP}
+
+
+def _error(status: int, code: str, message: str) -> web.Response:
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    return web.Response(status=status, text=body, content_type="application/xml")
+
+
+@contextlib.contextmanager
+def proxying(door: socket.socket, server: str) -> Iterator[Proxy]:
+    """Serve at `door`, in a thread, until the block ends."""
+    proxy, loop = Proxy(server), asyncio.new_event_loop()
+    ready, stop = threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        app = web.Application(client_max_size=1 << 30)
+        async with aiohttp.ClientSession(auto_decompress=False) as session:
+            app.router.add_route("*", "/{path:.*}", partial(proxy.answer, session))
+            runner = web.AppRunner(app, access_log=None, auto_decompress=False)
+            await runner.setup()
+            await web.SockSite(runner, door).start()
+            ready.set()
+            await stop.wait()
+            await runner.cleanup()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread.start()
+    try:
+        assert ready.wait(30)
+        yield proxy
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(30)
+        loop.close()

@@ -1,0 +1,62 @@
+"""A run over machines that share nothing but S3, while one goes and another comes. Each test prints a row of figures.
+
+In this order: a test goes on with the machines that the one before it left.
+"""
+
+import time
+
+import pytest
+
+from pipeline.cluster import ROWS_PER_BLOCK
+from tests.archive import assert_sound, look
+from tests.cluster.conftest import COUNT, MODEL, Undisturbed, begin, report
+from tests.cluster.nodes import WITHIN, Cluster
+
+pytestmark = pytest.mark.timeout(900)  # `WITHIN` tells of what hangs
+
+MODELS = 1
+
+
+def test_models_and_codecs_on_different_machines(cluster: Cluster, undisturbed: Undisturbed):
+    run, found = undisturbed.run, undisturbed.found
+    assert_sound(found)
+    assert len(found.outputs) == run.summary()["written"] == COUNT
+    assert run.fetched_twice == run.put_twice == 0
+    machine = {name: node.host.address for name, node in cluster.nodes.items()}
+    loaded = {name: sum(run.asked("GET", MODEL, by=machine[name]).values()) for name in machine}
+    assert loaded == {"head": 1, "gpu-1": 1, "cpu": 0}  # once a machine, by what needs it
+    assert run.asked("GET", "s3://archive/", by=machine["cpu"])
+    assert run.asked("PUT", "s3://undisturbed/images/", by=machine["cpu"])
+    assert not run.asked("GET", "s3://archive/", by=machine["head"])
+
+
+def test_a_machine_is_lost_and_another_joins(cluster: Cluster, undisturbed: Undisturbed):
+    run = begin(cluster, "replaced")
+    run.wait_for(lambda: run.put >= COUNT // 6)
+    cluster.remove("gpu-1")
+    joined = cluster.begin("gpu-2", cpus=1, gpus=1)
+    assert run.finish() == 0, run.log.read_text()
+    report("machine lost, another joins", run, undisturbed)
+    undisturbed.equals(look("s3://replaced"))
+    assert run.asked("GET", MODEL, by=joined.host.address)  # the lost machine's model was made there
+    assert run.put_twice <= ROWS_PER_BLOCK  # of a block that was being put from there
+
+
+def test_a_machine_that_is_told_to_go_ends_its_batch_first(cluster: Cluster, undisturbed: Undisturbed):
+    cluster.begin("gpu-3", cpus=1, gpus=1)
+    cluster.wait("gpu-3")
+    run = begin(cluster, "drained")
+    run.wait_for(lambda: run.put > 0)
+    (name,) = [name for name in ("gpu-2", "gpu-3") if run.asks_for_model(cluster.nodes[name])]
+    leaving = cluster.nodes.pop(name)
+    began = time.monotonic()
+    leaving.terminate()
+    (other,) = {"gpu-2", "gpu-3"} - {name}
+    run.wait_for(lambda: run.asks_for_model(cluster.nodes[other]))  # it is made there
+    leaving.process.wait(WITHIN)
+    took = time.monotonic() - began
+    assert run.finish() == 0, run.log.read_text()
+    report(f"SIGTERM to a machine, which ends after {took:.0f} s", run, undisturbed)
+    undisturbed.equals(look("s3://drained"))
+    assert run.put_twice == 0
+    assert run.fetched_twice <= ROWS_PER_BLOCK  # a batch

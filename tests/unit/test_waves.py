@@ -1,0 +1,66 @@
+"""Images that came back without a row run again, alone; who is blamed when they do so again."""
+
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pytest
+
+from jobs.run import DISTURBED_PASSES, ISOLATED_PASSES, Session
+from pipeline.cluster import Pool
+from pipeline.records import WORK
+from pipeline.rows import to_table
+
+POOL = Pool(1, 0.5, 0.0, 0.25, 16, 1 << 20)
+
+
+def work_of(*keys: str) -> pa.Table:
+    return to_table([{"key": key, "size": 1, "version": "", "mask": "", "output": key} for key in keys], WORK)
+
+
+class Passes:
+    """A session whose passes over the road end as they are told; `machines` is what the cluster has after each."""
+
+    def __init__(self, *ends: tuple[tuple[str, ...], set[str]]):
+        self.ends, self.machines, self.blamed = list(ends), frozenset({"a", "b"}), []
+        self.made: list[int] = []  # rows a block of each pass
+
+    def wave(self, monkeypatch: pytest.MonkeyPatch, *keys: str) -> None:
+        monkeypatch.setattr("pipeline.cluster.machines", lambda: self.machines)
+        Session._wave(SimpleNamespace(metrics=None, _pass=self._pass, _take=self._take), work_of(*keys), POOL)
+
+    def _take(self, rows: pa.Table) -> None:
+        self.blamed += [(row["key"], row["reason"]) for row in rows.to_pylist()]
+
+    def _pass(self, work: pa.Table, pool: Pool) -> tuple[pa.Table, bool]:
+        self.made.append(pool.rows_per_block)
+        lost, machines = self.ends.pop(0)
+        self.machines = frozenset(machines)
+        return work_of(*lost), True
+
+
+BOTH, ONE = {"a", "b"}, {"a"}
+
+
+def test_what_is_lost_once_runs_alone_and_nobody_is_blamed(monkeypatch):
+    passes = Passes((("x", "y"), BOTH), ((), BOTH))
+    passes.wave(monkeypatch, "x", "y", "z")
+    assert (passes.made, passes.blamed) == ([16, 1], [])
+
+
+def test_what_ends_its_worker_each_time_is_blamed(monkeypatch):
+    passes = Passes(*[(("x",), BOTH)] * (1 + ISOLATED_PASSES))
+    passes.wave(monkeypatch, "x", "y")
+    assert passes.blamed == [("x", "worker_crash")]
+
+
+def test_a_lost_machine_is_not_the_fault_of_what_it_had_in_hand(monkeypatch):
+    passes = Passes((("x",), BOTH), (("x",), BOTH), (("x",), ONE), ((), ONE))
+    passes.wave(monkeypatch, "x")
+    assert (len(passes.made), passes.blamed) == (4, [])
+
+
+def test_machines_that_go_with_an_image_again_and_again_end_in_blame(monkeypatch):
+    ends = [(("x",), {number}) for number in range(1 + DISTURBED_PASSES)]
+    passes = Passes(*ends, *[(("x",), ends[-1][1])] * ISOLATED_PASSES)
+    passes.wave(monkeypatch, "x")
+    assert (passes.ends, passes.blamed) == ([], [("x", "worker_crash")])
