@@ -42,7 +42,11 @@ def negative_psnr(output: Tensor, target: Tensor) -> Tensor:
     return 10 * torch.log10((output - target).square().mean((1, 2, 3)) + FINEST).mean()
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": F.l1_loss, "mse": F.mse_loss, "psnr": negative_psnr}
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": F.l1_loss,
+    "mse": F.mse_loss,
+    "psnr": negative_psnr,
+}
 
 
 @dataclass
