@@ -23,7 +23,7 @@ from pipeline.storage import Store
 
 _NAME = re.compile(r"ledger/(\d{20})-(?:(\d+)of(\d+)-)?[0-9a-f]{12}\.parquet")
 _READERS = 8
-AHEAD_BYTES = 64 << 20  # of parts that are read together
+HELD_BYTES = 64 << 20  # of parts whose rows are in memory together: some 800,000
 _REPETITIVE = [
     "status",
     "stage",
@@ -73,17 +73,15 @@ def write_part(store: Store, rows: pa.Table, bucket: tuple[int, int] | None = No
 def read_parts(store: Store, parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]:
     """Each part's rows with these columns, in the order of `parts`; a few parts are read ahead at a time."""
     with ThreadPoolExecutor(_READERS) as pool:
-        for together in _groups(parts):
+        for together in in_groups(parts, 2 * _READERS):
             yield from pool.map(partial(_read_part, store, list(columns)), together)
 
 
-def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
-    """Parts that are read together: none is held in memory for long, and large ones not beside many others."""
+def in_groups(parts: Sequence[Part], most: int) -> Iterator[list[Part]]:
+    """Neighbours of up to `most` together, and of no more bytes than may be held at once, unless one alone has more."""
     group: list[Part] = []
     for part in parts:
-        if group and (
-            len(group) == 2 * _READERS or sum(other.size for other in group) + part.size > AHEAD_BYTES
-        ):
+        if group and (len(group) == most or sum(other.size for other in group) + part.size > HELD_BYTES):
             yield group
             group = []
         group.append(part)

@@ -58,6 +58,31 @@ def test_parts_that_are_not_small_are_merged_once_and_no_more(store, monkeypatch
     assert len(names(store)) == len(before) + 5
 
 
+def test_a_run_that_goes_on_merges_and_cuts_nothing_anew(store, monkeypatch):
+    monkeypatch.setattr(ledger_module, "LOOSE_PARTS", 3)
+    monkeypatch.setattr(ledger_module, "LOOSE_BYTES", 1)
+    ledger = Ledger(store)
+    for i in range(3):
+        ledger.append(outcomes(outcome(f"k{i}")), recipe="r", run="1")
+        assert not ledger.merge_if_due()
+    ledger.append(outcomes(outcome("k3")), recipe="r", run="1")
+    assert ledger.merge_if_due()
+    (part,) = list_parts(store)
+    assert not part.compacted
+    assert len(sizes(ledger)) == 4
+
+
+def test_a_merge_holds_only_so_much_at_once(store, monkeypatch):
+    monkeypatch.setattr(ledger_module, "LOOSE_PARTS", 3)
+    for i in range(8):
+        Ledger(store).append(outcomes(outcome(f"k{i}")), recipe="r", run="1")
+    size = max(part.size for part in list_parts(store))
+    monkeypatch.setattr(ledger_parts, "HELD_BYTES", 3 * size)
+    assert Ledger(store).merge_if_due()
+    assert len(list_parts(store)) == 3
+    assert len(sizes(Ledger(store))) == 8
+
+
 def test_all_is_cut_anew_when_enough_of_it_is_loose(store, monkeypatch):
     large_and_cut(monkeypatch, store)
     monkeypatch.setattr(ledger_module, "LOOSE_SHARE", 0.25)
@@ -95,7 +120,7 @@ def test_parts_are_read_ahead_by_bytes(store, monkeypatch):
     for part in range(12):
         Ledger(store).append(outcomes(*(outcome(f"{part}-{i}") for i in range(20))), recipe="r", run="1")
     parts = list_parts(store)
-    monkeypatch.setattr(ledger_parts, "AHEAD_BYTES", 3 * parts[0].size)
+    monkeypatch.setattr(ledger_parts, "HELD_BYTES", 3 * parts[0].size)
     ahead: list[str] = []
 
     class Watched(DyingStore):
