@@ -59,7 +59,7 @@ WAVE = 50_000  # keys per Ray dataset: bounds what Ray holds of a plan, costs se
 FLUSH_ROWS, FLUSH_SECONDS = 500, 3.0
 STATUS_SECONDS = 10.0
 ISOLATED_PASSES = 2
-DISTURBED_PASSES = 5  # more, in which a machine was lost: what was in its hands is not to blame
+DISTURBED_PASSES = 5  # more, after a machine was lost: what was in its hands is not to blame
 
 
 @dataclass(frozen=True)
@@ -270,19 +270,20 @@ class Session:
         """Run one slice of the work until every key has a row: lost keys again, alone; then they are recorded."""
         from pipeline.cluster import machines
 
+        there, passes, disturbed = machines(), 0, 0
         lost, _ = self._pass(work, pool)
-        passes = disturbed = 0
         while lost.num_rows and passes < ISOLATED_PASSES:
-            log.warning("%d images came back without a row: running them alone", lost.num_rows)
+            gone = bool(there - machines()) and disturbed < DISTURBED_PASSES
+            there, disturbed, before = machines(), disturbed + gone, lost.num_rows
+            how = "a machine is gone: running them again" if gone else "running them alone"
+            log.warning("%d images came back without a row: %s", before, how)
             if self.metrics:
-                self.metrics.retried(lost.num_rows)
-            before, there = lost.num_rows, machines()
-            lost, whole = self._pass(lost, pool.isolated())
-            if there - machines() and disturbed < DISTURBED_PASSES:
-                disturbed += 1
-                continue
-            # a pass that Ray gave up has not run every image: it counts only if it brought nothing
-            passes += whole or lost.num_rows == before
+                self.metrics.retried(before)
+            lost, whole = self._pass(lost, pool if gone else pool.isolated())
+            # nobody is to blame who ran beside others, or on a machine that went
+            if not gone and (there <= machines() or disturbed == DISTURBED_PASSES):
+                # a pass that Ray gave up has not run every image: it counts only if it brought nothing
+                passes += whole or lost.num_rows == before
         if not lost.num_rows:
             return
         message = "its worker process ended each time this image ran alone"

@@ -39,6 +39,7 @@ SETTINGS = {
     "RAY_worker_niceness": "0",
     "RAY_memory_monitor_refresh_ms": "0",
     "RAY_agent_register_timeout_ms": "180000",  # a busy machine
+    "RAY_raylet_start_wait_time_s": "180",
     # A machine that went without a word is missed after 5 s, not after Ray's 30: the tests wait for it.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",

@@ -45,7 +45,7 @@ def test_a_machine_is_lost_and_another_joins(cluster: Cluster, undisturbed: Undi
 def test_a_machine_that_is_told_to_go_ends_its_batch_first(cluster: Cluster, undisturbed: Undisturbed):
     cluster.begin("gpu-3", cpus=1, gpus=1)
     cluster.wait("gpu-3")
-    run = begin(cluster, "drained")
+    run = begin(cluster, "drained", "--workers", "1")
     run.wait_for(lambda: run.put > 0)
     (name,) = [name for name in ("gpu-2", "gpu-3") if run.asks_for_model(cluster.nodes[name])]
     leaving = cluster.nodes.pop(name)

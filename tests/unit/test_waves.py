@@ -53,14 +53,21 @@ def test_what_ends_its_worker_each_time_is_blamed(monkeypatch):
     assert passes.blamed == [("x", "worker_crash")]
 
 
-def test_a_lost_machine_is_not_the_fault_of_what_it_had_in_hand(monkeypatch):
-    passes = Passes((("x",), BOTH), (("x",), BOTH), (("x",), ONE), ((), ONE))
-    passes.wave(monkeypatch, "x")
-    assert (len(passes.made), passes.blamed) == (4, [])
+def test_what_a_lost_machine_had_in_hand_runs_again_as_before(monkeypatch):
+    passes = Passes((("x", "y"), ONE), ((), ONE))
+    passes.wave(monkeypatch, "x", "y", "z")
+    assert (passes.made, passes.blamed) == ([16, 16], [])
 
 
-def test_machines_that_go_with_an_image_again_and_again_end_in_blame(monkeypatch):
-    ends = [(("x",), {number}) for number in range(1 + DISTURBED_PASSES)]
-    passes = Passes(*ends, *[(("x",), ends[-1][1])] * ISOLATED_PASSES)
+def test_a_machine_that_goes_while_images_run_alone_is_not_their_fault(monkeypatch):
+    passes = Passes((("x",), BOTH), (("x",), BOTH), (("x",), ONE), (("x",), ONE), ((), ONE))
     passes.wave(monkeypatch, "x")
-    assert (passes.ends, passes.blamed) == ([], [("x", "worker_crash")])
+    assert (passes.made, passes.blamed) == ([16, 1, 1, 16, 1], [])
+
+
+def test_an_image_that_takes_machine_after_machine_with_it_is_blamed(monkeypatch):
+    ends = [(("x",), {number}) for number in range(20)]
+    passes = Passes(*ends)
+    passes.wave(monkeypatch, "x")
+    assert passes.made == [16] * (1 + DISTURBED_PASSES) + [1] * ISOLATED_PASSES
+    assert passes.blamed == [("x", "worker_crash")]
