@@ -13,9 +13,11 @@ from imgtx.sidecar import write_sidecar
 from imgtx.sources import read_info
 from jobs.run import run
 from jobs.tally import Tally
+from pipeline.model_store import local_model
 from pipeline.spec import RunSpec
-from pipeline.storage import Store
+from pipeline.storage import Store, open_store
 from tests.adapters.architectures import save
+from tests.adapters.conftest import save_swin2sr, save_torchscript
 from tests.archive import assert_sound, fill, look
 from tests.zoo import photo, saved
 
@@ -47,3 +49,36 @@ def test_a_foreign_model_runs_resumes_and_goes_stale_with_its_precision(source: 
     again = run(spec, ignore)
     assert (again.written, again.current) == (len(keys) + 1, 0)
     assert_sound(look(spec.destination))
+
+
+def test_every_kind_of_model_loads_inside_an_actor_from_its_uri(bucket: str, tmp_path: Path):
+    """What travels is a reference; there it is fetched, adapted and run, and gives the driver's pixels."""
+    import ray
+
+    @ray.remote
+    class Actor:
+        def run(self, reference: str, image: np.ndarray) -> tuple[str | None, np.ndarray]:
+            predictor = imgtx.load(local_model(reference), device="cpu")
+            return predictor.digest, predictor(image)
+
+    pth, safe = save("Compact", tmp_path), save("SwinIR", tmp_path, ".safetensors")
+    local = save_torchscript(tmp_path / "sharpen.pt")
+    there = open_store(bucket)
+    for path in (pth, safe, tmp_path / "sharpen.pt"):
+        there.write(path.name, path.read_bytes())
+    references = {
+        "sr-x2": "sr-x2",
+        f"{bucket}/{pth.name}": str(pth),
+        f"spandrel:{bucket}/{safe.name}": str(safe),
+        f"torchscript:{bucket}/sharpen.pt?scale=3&range=255": local,
+    }
+    if importlib.util.find_spec("transformers"):
+        folder = save_swin2sr(tmp_path / "swin2sr")
+        references[f"transformers:{folder}"] = folder
+    image, actor = photo(24, 31, 3), Actor.remote()
+    for reference, here in references.items():
+        digest, made = ray.get(actor.run.remote(reference, image))
+        expected = imgtx.load(here, device="cpu")
+        assert digest == expected.digest, reference
+        np.testing.assert_allclose(made.astype(int), expected(image).astype(int), atol=1)  # threads differ
+    ray.kill(actor)
