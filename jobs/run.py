@@ -242,7 +242,7 @@ class Session:
                 self._mark_pending(wave)
                 self._wave(wave, pool)
                 self._check_lease()
-                self.run.ledger.compact_if_due()
+                self.run.ledger.merge_if_due()
 
     def take_up(self, wave: pa.Table) -> None:
         """Know which files the outputs of these rows will supersede."""

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from imgtx.errors import StorageError
 from pipeline.buckets import hash64
-from pipeline.ledger_parts import Part, list_parts, read_parts, write_part
+from pipeline.ledger_parts import Part, in_groups, list_parts, read_parts, write_part
 from pipeline.records import FAILED, LEDGER, OUTCOME, PENDING, SKIPPED, WRITTEN
 from pipeline.spill import MOST_BUCKETS, Spill
 from pipeline.storage import Store
@@ -134,18 +134,23 @@ class Ledger:
         return _bucket_count(list_parts(self._store))
 
     def compact_if_due(self) -> bool:
-        """Rewrite appended parts if they have piled up. For the writer, before it plans and now and then in a run."""
+        """Rewrite appended parts if they have piled up. For the writer, at the start of a run."""
         parts = list_parts(self._store)
         loose = [part for part in parts if not part.compacted]
         cut = sum(part.size for part in parts if part.compacted)
-        small = [part for part in loose if part.size <= SMALL_BYTES]
         due = sum(part.size for part in loose) > max(LOOSE_BYTES, LOOSE_SHARE * cut)
-        if due or (len(small) > LOOSE_PARTS and cut <= LOOSE_BYTES):
+        if due or (len(_small(loose)) > LOOSE_PARTS and cut <= LOOSE_BYTES):
             self.compact()
-        elif len(small) > LOOSE_PARTS:
-            self._replace(small, read_parts(self._store, small, LEDGER.names))
-        else:
+            return True
+        return self.merge_if_due()
+
+    def merge_if_due(self) -> bool:
+        """Make one part of many small ones, and leave the rest. For the writer, at any moment; takes seconds."""
+        small = _small(list_parts(self._store))
+        if len(small) <= LOOSE_PARTS:
             return False
+        for some in in_groups(small, len(small)):
+            self._replace(some, read_parts(self._store, some, LEDGER.names))
         return True
 
     def _replace(self, old: Sequence[Part], rows: Iterable[pa.Table]) -> None:
@@ -239,6 +244,10 @@ def _newest(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         return newest, np.full(len(newest), -1)
     written = grouped["written_max"].to_numpy()
     return newest, np.where(written < 0, -1, order[written])
+
+
+def _small(parts: Sequence[Part]) -> list[Part]:
+    return [part for part in parts if not part.compacted and part.size <= SMALL_BYTES]
 
 
 def _is_compact(parts: Sequence[Part]) -> bool:

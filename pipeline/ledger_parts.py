@@ -23,6 +23,7 @@ from pipeline.storage import Store
 
 _NAME = re.compile(r"ledger/(\d{20})-(?:(\d+)of(\d+)-)?[0-9a-f]{12}\.parquet")
 _READERS = 8
+HELD_BYTES = 64 << 20  # of parts whose rows are in memory together: some 800,000
 _REPETITIVE = [
     "status",
     "stage",
@@ -72,10 +73,20 @@ def write_part(store: Store, rows: pa.Table, bucket: tuple[int, int] | None = No
 def read_parts(store: Store, parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]:
     """Each part's rows with these columns, in the order of `parts`; a few parts are read ahead at a time."""
     with ThreadPoolExecutor(_READERS) as pool:
-        for start in range(0, len(parts), 2 * _READERS):
-            yield from pool.map(
-                partial(_read_part, store, list(columns)), parts[start : start + 2 * _READERS]
-            )
+        for together in in_groups(parts, 2 * _READERS):
+            yield from pool.map(partial(_read_part, store, list(columns)), together)
+
+
+def in_groups(parts: Sequence[Part], most: int) -> Iterator[list[Part]]:
+    """Neighbours of up to `most` together, and of no more bytes than may be held at once, unless one alone has more."""
+    group: list[Part] = []
+    for part in parts:
+        if group and (len(group) == most or sum(other.size for other in group) + part.size > HELD_BYTES):
+            yield group
+            group = []
+        group.append(part)
+    if group:
+        yield group
 
 
 def _read_part(store: Store, columns: list[str], part: Part) -> pa.Table:

@@ -165,5 +165,5 @@ def _named_disk() -> Iterator[None]:
     except OSError as error:
         raise UsageError(
             f"temporary files cannot be written to {tempfile.gettempdir()} ({error.strerror or error}): "
-            "a million listed images need some 300 MB there; free them, or name a folder on another disk by TMPDIR"
+            "a million listed images need some 200 MB there; free them, or name a folder on another disk by TMPDIR"
         ) from error

@@ -22,8 +22,19 @@ _REQUEST = re.compile(r'"([A-Z]+) (\S+) HTTP/[\d.]+" (\d+)')
 # Moto on a port that the kernel chooses: one that was free a moment ago may be taken. Its standard input is a pipe
 # that the starting process holds: when that one ends, even by SIGKILL, the pipe does, and the server with it.
 _SERVE = """
-import os, sys, threading
+import functools, os, sys, threading
+from moto.s3.responses import S3Response
 from moto.server import main
+
+# S3 checks If-None-Match and puts in one step; moto in two, and threads change between them on a busy machine.
+one_by_one, put_object = threading.Lock(), S3Response.put_object
+
+@functools.wraps(put_object)
+def put_object_in_one_step(self):
+    with one_by_one:
+        return put_object(self)
+
+S3Response.put_object = put_object_in_one_step
 
 def end_with_whoever_started_it():
     os.read(0, 1)

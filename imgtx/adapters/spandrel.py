@@ -89,7 +89,8 @@ def convert(path: Path, target: Path) -> None:
     """Write the tensors of somebody's file as safetensors; raises as `load` for a file that cannot be trusted."""
     tensors = import_spandrel().canonicalize_state_dict(read_checkpoint(path))
     whole = {name: t.detach().clone().contiguous() for name, t in tensors.items() if isinstance(t, Tensor)}
-    save_file(whole, target, metadata={"format": "pt", "license": licence_of(path)})
+    # one entry alone: the library writes several in any order, and the same tensors shall be the same file
+    save_file(whole, target, metadata={"license": licence_of(path)})
 
 
 def grid_of(found: Any) -> int:

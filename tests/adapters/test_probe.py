@@ -13,8 +13,9 @@ from torch import nn
 from imgtx.config import ModelInfo
 from imgtx.errors import ImageError, UsageError
 from imgtx.header import Header
+from imgtx.precisions import choose_fastest, measure_precisions
 from imgtx.predict import Predictor
-from imgtx.probe import LEAST_PHOTO, batch_difference, choose_fastest, find_seams, measure_precisions, probe
+from imgtx.probe import LEAST_PHOTO, batch_difference, find_seams, probe
 from imgtx.sources import read_info
 from imgtx.tiling import plan_for_model
 from jobs.cli import main

@@ -60,4 +60,5 @@ def without_ray(patch: pytest.MonkeyPatch) -> None:
         yield {"CPU": 2.0}
 
     patch.setattr(cluster, "ray_session", session)
+    patch.setattr(cluster, "machines", lambda: frozenset({"this one"}))
     patch.setattr(flow, "road", InProcess)

@@ -9,7 +9,7 @@ from tests.unit.source_tree import ROOT
 
 HEADING = "## To change X, open Y"
 TEXT = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-ROWS = re.findall(r"^\| (?!promise|to change)(.+?) \| (.+) \|$", TEXT, re.MULTILINE)
+ROWS = re.findall(r"^\| (?!promise|to change|at scale)(.+?) \| (.+) \|$", TEXT, re.MULTILINE)
 
 PATH = re.compile(
     r"[\w.*]+/[\w./*]*|\w+\.py"
@@ -29,9 +29,9 @@ def named_paths(cell: str) -> list[str]:
     return paths
 
 
-def test_both_tables_are_read():
+def test_all_tables_are_read():
     assert HEADING in TEXT
-    assert len(ROWS) == len(re.findall(r"^\|(?!---)", TEXT, re.MULTILINE)) - 2  # but their heads
+    assert len(ROWS) == len(re.findall(r"^\|(?!---)", TEXT, re.MULTILINE)) - 3  # but their heads
     assert len(re.findall(r"^\|(?!---)", TEXT.split(HEADING)[1], re.MULTILINE)) > 10
 
 

@@ -17,6 +17,7 @@ from pipeline.buckets import bucket_of
 from pipeline.ledger import Ledger
 from pipeline.records import FAILED, LEDGER, PENDING, WRITTEN
 from pipeline.storage import Store, open_store
+from tests.unit.dying_store import DyingStore, Killed
 from tests.unit.ledger_rows import outcome, outcomes
 
 
@@ -147,80 +148,6 @@ def test_compaction_is_due_after_many_parts_or_many_bytes(store, monkeypatch):
     assert len(sizes(ledger)) == 5
 
 
-def large_and_cut(monkeypatch, store: Store, keys: int = 40) -> None:
-    """A ledger that counts as large, in buckets; what is appended to it is small beside."""
-    rows = [outcome(f"k{i}", out_sha256=uuid.uuid4().hex) for i in range(keys)]
-    Ledger(store).append(outcomes(*rows), recipe="r", run="1")
-    monkeypatch.setattr(ledger_module, "BUCKET_BYTES", 3_000)
-    Ledger(store).compact()
-    monkeypatch.setattr(ledger_module, "LOOSE_BYTES", 1_000)
-    monkeypatch.setattr(ledger_module, "LOOSE_SHARE", 1e6)
-    monkeypatch.setattr(ledger_module, "LOOSE_PARTS", 3)
-
-
-def test_small_parts_of_a_large_ledger_become_one_and_the_rest_stays(store, monkeypatch):
-    large_and_cut(monkeypatch, store)
-    cut, ledger = set(names(store)), Ledger(store)
-    assert len(cut) > 1
-    for size in range(9):
-        rows = [outcome("k1", size=size, status=FAILED), outcome(f"new{size}")]
-        ledger.append(outcomes(*rows), recipe="r", run="2")
-        ledger.compact_if_due()
-        assert len(names(store)) - len(cut) <= 3
-    assert cut < set(names(store))
-    assert sizes(ledger) == {f"k{i}": 10 for i in range(40)} | {f"new{i}": 10 for i in range(9)} | {"k1": 8}
-    for buckets in (1, 4):
-        (state,) = [s for t in ledger.state_by_bucket(buckets) for s in t.to_pylist() if s["key"] == "k1"]
-        assert (state["status"], state["written_output"]) == (FAILED, "k1")
-
-
-def test_parts_that_are_not_small_are_merged_once_and_no_more(store, monkeypatch):
-    large_and_cut(monkeypatch, store)
-    monkeypatch.setattr(ledger_module, "SMALL_BYTES", 1)
-    before = names(store)
-    for i in range(5):
-        Ledger(store).append(outcomes(outcome(f"new{i}")), recipe="r", run="2")
-    assert not Ledger(store).compact_if_due()
-    assert len(names(store)) == len(before) + 5
-
-
-def test_all_is_cut_anew_when_enough_of_it_is_loose(store, monkeypatch):
-    large_and_cut(monkeypatch, store)
-    monkeypatch.setattr(ledger_module, "LOOSE_SHARE", 0.25)
-    ledger, before = Ledger(store), set(names(store))
-    for i in range(3):
-        ledger.append(outcomes(outcome(f"new{i}")), recipe="r", run="2")
-    assert ledger.compact_if_due()
-    assert not before & set(names(store))
-    assert len(sizes(ledger)) == 43
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it."""
-
-
-class DyingStore:
-    """A store whose process dies at its n-th change, before or after the change is done."""
-
-    def __init__(self, store: Store, changes: int, *, after: bool):
-        self._store, self._left, self._after = store, changes, after
-        self.read, self.list = store.read, store.list
-
-    def write(self, key: str, data: bytes) -> None:
-        self._change(lambda: self._store.write(key, data))
-
-    def delete(self, key: str) -> None:
-        self._change(lambda: self._store.delete(key))
-
-    def _change(self, change) -> None:
-        self._left -= 1
-        if self._left == 0 and not self._after:
-            raise Killed
-        change()
-        if self._left == 0:
-            raise Killed
-
-
 @pytest.mark.parametrize("after", [False, True])
 def test_a_kill_at_any_moment_of_a_compaction_changes_no_answer(monkeypatch, after):
     monkeypatch.setattr(ledger_module, "BUCKET_BYTES", 10_000)
@@ -251,28 +178,6 @@ def test_a_kill_at_any_moment_of_a_compaction_changes_no_answer(monkeypatch, aft
     assert survived
     assert moment > 6
     assert clean <= 4
-
-
-@pytest.mark.parametrize("after", [False, True])
-def test_a_kill_at_any_moment_of_a_merge_changes_no_answer(monkeypatch, after):
-    origin = open_store(f"memory://{uuid.uuid4().hex}/")
-    large_and_cut(monkeypatch, origin, keys=8)
-    for size in range(5):
-        Ledger(origin).append(outcomes(outcome("k1", size=size), outcome(f"n{size}")), recipe="r", run="2")
-    expected = sizes(Ledger(origin))
-    for moment in range(1, 20):
-        store = open_store(f"memory://{uuid.uuid4().hex}/")
-        for name in names(origin):
-            store.write(name, origin.read(name))
-        try:
-            Ledger(DyingStore(store, moment, after=after)).compact_if_due()
-            break
-        except Killed:
-            assert sizes(Ledger(store)) == expected
-            Ledger(store).compact_if_due()
-            assert sizes(Ledger(store)) == expected
-    assert moment == 7  # after a write and five deletions it is done
-    assert sizes(Ledger(store)) == expected
 
 
 @pytest.mark.parametrize("buckets", [1, 4])

@@ -30,7 +30,7 @@ MAY_IMPORT = {
         "imgtx/channels.py",
         "imgtx/predict.py",
         "imgtx/probe.py",
-        "imgtx/probe.py",
+        "imgtx/precisions.py",
         "imgtx/halo.py",
         "imgtx/losses.py",
         "imgtx/optim.py",

@@ -1,0 +1,102 @@
+"""What a precision and a layout save in seconds and cost in exactness, measured on one tile; which of them to take."""
+
+import math
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imgtx.predict import ImageModel
+
+EXACT_DB = 50.0  # against float32: the error is then that of rounding to 8 bits, or less
+LAYOUT_LEVELS = 0.5  # of 255: what channels-last may move a pixel by
+WORTH = 1.1  # times faster, for another precision or layout to be taken
+ROUNDS = 3
+
+
+def measure_precisions(model: ImageModel, tile: Tensor) -> dict[str, dict[str, Any]]:
+    """Of each precision: seconds per input megapixel and dB against float32, or why it does not run.
+
+    Of a module also the seconds in channels-last, and by how many levels of 255 that layout moves a pixel.
+    """
+    exact = _run(model, tile, "float32")
+    found: dict[str, dict[str, Any]] = {
+        "float32": {"seconds_per_megapixel": _seconds(model, tile, "float32")}
+        | _in_channels_last(model, tile, "float32", exact)
+    }
+    for name in ("bfloat16", "float16"):
+        if name == "float16" and tile.device.type == "cpu":
+            found[name] = {"fails": "for GPUs: on a CPU it is many times slower than float32"}
+            continue
+        try:
+            output = _run(model, tile, name)
+        except RuntimeError as error:
+            found[name] = {"fails": str(error).strip().splitlines()[0][:200]}
+            continue
+        if not torch.isfinite(output).all():
+            found[name] = {"fails": "its output is not finite"}
+            continue
+        squared = float(((output - exact) ** 2).mean())
+        decibels = round(10 * math.log10(1 / squared), 1) if squared > 0 else 99.9
+        found[name] = {"seconds_per_megapixel": _seconds(model, tile, name), "db": decibels}
+        found[name] |= _in_channels_last(model, tile, name, output)
+    return found
+
+
+def _in_channels_last(model: ImageModel, tile: Tensor, precision: str, plain: Tensor) -> dict[str, float]:
+    """Seconds and levels of the other layout; {} for what is no module. The model keeps the layout it had."""
+    if not isinstance(model, nn.Module):
+        return {}
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's hints lack it
+    last = tile.contiguous(memory_format=torch.channels_last)
+    seconds, gap = _seconds(model, last, precision), (_run(model, last, precision) - plain).abs().max()
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # the same
+    return {
+        "channels_last_seconds_per_megapixel": seconds,
+        "channels_last_levels": round(float(gap) * 255, 4),
+    }
+
+
+def choose_fastest(precisions: dict[str, dict[str, Any]]) -> tuple[str, bool]:
+    """The fastest precision that is exact enough, and whether it takes channels-last: each in its better layout.
+
+    What is not WORTH it stays float32, and contiguous.
+    """
+    layouts = {n: _layout(f) for n, f in precisions.items() if n == "float32" or f.get("db", 0) >= EXACT_DB}
+    fast = min(layouts, key=lambda name: layouts[name][0])
+    if layouts[fast][0] * WORTH > layouts["float32"][0]:
+        fast = "float32"
+    return fast, layouts[fast][1]
+
+
+def _layout(found: dict[str, Any]) -> tuple[float, bool]:
+    """Seconds a megapixel in the layout to take, and whether that is channels-last."""
+    plain, last = found["seconds_per_megapixel"], found.get("channels_last_seconds_per_megapixel", math.inf)
+    taken = last * WORTH < plain and found["channels_last_levels"] <= LAYOUT_LEVELS
+    return (last, True) if taken else (plain, False)
+
+
+def _seconds(model: ImageModel, tile: Tensor, precision: str) -> float:
+    """Per input megapixel, the median of ROUNDS calls after one."""
+    times = [_clock(lambda: _run(model, tile, precision), tile.device) for _ in range(ROUNDS + 1)][1:]
+    return round(median(times) / (tile.shape[-1] * tile.shape[-2] / 1e6), 3)
+
+
+def _clock(work: Callable[[], Any], device: torch.device) -> float:
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _run(model: ImageModel, tile: Tensor, precision: str) -> Tensor:
+    """One call, as `imgtx.predict` makes it, to float32."""
+    reduced = precision != "float32"
+    with torch.autocast(
+        tile.device.type, dtype=getattr(torch, precision) if reduced else None, enabled=reduced
+    ):
+        return model(tile, None).float()
