@@ -60,11 +60,6 @@ LOCAL_SETTINGS = QUIET | {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away: a process less
 }
-JOINED_SETTINGS = QUIET | {
-    # A machine that goes without a word leaves calls to it unanswered. Ray's own two minutes are TCP's patience with
-    # what was sent there (by gRPC's TCP_USER_TIMEOUT); pings are not sent more often.
-    "RAY_grpc_client_keepalive_timeout_ms": "20000",
-}
 CODE, PACKAGES = Path(__file__).resolve().parents[1], ("imgtx", "pipeline", "jobs")
 OBJECT_STORE_BYTES = 1 << 30  # local runs: images in flight; Ray Data holds back the stages when it is full
 ROWS_PER_BLOCK = 16  # most images that one decode task takes; a block costs Ray about 60 ms
@@ -171,7 +166,7 @@ def ray_session(spec: Addressed) -> Iterator[dict[str, float]]:
 
     A session that is already running in this process is used and left alone.
     """
-    settings = JOINED_SETTINGS if address_of(spec) else local_settings()
+    settings = QUIET if address_of(spec) else local_settings()
     for name, value in (WORKER_ENVIRONMENT | settings).items():
         os.environ.setdefault(name, value)
     import ray
