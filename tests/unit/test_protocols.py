@@ -105,9 +105,12 @@ def test_noise_passes_in_floats_tile_by_tile(benchmarks, tmp_path):
     predictor = imgtx.load(save_tiny_model(tmp_path / "tiny.safetensors", scale=1))
     image = photo(100, 120)
     whole = predictor(image)
-    np.testing.assert_array_equal(restored(predictor, image.astype(np.float64)), whole)
-    predictor.tile = 64
-    assert np.abs(restored(predictor, image.astype(np.float64)).astype(int) - whole).max() <= 1
+    for tile in (predictor.tile, 64):
+        predictor.tile = tile
+        made = restored(predictor, image.astype(np.float64))
+        # a level where the last bit of a float decides
+        np.testing.assert_allclose(made.astype(int), whole.astype(int), atol=1)
+        assert np.mean(made != whole) < 0.01
 
 
 class TestHoles:
