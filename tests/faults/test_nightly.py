@@ -153,7 +153,7 @@ def test_latest_that_moves_while_a_night_runs_is_measured_anew(
         return found
 
     monkeypatch.setitem(STAGES, "evaluate", moved_behind)
-    strict = replace(undisturbed.spec, gate={"better_by": 3.0})  # as far above 0001, and not above 0002
+    strict = replace(undisturbed.spec, gate={"better_by": 1.0})  # as far above 0001, and not above 0002
     stages = undisturbed.run("2026-11-24", strict)["stages"]
     assert (stages["plan"]["begin"], stages["evaluate"]["against"]) == ("0002", "0002")
     assert (stages["gate"]["against"], stages["gate"]["promoted"]) == ("0001", "0003")
