@@ -31,6 +31,7 @@ ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray lets them w
 CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")  # each sets its own level
 RECONNECT_SECONDS = 60.0  # a head that does not answer for so long is gone
 POLL_SECONDS = 1.0
+AGENT_SECONDS, AGENT_PAUSE = 60.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,22 @@ class Head:
         return sorted(found, key=lambda job: job.started, reverse=True)
 
     def submit(self, **job: Any) -> bool:
-        """Submit; False where a job of this id is there already, perhaps since a moment ago."""
+        """Submit; False where a job of this id is there already, perhaps since a moment ago.
+
+        A head that has just started answers before it can take jobs: it is asked again for AGENT_SECONDS.
+        """
+        patient_until = time.monotonic() + AGENT_SECONDS
         with self._telling():
-            try:
-                self.client.submit_job(**job)
-            except RuntimeError as error:
-                if "already exists" in str(error):
-                    return False
-                raise
-        return True
+            while True:
+                try:
+                    self.client.submit_job(**job)
+                    return True
+                except RuntimeError as error:
+                    if "already exists" in str(error):
+                        return False
+                    if "No available agent" not in str(error) or time.monotonic() > patient_until:
+                        raise
+                time.sleep(AGENT_PAUSE)
 
     def stop(self, job: str) -> bool:
         """Ask the job to stop; False where it has ended already."""

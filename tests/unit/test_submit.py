@@ -34,6 +34,7 @@ class FakeClient:
     jobs: dict[str, SimpleNamespace] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     racing: bool = False  # somebody else submits a moment before us
+    starting: int = 0  # requests that find no agent yet
 
     def get_job_info(self, job: str) -> SimpleNamespace:
         if job not in self.jobs:
@@ -45,6 +46,9 @@ class FakeClient:
 
     def submit_job(self, **request: Any) -> None:
         job = request["submission_id"]
+        if self.starting:
+            self.starting -= 1
+            raise RuntimeError("Request failed with status code 500: No available agent to submit job.")
         taken = job in self.jobs
         self.put(job, "RUNNING")
         if taken or self.racing:
@@ -95,6 +99,18 @@ def test_twice_is_once_while_it_runs_and_after_it_succeeded(head, client):
     assert again == first
     assert "has succeeded: nothing is started" in said[0]
     assert len(client.requests) == 1
+
+
+def test_a_head_that_has_just_started_is_asked_again(head, client, monkeypatch):
+    monkeypatch.setattr("jobs.ray_jobs.AGENT_PAUSE", 0.0)
+    client.starting = 3
+    begun(head)
+    assert len(client.requests) == 1
+    monkeypatch.setattr("jobs.ray_jobs.AGENT_SECONDS", 0.0)
+    client.starting = 3
+    client.jobs.clear()
+    with pytest.raises(ImgtxError, match=r"refused: .*No available agent"):
+        begun(head)
 
 
 @pytest.mark.parametrize(
