@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.cluster import ROWS_PER_BLOCK
 from tests.archive import assert_sound, look
-from tests.cluster.conftest import COUNT, MODEL, Undisturbed, begin, report
+from tests.cluster.conftest import COUNT, DELAY, MODEL, Undisturbed, begin, report
 from tests.cluster.nodes import WITHIN, Cluster
 
 pytestmark = pytest.mark.timeout(900)  # `WITHIN` tells of what hangs
@@ -45,6 +45,7 @@ def test_a_machine_is_lost_and_another_joins(cluster: Cluster, undisturbed: Undi
 def test_a_machine_that_is_told_to_go_ends_its_batch_first(cluster: Cluster, undisturbed: Undisturbed):
     cluster.begin("gpu-3", cpus=1, gpus=1)
     cluster.wait("gpu-3")
+    cluster.proxy.delay = 10 * DELAY  # so that there is work left for the model that is made elsewhere
     run = begin(cluster, "drained", "--workers", "1")
     run.wait_for(lambda: run.put > 0)
     (name,) = [name for name in ("gpu-2", "gpu-3") if run.asks_for_model(cluster.nodes[name])]
@@ -53,6 +54,7 @@ def test_a_machine_that_is_told_to_go_ends_its_batch_first(cluster: Cluster, und
     leaving.terminate()
     (other,) = {"gpu-2", "gpu-3"} - {name}
     run.wait_for(lambda: run.asks_for_model(cluster.nodes[other]))  # it is made there
+    cluster.proxy.delay = DELAY
     leaving.process.wait(WITHIN)
     took = time.monotonic() - began
     assert run.finish() == 0, run.log.read_text()

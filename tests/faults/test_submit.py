@@ -108,8 +108,10 @@ def head(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
         tempfile.TemporaryDirectory(prefix="imgtx-", ignore_cleanup_errors=True) as folder,
         log.open("wb") as said,
     ):
-        dashboard, gcs, client = free_port(), free_port(), free_port()
+        dashboard, gcs, client, agent = (free_port() for _ in range(4))
         ports = (f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}")
+        # at its own one the agent of another Ray on this machine listens, and jobs find none
+        ports += (f"--dashboard-agent-listen-port={agent}",)
         process = subprocess.Popen(
             [
                 sys.executable,
