@@ -7,6 +7,7 @@ decodes WebP (faster) and BMP (which libvips does not read) and encodes; `imgtx.
 Densities (dots per inch) are not carried: they would be untrue of an image of another size.
 """
 
+import gc
 import io
 import re
 import struct
@@ -233,12 +234,25 @@ def vips_step() -> Iterator[ModuleType]:
     next.
     """
     library = vips()
-    with _VIPS_ALONE:
+    with _VIPS_ALONE, _no_collection():
         library.vips_lib.vips_error_clear()
         yield library
         written = library.Error("the decoder went on after an error")  # takes the text and clears it
         if any(line and not _HARMLESS.search(line) for line in written.detail.splitlines()):
             raise written
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python's garbage collector stays out: pyvips logs libvips' warnings in libvips' own threads, and a collection
+    that begins there and frees another picture aborts the process."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 _VIPS_ALONE = threading.Lock()
