@@ -11,6 +11,7 @@ import pytest
 
 from tests.archive import look
 from tests.cluster.conftest import COUNT, MODEL, Undisturbed, begin, report
+from tests.cluster.hosts import GATEWAY
 from tests.cluster.nodes import CODEC, MODEL_ACTOR, Cluster, Run
 from tests.cluster.s3proxy import Answer
 
@@ -20,6 +21,7 @@ MODELS = 2
 CUT_SECONDS = 20.0
 SLOW_DOWN = (503, "SlowDown", "Please reduce your request rate.")
 INTERNAL = (500, "InternalError", "We encountered an internal error. Please try again.")
+EXPIRED = (400, "ExpiredToken", "The provided token has expired.")
 
 
 def begun(cluster: Cluster, destination: str, *options: str) -> Run:
@@ -60,6 +62,32 @@ def test_storage_refuses_for_a_while(cluster: Cluster, undisturbed: Undisturbed,
     refused = cluster.proxy.refused(before)
     finished(run, undisturbed, f"S3 answers {answer[0]} {answer[1]} for {CUT_SECONDS:g} s, {refused} times")
     assert refused
+
+
+def test_one_machine_is_cut_off_from_storage(cluster: Cluster, undisturbed: Undisturbed):
+    run = begun(cluster, "cut")
+    cluster.nodes["cpu"].host.cut(GATEWAY)
+    time.sleep(CUT_SECONDS)
+    cluster.nodes["cpu"].host.heal(GATEWAY)
+    finished(run, undisturbed, f"no network between a machine and S3 for {CUT_SECONDS:g} s")
+
+
+def test_credentials_expire(cluster: Cluster, undisturbed: Undisturbed):
+    run = begun(cluster, "expired")
+    run.wait_for(lambda: bool(run.asked("PUT", "s3://expired/ledger/")))
+    cluster.proxy.answers = lambda request: EXPIRED
+    code = run.finish()
+    cluster.proxy.answers = None
+    assert code != 0, run.log.read_text()
+    assert "Traceback" not in run.log.read_text()
+    done = look("s3://expired")
+    assert 0 < len(done.outputs) < COUNT
+    assert {key: undisturbed.found.outputs[key] for key in done.outputs} == done.outputs
+    again = cluster.upscale("archive", "expired", "--model", MODEL)
+    finished(
+        again, undisturbed, f"credentials expire: exit code {code}; renewed, the same command takes the rest"
+    )
+    assert again.summary()["current"] == len(done.outputs)
 
 
 def test_a_machine_is_lost_and_none_comes(cluster: Cluster, undisturbed: Undisturbed):
