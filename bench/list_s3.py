@@ -95,7 +95,7 @@ def page(keys: int, asked: dict[str, str]) -> str:
         body = "".join(ITEM.format(name_of(n), n) for n in range(begin, last))
         return _answer(body, name_of(last - 1) if last < end else "")
     if prefix.count("/") < 2:
-        below = "archive/2019/"[: len("archive/")] if not prefix else "archive/2019/"
+        below = "archive/2019/" if prefix else "archive/"
         return _answer(f"<CommonPrefixes><Prefix>{below}</Prefix></CommonPrefixes>", "")
     folders = -(-keys // FOLDER)
     first = int(token.split("/")[2]) + 1 if token else 0

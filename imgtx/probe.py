@@ -237,8 +237,11 @@ def memory_per_megapixel(
 ) -> float | None:
     """Megabytes per input megapixel of the larger of the two measured calls; None where memory was not told."""
     side = max(SIDES)
+    megabytes = memory[side]
+    if megabytes is None:
+        return None
     pixels = _tensor(sample[:side, :side], model.info.multiple, "cpu")[0, 0].numel()
-    return None if memory[side] is None else round((memory[side] or 0.0) / (pixels / 1e6), 1)
+    return round(megabytes / (pixels / 1e6), 1)
 
 
 def largest_side(

@@ -9,12 +9,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow.compute as pc
-
 from imgtx.errors import StorageError, UsageError
 from pipeline.ledger import Ledger
 from pipeline.metrics import STATUS_METRICS
 from pipeline.records import FAILED, PENDING, RUNS, SKIPPED, WRITTEN
+from pipeline.rows import counts_of
 from pipeline.storage import Store, open_store
 from pipeline.storage_retry import HASTY
 
@@ -35,7 +34,7 @@ def exposition(destination: str, endpoint_url: str | None) -> str:
     success = _last_success(files, runs)
     by_status = Counter[str]()
     for rows in Ledger(store).current_in_pieces(["status"]):
-        by_status.update({of["values"]: of["counts"] for of in pc.value_counts(rows["status"]).to_pylist()})
+        by_status.update(counts_of(rows["status"]))
     samples: Samples = {
         "imgtx_last_success_timestamp_seconds": [(here, success)] if success else [],
         "imgtx_last_run_timestamp_seconds": [(here, status["updated"])] if "updated" in status else [],

@@ -18,6 +18,7 @@ from pipeline.ledger import Ledger
 from pipeline.masks import masks_of
 from pipeline.plan import CLASSES, Plan
 from pipeline.records import FAILED, IMAGES, REASONS, RUNS
+from pipeline.rows import counts_of
 from pipeline.spec import RunSpec
 from pipeline.storage import Store, open_store
 from pipeline.storage_retry import HASTY
@@ -67,8 +68,8 @@ def read_status(destination: str, endpoint_url: str | None) -> dict[str, Any]:
     statuses, reasons, examples = Counter[str](), Counter[str](), list[dict[str, str]]()
     for rows in Ledger(store).current_in_pieces(["key", "status", "reason", "stage", "message"]):
         failed = rows.filter(pc.equal(rows["status"], FAILED))
-        statuses.update(_counts(rows["status"]))
-        reasons.update(_counts(failed["reason"]))
+        statuses.update(counts_of(rows["status"]))
+        reasons.update(counts_of(failed["reason"]))
         few = failed.slice(0, EXAMPLES - len(examples))
         examples += few.select(["key", "stage", "reason", "message"]).to_pylist()
     return {
@@ -228,10 +229,6 @@ def print_models(rows: list[dict[str, Any]], console: Console) -> None:
         metrics = "  ".join(f"{name} {value}" for name, value in row["metrics"].items())
         table.add_row(row["name"], row["task"], f"x{row['scale']}", metrics, row["licence"], row["digest"])
     console.print(table)
-
-
-def _counts(column: Any) -> dict[str, int]:
-    return {item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist()}
 
 
 def read_json(store: Store, key: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from pipeline.cluster import Pool
 from pipeline.plan import CURRENT, FAILED_BEFORE, REFUSED, RUN, Plan
 from pipeline.records import FAILED, SKIPPED, WAITED, WRITTEN
+from pipeline.rows import counts_of
 
 SHORT_SECONDS = 60.0  # start-up limits a run of less
 WORTH_SAYING = 0.15  # of the models' time, spent in waiting; below they are what limits
@@ -55,7 +56,7 @@ class Tally:
         """`work`: the rows of the plan that this run takes up."""
         counts, taken = plan.counts, Counter[str]()
         for rows in work:
-            taken.update({of["values"]: of["counts"] for of in rows["cause"].value_counts().to_pylist()})
+            taken.update(counts_of(rows["cause"]))
         failed_before = counts[FAILED_BEFORE] - taken[FAILED_BEFORE] + counts[REFUSED]
         left = sum(counts[cause] - taken[cause] for cause in RUN)
         causes = {name: n for name, n in counts.items() if n}

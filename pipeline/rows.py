@@ -32,6 +32,11 @@ def as_bools(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return np.asarray(pc.fill_null(values, False))
 
 
+def counts_of(values: pa.Array | pa.ChunkedArray) -> dict[str, int]:
+    """How often each value stands in an Arrow column."""
+    return {of["values"]: of["counts"] for of in pc.value_counts(values).to_pylist()}
+
+
 def rows_of(batch: pa.Table) -> Iterator[Row]:
     """Each row as a dict; large binary columns as buffers that share the batch's memory, the rest as Python values."""
     columns = [

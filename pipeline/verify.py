@@ -28,7 +28,7 @@ from pipeline.ledger import Ledger
 from pipeline.masks import Masks, listing
 from pipeline.names import fold
 from pipeline.records import IMAGES, OUTCOME, PENDING, SKIPPED, WORK, WRITTEN
-from pipeline.rows import as_bools, to_table
+from pipeline.rows import as_bools, counts_of, to_table
 from pipeline.storage import Store
 
 PROBLEMS = {
@@ -115,7 +115,7 @@ def verify(
         ),
         "read": len(whole) if deep else 0,
     }
-    named = {item["values"]: item["counts"] for item in pc.value_counts(problems["problem"]).to_pylist()}
+    named = counts_of(problems["problem"])
     return VerifyReport(problems, counts | {name: named[name] for name in PROBLEMS if name in named})
 
 
