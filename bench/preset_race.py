@@ -1,6 +1,6 @@
 """Shapes of the network raced: each from nothing, the same photos, crops and computing time, on one core.
 
-    python -m bench.preset_race [--minutes 4] [--spec jobs/specs/sr-x2.toml] [--folder runs/race]
+    python -m bench.preset_race [--minutes 4] [--precision float32] [--spec jobs/specs/sr-x2.toml] [--folder runs/race]
 
 Minutes are of the CPU (`jobs.train_loop.clock_of`), so that a larger shape makes fewer steps. The first two are one
 shape from two seeds: differences below theirs say nothing. Interrupted, the same command goes on. Wants the training
@@ -43,19 +43,26 @@ SIDE = 512  # pixels of the tile that inference is timed on
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--precision", default="bfloat16", help="of training; bfloat16 pays with AMX")
     parser.add_argument("--spec", type=Path, default=Path("jobs/specs/sr-x2.toml"))
     parser.add_argument("--folder", type=Path, default=Path("runs/race"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     base = replace(
-        load_train_spec(options.spec), init_from="", steps=0, minutes=options.minutes, peak_lr=1e-3
+        load_train_spec(options.spec),
+        init_from="",
+        steps=0,
+        minutes=options.minutes,
+        peak_lr=1e-3,
+        precision=options.precision,
     )
     rows = [
         race(replace(base, model=model, seed=1 + ("seed" in name)), options.folder / str(number))
         | {"preset": name}
         for number, (name, model) in enumerate(PRESETS.items())
     ]
-    save("preset_race", {"spec": options.spec.name, "minutes": options.minutes, "presets": rows})
+    race_of = {"spec": options.spec.name, "minutes": options.minutes, "precision": options.precision}
+    save("preset_race", race_of | {"presets": rows})
     print(json.dumps(rows, indent=1))
 
 
