@@ -6,7 +6,7 @@ hold it. JPEG starts its blocks 0 to 7 pixels outside the image (`imgtx.archive_
 among them, because a model that never sees one smooths them too.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -15,6 +15,7 @@ from imgtx.archive_damage import jpeg, normal
 from imgtx.errors import UsageError
 
 KINDS = ("noise", "jpeg", "both", "blur", "none")
+LOW_QUALITY = 25  # JPEG up to here is damage that anybody sees
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class RestorationDamage:
 
     `noise` is the largest standard deviation in levels of 255, `blur` in pixels; `worst_quality` and `best_quality`
     are JPEG's; `noise_share`, `jpeg_share`, `both_share` and `blur_share` say how often each kind comes, what they
-    leave of 1 stays clean; `grey` is the share of images without colour.
+    leave of 1 stays clean; `grey` is the share of images without colour; `low_quality_share` that of JPEGs whose
+    quality is LOW_QUALITY at most, the others draw theirs evenly.
     """
 
     noise: float = 55.0
@@ -35,6 +37,7 @@ class RestorationDamage:
     both_share: float = 0.13
     blur_share: float = 0.05
     grey: float = 0.1
+    low_quality_share: float = 0.0
 
     def __post_init__(self) -> None:
         legal = {"noise": 255.0, "worst_quality": 100, "best_quality": 100, "blur": 10.0}
@@ -45,6 +48,11 @@ class RestorationDamage:
         if self.worst_quality > self.best_quality:
             raise UsageError(
                 f"worst_quality = {self.worst_quality} is above best_quality = {self.best_quality}: swap them"
+            )
+        if self.low_quality_share and self.worst_quality > LOW_QUALITY:
+            raise UsageError(
+                f"low_quality_share = {self.low_quality_share:g} of JPEGs shall have a quality of {LOW_QUALITY} at most, "
+                f"and worst_quality = {self.worst_quality} forbids it: lower that, or leave the share out"
             )
         if sum(self.shares) > 1 + 1e-9:
             raise UsageError(
@@ -80,8 +88,16 @@ def restoration_pair(
     if kind in ("jpeg", "both") or (kind == "noise" and rng.random() < 0.5):
         levels = np.clip(np.rint(levels), 0, 255)
     if kind in ("jpeg", "both"):
-        levels = np.asarray(jpeg(Image.fromarray(levels.astype(np.uint8)), rng, damage), np.float32)
+        image = Image.fromarray(levels.astype(np.uint8))
+        levels = np.asarray(jpeg(image, rng, _of_this_jpeg(damage, rng)), np.float32)
     return levels, clean
+
+
+def _of_this_jpeg(damage: RestorationDamage, rng: np.random.Generator) -> RestorationDamage:
+    """Without a share of low qualities nothing is drawn: older recipes keep their crops."""
+    if damage.low_quality_share and rng.random() < damage.low_quality_share:
+        return replace(damage, best_quality=min(LOW_QUALITY, damage.best_quality))
+    return damage
 
 
 def _noise(clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:

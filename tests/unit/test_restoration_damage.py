@@ -71,3 +71,13 @@ def test_grey_images_stay_grey_and_so_does_their_noise():
 def test_damage_that_cannot_be_is_refused(values, named):
     with pytest.raises(UsageError, match=named):
         RestorationDamage(**values)
+
+
+def test_a_share_of_jpegs_is_of_low_quality_and_without_it_no_crop_changes():
+    low, evenly = (
+        np.mean([np.abs(levels - clean).mean() for levels, clean in pairs(60, jpeg_share=1, **more)])
+        for more in ({"low_quality_share": 1.0}, {})
+    )
+    assert low > 1.5 * evenly
+    with pytest.raises(UsageError, match="worst_quality = 30 forbids it"):
+        RestorationDamage(worst_quality=30, low_quality_share=0.5)
