@@ -51,7 +51,7 @@ class RestorationDamage:
             )
         if self.low_quality_share and self.worst_quality > LOW_QUALITY:
             raise UsageError(
-                f"low_quality_share = {self.low_quality_share:g} of JPEGs shall have a quality of {LOW_QUALITY} at most, "
+                f"low_quality_share = {self.low_quality_share:g} of JPEGs shall have quality {LOW_QUALITY} at most, "
                 f"and worst_quality = {self.worst_quality} forbids it: lower that, or leave the share out"
             )
         if sum(self.shares) > 1 + 1e-9:
