@@ -65,6 +65,7 @@ def _told(values: dict[str, Any]) -> str:
     """`step 1200  loss 0.0213  lr 0.00048  27.9/s  ETA 0:41  valid 34.12 dB`"""
     minutes = int(values["minutes_left"])
     parts = [f"step {values['step']}", f"loss {values['loss']:.4f}" if "loss" in values else ""]
+    parts += [f"{values['workers']} workers"] if "workers" in values else []
     parts += [f"lr {values['lr']:.2g}", f"{values['samples_per_second']:.3g}/s"]
     parts += [f"ETA {minutes // 60}:{minutes % 60:02}"]
     parts += [f"valid {values['valid_psnr_y']:.2f} dB" if "valid_psnr_y" in values else ""]

@@ -30,7 +30,8 @@ log = logging.getLogger("imgtx.train")
 
 Reporter = Callable[[dict[str, Any]], None]
 
-RESTARTS = 3  # of all workers, from the last checkpoint, when one was lost
+RESTARTS = 3  # of all workers, from one and the same checkpoint
+MOST_RESTARTS = 100  # in all: what ends workers before their first word has no checkpoint to be counted by
 KEPT_CHECKPOINTS = 2
 POLL_SECONDS = 0.5
 SPEC = "spec.json"
@@ -172,7 +173,7 @@ def _fit(
             name=spec.name,
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=RESTARTS),
+            failure_config=FailureConfig(max_failures=MOST_RESTARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
         ),
     )
@@ -186,13 +187,14 @@ def _fit(
             ended.append(error)
 
     thread = threading.Thread(target=fit, name="imgtx-train", daemon=True)
+    restarts = Restarts(root)
     thread.start()
     while thread.is_alive():
         thread.join(POLL_SECONDS)
-        _relay(ray.get(board.take.remote()), report)
-    _relay(ray.get(board.take.remote()), report)
+        _relay(ray.get(board.take.remote()), report, restarts)
+    _relay(ray.get(board.take.remote()), report, restarts)
     if ended[0] is not None:
-        raise _told(ended[0], root) from ended[0]
+        raise restarts.stopped(ended[0]) from ended[0]
 
 
 def fleet_root(root: Store) -> str:
@@ -200,22 +202,45 @@ def fleet_root(root: Store) -> str:
     return root.uri.rstrip("/").rpartition("/")[0]
 
 
-def _relay(lines: list[dict[str, Any]], report: Reporter) -> None:
+def _relay(lines: list[dict[str, Any]], report: Reporter, restarts: "Restarts") -> None:
     for line in lines:
         if "stopped" in line:
             raise ImgtxError(line["stopped"])
-        report(line)
+        if "failed" in line:
+            restarts.failure = line["failed"]
+        elif "began" in line:
+            restarts.count(line["began"])
+        else:
+            report(line)
 
 
-def _told(error: Exception, root: Store) -> ImgtxError:
-    """One line out of Ray Train's error, which holds every worker's."""
-    failures = getattr(error, "worker_failures", None) or {0: error}
-    first = next(iter(failures.values()))
-    text = next((line for line in reversed(str(first).splitlines()) if line.strip()), type(first).__name__)
-    return RunInterruptedError(
-        f"training stopped after {RESTARTS} restarts: {text.strip()[:300]}; its checkpoints are at {root.describe()}, "
-        f"the same command goes on"
-    )
+class Restarts:
+    """How often all workers began from one checkpoint: nodes may come and go for days, a fault that stays may not.
+
+    Ray Train itself counts over the whole training, and tells its workers' errors only when it gives up.
+    """
+
+    def __init__(self, root: Store) -> None:
+        self._root, self._checkpoint, self._begun = root, "", 0
+        self.failure = ""  # the last that a worker told of
+
+    def count(self, checkpoint: str) -> None:
+        """Called when the workers begin; raises RunInterruptedError when they began there too often."""
+        self._begun = self._begun + 1 if checkpoint == self._checkpoint else 1
+        self._checkpoint = checkpoint
+        if self._begun > 1 + RESTARTS:
+            raise self.stopped(f"{RESTARTS} restarts reached no new checkpoint")
+
+    def stopped(self, error: Exception | str) -> RunInterruptedError:
+        """One line: a worker's words where one had the time to say them, else the last line of `error`."""
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        failure = (
+            " ".join(self.failure.split())[:300] or "no worker said why: it was killed, or its node lost"
+        )
+        return RunInterruptedError(
+            f"training stopped: {lines[-1][:300]} ({failure}); its checkpoints are at {self._root.describe()}, "
+            f"the same command goes on"
+        )
 
 
 class Board:

@@ -69,10 +69,11 @@ def train_worker(config: dict[str, Any]) -> None:
 
     def say(line: dict[str, Any]) -> None:
         if team.leads:
-            ray.get(board.put.remote(line))
+            ray.get(board.put.remote(line | {"workers": team.workers}))
 
     with tempfile.TemporaryDirectory(prefix="imgtx-train-") as folder:
         resumed = ray.train.get_checkpoint()
+        say({"began": resumed.path if resumed else ""})
         if resumed:
             resumed.to_directory(folder)
         try:
@@ -80,12 +81,12 @@ def train_worker(config: dict[str, Any]) -> None:
             spec = with_first_weights(spec, root, Path(folder))
             training = Training(spec, Path(folder), str(ray.train.torch.get_device()), team)
             run(training, data, say)
-        except ImgtxError as error:
-            if (
-                type(error) is not ImgtxError
-            ):  # what is not finite is so everywhere; the rest a restart may mend
-                raise
-            say({"stopped": str(error)})
+        except Exception as error:
+            if type(error) is ImgtxError:  # what is not finite is so everywhere; the rest a restart may mend
+                say({"stopped": str(error)})
+                return
+            ray.get(board.put.remote({"failed": f"{type(error).__name__}: {error}"}))
+            raise
 
 
 def with_first_weights(spec: TrainSpec, root: Store, folder: Path) -> TrainSpec:

@@ -161,14 +161,18 @@ class Cluster:
         node.process.wait(30)
 
     def upscale(self, source: str, destination: str, *options: str) -> Run:
-        head, since = self.nodes["head"].host, len(self.proxy.requests)
+        since = len(self.proxy.requests)
         log = self.logs / f"{destination}-{since}.log"
-        address = ("--address", f"{head.address}:{GCS_PORT}")
-        given = (f"s3://{source}", f"s3://{destination}", *address, "--json", *options)
+        given = (f"s3://{source}", f"s3://{destination}", "--json", *options)
+        return Run(self.command("upscale", *given, log=log), source, destination, log, self.proxy, since)
+
+    def command(self, *given: str, log: Path) -> subprocess.Popen:
+        """`imgtx` on the head, joined to the cluster."""
+        head = self.nodes["head"].host
         environment = SETTINGS | CREDENTIALS | {"PYTHONPATH": str(ROOT), "AWS_DEFAULT_REGION": "us-east-1"}
         environment["AWS_ENDPOINT_URL"] = f"http://{GATEWAY}:{S3_PORT}"
-        process = head.start([sys.executable, "-m", "jobs.cli", "upscale", *given], log, environment)
-        return Run(process, source, destination, log, self.proxy, since)
+        joined = (*given, "--address", f"{head.address}:{GCS_PORT}")
+        return head.start([sys.executable, "-m", "jobs.cli", *joined], log, environment)
 
 
 def titled(process: psutil.Process) -> str:

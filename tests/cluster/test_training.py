@@ -1,0 +1,134 @@
+"""Training while machines come and go: with as many workers as there are machines, and the curve of an undisturbed one.
+
+pytest tests/cluster/test_training.py -s
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.train_data import Data
+from jobs.train_images import TRAIN, VALID, decode_keys, load_valid, part_of
+from jobs.train_loop import run
+from jobs.train_spec import load_train_spec
+from jobs.train_state import Training
+from pipeline.storage import Store, open_store
+from pipeline.stream import Images, Shard, Stream
+from tests.cluster.hosts import network
+from tests.cluster.nodes import S3_PORT, WITHIN, Cluster
+from tests.cluster.s3proxy import proxying
+
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1200)]
+
+STEPS = 12_000
+SPEC = f"""
+name = "tiny"
+train = "s3://archive"
+valid = "s3://archive"
+steps = {STEPS}
+batch = 4
+crop = 8
+peak_lr = 1e-4
+precision = "float32"
+valid_images = 2
+validate_minutes = 60
+checkpoint_minutes = 0.05
+[model]
+dim = 16
+heads = 1
+window = 4
+encoder_blocks = 1
+decoder_blocks = 1
+detail_channels = 4
+detail_blocks = 1
+"""
+
+
+@dataclass
+class Told:
+    """What a running `imgtx train` wrote into its log."""
+
+    process: subprocess.Popen
+    folder: Path
+    said: Path
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        log = self.folder / "log.jsonl"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def wait_for(self, what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The newest line, once it is as wanted; the training must not end before."""
+        deadline = time.monotonic() + WITHIN
+        while not (lines := self.lines) or not what(lines[-1]):
+            assert self.process.poll() is None, self.said.read_text()
+            assert time.monotonic() < deadline, self.said.read_text()
+            time.sleep(0.1)
+        return lines[-1]
+
+
+@pytest.fixture
+def cluster(archive, s3_server, tmp_path):
+    with network() as net, proxying(net.listen(S3_PORT), s3_server.url) as proxy:
+        made = Cluster(net, proxy, tmp_path)
+        made.begin("head", cpus=0, head=True)
+        made.wait("head")
+        made.begin("one", cpus=1)
+        made.wait("one")
+        yield made
+
+
+def test_workers_come_and_go_with_their_machines(cluster: Cluster, tmp_path: Path):
+    spec = tmp_path / "tiny.toml"
+    spec.write_text(SPEC)
+    folder, said = tmp_path / "folder", tmp_path / "said"
+    elastic = ("--workers", "2", "--fewest-workers", "1", "--storage", "s3://models/training")
+    began = time.monotonic()
+    process = cluster.command("train", str(spec), "--folder", str(folder), *elastic, log=said)
+    training = Told(process, folder, said)
+    root = open_store("s3://models/training/tiny")
+    training.wait_for(lambda line: line["workers"] == 1)
+    cluster.begin("two", cpus=1)
+    cluster.wait("two")
+    joined = time.monotonic()
+    grown = training.wait_for(lambda line: line["workers"] == 2)
+    print(f"\nused {time.monotonic() - joined:.0f} s after it joined, at step {grown['step']}")
+    training.wait_for(lambda line: line["step"] >= grown["step"] + 500)
+    cluster.remove("one")
+    lost = time.monotonic()
+    before = training.lines[-1]["step"]
+    alone = training.wait_for(lambda line: line["workers"] == 1)
+    print(f"alone {time.monotonic() - lost:.0f} s after the loss at step {before}: at step {alone['step']}")
+    assert process.wait(WITHIN) == 0, said.read_text()
+    print(f"{time.monotonic() - began:.0f} s in all")
+    assert alone["step"] > 50  # from a checkpoint
+
+    expected = undisturbed(spec, root, tmp_path)
+    losses = {line["step"]: line["loss"] for line in training.lines if "loss" in line}
+    assert losses.keys() == expected.keys()
+    assert all(losses[step] == pytest.approx(expected[step], rel=0.02) for step in expected)
+
+
+def undisturbed(spec: Path, root: Store, folder: Path) -> dict[int, float]:
+    """Losses by step of one process on the same crops."""
+    told: list[dict[str, Any]] = []
+    loaded = load_train_spec(spec, folders=False)
+    listed, store = decode_keys(root.read("keys.parquet")), open_store(loaded.train)
+    images = Images(store, part_of(listed, TRAIN), loaded.scale)
+    stream = Stream(
+        images,
+        loaded.cutting,
+        seed=loaded.seed,
+        batch=loaded.batch,
+        crops=loaded.crops_per_image,
+        shard=Shard(),
+    )
+    data = Data(stream, load_valid(store, part_of(listed, VALID).to_pylist(), loaded.scale))
+    run(Training(loaded, folder / "undisturbed"), data, told.append)
+    return {line["step"]: line["loss"] for line in told if "loss" in line}

@@ -1,0 +1,34 @@
+"""How often a training may begin anew: as often as it takes while it gets on, and not for ever from one checkpoint."""
+
+import pytest
+
+from imgtx.errors import RunInterruptedError
+from jobs.train_ray import RESTARTS, Restarts
+from pipeline.storage import open_store
+
+
+@pytest.fixture
+def restarts(tmp_path) -> Restarts:
+    return Restarts(open_store(str(tmp_path / "training")))
+
+
+def test_workers_that_get_on_may_begin_as_often_as_nodes_come_and_go(restarts):
+    for number in range(50):
+        restarts.count(f"checkpoint-{number // RESTARTS}")
+
+
+def test_workers_that_do_not_get_on_stop_the_training_with_what_one_of_them_said(restarts):
+    for _ in range(1 + RESTARTS):
+        restarts.count("")
+    restarts.failure = "OSError: the disk\nis full"
+    with pytest.raises(
+        RunInterruptedError, match=r"3 restarts reached no new checkpoint \(OSError: the disk is"
+    ):
+        restarts.count("")
+
+
+def test_a_worker_that_was_killed_said_nothing(restarts):
+    assert "it was killed, or its node lost" in str(
+        restarts.stopped(RuntimeError("Ray's words\n\nthe last\n"))
+    )
+    assert "stopped: the last (" in str(restarts.stopped(RuntimeError("Ray's words\n\nthe last\n")))
