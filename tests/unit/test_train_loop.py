@@ -18,6 +18,7 @@ from imgtx.predict import Predictor
 from imgtx.weight_file import file_digest
 from imgtx.weights import load_model
 from jobs import train_loop
+from jobs.train import emulates_bfloat16
 from jobs.train_loop import train, validate
 from jobs.train_spec import TrainSpec
 from jobs.train_state import Training, negative_psnr, to_floats, warm_start
@@ -326,3 +327,17 @@ def test_a_crop_too_large_ends_before_the_first_step(spec, tmp_path):
         train(replace(spec, crop=40), tmp_path / "folder", reports, clock=Clock())
     assert reports == []
     assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "emulated"),
+    [
+        ("flags\t\t: fpu avx512f avx512_vnni\n", True),
+        ("flags\t\t: fpu avx512f avx512_bf16 amx_bf16\n", False),
+        ("Features\t: fp asimd bf16\n", False),  # ARM says it elsewhere
+    ],
+)
+def test_a_cpu_without_bfloat16_is_told(tmp_path: Path, cpuinfo: str, emulated: bool):
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert emulates_bfloat16(tmp_path / "cpuinfo") is emulated
+    assert not emulates_bfloat16(tmp_path / "absent")
