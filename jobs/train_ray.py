@@ -155,28 +155,28 @@ def _mirrored(report: Reporter, folder: Path, root: Store) -> Reporter:
 def _fit(
     spec: TrainSpec, fleet: Fleet, root: Store, sources: Sources, *, use_gpu: bool, report: Reporter
 ) -> None:
-    """Run Ray Train in a thread and relay what its leading worker says, until one of both ends."""
-    import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    """Run Ray Train, from its last checkpoint, until it is done or gets on no more."""
+    restarts = Restarts(root)
+    while error := _attempt(spec, fleet, root, sources, use_gpu=use_gpu, report=report, restarts=restarts):
+        # Ray Train goes on by itself when a worker is lost, but not when one is while they form their group.
+        restarts.again(error)
 
-    from jobs.train_worker import train_worker
+
+def _attempt(
+    spec: TrainSpec,
+    fleet: Fleet,
+    root: Store,
+    sources: Sources,
+    *,
+    use_gpu: bool,
+    report: Reporter,
+    restarts: "Restarts",
+) -> Exception | None:
+    """One call of Ray Train in a thread, whose leading worker's words are relayed; the error that it ended with."""
+    import ray
 
     board = ray.remote(num_cpus=0)(Board).remote()
-    filesystem, path = arrow_filesystem(replace(root, uri=fleet_root(root)))
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"spec": asdict(spec), "root": root, "sources": sources, "board": board},
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=fleet.counts, use_gpu=use_gpu),
-        run_config=RunConfig(
-            name=spec.name,
-            storage_path=path,
-            storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=MOST_RESTARTS),
-            checkpoint_config=CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
-        ),
-    )
+    trainer = _trainer(spec, fleet, root, sources, board, use_gpu=use_gpu)
     ended: list[Exception | None] = []
 
     def fit() -> None:
@@ -187,14 +187,37 @@ def _fit(
             ended.append(error)
 
     thread = threading.Thread(target=fit, name="imgtx-train", daemon=True)
-    restarts = Restarts(root)
     thread.start()
     while thread.is_alive():
         thread.join(POLL_SECONDS)
         _relay(ray.get(board.take.remote()), report, restarts)
     _relay(ray.get(board.take.remote()), report, restarts)
-    if ended[0] is not None:
-        raise restarts.stopped(ended[0]) from ended[0]
+    return ended[0]
+
+
+def _trainer(
+    spec: TrainSpec, fleet: Fleet, root: Store, sources: Sources, board: Any, *, use_gpu: bool
+) -> Any:
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from jobs.train_network import ByNode
+    from jobs.train_worker import train_worker
+
+    filesystem, path = arrow_filesystem(replace(root, uri=fleet_root(root)))
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"spec": asdict(spec), "root": root, "sources": sources, "board": board},
+        torch_config=ByNode(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=fleet.counts, use_gpu=use_gpu),
+        run_config=RunConfig(
+            name=spec.name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=MOST_RESTARTS),
+            checkpoint_config=CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
+        ),
+    )
 
 
 def fleet_root(root: Store) -> str:
@@ -225,22 +248,34 @@ class Restarts:
         self.failure = ""  # the last that a worker told of
 
     def count(self, checkpoint: str) -> None:
-        """Called when the workers begin; raises RunInterruptedError when they began there too often."""
+        """The workers begin at a checkpoint; raises RunInterruptedError when they began there too often."""
         self._begun = self._begun + 1 if checkpoint == self._checkpoint else 1
         self._checkpoint = checkpoint
         if self._begun > 1 + RESTARTS:
             raise self.stopped(f"{RESTARTS} restarts reached no new checkpoint")
 
+    def again(self, error: Exception) -> None:
+        """Ray Train gave up; raises RunInterruptedError when the last checkpoint has seen enough."""
+        self._begun += 1
+        if self._begun > 1 + RESTARTS:
+            raise self.stopped(error) from error
+        log.warning("training ended (%s): going on from its last checkpoint", last_line(error))
+
     def stopped(self, error: Exception | str) -> RunInterruptedError:
         """One line: a worker's words where one had the time to say them, else the last line of `error`."""
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         failure = (
             " ".join(self.failure.split())[:300] or "no worker said why: it was killed, or its node lost"
         )
         return RunInterruptedError(
-            f"training stopped: {lines[-1][:300]} ({failure}); its checkpoints are at {self._root.describe()}, "
+            f"training stopped: {last_line(error)} ({failure}); its checkpoints are at {self._root.describe()}, "
             f"the same command goes on"
         )
+
+
+def last_line(error: Exception | str) -> str:
+    """What a chain of errors began with stands last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
 
 
 class Board:

@@ -3,6 +3,7 @@
 import pytest
 
 from imgtx.errors import RunInterruptedError
+from jobs.train_network import interface_of
 from jobs.train_ray import RESTARTS, Restarts
 from pipeline.storage import open_store
 
@@ -32,3 +33,16 @@ def test_a_worker_that_was_killed_said_nothing(restarts):
         restarts.stopped(RuntimeError("Ray's words\n\nthe last\n"))
     )
     assert "stopped: the last (" in str(restarts.stopped(RuntimeError("Ray's words\n\nthe last\n")))
+
+
+def test_an_attempt_that_failed_counts_as_a_begin(restarts):
+    restarts.count("checkpoint-1")
+    for _ in range(RESTARTS):
+        restarts.again(RuntimeError("no peers"))
+    with pytest.raises(RunInterruptedError, match="training stopped: no peers"):
+        restarts.again(RuntimeError("no peers"))
+
+
+def test_the_interface_with_an_address_is_found():
+    assert interface_of("127.0.0.1").startswith("lo")
+    assert interface_of("203.0.113.7") == ""  # a documentation address, nobody's
