@@ -1,6 +1,6 @@
 """Shapes of the network raced: each from nothing, the same photos, crops and computing time, on one core.
 
-    python -m bench.preset_race [--minutes 4] [--precision float32] [--spec jobs/specs/sr-x2.toml] [--folder runs/race]
+    python -m bench.preset_race [--minutes 4] [--precision float32] [--spec SPEC.toml] [--folder runs/race]
 
 Minutes are of the CPU (`jobs.train_loop.clock_of`), so that a larger shape makes fewer steps. The first two are one
 shape from two seeds: differences below theirs say nothing. Interrupted, the same command goes on. Wants the training
@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--precision", default="bfloat16", help="of training; bfloat16 pays with AMX")
-    parser.add_argument("--spec", type=Path, default=Path("jobs/specs/sr-x2.toml"))
+    parser.add_argument("--spec", type=Path, default=Path("jobs/specs/sr-x2-begin.toml"))
     parser.add_argument("--folder", type=Path, default=Path("runs/race"))
     options = parser.parse_args()
     torch.set_num_threads(1)
