@@ -105,7 +105,7 @@ def test_workers_come_and_go_with_their_machines(cluster: Cluster, tmp_path: Pat
     before = training.lines[-1]["step"]
     alone = training.wait_for(lambda line: line["workers"] == 1)
     print(f"alone {time.monotonic() - lost:.0f} s after the loss at step {before}: at step {alone['step']}")
-    assert process.wait(WITHIN) == 0, said.read_text()
+    assert process.wait(2 * WITHIN) == 0, said.read_text()
     print(f"{time.monotonic() - began:.0f} s in all")
     assert alone["step"] > 50  # from a checkpoint
 
