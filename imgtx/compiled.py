@@ -117,7 +117,7 @@ class Compiled(nn.Module):
             if is_out_of_memory(error) or isinstance(error, ImgtxError):
                 raise
             raise ModelError(
-                f"--compile: torch.compile failed for {self.info.name!r} on this machine ({_first_line(error)}): leave "
+                f"--compile: torch.compile failed for {self.info.name!r} on this machine ({_in_one_line(error)}): leave "
                 "--compile out, or see to the compiler"
             ) from error
         self._call = call
@@ -224,7 +224,7 @@ def child() -> None:
     try:
         found = _measured(trial, np.load(folder / "photo.npy"))
     except (ImgtxError, RuntimeError, MemoryError) as error:
-        found = {"fails": _first_line(error)}
+        found = {"fails": _in_one_line(error.__cause__ or error)}
     temporary = folder / "found.tmp"
     temporary.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
     temporary.rename(folder / "found.json")
@@ -310,6 +310,5 @@ def judged(info: ModelInfo, found: Mapping[str, Any]) -> ModelInfo:
     return replace(info, compiled_tile=found["tile"], compiled_gain=gain, not_compiled="")
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {(lines or ['no word'])[0][:200]}"
+def _in_one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no word'}"[:300]

@@ -54,8 +54,8 @@ def test_what_was_compiled_is_loaded_equals_the_model_and_is_compiled_once(tmp_p
     assert found["levels"] < 0.5, found
     assert found["compile_work_seconds"] > 0
     assert found["seconds_per_megapixel"] > 0
-    measured = judged(info, found | {"seconds_per_megapixel": found["eager_seconds_per_megapixel"] / 2})
-    assert (measured.compiled_tile, measured.compiled_gain) == (96, 2.0)
+    measured = judged(info, found | {"seconds_per_megapixel": found["eager_seconds_per_megapixel"] / 4})
+    assert (measured.compiled_tile, measured.compiled_gain) == (96, 4.0)
     write_sidecar(model, digest, measured, {})
 
     started = time.process_time()
@@ -199,9 +199,10 @@ def test_it_must_be_exact_enough_and_worth_it(change, fast, why):
 
 def test_what_cannot_be_compiled_is_said_by_the_probe(tmp_path):
     class Bare:
-        info = INFO
+        info, prepare = INFO, None
 
-    assert why_not(Bare()) == "it is no torch module"  # type: ignore[arg-type]
+    bare: Any = Bare()
+    assert why_not(bare) == "it is no torch module"
     assert why_not(Windows()) == ""
     assert "fill holes" in why_not(Windows(replace(INFO, masks=True)))
     assert "every picture whole" in why_not(Windows(replace(INFO, untiled=10**6)))
