@@ -104,7 +104,7 @@ class Compiled(nn.Module):
             return self._compile(tile, state)
         # whatever else may change, under another autocast for one, nothing is compiled a second time unasked
         with torch.compiler.set_stance("eager_on_recompile"):
-            return self._call(tile, state)
+            return _without_grad(self._call, tile, state)
 
     def _compile(self, tile: Tensor, state: Any) -> Tensor:
         folder = cache_folder(self.digest)
@@ -112,16 +112,22 @@ class Compiled(nn.Module):
             with _alone(folder):
                 os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
                 call = torch.compile(self.model, dynamic=False)
-                output = call(tile, state)
+                output = _without_grad(call, tile, state)
         except Exception as error:  # of the compiler's own many kinds, which only it knows
             if is_out_of_memory(error) or isinstance(error, ImgtxError):
                 raise
             raise ModelError(
-                f"--compile: torch.compile failed for {self.info.name!r} on this machine ({_in_one_line(error)}): leave "
+                f"--compile: torch.compile failed for {self.info.name!r} here ({_in_one_line(error)}): leave "
                 "--compile out, or see to the compiler"
             ) from error
         self._call = call
         return output
+
+
+def _without_grad(call: Callable[[Tensor, Any], Tensor], tile: Tensor, state: Any) -> Tensor:
+    """Outside inference mode, with a tensor of outside: in it the compiler cannot take views of a model's buffers."""
+    with torch.inference_mode(False), torch.no_grad():
+        return call(tile.clone(), state)
 
 
 def load_compiled(
@@ -222,7 +228,9 @@ def child() -> None:
     told = json.loads((folder / "trial.json").read_text(encoding="utf-8"))
     trial = Trial(**told | {"info": ModelInfo.from_dict(told["info"])})
     try:
-        found = _measured(trial, np.load(folder / "photo.npy"))
+        from imgtx.sources import load_model
+
+        found = _measured(trial, load_model(trial.reference, trial.info), np.load(folder / "photo.npy"))
     except (ImgtxError, RuntimeError, MemoryError) as error:
         found = {"fails": _in_one_line(error.__cause__ or error)}
     temporary = folder / "found.tmp"
@@ -231,19 +239,16 @@ def child() -> None:
 
 
 @torch.inference_mode()
-def _measured(trial: Trial, photo: np.ndarray) -> dict[str, Any]:
+def _measured(trial: Trial, model: Any, photo: np.ndarray) -> dict[str, Any]:
     """Seconds of compiling and a megapixel, beside the same model as it is, in the precision and layout of its info.
 
     Of a CPU processor time counts, with that of the compilers: the machine may have other work. `again_seconds` is
     what an actor waits that finds the work done. `db` is against the same precision, `exact_db` against float32.
     """
-    from imgtx.sources import load_model
-
     info, device = trial.info, torch.device(trial.device)
     if device.type == "cpu":
         torch.set_num_threads(1)
     layout = torch.channels_last if info.channels_last else torch.contiguous_format
-    model: Any = load_model(trial.reference, info)
     model.to(device).eval().to(memory_format=layout)
     pixels = torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))[None]
     tile = (pixels.to(device).float() / 255).contiguous(memory_format=layout)
