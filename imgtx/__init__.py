@@ -24,14 +24,17 @@ def load(
     device: str | None = None,
     precision: str | None = None,
     info: "ModelInfo | None" = None,
+    compiled: bool = False,
 ) -> "Predictor":
     """A model ready to run: a packaged name (`sr-x2`, `sr-x4`), an imgtx weight file, or anybody's model.
 
     `imgtx.sources` lists what can be named. `device` is a torch device, by default the GPU if there is one.
     `precision` is one of the model's `info.dtypes`, by default float32. `info` stands in for what was measured of
-    somebody else's model where that does not lie beside it. The result maps an (H, W), (H, W, 1), (H, W, 3) or
-    (H, W, 4) array of uint8 or uint16 to one of the same kind, `scale` times as large.
-    Raises UsageError for an unknown model, ModelError for a file that is not one.
+    somebody else's model where that does not lie beside it. `compiled` takes minutes at first: tiles of the size that
+    `imgtx models probe MODEL --compile` measured go through torch.compile. The result maps an (H, W), (H, W, 1),
+    (H, W, 3) or (H, W, 4) array of uint8 or uint16 to one of the same kind, `scale` times as large.
+    Raises UsageError for an unknown model and for one that was not measured to be worth compiling, ModelError for a
+    file that is not one.
     """
     import torch  # here and not above, so that `import imgtx` costs milliseconds
 
@@ -39,4 +42,8 @@ def load(
     from imgtx.sources import load_model
 
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(load_model(name_or_path, info), device=chosen, precision=precision or "float32")
+    if not compiled:
+        return Predictor(load_model(name_or_path, info), device=chosen, precision=precision or "float32")
+    from imgtx.compiled import load_compiled
+
+    return load_compiled(name_or_path, info, device=chosen, precision=precision)

@@ -74,7 +74,10 @@ class ModelInfo:
     picture of more than `untiled` pixels. `largest` is the longest side of a tile in pixels that there was room
     for, 0 where nobody measured and `imgtx.tiling.default_tile` alone decides. `fast` is the fastest of `dtypes`
     that was measured to be exact enough, what `--precision auto` stands for. `batches` says whether a batch equals
-    its images one by one, `channels_last` whether that layout was measured to be faster. `masks` says that the last
+    its images one by one, `channels_last` whether that layout was measured to be faster. `compiled_tile` is the side in
+    pixels of the tiles for which the model, compiled in the precision `fast`, was measured to be exact enough and
+    `compiled_gain` times as fast (`imgtx.compiled`); 0 where it was not, and then `not_compiled` says why, "" where
+    nobody tried. `masks` says that the last
     of `in_channels` is a mask, 1 where the picture is to be made up; the model's output counts there only.
     `training` is the model card's record: data, recipe, seed, commit, metrics.
     """
@@ -92,6 +95,9 @@ class ModelInfo:
     fast: str = "float32"
     batches: bool = True
     channels_last: bool = False
+    compiled_tile: int = 0
+    compiled_gain: float = 0.0
+    not_compiled: str = ""
     masks: bool = False
     licence: str = "unknown"
     training: dict[str, Any] = field(default_factory=dict)
@@ -103,6 +109,20 @@ class ModelInfo:
     def from_dict(cls, values: dict[str, Any]) -> "ModelInfo":
         info = _strict(cls, values)
         return replace(info, dtypes=tuple(info.dtypes))
+
+
+def refusal_to_compile(info: ModelInfo, model: str, precision: str) -> str:
+    """Why `model` may not be compiled in this precision, and what to do; "" where it was measured that it may."""
+    if not info.compiled_tile and not info.not_compiled:
+        return f"--compile was not measured for {model}: imgtx models probe '{model}' --compile does, or leave it out"
+    if not info.compiled_tile:
+        return f"--compile is not for {model}: {info.not_compiled}; leave it out"
+    if precision != info.fast:
+        return (
+            f"--compile was measured for {model} in {info.fast} alone, and this is {precision}: give --precision auto, "
+            "or leave --compile out"
+        )
+    return ""
 
 
 def _strict(cls, values: Any):

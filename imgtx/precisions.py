@@ -22,7 +22,7 @@ def measure_precisions(model: ImageModel, tile: Tensor) -> dict[str, dict[str, A
 
     Of a module also the seconds in channels-last, and by how many levels of 255 that layout moves a pixel.
     """
-    exact = _run(model, tile, "float32")
+    exact = run_once(model, tile, "float32")
     found: dict[str, dict[str, Any]] = {
         "float32": {"seconds_per_megapixel": _seconds(model, tile, "float32")}
         | _in_channels_last(model, tile, "float32", exact)
@@ -32,16 +32,14 @@ def measure_precisions(model: ImageModel, tile: Tensor) -> dict[str, dict[str, A
             found[name] = {"fails": "for GPUs: on a CPU it is many times slower than float32"}
             continue
         try:
-            output = _run(model, tile, name)
+            output = run_once(model, tile, name)
         except RuntimeError as error:
             found[name] = {"fails": str(error).strip().splitlines()[0][:200]}
             continue
         if not torch.isfinite(output).all():
             found[name] = {"fails": "its output is not finite"}
             continue
-        squared = float(((output - exact) ** 2).mean())
-        decibels = round(10 * math.log10(1 / squared), 1) if squared > 0 else 99.9
-        found[name] = {"seconds_per_megapixel": _seconds(model, tile, name), "db": decibels}
+        found[name] = {"seconds_per_megapixel": _seconds(model, tile, name), "db": decibels(output, exact)}
         found[name] |= _in_channels_last(model, tile, name, output)
     return found
 
@@ -52,7 +50,7 @@ def _in_channels_last(model: ImageModel, tile: Tensor, precision: str, plain: Te
         return {}
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's hints lack it
     last = tile.contiguous(memory_format=torch.channels_last)
-    seconds, gap = _seconds(model, last, precision), (_run(model, last, precision) - plain).abs().max()
+    seconds, gap = _seconds(model, last, precision), (run_once(model, last, precision) - plain).abs().max()
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # the same
     return {
         "channels_last_seconds_per_megapixel": seconds,
@@ -81,7 +79,7 @@ def _layout(found: dict[str, Any]) -> tuple[float, bool]:
 
 def _seconds(model: ImageModel, tile: Tensor, precision: str) -> float:
     """Per input megapixel, the median of ROUNDS calls after one."""
-    times = [_clock(lambda: _run(model, tile, precision), tile.device) for _ in range(ROUNDS + 1)][1:]
+    times = [_clock(lambda: run_once(model, tile, precision), tile.device) for _ in range(ROUNDS + 1)][1:]
     return round(median(times) / (tile.shape[-1] * tile.shape[-2] / 1e6), 3)
 
 
@@ -93,7 +91,13 @@ def _clock(work: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def _run(model: ImageModel, tile: Tensor, precision: str) -> Tensor:
+def decibels(output: Tensor, exact: Tensor) -> float:
+    """How far an output in [0, 1] is from the exact one; 99.9 where they are equal."""
+    squared = float(((output - exact) ** 2).mean())
+    return round(10 * math.log10(1 / squared), 1) if squared > 0 else 99.9
+
+
+def run_once(model: ImageModel, tile: Tensor, precision: str) -> Tensor:
     """One call, as `imgtx.predict` makes it, to float32."""
     reduced = precision != "float32"
     with torch.autocast(

@@ -317,6 +317,11 @@ def _as_model_sees(photo: np.ndarray, info: ModelInfo) -> np.ndarray:
     return photo
 
 
+def sample_of(photo: np.ndarray, info: ModelInfo, side: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> (side, side, C) as the model sees it."""
+    return _grown(_as_model_sees(photo, info), side)
+
+
 def _device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu"
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
@@ -87,7 +87,8 @@ def read_info(reference: str | Path) -> tuple[ModelInfo, str]:
     """The info and digest of any model. Torch comes in only for one that is not ours and was never probed."""
     source = find_source(reference)
     if source.kind == OWN:
-        return weight_file.read_info(source.path)
+        info, digest = weight_file.read_info(source.path)
+        return _with_speed(info, read_sidecar(source.path, digest)), digest
     digest = digest_of(source)
     measured = read_sidecar(source.path, digest)
     if measured is not None:
@@ -105,6 +106,7 @@ def load_model(reference: str | Path, info: ModelInfo | None = None) -> "ImageMo
     """The model itself, in float32 on the CPU.
 
     `info` is what `read_info` said of the same file elsewhere: a worker may lack the sidecar that the driver read.
+    Without it the model's info has no `compiled_tile`, which is for those alone that compile it (`imgtx.load`).
     Raises UsageError where there is no such model or its library is missing, ModelError where the file cannot be
     trusted or used.
     """
@@ -112,16 +114,28 @@ def load_model(reference: str | Path, info: ModelInfo | None = None) -> "ImageMo
     if source.kind == OWN:
         from imgtx.weights import load_model as load_own
 
-        return load_own(source.path)
+        own = load_own(source.path)
+        own.info = _with_speed(own.info, info)
+        return own
     digest = digest_of(source)
     model = _adapt(source, digest)
     measured = info or read_sidecar(source.path, digest)
+    if measured is not None and info is None:
+        measured = replace(measured, compiled_tile=0)
     if measured is not None:
         said, is_so = ((i.task, i.scale, i.in_channels, i.out_channels) for i in (measured, model.info))
         if said != is_so:
             raise ModelError(f"{source.path} is {is_so} and was recorded as {said}: probe it anew")
         model.info = measured
     return model
+
+
+def _with_speed(info: ModelInfo, measured: ModelInfo | None) -> ModelInfo:
+    """Our own weights' info, which tells all but what is fast on a machine: that is `measured`."""
+    if measured is None:
+        return info
+    names = ("dtypes", "fast", "channels_last", "compiled_tile", "compiled_gain", "not_compiled")
+    return replace(info, **{name: getattr(measured, name) for name in names})
 
 
 def digest_of(source: Source) -> str:

@@ -136,6 +136,20 @@ def plan(height: int, width: int, *, tile: int | tuple[int, int], halo: int, mul
     return Plan(height, width, tile_height, tile_width, halo, multiple, tops, lefts)
 
 
+def plan_of_equal_tiles(height: int, width: int, *, tile: int, halo: int, multiple: int) -> Plan | None:
+    """As `plan`, with square tiles of exactly `tile` pixels, a multiple of `multiple`; None for an image too small.
+
+    Only the overlap of neighbours gives way: nothing is padded that `plan` would not pad.
+    """
+    padded = _round_up(height, multiple), _round_up(width, multiple)
+    if min(padded) < tile:
+        return None
+    overlap = _round_up(2 * halo, multiple)
+    counts = (max(1, -(-(length - overlap) // (tile - overlap))) for length in padded)
+    tops, lefts = (_spread(n, length, tile, multiple) for n, length in zip(counts, padded, strict=True))
+    return Plan(height, width, tile, tile, halo, multiple, tops, lefts)
+
+
 def default_tile(*, halo: int, multiple: int) -> int:
     """The smallest side at which halos stay below MAX_HALO_SHARE in images of 1 megapixel and more.
 
@@ -170,12 +184,25 @@ def plan_for_model(info: ModelInfo, height: int, width: int) -> Plan:
 
     An image that `largest_tile` holds is not cut. Of a larger one the tiles are as small as MAX_HALO_SHARE allows,
     because a model's memory grows with them: it takes tiles near the largest for an image of a few tiles only.
+    A compiled model (`info.compiled_tile`) runs fast in tiles of one size only. An image is cut into such where the
+    pixels that they compute twice cost less than the model gains: not where it is smaller, or just larger, than one.
     A model that looks at the whole picture (`info.untiled`) gets it in one.
     """
     if info.untiled:
         return plan(
             height, width, tile=_round_up(max(height, width), info.multiple), halo=0, multiple=info.multiple
         )
+    usual = _usual_plan(info, height, width)
+    if info.compiled_tile:
+        equal = plan_of_equal_tiles(
+            height, width, tile=info.compiled_tile, halo=info.halo, multiple=info.multiple
+        )
+        if equal is not None and 1 + equal.overhead < info.compiled_gain * (1 + usual.overhead):
+            return equal
+    return usual
+
+
+def _usual_plan(info: ModelInfo, height: int, width: int) -> Plan:
     facts = {"halo": info.halo, "multiple": info.multiple}
     largest = largest_tile(info)
     if max(_round_up(height, info.multiple), _round_up(width, info.multiple)) > largest:
@@ -252,9 +279,13 @@ def _cut_axis(length: int, tile: int, overlap: int, multiple: int) -> tuple[int,
     largest_step = tile // multiple * multiple - overlap
     count = -(-(length - overlap) // largest_step)
     tile = _round_up(-(-(length - overlap) // count), multiple) + overlap
-    # Spreading the origins evenly keeps each step within tile - overlap, because that is a multiple too.
+    return tile, _spread(count, length, tile, multiple)
+
+
+def _spread(count: int, length: int, tile: int, multiple: int) -> tuple[int, ...]:
+    """Origins of `count` tiles, evenly: each step stays within tile - overlap, because that is a multiple too."""
     slack = (length - tile) // multiple
-    return tile, tuple(i * slack // (count - 1) * multiple for i in range(count))
+    return tuple(i * slack // max(1, count - 1) * multiple for i in range(count))
 
 
 def _cuts(origins: tuple[int, ...], tile: int, length: int) -> list[tuple[int, int]]:

@@ -116,6 +116,12 @@ def run_options(command: Callable) -> Callable:
             "--precision", help="float32, bfloat16, float16 or auto (imgtx models probe).  [default: float32]"
         ),
         click.option(
+            "--compile",
+            is_flag=True,
+            default=None,
+            help="Through torch.compile, where imgtx models probe --compile found it worth it.",
+        ),
+        click.option(
             "--limit", type=int, metavar="N", help="Take up at most N images; the rest stay pending."
         ),
         click.option(

@@ -67,6 +67,19 @@ def show_model(model: str, endpoint_url: str | None) -> None:
     show_default=True,
     help="How much of 255 a tile's seam may show before the model counts as one that cannot be cut.",
 )
+@click.option(
+    "--compile",
+    is_flag=True,
+    help="Compile it too (minutes), for runs with --compile; without this the probe forgets what it found before.",
+)
+@click.option(
+    "--compile-limit",
+    type=float,
+    default=900,
+    show_default=True,
+    metavar="SECONDS",
+    help="After which compiling is given up.",
+)
 @endpoint_option
 @json_option
 def probe_model(model: str, endpoint_url: str | None, as_json: bool, **options: Any) -> None:
@@ -77,12 +90,14 @@ def probe_model(model: str, endpoint_url: str | None, as_json: bool, **options: 
     \b
     imgtx models probe ./4x-Anything.pth
     imgtx upscale photos/ out/ --model ./4x-Anything.pth --precision auto
+    imgtx models probe ./4x-Anything.pth --compile
+    imgtx upscale photos/ out/ --model ./4x-Anything.pth --precision auto --compile
     """
-    from jobs.probe import print_probe
+    from jobs.probe import ProbeOptions, print_probe
     from jobs.probe import probe_model as run_probe
     from pipeline.model_store import local_model
 
-    found = run_probe(local_model(model, endpoint_url), **options)
+    found = run_probe(local_model(model, endpoint_url), ProbeOptions(**options))
     click.echo(json.dumps(found.measured | {"info": found.info.to_dict()})) if as_json else print_probe(
         found, console()
     )

@@ -73,7 +73,8 @@ def converted(source: Source, folder: Path) -> Incoming:
     """Somebody else's weights as safetensors, loaded once, with their probe's answers bound to the new file."""
     if source.kind != SPANDREL:
         raise UsageError(
-            f"{source} is no weight file, and a model store takes nothing else: use it as it is, --model '{source}'"
+            f"{source}: a model store takes imgtx's own weights and files that spandrel reads: use this one as it is, "
+            f"--model '{source}'"
         )
     from imgtx.adapters.spandrel import convert  # brings torch
 

@@ -1,6 +1,6 @@
 """`imgtx models show` and `imgtx models probe`: what a model says of itself, and what is measured of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from imgtx.config import ModelInfo
 from imgtx.errors import UsageError
 from imgtx.pixels import decode
 from imgtx.sidecar import read_record, write_sidecar
-from imgtx.sources import OWN, Source, digest_of, find_source, load_model
-from imgtx.weight_file import count_parameters, read_info
+from imgtx.sources import OWN, Source, absolute, digest_of, find_source, load_model, read_info
+from imgtx.weight_file import count_parameters
 from jobs.evaluate import find_datasets
+from pipeline.cluster import WORKER_ENVIRONMENT
 
 EXAMPLES = Path(imgtx.__file__).parents[1] / "examples"
 MOST_PHOTOS = 2
@@ -37,10 +38,12 @@ def describe(reference: str) -> dict[str, Any]:
     """Everything that is known of a model, for JSON: its own words, and what was measured of it."""
     source = find_source(reference)
     if source.kind == OWN:
-        info, digest = read_info(source.path)
+        info, digest = read_info(reference)
         of_model = {"architecture": "imgtx", "parameters": count_parameters(source.path)}
         of_model["size_rules"] = {"minimum": 0, "multiple_of": info.multiple, "square": False}
-        return {"kind": source.kind, "digest": digest} | info.to_dict() | {"model": of_model}
+        own = {"kind": source.kind, "digest": digest} | info.to_dict() | {"model": of_model}
+        record = read_record(source.path, digest)
+        return own if record is None else own | {"probe": record["probe"]}
     digest = digest_of(source)
     record = read_record(source.path, digest)
     known: dict[str, Any] = {"kind": source.kind, "digest": digest}
@@ -52,35 +55,74 @@ def describe(reference: str) -> dict[str, Any]:
     return known | model.info.to_dict() | {"model": model.record, "probe": hint}
 
 
-def probe_model(reference: str, *, photos: Path | None, device: str | None, levels: float) -> Probed:
+@dataclass(frozen=True)
+class ProbeOptions:
+    """What a person may ask of a probe; None stands for imgtx's examples and for the GPU if there is one."""
+
+    photos: Path | None = None
+    device: str | None = None
+    levels: float = 1.0
+    compile: bool = False
+    compile_limit: float = 900.0
+
+    def check(self) -> None:
+        if not 0 < self.levels <= 255:
+            raise UsageError(
+                f"--levels {self.levels}: give a number of levels of 255, above 0; 1 is imgtx's own promise"
+            )
+        if not 0 < self.compile_limit < 1e6:
+            raise UsageError(f"--compile-limit {self.compile_limit}: give a number of seconds, above 0")
+
+
+def probe_model(reference: str, options: ProbeOptions) -> Probed:
     """Measure a model and leave the answers beside it, where runs find them.
 
     Raises UsageError for photos that do not serve or a folder that cannot be written, before anything is measured
     where that can be told.
     """
-    if not 0 < levels <= 255:
-        raise UsageError(
-            f"--levels {levels}: give a number of levels of 255, above 0; 1 is imgtx's own promise"
-        )
-    pictures = read_photos(photos or EXAMPLES)
+    options.check()
+    pictures = read_photos(options.photos or EXAMPLES)
     source = find_source(reference)
     digest = digest_of(source)
     import torch
 
     from imgtx.probe import probe
 
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if options.compile:
+        from imgtx.compiled import check_compiler
+
+        check_compiler(device)
     model: Any = load_model(reference)
-    found = probe(
-        model, pictures, device=device or ("cuda" if torch.cuda.is_available() else "cpu"), levels=levels
-    )
-    measured = found.measured | {"model": getattr(model, "record", {})}
-    own = source.kind == OWN
-    return Probed(
-        source,
-        found.info,
-        measured,
-        None if own else write_sidecar(source.path, digest, found.info, measured),
-    )
+    found = probe(model, pictures, device=device, levels=options.levels)
+    info, measured = found.info, found.measured | {"model": getattr(model, "record", {})}
+    if options.compile:
+        info, measured["compiled"] = _compiled(reference, model, info, pictures[0], options)
+    if source.kind == OWN and not options.compile:
+        return Probed(source, info, measured, None)
+    return Probed(source, info, measured, write_sidecar(source.path, digest, info, measured))
+
+
+def _compiled(
+    reference: str, model: Any, info: ModelInfo, photo: np.ndarray, options: ProbeOptions
+) -> tuple[ModelInfo, dict[str, Any]]:
+    """The info with the choice in it, and what was measured; where there is nothing to try, why."""
+    from imgtx.compiled import Trial, judged, measure, side_to_compile, why_not
+    from imgtx.probe import sample_of
+
+    model.info = info
+    if why := why_not(model):
+        return judged(info, {"fails": why}), {"fails": why}
+    side = side_to_compile(info)
+    device = next((str(p.device) for p in model.parameters()), "cpu")
+    trial = Trial(absolute(reference), replace(info, compiled_tile=side), device, options.compile_limit)
+    with Console(stderr=True).status("") as line:
+
+        def watch(seconds: float) -> None:
+            line.update(f"compiling for tiles of {side} px: {seconds:.0f} s of at most {trial.limit:g}")
+
+        found = measure(trial, sample_of(photo, info, side), WORKER_ENVIRONMENT, watch)
+    return judged(info, found), found
 
 
 def read_photos(folder: Path) -> list[np.ndarray]:
@@ -126,9 +168,19 @@ def print_probe(found: Probed, console: Console) -> None:
     off = measured["batch_difference_levels"]
     table.add_row("batches", "one picture a call" if off is None else f"{off} of 255 off single pictures")
     table.add_row("repeats exactly", "yes" if measured["repeats_exactly"] else "no")
+    if "compiled" in measured:
+        table.add_row("--compile", info.not_compiled or _told_compiled(measured["compiled"]))
     console.print(table)
-    where = found.sidecar or "nowhere: imgtx's own weights carry their facts inside"
+    where = found.sidecar or "nowhere: imgtx's own weights carry their facts inside (but --compile's)"
     console.print(f"written to {where}", soft_wrap=True)
+
+
+def _told_compiled(found: dict[str, Any]) -> str:
+    return (
+        f"{found['seconds_per_megapixel']} s a megapixel instead of {found['eager_seconds_per_megapixel']}, in tiles "
+        f"of {found['tile']} px, after {found['compile_work_seconds']} s of work ({found['again_seconds']} where it is "
+        f"done): pays from {found['pays_from_megapixels']} megapixels an actor on; {found['levels']} of 255 off"
+    )
 
 
 def _told(run: dict[str, Any]) -> str:

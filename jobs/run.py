@@ -25,7 +25,7 @@ from imgtx.sources import absolute, read_info
 from jobs.access import Access
 from jobs.show import last_spec
 from jobs.tally import Summary, Tally, Watcher
-from pipeline.cluster import address_of, check_address
+from pipeline.cluster import address_of, check_address, check_compiles
 from pipeline.lease import Lease
 from pipeline.ledger import Ledger
 from pipeline.masks import listing, masks_of
@@ -137,6 +137,7 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, steal: boo
     check_shared(prepared.source)
     check_shared(prepared.destination)
     check_address(address_of(prepared.job.spec))
+    check_compiles(prepared.job.spec)
     check_destination(prepared.destination)
     with Lease(prepared.destination, prepared.run_id, steal=steal) as lease:
         _sweep(prepared.destination)
@@ -385,6 +386,8 @@ class Session:
 
 def _why_no_model(job: Job, error: Exception) -> str:
     cause = str(error).strip().splitlines()[-1]
+    if "--compile" in cause:
+        return f"--model {job.spec.model} could not be compiled by a worker: {cause}"
     needs = "to reach it, with credentials," if is_fetched(job.spec.model) else "the file under this path"
     return (
         f"--model {job.spec.model} could not be loaded by a worker ({cause}): every machine of the cluster needs "

@@ -269,6 +269,14 @@ def check_address(address: str | None) -> None:
         raise _no_cluster(str(address), error) from error
 
 
+def check_compiles(spec: RunSpec) -> None:
+    """UsageError where a run on this machine is to compile its model, and there is nothing to compile with."""
+    if spec.compile and address_of(spec) is None:
+        from imgtx.compiled import check_compiler  # brings torch, which other runs' drivers do without
+
+        check_compiler("cpu" if spec.gpus == 0 else None)
+
+
 def _no_cluster(address: str, error: Exception) -> UsageError:
     return UsageError(
         f"--address {address}: no Ray cluster answers there ({str(error).splitlines()[0]}); "

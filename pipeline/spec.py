@@ -6,10 +6,10 @@ Everything a person can get wrong is checked here, before Ray starts.
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from imgtx.config import ModelInfo
+from imgtx.config import ModelInfo, refusal_to_compile
 from imgtx.errors import UsageError
 from imgtx.pixels import WRITABLE
 
@@ -31,7 +31,8 @@ class RunSpec:
     `stream_megapixels` is the output size above which an image goes through local disk, tile by tile, not memory.
     Holes are white in a mask of the same key under `masks`, or painted in `mask_color` ("#ff00ff") give or take
     `mask_tolerance` levels of 255; a picture without a mask is left out (`missing_mask` "skip"), or has no hole
-    ("no-hole").
+    ("no-hole"). With `compile` the model goes through torch.compile, where `imgtx models probe --compile` found that
+    exact enough and faster.
     """
 
     source: str
@@ -55,6 +56,7 @@ class RunSpec:
     missing_mask: str = SKIP
     mask_color: str | None = None
     mask_tolerance: int = 8
+    compile: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -70,9 +72,10 @@ class RunSpec:
 class Recipe:
     """Everything that decides an output's pixels; its digest stands in every ledger row.
 
-    `precision` is what is computed in, never `auto`. Tile size and halo are not in it: they move pixels by less than
-    1/255. Whether a picture is cut at all (`untiled` in the model's info) is, because for a model that looks at the
-    whole picture that changes everything.
+    `precision` is what is computed in, never `auto`; `compiled` is another program, whose sums round otherwise: both
+    are a person's choice, and changing one makes outputs anew. Tile size and halo are not in it: they move pixels by
+    less than 1/255. Whether a picture is cut at all (`untiled` in the model's info) is, because for a model that looks
+    at the whole picture that changes everything.
     """
 
     task: str
@@ -84,11 +87,12 @@ class Recipe:
     pixel_version: int = PIXEL_VERSION
     untiled: bool = False
     mask_color: str = ""
+    compiled: bool = False
 
     @property
     def digest(self) -> str:
         values = asdict(self)
-        for name in ("untiled", "mask_color"):
+        for name in ("untiled", "mask_color", "compiled"):
             if not values[name]:
                 del values[name]  # as before the field was there: what it does not concern stays current
         text = json.dumps(values, sort_keys=True)
@@ -135,7 +139,12 @@ def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
         precision,
         untiled=bool(info.untiled),
         mask_color=f"{spec.mask_color.lower()} {spec.mask_tolerance}" if spec.mask_color else "",
+        compiled=spec.compile,
     )
+    if not spec.compile:
+        info = replace(info, compiled_tile=0)  # how pictures are cut follows the choice too
+    elif refusal := refusal_to_compile(info, spec.model, precision):
+        raise UsageError(refusal)
     return Job(spec, info, recipe)
 
 

@@ -35,9 +35,12 @@ class Transform:
 
         self.job = job
         model = local_model(job.spec.model, job.spec.endpoint_url)
-        self.predictor = load(model, device=device, precision=job.recipe.precision, info=job.info)
-        if self.predictor.device.type == "cpu":
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if device == "cpu":
             torch.set_num_threads(1)  # one actor a core beats one process with many threads
+        self.predictor = load(
+            model, device=device, precision=job.recipe.precision, info=job.info, compiled=job.recipe.compiled
+        )
         if self.predictor.digest != job.recipe.model_digest:
             raise ModelError(
                 f"{job.spec.model} has the digest {str(self.predictor.digest)[:12]} here and "

@@ -6,6 +6,7 @@ network; what nobody can read off, `imgtx.probe` measures.
 """
 
 import importlib
+import inspect
 import math
 import sys
 import types
@@ -77,10 +78,13 @@ def load(path: Path, digest: str) -> Adapted:
         masks=masks,
     )
 
+    # spandrel's call without its own inference mode: `imgtx.predict` has one, and torch.compile fails in it
+    run = inspect.unwrap(type(found).__call__)
+
     def call(batch: Tensor) -> Tensor:
         if masks:
-            return found(batch[:, :-1].clone(), batch[:, -1:].clone())
-        return found(batch.clone())  # some networks normalise their input in place
+            return run(found, batch[:, :-1].clone(), batch[:, -1:].clone())
+        return run(found, batch.clone())  # some networks normalise their input in place
 
     return Adapted(found.model, call, info, digest, _record(found))
 

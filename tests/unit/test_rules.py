@@ -31,6 +31,7 @@ MAY_IMPORT = {
         "imgtx/predict.py",
         "imgtx/probe.py",
         "imgtx/precisions.py",
+        "imgtx/compiled.py",
         "imgtx/halo.py",
         "imgtx/losses.py",
         "imgtx/optim.py",

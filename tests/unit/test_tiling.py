@@ -2,6 +2,8 @@
 
 import math
 import pickle
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from imgtx.tiling import (
     merge,
     plan,
     plan_for_model,
+    plan_of_equal_tiles,
     split,
     tile_of,
 )
@@ -251,6 +254,49 @@ def test_tiles_are_no_larger_than_what_was_measured_to_fit(largest, side):
         cut = plan_for_model(info, *size)
         assert max(cut.tile_height, cut.tile_width) <= side
         assert (cut.count == 1) == (max(size) <= side)
+
+
+@exact
+@given(plans(), st.integers(0, 200))
+def test_equal_tiles_are_equal_and_lie_as_any_others_do(cut, more):
+    """The same promises as a plan's: every tile inside the padded picture, on the grid, two halos of overlap."""
+    tile = (
+        -(-2 * cut.halo // cut.multiple) * cut.multiple + cut.multiple + more // cut.multiple * cut.multiple
+    )
+    found = plan_of_equal_tiles(cut.height, cut.width, tile=tile, halo=cut.halo, multiple=cut.multiple)
+    if min(cut.padded_height, cut.padded_width) < tile:
+        assert found is None
+        return
+    assert (found.tile_height, found.tile_width) == (tile, tile)
+    for origins, length in ((found.tops, found.padded_height), (found.lefts, found.padded_width)):
+        assert origins[0] == 0
+        assert origins[-1] + tile == length
+        assert all(origin % cut.multiple == 0 for origin in origins)
+        assert all(0 < b - a <= tile - 2 * cut.halo for a, b in pairwise(origins))
+    image = picture(found)
+    np.testing.assert_array_equal(merge(split(image, found), found, 1), image)
+
+
+@pytest.mark.parametrize(
+    ("size", "gain", "equal"),
+    [
+        ((3000, 4000), 1.7, True),
+        ((3000, 4000), 1.01, False),  # less than the pixels that are computed twice
+        ((255, 4000), 9.0, False),  # smaller than one
+        ((256, 256), 1.1, True),
+        ((300, 300), 1.7, False),  # four, of which three are mostly overlap
+        ((300, 300), 4.0, True),
+    ],
+)
+def test_a_compiled_models_pictures_are_cut_equally_where_that_pays(size, gain, equal):
+    info = ModelInfo(
+        "fake", "super-resolution", 2, multiple=1, halo=16, compiled_tile=256, compiled_gain=gain
+    )
+    cut = plan_for_model(info, *size)
+    usual = plan_for_model(replace(info, compiled_tile=0), *size)
+    assert (cut.tile_height, cut.tile_width) == (
+        (256, 256) if equal else (usual.tile_height, usual.tile_width)
+    )
 
 
 def test_default_tile_is_legal_for_any_halo():
