@@ -24,7 +24,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ACCESS, SECRET = "testing", "testing"
-PROGRAMS = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin", "setpriv")
+PROGRAMS = (
+    "ceph",
+    "ceph-authtool",
+    "ceph-mon",
+    "ceph-osd",
+    "monmaptool",
+    "radosgw",
+    "radosgw-admin",
+    "setpriv",
+)
 # What pyarrow and boto3 send since 2025, checksums behind the body, this version answers with 411.
 CHECKSUMS = {
     "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
@@ -106,7 +115,11 @@ def _start(folder: Path, daemons: list[subprocess.Popen]) -> Rgw:
 
     def run(program: str, *arguments: str, typed: str | None = None) -> str:
         done = subprocess.run(
-            [program, "--conf", str(conf), *arguments], capture_output=True, text=True, input=typed, timeout=WITHIN
+            [program, "--conf", str(conf), *arguments],
+            capture_output=True,
+            text=True,
+            input=typed,
+            timeout=WITHIN,
         )
         assert done.returncode == 0, f"{program} {' '.join(arguments)}: {done.stderr}"
         return done.stdout
@@ -183,6 +196,8 @@ if __name__ == "__main__":
         sys.exit(reason)
     with serving() as server, contextlib.suppress(KeyboardInterrupt):
         given = {"AWS_ENDPOINT_URL": server.url, "AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
-        print(*(f"export {name}={value}" for name, value in (given | CHECKSUMS).items()), sep="\n", flush=True)
+        print(
+            *(f"export {name}={value}" for name, value in (given | CHECKSUMS).items()), sep="\n", flush=True
+        )
         while True:
             time.sleep(3600)

@@ -14,6 +14,7 @@ from tests.cluster.nodes import WITHIN, Cluster
 
 pytestmark = pytest.mark.timeout(900)  # `WITHIN` tells of what hangs
 
+SERVER = "moto"
 MODELS = 1
 
 

@@ -85,7 +85,7 @@ def test_every_metric_is_made_and_moved_by_a_run(tmp_path, monkeypatch: pytest.M
         ray_metrics.Metric, "_record", lambda self, value, tags=None: moved.update({self._name: value})
     )
     without_ray(monkeypatch)
-    passes: list[Losing] = []
+    passes: list[InProcess] = []
 
     class Losing(InProcess):
         def iter_batches(self, **options: Any) -> Iterator[pa.Table]:
