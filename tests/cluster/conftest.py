@@ -37,8 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def s3_server(request: pytest.FixtureRequest) -> Iterator[Served]:
-    """What the file's SERVER says, as the tests' own process reaches it, past the proxy."""
-    kind, settings = request.module.SERVER, {"AWS_DEFAULT_REGION": "us-east-1"}
+    """What the file's SERVER says, else moto; as the tests' own process reaches it, past the proxy."""
+    kind, settings = getattr(request.module, "SERVER", "moto"), {"AWS_DEFAULT_REGION": "us-east-1"}
     if kind == "rgw":
         if reason := rgw.missing():
             pytest.skip(reason)
@@ -71,7 +71,7 @@ def cluster(
     """As many machines with a GPU as the file's MODELS says."""
     with network() as net, proxying(net.listen(S3_PORT), s3_server.url) as proxy:
         proxy.delay = DELAY
-        made = Cluster(net, proxy, tmp_path_factory.mktemp("logs"), s3_server.settings)
+        made = Cluster(net, proxy, tmp_path_factory.mktemp("logs"), settings=s3_server.settings)
         made.begin("head", cpus=0, head=True)
         made.wait("head")
         names = [f"gpu-{number + 1}" for number in range(request.module.MODELS)]

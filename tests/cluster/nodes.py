@@ -140,8 +140,9 @@ class Cluster:
     net: Network
     proxy: Proxy
     logs: Path
-    settings: dict[str, str]  # of storage, that a command is told and takes along to the machines
     nodes: dict[str, Node] = field(default_factory=dict)
+    # of storage, that a command is told and takes along to the machines
+    settings: dict[str, str] = field(default_factory=lambda: {"AWS_DEFAULT_REGION": "us-east-1"})
 
     def begin(self, name: str, *, cpus: int, gpus: int = 0, head: bool = False) -> Node:
         """Start a node; `up` tells when it has joined. GPUs are Ray's logical ones."""

@@ -33,7 +33,6 @@ pytestmark = [
     ),
 ]
 
-SERVER = "moto"
 MODELS = 1
 STATUS_PORT = 9100
 BROKEN = "0/image-0000.jpg"

@@ -18,7 +18,6 @@ from tests.cluster.s3proxy import Answer
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 
-SERVER = "moto"
 MODELS = 2
 CUT_SECONDS = 20.0
 NOTICE_SECONDS = 110  # that a cloud gives a machine before it takes it away

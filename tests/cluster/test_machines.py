@@ -14,7 +14,6 @@ from tests.cluster.nodes import WITHIN, Cluster
 
 pytestmark = pytest.mark.timeout(900)  # `WITHIN` tells of what hangs
 
-SERVER = "moto"
 MODELS = 1
 
 
