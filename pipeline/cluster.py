@@ -46,6 +46,13 @@ FORWARDED = (
 ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 # Read by Ray when it is imported or started.
 QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}  # its C++ side else warns on stderr of restarts that we plan for
+# A machine that went without a word closes no connection, and what waits for an answer there waits for as long as
+# these say, whenever the cluster has noticed: by Ray's own settings seven minutes. Servers of a cluster that says
+# nothing of it take offence at being asked more often than once a minute.
+JOINED_SETTINGS = QUIET | {
+    "RAY_grpc_client_keepalive_time_ms": "65000",
+    "RAY_grpc_client_keepalive_timeout_ms": "20000",
+}
 LOCAL_SETTINGS = QUIET | {
     # Ray's processes run whatever code reaches their ports. Named for the systems where it is the default, this keeps
     # them on loopback everywhere; and there, other users of the machine lack the token.
@@ -166,7 +173,7 @@ def ray_session(spec: Addressed) -> Iterator[dict[str, float]]:
 
     A session that is already running in this process is used and left alone.
     """
-    settings = QUIET if address_of(spec) else local_settings()
+    settings = JOINED_SETTINGS if address_of(spec) else local_settings()
     for name, value in (WORKER_ENVIRONMENT | settings).items():
         os.environ.setdefault(name, value)
     import ray

@@ -8,15 +8,24 @@ import boto3
 import pytest
 
 from pipeline.storage import open_store
+from tests import rgw
 from tests.archive import Destination, assert_sound, fill, look, save_tiny_model
 from tests.cluster.hosts import missing, network
 from tests.cluster.nodes import CREDENTIALS, S3_PORT, Cluster, Run
 from tests.cluster.s3proxy import proxying
-from tests.s3server import S3Server, serving
+from tests.s3server import serving
 
 COUNT = 96
 DELAY = 0.1  # seconds that storage takes for an answer: images are on their way when a machine goes
 MODEL = "s3://models/tiny.safetensors"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running S3 server, and what its clients must be told besides where it is."""
+
+    url: str
+    settings: dict[str, str]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,18 +35,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[S3Server]:
-    """As the tests' own process reaches it, past the proxy."""
-    with serving() as server, pytest.MonkeyPatch.context() as patch:
-        given = CREDENTIALS | {"AWS_ENDPOINT_URL": server.url, "AWS_DEFAULT_REGION": "us-east-1"}
-        for name, value in given.items():
+@pytest.fixture(scope="module")
+def s3_server(request: pytest.FixtureRequest) -> Iterator[Served]:
+    """What the file's SERVER says, else moto; as the tests' own process reaches it, past the proxy."""
+    kind, settings = getattr(request.module, "SERVER", "moto"), {"AWS_DEFAULT_REGION": "us-east-1"}
+    if kind == "rgw":
+        if reason := rgw.missing():
+            pytest.skip(reason)
+        settings |= rgw.CHECKSUMS
+    with {"moto": serving, "rgw": rgw.serving}[kind]() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in (CREDENTIALS | settings | {"AWS_ENDPOINT_URL": server.url}).items():
             patch.setenv(name, value)
-        yield server
+        yield Served(server.url, settings)
 
 
-@pytest.fixture(scope="session")
-def archive(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture(scope="module")
+def archive(s3_server: Served, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The bucket of COUNT pictures; the model lies in one of its own."""
     client = boto3.client("s3")
     for bucket in ("archive", "models"):
@@ -51,14 +64,14 @@ def archive(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> st
 @pytest.fixture(scope="module")
 def cluster(
     archive: str,
-    s3_server: S3Server,
+    s3_server: Served,
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
 ) -> Iterator[Cluster]:
     """As many machines with a GPU as the file's MODELS says."""
     with network() as net, proxying(net.listen(S3_PORT), s3_server.url) as proxy:
         proxy.delay = DELAY
-        made = Cluster(net, proxy, tmp_path_factory.mktemp("logs"))
+        made = Cluster(net, proxy, tmp_path_factory.mktemp("logs"), settings=s3_server.settings)
         made.begin("head", cpus=0, head=True)
         made.wait("head")
         names = [f"gpu-{number + 1}" for number in range(request.module.MODELS)]

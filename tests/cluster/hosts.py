@@ -94,10 +94,9 @@ class Host:
             os.kill(self.first, signal.SIGKILL)
         self.holder.wait(30)
 
-    def pull_the_plug(self) -> None:
-        """The host is gone without a packet: who was connected is not told."""
+    def unplug(self) -> None:
+        """The host's processes go on, without a network: who was connected is not told."""
         self._inside("link", "set", "eth0", "down")
-        self.kill()
 
     def cut(self, address: str) -> None:
         """Packets to `address` vanish without an answer: they go to a hardware address that nobody has."""

@@ -21,7 +21,7 @@ from tests.cluster.hosts import GATEWAY, Host, Network
 from tests.cluster.s3proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
-S3_PORT, GCS_PORT = 9000, 6379
+S3_PORT, GCS_PORT, METRICS_PORT = 9000, 6379, 8080
 WITHIN = 240.0  # seconds after which something hangs
 MODEL_ACTOR, CODEC = "ray::MapWorker", "ray::MapBatches"  # as Ray calls processes at work
 CREDENTIALS = {
@@ -70,6 +70,13 @@ class Node:
         """SIGTERM to `ray start`, as a machine's shutdown or Kubernetes sends it."""
         (ray,) = psutil.Process(self.process.pid).children()  # nsenter stands between
         ray.send_signal(signal.SIGTERM)
+
+    @property
+    def ray_id(self) -> str:
+        """What Ray calls the node: its raylet was started with it."""
+        (raylet,) = self.processes("raylet/raylet")
+        (given,) = [word for word in raylet.cmdline() if word.startswith("--node_id=")]
+        return given.partition("=")[2]
 
     def processes(self, title: str) -> list[psutil.Process]:
         return [process for process in self.host.processes() if title in titled(process)]
@@ -134,6 +141,8 @@ class Cluster:
     proxy: Proxy
     logs: Path
     nodes: dict[str, Node] = field(default_factory=dict)
+    # of storage, that a command is told and takes along to the machines
+    settings: dict[str, str] = field(default_factory=lambda: {"AWS_DEFAULT_REGION": "us-east-1"})
 
     def begin(self, name: str, *, cpus: int, gpus: int = 0, head: bool = False) -> Node:
         """Start a node; `up` tells when it has joined. GPUs are Ray's logical ones."""
@@ -142,9 +151,9 @@ class Cluster:
         join = (f"--address={self.nodes['head'].host.address}:{GCS_PORT}",) if not head else ()
         given = (f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--object-store-memory={200 << 20}")
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
-        where = f"--node-ip-address={host.address}"
+        where = (f"--node-ip-address={host.address}", f"--metrics-export-port={METRICS_PORT}")
         log = self.logs / f"{name}.log"
-        process = host.start([*ray, where, *(role if head else join), *given], log, SETTINGS | CREDENTIALS)
+        process = host.start([*ray, *where, *(role if head else join), *given], log, SETTINGS | CREDENTIALS)
         self.nodes[name] = Node(host, process, log)
         return self.nodes[name]
 
@@ -154,11 +163,34 @@ class Cluster:
             assert time.monotonic() < deadline, [self.nodes[name].log.read_text() for name in names]
             time.sleep(0.1)
 
-    def remove(self, name: str, *, silently: bool = False) -> None:
-        """SIGKILL to all that runs on a machine; `silently`, nobody is told."""
+    def add(self, name: str, *, cpus: int, gpus: int = 0) -> Node:
+        """A node that has joined."""
+        node = self.begin(name, cpus=cpus, gpus=gpus)
+        self.wait(name)
+        return node
+
+    def remove(self, name: str) -> None:
+        """SIGKILL to all that runs on a machine."""
         node = self.nodes.pop(name)
-        node.host.pull_the_plug() if silently else node.host.kill()
+        node.host.kill()
         node.process.wait(30)
+
+    def unplug(self, name: str) -> Node:
+        """A machine without a network from now on; what is sent to it vanishes, as beyond a router."""
+        node = self.nodes.pop(name)
+        for other in self.nodes.values():
+            other.host.cut(node.host.address)
+        node.host.unplug()
+        return node
+
+    def preempt(self, name: str, seconds: int) -> None:
+        """Tell Ray that a machine will be taken away, as who watches for a cloud's notice does."""
+        told = ("--node-id", self.nodes[name].ray_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION")
+        where = ("--address", f"{self.nodes['head'].host.address}:{GCS_PORT}")
+        until = ("--reason-message", "spot", "--deadline-remaining-seconds", str(seconds))
+        log = self.logs / f"preempt-{name}.log"
+        asking = self.nodes["head"].start("drain-node", *where, *told, *until, log=log)
+        assert asking.wait(WITHIN) == 0, log.read_text()
 
     def upscale(self, source: str, destination: str, *options: str) -> Run:
         since = len(self.proxy.requests)
@@ -169,7 +201,7 @@ class Cluster:
     def command(self, *given: str, log: Path) -> subprocess.Popen:
         """`imgtx` on the head, joined to the cluster."""
         head = self.nodes["head"].host
-        environment = SETTINGS | CREDENTIALS | {"PYTHONPATH": str(ROOT), "AWS_DEFAULT_REGION": "us-east-1"}
+        environment = SETTINGS | CREDENTIALS | {"PYTHONPATH": str(ROOT)} | self.settings
         environment["AWS_ENDPOINT_URL"] = f"http://{GATEWAY}:{S3_PORT}"
         joined = (*given, "--address", f"{head.address}:{GCS_PORT}")
         return head.start([sys.executable, "-m", "jobs.cli", *joined], log, environment)

@@ -9,16 +9,18 @@ import time
 
 import pytest
 
+from pipeline.cluster import ROWS_PER_BLOCK
 from tests.archive import look
-from tests.cluster.conftest import COUNT, MODEL, Undisturbed, begin, report
+from tests.cluster.conftest import COUNT, DELAY, MODEL, Undisturbed, begin, report
 from tests.cluster.hosts import GATEWAY
-from tests.cluster.nodes import CODEC, MODEL_ACTOR, Cluster, Run
+from tests.cluster.nodes import CODEC, MODEL_ACTOR, WITHIN, Cluster, Run
 from tests.cluster.s3proxy import Answer
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 
 MODELS = 2
 CUT_SECONDS = 20.0
+NOTICE_SECONDS = 110  # that a cloud gives a machine before it takes it away
 SLOW_DOWN = (503, "SlowDown", "Please reduce your request rate.")
 INTERNAL = (500, "InternalError", "We encountered an internal error. Please try again.")
 EXPIRED = (400, "ExpiredToken", "The provided token has expired.")
@@ -90,18 +92,72 @@ def test_credentials_expire(cluster: Cluster, undisturbed: Undisturbed):
     assert again.summary()["current"] == len(done.outputs)
 
 
+def test_a_machine_without_a_model_joins(cluster: Cluster, undisturbed: Undisturbed):
+    run = begin(cluster, "joined")
+    run.wait_for(lambda: bool(run.asked("GET", "s3://archive/")))
+    cluster.proxy.delay = 40 * DELAY  # the tasks that have begun take a minute now: it joins amid them
+    joined = cluster.add("cpu-2", cpus=2).host.address
+    cluster.proxy.delay = DELAY
+    source, images = f"s3://{run.source}/", f"s3://{run.destination}/images/"
+    finished(run, undisturbed, "a machine without a model joins")
+    fetched, put = (sum(run.asked(*what, by=joined).values()) for what in (("GET", source), ("PUT", images)))
+    print(f"  {fetched} images decoded there, {put} put from there")
+    assert fetched or put
+    assert run.put_twice == run.fetched_twice == 0
+
+
+def test_a_machine_without_a_model_is_lost(cluster: Cluster, undisturbed: Undisturbed):
+    run = begun(cluster, "fewer-codecs")
+    run.wait_for(lambda: bool(cluster.nodes["cpu-2"].processes(CODEC)))
+    cluster.remove("cpu-2")
+    finished(run, undisturbed, "machine without a model lost")
+    assert run.put_twice <= 4 * ROWS_PER_BLOCK  # in the hands of its four tasks of half a CPU
+
+
+def test_a_machine_is_to_be_taken_away(cluster: Cluster, undisturbed: Undisturbed):
+    run, leaving = begun(cluster, "preempted"), cluster.nodes["gpu-1"]
+    run.wait_for(lambda: bool(leaving.processes(MODEL_ACTOR)))
+    cluster.proxy.delay = 10 * DELAY  # so that there is work left for the others
+    began = time.monotonic()
+    cluster.preempt("gpu-1", NOTICE_SECONDS)
+    run.wait_for(lambda: not leaving.processes(MODEL_ACTOR) and not leaving.processes(CODEC))
+    took = time.monotonic() - began
+    cluster.remove("gpu-1")  # long before its time: what it holds for others goes with it
+    cluster.proxy.delay = DELAY
+    finished(
+        run, undisturbed, f"preemption notice; nothing is at work there {took:.0f} s later, and it is taken"
+    )
+    assert took < NOTICE_SECONDS
+    assert run.put_twice == 0
+    assert run.fetched_twice <= ROWS_PER_BLOCK  # a batch of the one actor there
+
+
+@pytest.mark.parametrize(("name", "gpus"), [("gpu-4", 1), ("cpu-4", 0)])
+def test_a_machine_is_unplugged(cluster: Cluster, undisturbed: Undisturbed, name: str, gpus: int):
+    cluster.add(name, cpus=2 - gpus, gpus=gpus)
+    run = begun(cluster, f"unplugged-{name}")
+    run.wait_for(lambda: bool(cluster.nodes[name].processes(MODEL_ACTOR if gpus else CODEC)))
+    began = time.monotonic()
+    gone = cluster.unplug(name)
+    finished(run, undisturbed, f"{name} unplugged")
+    print(f"  the run ended {time.monotonic() - began:.0f} s later")
+    gone.host.kill()
+
+
 def test_a_machine_is_lost_and_none_comes(cluster: Cluster, undisturbed: Undisturbed):
+    cluster.add("gpu-3", cpus=1, gpus=1)
     run = begun(cluster, "lost")
-    cluster.remove("gpu-1")
+    cluster.remove("gpu-3")
     finished(run, undisturbed, "machine lost, none comes")
 
 
 def test_the_head_is_lost_and_the_command_given_again(cluster: Cluster, undisturbed: Undisturbed):
     run = begun(cluster, "headless")
     run.wait_for(lambda: bool(run.asked("PUT", "s3://headless/ledger/")))
-    for name in [*cluster.nodes]:
-        cluster.remove(name)
+    cluster.remove("head")  # and with it the driver; the other machines are not told
+    lost = time.monotonic()
     run.process.wait(30)
+    left = [cluster.nodes.pop(name) for name in [*cluster.nodes]]
     done = look("s3://headless")
     cluster.begin("head", cpus=0, head=True)
     cluster.wait("head")
@@ -114,4 +170,7 @@ def test_the_head_is_lost_and_the_command_given_again(cluster: Cluster, undistur
     finished(
         again, undisturbed, f"head lost, {put} images put, {recorded} recorded; the command again elsewhere"
     )
-    assert again.summary()["current"] == recorded
+    assert 0 < again.summary()["current"] == recorded < COUNT
+    for node in left:
+        node.process.wait(WITHIN)
+    print(f"  the machines of the old cluster had ended after {time.monotonic() - lost:.0f} s")

@@ -1,4 +1,4 @@
-"""One battery, three back ends: `store` is an empty Store on local disk, in memory, and on S3 (moto)."""
+"""One battery, four back ends: `store` is an empty Store on local disk, in memory, on S3 (moto), on S3 (Ceph)."""
 
 import socket
 import uuid
@@ -8,6 +8,7 @@ import boto3
 import pytest
 
 from pipeline.storage import Store, open_store
+from tests import rgw
 from tests.s3server import S3Server, serving
 
 
@@ -20,18 +21,43 @@ def moto_server() -> Iterator[S3Server]:
 @pytest.fixture
 def s3_server(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     """The server, with this process's environment pointing at it."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_server.url)
+    point_at(moto_server.url, monkeypatch)
+    return moto_server
+
+
+def point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    return moto_server
 
 
 @pytest.fixture
 def s3_store(s3_server: S3Server) -> Store:
+    return new_bucket()
+
+
+@pytest.fixture(scope="session")
+def rgw_server() -> Iterator[rgw.Rgw]:
+    if reason := rgw.missing():
+        pytest.skip(reason)
+    with rgw.serving() as server:
+        yield server
+
+
+@pytest.fixture
+def rgw_store(rgw_server: rgw.Rgw, monkeypatch: pytest.MonkeyPatch) -> Store:
+    point_at(rgw_server.url, monkeypatch)
+    for name, value in rgw.CHECKSUMS.items():
+        monkeypatch.setenv(name, value)
+    return new_bucket()
+
+
+def new_bucket() -> Store:
+    """A folder of a bucket of its own."""
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     boto3.client("s3").create_bucket(Bucket=bucket)
     return open_store(f"s3://{bucket}/some/root")
@@ -45,7 +71,7 @@ def silent_port() -> Iterator[int]:
         yield probe.getsockname()[1]
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture(params=["local", "memory", "s3", pytest.param("rgw", marks=pytest.mark.nightly)])
 def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -56,5 +82,6 @@ def store(backend: str, request: pytest.FixtureRequest) -> Store:
         "local": lambda: open_store(str(request.getfixturevalue("tmp_path") / "some" / "root")),
         "memory": lambda: open_store(f"memory://{uuid.uuid4().hex}/some/root"),
         "s3": lambda: request.getfixturevalue("s3_store"),
+        "rgw": lambda: request.getfixturevalue("rgw_store"),
     }
     return makers[backend]()

@@ -2,17 +2,21 @@
 
 import json
 import re
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from ray.util import metrics as ray_metrics
 
 from jobs.tally import Tally
+from pipeline import flow
 from pipeline.metrics import METRICS, STATUS_METRICS, RunMetrics
 from pipeline.plan import CLASSES
 from pipeline.records import FAILED
 from tests.archive import fill, save_tiny_model
-from tests.unit.commands import complaint, imgtx, without_ray
+from tests.unit.commands import InProcess, complaint, imgtx, without_ray
 from tests.unit.ledger_rows import outcome, outcomes
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -75,11 +79,25 @@ def test_models_wait_as_long_as_they_say():
 
 
 def test_every_metric_is_made_and_moved_by_a_run(tmp_path, monkeypatch: pytest.MonkeyPatch):
-    moved: set[str] = set()
-    monkeypatch.setattr(ray_metrics.Metric, "_record", lambda self, value, tags=None: moved.add(self._name))
+    """Of a run whose first pass loses the second of two images."""
+    moved: dict[str, float] = {}
+    monkeypatch.setattr(
+        ray_metrics.Metric, "_record", lambda self, value, tags=None: moved.update({self._name: value})
+    )
     without_ray(monkeypatch)
+    passes: list[InProcess] = []
+
+    class Losing(InProcess):
+        def iter_batches(self, **options: Any) -> Iterator[pa.Table]:
+            passes.append(self)
+            came = super().iter_batches(**options)
+            return came if len(passes) > 1 else islice(came, 1)
+
+    monkeypatch.setattr(flow, "road", Losing)
     run_once(tmp_path)
-    assert {metric.name for metric in METRICS} - moved == {"imgtx_retried_images"}  # nothing was lost
+    assert [a.work.num_rows for a in passes] == [2, 1]
+    assert {metric.name for metric in METRICS} == moved.keys()
+    assert moved["imgtx_retried_images"] == 1
 
 
 def run_once(tmp_path, images: int = 2) -> str:

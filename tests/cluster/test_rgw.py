@@ -1,0 +1,14 @@
+"""What test_machines.py shows, with Ceph RGW in the place of moto; tests/rgw.py says what it needs."""
+
+import pytest
+
+from tests.cluster import test_machines
+
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
+
+SERVER = "rgw"
+MODELS = test_machines.MODELS
+
+test_models_and_codecs = test_machines.test_models_and_codecs_on_different_machines
+test_another_joins = test_machines.test_a_machine_is_lost_and_another_joins
+test_told_to_go = test_machines.test_a_machine_that_is_told_to_go_ends_its_batch_first
