@@ -17,7 +17,7 @@ import torch
 
 from bench.adapter_overhead import networks
 from bench.report import save
-from imgtx.compiled import Trial, judged, measure
+from imgtx.compile_trial import Trial, judged, measure
 from imgtx.sources import load_model
 from pipeline.cluster import WORKER_ENVIRONMENT
 

@@ -107,7 +107,8 @@ def _compiled(
     reference: str, model: Any, info: ModelInfo, photo: np.ndarray, options: ProbeOptions
 ) -> tuple[ModelInfo, dict[str, Any]]:
     """The info with the choice in it, and what was measured; where there is nothing to try, why."""
-    from imgtx.compiled import Trial, judged, measure, side_to_compile, why_not
+    from imgtx.compile_trial import Trial, judged, measure, side_to_compile
+    from imgtx.compiled import why_not
     from imgtx.probe import sample_of
 
     model.info = info

@@ -157,26 +157,21 @@ def _fit(
 ) -> None:
     """Run Ray Train, from its last checkpoint, until it is done or gets on no more."""
     restarts = Restarts(root)
-    while error := _attempt(spec, fleet, root, sources, use_gpu=use_gpu, report=report, restarts=restarts):
+
+    def trainer(board: Any) -> Any:
+        return _trainer(spec, fleet, root, sources, board, use_gpu=use_gpu)
+
+    while error := _attempt(trainer, report, restarts):
         # Ray Train goes on by itself when a worker is lost, but not when one is while they form their group.
         restarts.again(error)
 
 
-def _attempt(
-    spec: TrainSpec,
-    fleet: Fleet,
-    root: Store,
-    sources: Sources,
-    *,
-    use_gpu: bool,
-    report: Reporter,
-    restarts: "Restarts",
-) -> Exception | None:
+def _attempt(make: Callable[[Any], Any], report: Reporter, restarts: "Restarts") -> Exception | None:
     """One call of Ray Train in a thread, whose leading worker's words are relayed; the error that it ended with."""
     import ray
 
     board = ray.remote(num_cpus=0)(Board).remote()
-    trainer = _trainer(spec, fleet, root, sources, board, use_gpu=use_gpu)
+    trainer = make(board)
     ended: list[Exception | None] = []
 
     def fit() -> None:

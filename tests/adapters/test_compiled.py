@@ -14,8 +14,9 @@ import torch
 from click.testing import CliRunner
 
 import imgtx
-from imgtx import compiled
-from imgtx.compiled import Compiled, Trial, judged, measure, side_to_compile, why_not
+from imgtx import compile_trial
+from imgtx.compile_trial import Trial, judged, measure, side_to_compile
+from imgtx.compiled import Compiled, why_not
 from imgtx.config import ModelInfo
 from imgtx.errors import ModelError, UsageError
 from imgtx.predict import Predictor
@@ -90,7 +91,7 @@ def test_the_command_measures_tells_and_keeps_it(tmp_path, monkeypatch):
         more = {"compile_work_seconds": 30.0, "again_seconds": 4.0, "pays_from_megapixels": 30.0}
         return FOUND | more | {"tile": trial.info.compiled_tile}
 
-    monkeypatch.setattr(compiled, "measure", answer)
+    monkeypatch.setattr(compile_trial, "measure", answer)
     path = Path(save_tiny_model(tmp_path / "own.safetensors"))
     command = ["models", "probe", str(path), "--device", "cpu", "--compile", "--compile-limit", "77"]
     done = CliRunner().invoke(main, command)
@@ -170,7 +171,7 @@ def test_what_takes_too_long_is_given_up_and_ended(tmp_path):
 
 
 def test_a_child_that_ends_without_an_answer_is_told_with_its_last_word(monkeypatch):
-    monkeypatch.setattr(compiled.sys, "executable", shutil.which("false"))
+    monkeypatch.setattr(compile_trial.sys, "executable", shutil.which("false"))
     found = measure(Trial("sr-x2", MEASURED, "cpu", 30), noise(64, 64, 3), {}, lambda seconds: None)
     assert found == {"fails": "torch.compile ended with 1 (no word)"}
 

@@ -1,0 +1,192 @@
+"""Whether torch.compile pays for a model: seconds and exactness, in a process of its own, which is ended at a limit.
+
+measure   tries it
+judged    what follows for the model's info
+"""
+
+import contextlib
+import json
+import math
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from imgtx.compiled import Compiled, alone, cache_folder, in_one_line
+from imgtx.config import ModelInfo
+from imgtx.errors import ImgtxError
+from imgtx.precisions import EXACT_DB, LAYOUT_LEVELS, WORTH, decibels, run_once
+from imgtx.tiling import largest_tile
+
+MOST_SIDE = 512  # pixels: larger tiles compute less twice, and fit fewer pictures
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is measured: a model's `info` as a run would have it, and the seconds after which it is given up."""
+
+    reference: str
+    info: ModelInfo
+    device: str
+    limit: float
+
+
+def side_to_compile(info: ModelInfo) -> int:
+    """The side of the tiles that a run would take: the largest of the model's own up to MOST_SIDE, on its grid."""
+    halo = -(-info.halo // info.multiple) * info.multiple
+    side = min(largest_tile(info), max(MOST_SIDE, 4 * halo, info.multiple))
+    return side // info.multiple * info.multiple
+
+
+def measure(
+    trial: Trial, photo: np.ndarray, environment: Mapping[str, str], watch: Callable[[float], None]
+) -> dict[str, Any]:
+    """Compile a model for `trial.info.compiled_tile` and measure it on `photo` of that size, (H, W, C) uint8.
+
+    In a process with the `environment` of a run's actors and one thread as they have, because both decide what is
+    compiled and how fast it is. `watch` is told the seconds that have passed, about once each. Returns what
+    `_measured` does, or {"fails": why}.
+    """
+    with tempfile.TemporaryDirectory(prefix="imgtx-compile-") as name:
+        folder = Path(name)
+        np.save(folder / "photo.npy", photo)
+        told = vars(trial) | {"info": trial.info.to_dict()}
+        (folder / "trial.json").write_text(json.dumps(told), encoding="utf-8")
+        command = [sys.executable, "-c", "from imgtx.compile_trial import child; child()", str(folder)]
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=Path(__file__).parents[1],
+                env=os.environ | environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # so that compilers can be ended with it
+            )
+        in_time = _ends(process, trial.limit, watch)
+        found = folder / "found.json"
+        if found.is_file():
+            return json.loads(found.read_text(encoding="utf-8"))
+        if not in_time:
+            return {"fails": f"torch.compile was given up after {trial.limit:g} s"}
+        lines = (folder / "log").read_text(errors="replace").strip().splitlines() or ["no word"]
+        return {"fails": f"torch.compile ended with {process.returncode} ({lines[-1][:200]})"}
+
+
+def _ends(process: subprocess.Popen, limit: float, watch: Callable[[float], None]) -> bool:
+    """Whether the process ends within `limit` seconds; it is ended then, and whenever this is interrupted."""
+    started = time.monotonic()
+    try:
+        while process.poll() is None and (passed := time.monotonic() - started) < limit:
+            watch(passed)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(min(1.0, limit - passed))
+        return process.poll() is not None
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # its group may hold compilers when it is gone itself
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def child() -> None:
+    """What `measure` starts: reads the trial from the folder in argv, leaves found.json there."""
+    folder = Path(sys.argv[1])
+    told = json.loads((folder / "trial.json").read_text(encoding="utf-8"))
+    trial = Trial(**told | {"info": ModelInfo.from_dict(told["info"])})
+    try:
+        from imgtx.sources import load_model
+
+        found = _measured(trial, load_model(trial.reference, trial.info), np.load(folder / "photo.npy"))
+    except (ImgtxError, RuntimeError, MemoryError) as error:
+        found = {"fails": in_one_line(error.__cause__ or error)}
+    temporary = folder / "found.tmp"
+    temporary.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
+    temporary.rename(folder / "found.json")
+
+
+@torch.inference_mode()
+def _measured(trial: Trial, model: Any, photo: np.ndarray) -> dict[str, Any]:
+    """Seconds of compiling and a megapixel, beside the same model as it is, in the precision and layout of its info.
+
+    Of a CPU processor time counts, with that of the compilers: the machine may have other work. `again_seconds` is
+    what an actor waits that finds the work done. `db` is against the same precision, `exact_db` against float32.
+    """
+    info, device = trial.info, torch.device(trial.device)
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    layout = torch.channels_last if info.channels_last else torch.contiguous_format
+    model.to(device).eval().to(memory_format=layout)
+    pixels = torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))[None]
+    tile = (pixels.to(device).float() / 255).contiguous(memory_format=layout)
+    plain, exact = run_once(model, tile, info.fast), run_once(model, tile, "float32")
+    with alone(cache_folder(model.digest)):
+        shutil.rmtree(cache_folder(model.digest), ignore_errors=True)
+    compiled = Compiled(model)
+    clocked, worked = time.monotonic(), _worked()
+    output = run_once(compiled, tile, info.fast)
+    clocked, worked = time.monotonic() - clocked, _worked() - worked
+    times: dict[str, list[float]] = {"plain": [], "compiled": []}
+    for _ in range(ROUNDS):
+        times["plain"].append(_seconds(lambda: run_once(model, tile, info.fast), device))
+        times["compiled"].append(_seconds(lambda: run_once(compiled, tile, info.fast), device))
+    torch.compiler.reset()
+    again = time.monotonic()
+    run_once(Compiled(model), tile, info.fast)
+    again = time.monotonic() - again
+    megapixels = info.compiled_tile**2 / 1e6
+    eager, fast = (sorted(seconds)[ROUNDS // 2] / megapixels for seconds in times.values())
+    return {
+        "tile": info.compiled_tile,
+        "precision": info.fast,
+        "compile_seconds": round(clocked, 1),
+        "compile_work_seconds": round(worked, 1),
+        "again_seconds": round(again, 1),
+        "eager_seconds_per_megapixel": round(eager, 3),
+        "seconds_per_megapixel": round(fast, 3),
+        "levels": round(float((output - plain).abs().max()) * 255, 4),
+        "db": decibels(output, plain),
+        "exact_db": decibels(output, exact),
+        "pays_from_megapixels": round(worked / (eager - fast), 1) if eager > fast else None,
+    }
+
+
+def _worked() -> float:
+    """Processor seconds of this process and of those that it waited for."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def _seconds(work: Callable[[], Any], device: torch.device) -> float:
+    timer = time.perf_counter if device.type == "cuda" else time.process_time
+    started = timer()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return timer() - started
+
+
+def judged(info: ModelInfo, found: Mapping[str, Any]) -> ModelInfo:
+    """`info` with what `measure` found in it: the tile to compile for, or why not."""
+    why, gain = found.get("fails", ""), 0.0
+    if not why:
+        gain = round(found["eager_seconds_per_megapixel"] / found["seconds_per_megapixel"], 2)
+        if info.fast == "float32" and found["levels"] > LAYOUT_LEVELS:
+            why = f"it moves a pixel by {found['levels']} of 255 levels, {LAYOUT_LEVELS} are allowed"
+        elif not math.isfinite(found["exact_db"]) or found["exact_db"] < EXACT_DB:
+            why = f"it is {found['exact_db']} dB off float32, {EXACT_DB:g} are wanted"
+        elif gain < WORTH:
+            why = f"it is {gain} times as fast, {WORTH} are wanted"
+    if why:
+        return replace(info, compiled_tile=0, compiled_gain=0.0, not_compiled=why)
+    return replace(info, compiled_tile=found["tile"], compiled_gain=gain, not_compiled="")
