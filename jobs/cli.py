@@ -20,7 +20,7 @@ from jobs.cli_evaluate import evaluate
 from jobs.cli_models import models
 from jobs.cli_schedule import schedule
 from jobs.cli_shared import console, json_option
-from jobs.cli_submit import submit, submitted, watch
+from jobs.cli_submit import RunsAnywhere, submit, submitted, watch
 
 DONE, BUG, USAGE, FAILURES, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -33,7 +33,7 @@ EPILOG = (
 ray_address_option = click.option(
     "--address",
     metavar="ADDRESS",
-    help="A Ray cluster.  [default: RAY_ADDRESS, as in a cluster's job, else a private local Ray]",
+    help="A Ray cluster, HOST:6379 or ray://HOST:10001.  [default: RAY_ADDRESS, else a private local Ray]",
 )
 
 
@@ -158,7 +158,7 @@ def run_options(command: Callable) -> Callable:
     return command
 
 
-@main.command()
+@main.command(cls=RunsAnywhere)
 @click.argument("source")
 @click.argument("destination")
 @scale_option
@@ -182,7 +182,7 @@ def upscale(source: str, destination: str, dry_run: bool, steal: bool, as_json: 
     _show_plan(spec, as_json) if dry_run else _run(spec, as_json, steal=steal)
 
 
-@main.command()
+@main.command(cls=RunsAnywhere)
 @click.argument("source")
 @click.argument("destination")
 @click.option("--masks", metavar="URI", help="Masks of the images' names, white where to repair: fill holes.")
@@ -224,7 +224,7 @@ def plan(source: str, destination: str, as_json: bool, **options: Any) -> None:
     _show_plan(read_run_spec(source, destination, "super-resolution", options), as_json)
 
 
-@main.command()
+@main.command(cls=RunsAnywhere)
 @click.argument("destination")
 @click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS.")
 @ray_address_option
@@ -284,7 +284,7 @@ def verify(destination: str, endpoint_url: str | None, quick: bool, fix: bool, a
         raise click.exceptions.Exit(FAILURES)
 
 
-@main.command()
+@main.command(cls=RunsAnywhere)
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option(
     "--folder", type=click.Path(path_type=Path), help="Where state and weights go.  [default: runs/<name>]"

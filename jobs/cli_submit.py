@@ -1,10 +1,13 @@
 """`imgtx submit`, its group `jobs`, and `watch`: a run on a cluster, from elsewhere."""
 
 import json
+import os
 import sys
 import time
+import uuid
 from datetime import UTC, date, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
@@ -15,6 +18,8 @@ from imgtx.errors import UsageError
 from jobs.cli_shared import console, endpoint_option, json_option
 
 STOPPED = 130
+DASHBOARD_PORT = 8265  # Ray's own
+WORDS = "imgtx.words"
 
 address_option = click.option(
     "--address",
@@ -146,6 +151,44 @@ def watch(destination: str, endpoint_url: str | None, every: float, only_next: b
     watching = Watching(destination, endpoint_url, every, as_json)
     code = watch_run(watching, Console(stderr=True), only_next=only_next)
     raise click.exceptions.Exit(code)
+
+
+class RunsAnywhere(click.Command):
+    """A command whose driver works on a machine of the cluster: where a head's door is given, it becomes a job there.
+
+    Ray Data does not go through Ray Client, so that `--address ray://HOST:10001` cannot drive it from here.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[WORDS] = [str(ctx.info_name), *args]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        door = ctx.params.get("address") or os.environ.get("RAY_ADDRESS") or ""
+        if not door.startswith(("ray://", "http://", "https://")) or ctx.params.get("dry_run"):
+            return super().invoke(ctx)
+        dashboard = dashboard_of(door)
+        if dashboard != door:
+            _say(f"Ray Data does not go through {door}: this runs as a job of {dashboard}")
+        # A name of its own: whoever types the command again after it succeeded wants what has come since.
+        name = f"imgtx-{ctx.info_name}-{uuid.uuid4().hex[:8]}"
+        words = without_address(ctx.meta[WORDS])
+        return ctx.invoke(submit, command=words, address=dashboard, name=name)
+
+
+def dashboard_of(door: str) -> str:
+    """The dashboard's URL for any door of a head: of ray://HOST:10001 it is the one at Ray's own port."""
+    return f"http://{urlsplit(door).hostname}:{DASHBOARD_PORT}" if door.startswith("ray://") else door
+
+
+def without_address(words: list[str]) -> tuple[str, ...]:
+    """A command's words less `--address URL` and `--address=URL`."""
+    kept, follows = [], False
+    for word in words:
+        if not follows and word != "--address" and not word.startswith("--address="):
+            kept.append(word)
+        follows = not follows and word == "--address"
+    return tuple(kept)
 
 
 def _follow(head: Any, job: str, destination: str | None) -> None:

@@ -115,3 +115,34 @@ def test_a_line_of_progress_replaces_the_one_before_on_a_terminal(capsys):
 def test_the_help_is_there(submitted):
     for command in (("submit",), ("jobs",), ("jobs", "list"), ("jobs", "logs"), ("jobs", "stop"), ("watch",)):
         assert CliRunner().invoke(main, [*command, "-h"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "dashboard"),
+    [("ray://head:10001", "http://head:8265"), ("https://head/ray", "https://head/ray")],
+)
+@pytest.mark.parametrize("given", ["option", "word", "environment"])
+def test_a_run_through_a_heads_door_becomes_its_job(monkeypatch, address, dashboard, given):
+    asked: list = []
+    monkeypatch.setattr(
+        ray_jobs, "connect", lambda where: asked.append(where) or FakeHead(ended("FAILED", 3), "done\n")
+    )
+    monkeypatch.setattr(submit, "begin", lambda *given: asked.append(given[1]) or ended("RUNNING"))
+    words = {"option": ["--address", address], "word": [f"--address={address}"], "environment": []}[given]
+    if given == "environment":
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    result = CliRunner().invoke(main, ["upscale", "s3://in/", *words, "s3://out/", "--scale", "4"])
+    assert (result.exit_code, result.stdout) == (3, "done\n")
+    where, submission = asked
+    assert where == dashboard
+    assert submission.command.arguments == ("upscale", "s3://in/", "s3://out/", "--scale", "4")
+    assert submission.packages == "pinned"
+    assert submission.id.startswith("imgtx-upscale-")
+    assert ("this runs as a job of http://head:8265" in result.stderr) == address.startswith("ray://")
+
+
+def test_what_cannot_be_a_job_is_told_before_a_head_is_asked(monkeypatch):
+    monkeypatch.setattr(ray_jobs, "connect", lambda where: pytest.fail("it was asked"))
+    result = CliRunner().invoke(main, ["upscale", "photos/", "s3://out/", "--address", "ray://head:10001"])
+    assert result.exit_code == 2
+    assert "photos/" in result.stderr
