@@ -1,6 +1,6 @@
 """The price of streaming training images from storage: the same steps fed from memory and fed by the stream.
 
-    python -m bench.training_feed [--spec jobs/specs/sr-x2-begin.toml] [--steps 64] [--rounds 3] [--photos FOLDER]
+    python -m bench.training_feed [--spec jobs/specs/sr-x2.toml] [--steps 64] [--rounds 3] [--photos FOLDER]
 
 Each round times the training's own step, forward, backward and update, with both feeds in turn, in one process of one
 thread: CPU seconds, the stream's threads included, so that other programs do not count. `first epoch` reads and
@@ -35,7 +35,7 @@ MEGAPIXELS = 12
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--spec", type=Path, default=Path("jobs/specs/sr-x2-begin.toml"))
+    parser.add_argument("--spec", type=Path, default=Path("jobs/specs/sr-x2.toml"))
     parser.add_argument("--steps", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--photos", type=Path, help="a folder of photos  [default: an archive of JPEGs]")
