@@ -17,6 +17,16 @@ from pipeline.storage import Store, open_store
 from pipeline.storage_retry import TEMPORARY
 from tests.zoo import photo, saved
 
+# Of a training spec: a network that trains some hundred steps a second.
+TINY_NETWORK = """[model]
+dim = 16
+heads = 1
+window = 4
+encoder_blocks = 1
+decoder_blocks = 1
+detail_channels = 4
+detail_blocks = 1
+"""
 FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tif": "TIFF"}
 
 

@@ -43,8 +43,7 @@ def test_a_machine_is_lost_and_another_joins(cluster: Cluster, undisturbed: Undi
 
 
 def test_a_machine_that_is_told_to_go_ends_its_batch_first(cluster: Cluster, undisturbed: Undisturbed):
-    cluster.begin("gpu-3", cpus=1, gpus=1)
-    cluster.wait("gpu-3")
+    cluster.add("gpu-3", cpus=1, gpus=1)
     cluster.proxy.delay = 10 * DELAY  # so that there is work left for the model that is made elsewhere
     run = begin(cluster, "drained", "--workers", "1")
     run.wait_for(lambda: run.put > 0)

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from jobs.train_data import Data
-from jobs.train_images import TRAIN, VALID, decode_keys, load_valid, part_of
+from jobs.train_images import Sources
 from jobs.train_loop import run
 from jobs.train_spec import load_train_spec
 from jobs.train_state import Training
+from jobs.train_worker import worker_data
 from pipeline.storage import Store, open_store
-from pipeline.stream import Images, Shard, Stream
+from pipeline.stream import Shard
+from tests.archive import TINY_NETWORK
 from tests.cluster.hosts import network
 from tests.cluster.nodes import S3_PORT, WITHIN, Cluster
 from tests.cluster.s3proxy import proxying
@@ -39,15 +40,7 @@ precision = "float32"
 valid_images = 2
 validate_minutes = 60
 checkpoint_minutes = 0.05
-[model]
-dim = 16
-heads = 1
-window = 4
-encoder_blocks = 1
-decoder_blocks = 1
-detail_channels = 4
-detail_blocks = 1
-"""
+{TINY_NETWORK}"""
 
 
 @dataclass
@@ -79,8 +72,7 @@ def cluster(archive, s3_server, tmp_path):
         made = Cluster(net, proxy, tmp_path)
         made.begin("head", cpus=0, head=True)
         made.wait("head")
-        made.begin("one", cpus=1)
-        made.wait("one")
+        made.add("one", cpus=1)
         yield made
 
 
@@ -94,8 +86,7 @@ def test_workers_come_and_go_with_their_machines(cluster: Cluster, tmp_path: Pat
     training = Told(process, folder, said)
     root = open_store("s3://models/training/tiny")
     training.wait_for(lambda line: line["workers"] == 1)
-    cluster.begin("two", cpus=1)
-    cluster.wait("two")
+    cluster.add("two", cpus=1)
     joined = time.monotonic()
     grown = training.wait_for(lambda line: line["workers"] == 2)
     print(f"\nused {time.monotonic() - joined:.0f} s after it joined, at step {grown['step']}")
@@ -119,16 +110,7 @@ def undisturbed(spec: Path, root: Store, folder: Path) -> dict[int, float]:
     """Losses by step of one process on the same crops."""
     told: list[dict[str, Any]] = []
     loaded = load_train_spec(spec, folders=False)
-    listed, store = decode_keys(root.read("keys.parquet")), open_store(loaded.train)
-    images = Images(store, part_of(listed, TRAIN), loaded.scale)
-    stream = Stream(
-        images,
-        loaded.cutting,
-        seed=loaded.seed,
-        batch=loaded.batch,
-        crops=loaded.crops_per_image,
-        shard=Shard(),
-    )
-    data = Data(stream, load_valid(store, part_of(listed, VALID).to_pylist(), loaded.scale))
+    store = open_store(loaded.train)
+    data = worker_data(loaded, root, Sources(store, store), Shard())
     run(Training(loaded, folder / "undisturbed"), data, told.append)
     return {line["step"]: line["loss"] for line in told if "loss" in line}

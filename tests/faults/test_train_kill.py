@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 
 from jobs.curves import read_log
 from pipeline.storage import open_store
-from tests.archive import fill
+from tests.archive import TINY_NETWORK, fill
 from tests.faults.conftest import title
 from tests.ray.conftest import S3_ENVIRONMENT
 from tests.s3server import serving
@@ -39,15 +39,7 @@ valid_images = 2
 validate_minutes = 60
 checkpoint_minutes = 0.02
 crops_per_image = 4
-[model]
-dim = 16
-heads = 1
-window = 4
-encoder_blocks = 1
-decoder_blocks = 1
-detail_channels = 4
-detail_blocks = 1
-"""
+{TINY_NETWORK}"""
 WITHIN = 600.0
 
 

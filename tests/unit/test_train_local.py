@@ -18,6 +18,7 @@ from jobs.train_device import DeviceFeed
 from jobs.train_local import main
 from pipeline.crops import Cutting, Sampler, reduced
 from pipeline.photos import load_pairs
+from tests.archive import TINY_NETWORK
 from tests.unit.source_tree import LAYERS, imports, packages, source_modules
 from tests.zoo import exif_block, photo, saved
 
@@ -27,7 +28,7 @@ TENSORS = {
     "a": np.array(7, np.int64),
     "c": np.zeros((0, 2)),
 }
-SPEC = """
+SPEC = f"""
 name = "tiny"
 train = "x"
 valid = "x"
@@ -35,15 +36,7 @@ steps = 4
 batch = 2
 crop = 8
 precision = "float32"
-[model]
-dim = 16
-heads = 1
-window = 4
-encoder_blocks = 1
-decoder_blocks = 1
-detail_channels = 4
-detail_blocks = 1
-"""
+{TINY_NETWORK}"""
 
 
 @pytest.fixture(scope="module")
