@@ -36,12 +36,11 @@ def load(
     Raises UsageError for an unknown model and for one that was not measured to be worth compiling, ModelError for a
     file that is not one.
     """
-    import torch  # here and not above, so that `import imgtx` costs milliseconds
-
-    from imgtx.predict import Predictor
+    # torch comes with these: here and not above, so that `import imgtx` costs milliseconds
+    from imgtx.predict import Predictor, default_device
     from imgtx.sources import load_model
 
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = device or default_device()
     if not compiled:
         return Predictor(load_model(name_or_path, info), device=chosen, precision=precision or "float32")
     from imgtx.compiled import load_compiled

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,10 @@ import torch
 from imgtx.compiled import Compiled, alone, cache_folder, in_one_line
 from imgtx.config import ModelInfo
 from imgtx.errors import ImgtxError
-from imgtx.precisions import EXACT_DB, LAYOUT_LEVELS, WORTH, decibels, run_once
-from imgtx.tiling import largest_tile
+from imgtx.precisions import EXACT_DB, LAYOUT_LEVELS, ROUNDS, WORTH, clock, decibels, run_once
+from imgtx.tiling import largest_tile, smallest_tile
 
 MOST_SIDE = 512  # pixels: larger tiles compute less twice, and fit fewer pictures
-ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ class Trial:
 
 def side_to_compile(info: ModelInfo) -> int:
     """The side of the tiles that a run would take: the largest of the model's own up to MOST_SIDE, on its grid."""
-    halo = -(-info.halo // info.multiple) * info.multiple
-    side = min(largest_tile(info), max(MOST_SIDE, 4 * halo, info.multiple))
+    side = min(largest_tile(info), max(MOST_SIDE, smallest_tile(info)))
     return side // info.multiple * info.multiple
 
 
@@ -136,16 +135,17 @@ def _measured(trial: Trial, model: Any, photo: np.ndarray) -> dict[str, Any]:
     clocked, worked = time.monotonic(), _worked()
     output = run_once(compiled, tile, info.fast)
     clocked, worked = time.monotonic() - clocked, _worked() - worked
+    timer = time.process_time if device.type == "cpu" else time.perf_counter
     times: dict[str, list[float]] = {"plain": [], "compiled": []}
     for _ in range(ROUNDS):
-        times["plain"].append(_seconds(lambda: run_once(model, tile, info.fast), device))
-        times["compiled"].append(_seconds(lambda: run_once(compiled, tile, info.fast), device))
+        times["plain"].append(clock(lambda: run_once(model, tile, info.fast), device, timer))
+        times["compiled"].append(clock(lambda: run_once(compiled, tile, info.fast), device, timer))
     torch.compiler.reset()
     again = time.monotonic()
     run_once(Compiled(model), tile, info.fast)
     again = time.monotonic() - again
     megapixels = info.compiled_tile**2 / 1e6
-    eager, fast = (sorted(seconds)[ROUNDS // 2] / megapixels for seconds in times.values())
+    eager, fast = (median(seconds) / megapixels for seconds in times.values())
     return {
         "tile": info.compiled_tile,
         "precision": info.fast,
@@ -165,15 +165,6 @@ def _worked() -> float:
     """Processor seconds of this process and of those that it waited for."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-
-def _seconds(work: Callable[[], Any], device: torch.device) -> float:
-    timer = time.perf_counter if device.type == "cuda" else time.process_time
-    started = timer()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return timer() - started
 
 
 def judged(info: ModelInfo, found: Mapping[str, Any]) -> ModelInfo:

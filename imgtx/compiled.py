@@ -20,14 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from imgtx.cache import user_cache
 from imgtx.config import ModelInfo, refusal_to_compile
 from imgtx.errors import ImgtxError, ModelError, UsageError
-from imgtx.predict import ImageModel, Predictor, is_out_of_memory
+from imgtx.predict import ImageModel, Predictor, default_device, is_out_of_memory
 
 
 def check_compiler(device: str | None) -> None:
     """UsageError where torch.compile would find no C++ compiler for a CPU's programs; `device` None is the default."""
-    if torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type != "cpu":
+    if torch.device(device or default_device()).type != "cpu":
         return
     wanted = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(wanted) is None:
@@ -119,8 +120,7 @@ def load_compiled(
 
 def cache_folder(digest: str) -> Path:
     """Where a model's compiled programs are kept on this machine; whoever removes it has them compiled again."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "imgtx" / "compiled" / digest[:16]
+    return user_cache() / "compiled" / digest[:16]
 
 
 @contextlib.contextmanager

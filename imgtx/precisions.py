@@ -79,16 +79,19 @@ def _layout(found: dict[str, Any]) -> tuple[float, bool]:
 
 def _seconds(model: ImageModel, tile: Tensor, precision: str) -> float:
     """Per input megapixel, the median of ROUNDS calls after one."""
-    times = [_clock(lambda: run_once(model, tile, precision), tile.device) for _ in range(ROUNDS + 1)][1:]
+    times = [clock(lambda: run_once(model, tile, precision), tile.device) for _ in range(ROUNDS + 1)][1:]
     return round(median(times) / (tile.shape[-1] * tile.shape[-2] / 1e6), 3)
 
 
-def _clock(work: Callable[[], Any], device: torch.device) -> float:
-    started = time.perf_counter()
+def clock(
+    work: Callable[[], Any], device: torch.device, timer: Callable[[], float] = time.perf_counter
+) -> float:
+    """Seconds of `work`, to its end on a GPU too."""
+    started = timer()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return timer() - started
 
 
 def decibels(output: Tensor, exact: Tensor) -> float:

@@ -23,7 +23,19 @@ from imgtx.degrade import imresize
 from imgtx.errors import ImageError, ModelError, UsageError
 from imgtx.holes import with_mask
 from imgtx.inputs import check_image, check_mask
-from imgtx.tiling import Plan, Tile, core_of, largest_tile, merge, paste, plan, plan_for_model, split, tile_of
+from imgtx.tiling import (
+    Plan,
+    Tile,
+    core_of,
+    largest_tile,
+    merge,
+    paste,
+    plan,
+    plan_for_model,
+    smallest_tile,
+    split,
+    tile_of,
+)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -286,7 +298,7 @@ class Predictor:
     def _lower_settings(self, count: int, height: int, width: int) -> None:
         """After `count` tiles did not fit: half the batch, or half the tile, for this and all later calls."""
         what = f"memory ran out on {self.device} at {count} tiles of {height} x {width}"
-        smallest = self._smallest_tile()
+        smallest = smallest_tile(self.info)
         if count > 1:
             self.call_pixels = count // 2 * height * width
         elif max(height, width) > smallest and not self.info.untiled:
@@ -308,14 +320,10 @@ class Predictor:
             "%s: from now on tiles of at most %d px, %d px a call", what, self.tile, self.call_pixels
         )
 
-    def _smallest_tile(self) -> int:
-        """Floor of halving: the core is half of the tile's side, so that the work has grown fourfold."""
-        return max(4 * _round_up(self.info.halo, self.info.multiple), self.info.multiple)
-
     def _default_tile(self) -> int:
         if self.info.untiled:
             return MOST_CALL_PIXELS  # longer than any side that is admitted
-        return max(min(largest_tile(self.info), math.isqrt(self.call_pixels)), self._smallest_tile())
+        return max(min(largest_tile(self.info), math.isqrt(self.call_pixels)), smallest_tile(self.info))
 
     def _check_tile(self, tile: int) -> int:
         try:
@@ -347,6 +355,11 @@ def _check_precision(precision: str, info: ModelInfo) -> None:
         )
 
 
+def default_device() -> str:
+    """The GPU if torch finds one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _check_device(device: str | torch.device) -> torch.device:
     try:
         checked = torch.device(device)
@@ -373,7 +386,3 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return any(words in str(error).lower() for words in OUT_OF_MEMORY_WORDS)
-
-
-def _round_up(length: int, multiple: int) -> int:
-    return -(-length // multiple) * multiple

@@ -63,11 +63,11 @@ class Plan:
 
     @property
     def padded_height(self) -> int:
-        return _round_up(self.height, self.multiple)
+        return round_up(self.height, self.multiple)
 
     @property
     def padded_width(self) -> int:
-        return _round_up(self.width, self.multiple)
+        return round_up(self.width, self.multiple)
 
     @property
     def count(self) -> int:
@@ -124,15 +124,15 @@ def plan(height: int, width: int, *, tile: int | tuple[int, int], halo: int, mul
     if halo < 0 or multiple < 1:
         raise ValueError(f"halo {halo} and multiple {multiple}: legal are halo >= 0 and multiple >= 1")
     tile_limits = tile if isinstance(tile, tuple) else (tile, tile)
-    overlap = _round_up(2 * halo, multiple)
+    overlap = round_up(2 * halo, multiple)
     for limit in tile_limits:
         if limit < overlap + multiple:
             raise ValueError(
                 f"tile {limit} leaves no room between its two halos of {halo} pixels; "
                 f"legal is {overlap + multiple} or more: choose a larger tile"
             )
-    tile_height, tops = _cut_axis(_round_up(height, multiple), tile_limits[0], overlap, multiple)
-    tile_width, lefts = _cut_axis(_round_up(width, multiple), tile_limits[1], overlap, multiple)
+    tile_height, tops = _cut_axis(round_up(height, multiple), tile_limits[0], overlap, multiple)
+    tile_width, lefts = _cut_axis(round_up(width, multiple), tile_limits[1], overlap, multiple)
     return Plan(height, width, tile_height, tile_width, halo, multiple, tops, lefts)
 
 
@@ -141,10 +141,10 @@ def plan_of_equal_tiles(height: int, width: int, *, tile: int, halo: int, multip
 
     Only the overlap of neighbours gives way: nothing is padded that `plan` would not pad.
     """
-    padded = _round_up(height, multiple), _round_up(width, multiple)
+    padded = round_up(height, multiple), round_up(width, multiple)
     if min(padded) < tile:
         return None
-    overlap = _round_up(2 * halo, multiple)
+    overlap = round_up(2 * halo, multiple)
     counts = (max(1, -(-(length - overlap) // (tile - overlap))) for length in padded)
     tops, lefts = (_spread(n, length, tile, multiple) for n, length in zip(counts, padded, strict=True))
     return Plan(height, width, tile, tile, halo, multiple, tops, lefts)
@@ -158,13 +158,18 @@ def default_tile(*, halo: int, multiple: int) -> int:
     Along one axis an image of length L is cut into N tiles that compute less than 2 halo (N - 1) + multiple N
     pixels too many, and N - 1 < L / (tile - 2 halo).
     """
-    overlap = _round_up(2 * halo, multiple)
+    overlap = round_up(2 * halo, multiple)
     per_axis = math.sqrt(1 / (1 - MAX_HALO_SHARE)) - 1
-    side = _round_up(math.ceil(overlap + (overlap + multiple) / per_axis), multiple)
+    side = round_up(math.ceil(overlap + (overlap + multiple) / per_axis), multiple)
     smallest_legal = overlap + multiple
     if side > LARGEST_DEFAULT:
         side = WIDE_HALO_DEFAULT
-    return max(_round_up(max(side, SMALLEST_DEFAULT), multiple), smallest_legal)
+    return max(round_up(max(side, SMALLEST_DEFAULT), multiple), smallest_legal)
+
+
+def smallest_tile(info: ModelInfo) -> int:
+    """Floor of halving: the core is half of the tile's side, so that the work has grown fourfold."""
+    return max(4 * round_up(info.halo, info.multiple), info.multiple)
 
 
 def largest_tile(info: ModelInfo) -> int:
@@ -175,7 +180,7 @@ def largest_tile(info: ModelInfo) -> int:
     side = default_tile(halo=info.halo, multiple=info.multiple)
     if not info.largest:
         return side
-    floor = max(4 * _round_up(info.halo, info.multiple), info.multiple)
+    floor = smallest_tile(info)
     return min(side, max(info.largest // info.multiple * info.multiple, floor))
 
 
@@ -190,7 +195,7 @@ def plan_for_model(info: ModelInfo, height: int, width: int) -> Plan:
     """
     if info.untiled:
         return plan(
-            height, width, tile=_round_up(max(height, width), info.multiple), halo=0, multiple=info.multiple
+            height, width, tile=round_up(max(height, width), info.multiple), halo=0, multiple=info.multiple
         )
     usual = _usual_plan(info, height, width)
     if info.compiled_tile:
@@ -205,8 +210,8 @@ def plan_for_model(info: ModelInfo, height: int, width: int) -> Plan:
 def _usual_plan(info: ModelInfo, height: int, width: int) -> Plan:
     facts = {"halo": info.halo, "multiple": info.multiple}
     largest = largest_tile(info)
-    if max(_round_up(height, info.multiple), _round_up(width, info.multiple)) > largest:
-        overlap = _round_up(2 * info.halo, info.multiple)
+    if max(round_up(height, info.multiple), round_up(width, info.multiple)) > largest:
+        overlap = round_up(2 * info.halo, info.multiple)
         for side in range(max(SMALLEST_DEFAULT, overlap + info.multiple), largest, info.multiple):
             cut = plan(height, width, tile=side, **facts)
             if cut.halo_share <= MAX_HALO_SHARE:
@@ -278,7 +283,7 @@ def _cut_axis(length: int, tile: int, overlap: int, multiple: int) -> tuple[int,
         return length, (0,)
     largest_step = tile // multiple * multiple - overlap
     count = -(-(length - overlap) // largest_step)
-    tile = _round_up(-(-(length - overlap) // count), multiple) + overlap
+    tile = round_up(-(-(length - overlap) // count), multiple) + overlap
     return tile, _spread(count, length, tile, multiple)
 
 
@@ -316,5 +321,6 @@ def _check_size(image: np.ndarray, height: int, width: int) -> None:
         )
 
 
-def _round_up(length: int, multiple: int) -> int:
+def round_up(length: int, multiple: int) -> int:
+    """The next multiple of `multiple`."""
     return -(-length // multiple) * multiple

@@ -164,8 +164,10 @@ class RunsAnywhere(click.Command):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        from pipeline.cluster import DOORS
+
         door = ctx.params.get("address") or os.environ.get("RAY_ADDRESS") or ""
-        if not door.startswith(("ray://", "http://", "https://")) or ctx.params.get("dry_run"):
+        if not door.startswith(DOORS) or ctx.params.get("dry_run"):
             return super().invoke(ctx)
         dashboard = dashboard_of(door)
         if dashboard != door:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from imgtx.cache import user_cache
 from imgtx.errors import UsageError
 from imgtx.weight_file import opened, read_facts
 from jobs.evaluate import find_datasets
@@ -19,7 +20,7 @@ from jobs.nightly_spec import NightlySpec
 from jobs.schedule_spec import Schedule
 from jobs.tally import Watcher
 from jobs.train_spec import DERIVED, TrainSpec, make_train_spec
-from pipeline.model_store import cache_folder, local_model
+from pipeline.model_store import local_model
 from pipeline.model_versions import ModelStore, Pointer
 from pipeline.spec import RunSpec, check_spec
 from pipeline.storage import Store, check_destination, check_source, open_store
@@ -81,7 +82,7 @@ class Night:
 def default_folder(spec: NightlySpec) -> Path:
     """Where nights work on this machine: a folder for each state, in the user's cache."""
     mark = hashlib.sha256(spec.state.encode()).hexdigest()[:8]
-    return cache_folder().parent / "nights" / f"{spec.store_and_name[1]}-{mark}"
+    return user_cache() / "nights" / f"{spec.store_and_name[1]}-{mark}"
 
 
 def open_night(spec: NightlySpec, day: str | None, folder: Path | None, shown: Shown) -> Night:

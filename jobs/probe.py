@@ -84,11 +84,10 @@ def probe_model(reference: str, options: ProbeOptions) -> Probed:
     pictures = read_photos(options.photos or EXAMPLES)
     source = find_source(reference)
     digest = digest_of(source)
-    import torch
-
+    from imgtx.predict import default_device  # brings torch
     from imgtx.probe import probe
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = options.device or default_device()
     if options.compile:
         from imgtx.compiled import check_compiler
 

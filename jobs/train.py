@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from imgtx.errors import UsageError
+from imgtx.predict import default_device
 from jobs.train_loop import train
 from jobs.train_ray import Fleet, train_on_ray
 from jobs.train_record import Record
@@ -47,11 +47,10 @@ def run_training(spec: TrainSpec, folder: Path, console: Console, fleet: Fleet |
             spec = replace(spec, init_from=local_model(spec.init_from, fleet.endpoint_url if fleet else None))
         if fleet:
             return train_on_ray(spec, fleet, folder, report)
-        if torch.cuda.is_available():
-            return train(spec, folder, report, device="cuda")
-        if spec.precision == "bfloat16" and emulates_bfloat16(Path("/proc/cpuinfo")):
+        device = default_device()
+        if device == "cpu" and spec.precision == "bfloat16" and emulates_bfloat16(Path("/proc/cpuinfo")):
             console.print(EMULATED, highlight=False)
-        return train(spec, folder, report)
+        return train(spec, folder, report, device=device)
 
 
 def emulates_bfloat16(cpuinfo: Path) -> bool:

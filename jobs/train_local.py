@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from imgtx.errors import ImgtxError, UsageError
+from imgtx.predict import default_device
 from jobs.pack import TRAIN, VALID, pack, unpack
 from jobs.spec_values import parse_settings
 from jobs.train_data import Ahead, Data, from_pairs
@@ -76,7 +77,7 @@ def _train(given: argparse.Namespace) -> None:
     packed = {"train": str(given.file), "valid": str(given.file)}
     spec = load_train_spec(given.spec, settings | packed, folders=False)
     folder = given.folder or Path("runs") / spec.name
-    device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = given.device or default_device()
     data = packed_data(spec, given.file, device)
     folder.mkdir(parents=True, exist_ok=True)
     with Record(folder) as record:

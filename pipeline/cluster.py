@@ -67,6 +67,7 @@ LOCAL_SETTINGS = QUIET | {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away: a process less
 }
+DOORS = ("http://", "https://", "ray://")  # of a head, that no driver goes through
 CODE, PACKAGES = Path(__file__).resolve().parents[1], ("imgtx", "pipeline", "jobs")
 OBJECT_STORE_BYTES = 1 << 30  # local runs: images in flight; Ray Data holds back the stages when it is full
 ROWS_PER_BLOCK = 16  # most images that one decode task takes; a block costs Ray about 60 ms
@@ -260,7 +261,7 @@ def forwarded(environment: Mapping[str, str]) -> dict[str, str]:
 def check_address(address: str | None) -> None:
     """UsageError, within seconds, where nothing listens at `HOST:PORT`, for Ray tries for minutes; and for other doors
     of a cluster than that."""
-    if (address or "").startswith(("http://", "https://", "ray://")):
+    if (address or "").startswith(DOORS):
         host = str(urlsplit(address).hostname)
         raise UsageError(
             f"--address {address}: a run's driver works on a machine of the cluster, for Ray Data does not go through "

@@ -23,6 +23,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from imgtx.cache import user_cache
 from imgtx.errors import ModelError, StorageError, UsageError
 from imgtx.weight_file import file_digest
 from pipeline.model_versions import LATEST, MODEL, ModelStore, Version, check_name
@@ -259,5 +260,5 @@ def _forget_unused(folder: Path, *, but: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where models are kept on this machine, by the XDG rules."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "imgtx" / "models"
+    """Where models are kept on this machine."""
+    return user_cache() / "models"

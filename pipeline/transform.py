@@ -32,10 +32,11 @@ class Transform:
         import torch
 
         from imgtx import load
+        from imgtx.predict import default_device
 
         self.job = job
         model = local_model(job.spec.model, job.spec.endpoint_url)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = device or default_device()
         if device == "cpu":
             torch.set_num_threads(1)  # one actor a core beats one process with many threads
         self.predictor = load(
