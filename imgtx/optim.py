@@ -1,9 +1,64 @@
-"""What training needs beside the optimizer: a schedule and an average of the weights."""
+"""How training changes weights: the optimizers, a schedule, an average of the weights."""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+BETAS = (0.9, 0.99)
+
+
+def adamw(parameters: Iterable[Tensor], *, rate: float, weight_decay: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(parameters, lr=rate, betas=BETAS, weight_decay=weight_decay, fused=True)
+
+
+class MuonAdamW:
+    """Muon for the matrices of linear layers, AdamW for everything else, as one optimizer.
+
+    Muon replaces a matrix's averaged gradient by the nearest orthogonal one, so that no direction dominates the
+    update; its length is scaled to what AdamW's usually is, so that both take one learning rate. Convolutions and the
+    attention's position biases stay with AdamW: they are no maps between features. Source: Jordan et al., Muon (2024);
+    Liu et al., Muon is Scalable for LLM Training (arXiv 2502.16982), section 2.2, for the scale.
+    """
+
+    def __init__(self, network: nn.Module, *, rate: float, weight_decay: float):
+        matrices = [m.weight for m in network.modules() if isinstance(m, nn.Linear)]
+        known = set(map(id, matrices))
+        others = [p for p in network.parameters() if id(p) not in known]
+        self.parts = (
+            torch.optim.Muon(matrices, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+            adamw(others, rate=rate, weight_decay=weight_decay),
+        )
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for part in self.parts for group in part.param_groups]
+
+    def zero_grad(self, *, set_to_none: bool = True) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=set_to_none)
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for part, kept in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(kept)
+
+
+def optimizer_of(
+    network: nn.Module, name: str, *, rate: float, weight_decay: float
+) -> torch.optim.AdamW | MuonAdamW:
+    """The optimizer that a training spec calls `name`: "adamw" or "muon"."""
+    if name == "muon":
+        return MuonAdamW(network, rate=rate, weight_decay=weight_decay)
+    return adamw(network.parameters(), rate=rate, weight_decay=weight_decay)
 
 
 def learning_rate(progress: float, *, peak: float, warmup: float = 0.02, floor: float = 0.01) -> float:

@@ -18,6 +18,7 @@ POSITIVE = (
 WORDS = {
     "precision": ("float32", "bfloat16"),
     "loss": ("l1", "mse", "psnr"),
+    "optimizer": ("adamw", "muon"),
     "degradation": DEGRADATIONS,
     "crop_choice": CROP_CHOICES,
 }
@@ -49,6 +50,7 @@ class TrainSpec:
     init_from: str = ""
     batch: int = 16
     crop: int = 48
+    optimizer: str = "adamw"
     peak_lr: float = 1e-3
     weight_decay: float = 0.0
     clip: float = 1.0

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from imgtx.config import ModelInfo
 from imgtx.errors import ImgtxError, UsageError
 from imgtx.model import EncoderDecoder
-from imgtx.optim import WeightAverage, learning_rate
+from imgtx.optim import WeightAverage, learning_rate, optimizer_of
 from imgtx.weights import load_model, save_weights
 from jobs.train_device import DeviceBatch
 from jobs.train_spec import TrainSpec, check_same
@@ -108,12 +108,8 @@ class Training:
         # One shape for thousands of steps pays for compiling on a GPU; on a CPU it is slower (LOG.md).
         wrapped = self.team.wrap(self.network)
         self.compute = torch.compile(wrapped) if torch.device(device).type == "cuda" else wrapped
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=spec.peak_lr,
-            betas=(0.9, 0.99),
-            weight_decay=spec.weight_decay,
-            fused=True,
+        self.optimizer = optimizer_of(
+            self.network, spec.optimizer, rate=spec.peak_lr, weight_decay=spec.weight_decay
         )
         self.progress = Progress()
         if spec.init_from and not self.checkpoint.exists():
