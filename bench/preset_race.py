@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--precision", default="bfloat16", help="of training; bfloat16 pays with AMX")
-    parser.add_argument("--spec", type=Path, default=Path("jobs/specs/sr-x2.toml"))
+    parser.add_argument("--spec", type=Path, default=Path("jobs/specs/sr-x2-begin.toml"))
     parser.add_argument("--folder", type=Path, default=Path("runs/race"))
     options = parser.parse_args()
     torch.set_num_threads(1)

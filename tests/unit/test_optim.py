@@ -1,4 +1,4 @@
-"""The schedule and the average of the weights, against their definitions."""
+"""The optimizers, the schedule and the average of the weights, against their definitions."""
 
 import math
 
@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from imgtx.optim import WeightAverage, learning_rate
+from imgtx.config import ModelConfig
+from imgtx.model import EncoderDecoder
+from imgtx.optim import MuonAdamW, WeightAverage, learning_rate, optimizer_of
 
 
 def test_the_schedule_warms_up_then_falls_as_a_cosine():
@@ -48,3 +50,43 @@ def test_the_average_is_a_copy_and_counts_whole_numbers_along():
     average.update(network, 0)
     assert average.state["num_batches_tracked"] == 1
     assert average.state["weight"].data_ptr() != network.weight.data_ptr()
+
+
+def test_muon_takes_the_linear_layers_and_adamw_the_rest():
+    network = EncoderDecoder(ModelConfig())
+    optimizer = MuonAdamW(network, rate=1e-3, weight_decay=0.0)
+    muon, adam = ([id(p) for group in part.param_groups for p in group["params"]] for part in optimizer.parts)
+    assert sorted(muon + adam) == sorted(map(id, network.parameters()))
+    names = {id(p): name for name, p in network.named_parameters()}
+    assert {names[i].rpartition(".")[2] for i in muon} == {"weight"}
+    assert not [names[i] for i in muon if names[i].split(".")[0] in ("stem", "refine", "head")]
+    assert not [names[i] for i in adam if "key_value.weight" in names[i]]
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (96, 48), (48, 96)])
+def test_muon_moves_a_matrix_as_far_in_every_direction(shape):
+    """Gradients a thousand times longer in one direction; and the whole as long as AdamW's 0.2 an entry."""
+    torch.manual_seed(0)
+    layer = nn.Linear(shape[1], shape[0])
+    before = layer.weight.detach().clone()
+    u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    layer.weight.grad = u @ torch.diag(torch.logspace(0, -3, min(shape))) @ v
+    optimizer_of(layer, "muon", rate=1e-2, weight_decay=0.0).step()
+    change = layer.weight.detach() - before
+    lengths = torch.linalg.svdvals(change)
+    # five steps of Newton-Schulz bring what is above a hundredth of the whole to between 0.7 and 1.2
+    assert lengths[: min(shape) // 2].min() > 0.5 * lengths[0]
+    assert change.square().mean().sqrt() == pytest.approx(0.2 * 1e-2, rel=0.35)
+
+
+def test_both_parts_follow_one_rate():
+    network = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    optimizer = optimizer_of(network, "muon", rate=1.0, weight_decay=0.0)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    before = [p.detach().clone() for p in network.parameters()]
+    network(torch.randn(2, 4)).square().sum().backward()
+    optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+    optimizer.zero_grad()
+    assert all(p.grad is None for p in network.parameters())

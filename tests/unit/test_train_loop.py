@@ -122,6 +122,18 @@ def test_interrupted_and_resumed_equals_uninterrupted(spec, done, tmp_path, stop
     assert (tmp_path / name).read_bytes() == (done[0] / name).read_bytes()
 
 
+def test_muon_too_is_resumed_as_if_nothing_had_been(spec, tmp_path):
+    muon = replace(spec, optimizer="muon", loss="psnr", clip=100.0)
+    train(muon, tmp_path / "whole", Reports(), clock=Clock())
+    with pytest.raises(KeyboardInterrupt):
+        train(muon, tmp_path / "stopped", Reports(2), clock=Clock())
+    train(muon, tmp_path / "stopped", Reports(), clock=Clock())
+    one, other = ((tmp_path / name / "tiny.safetensors").read_bytes() for name in ("whole", "stopped"))
+    assert one == other
+    with pytest.raises(UsageError, match="optimizer = 'muon', now 'adamw'"):
+        train(spec, tmp_path / "stopped", Reports(), clock=Clock())
+
+
 def test_a_stop_amid_an_update_goes_on_from_the_last_checkpoint(spec, done, tmp_path, monkeypatch):
     """Network and optimizer are a step ahead of the average then: saving them would bend the training."""
     update = WeightAverage.update
