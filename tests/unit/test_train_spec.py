@@ -1,15 +1,17 @@
 """A training spec that cannot work ends in one line that says what was given and what is legal."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from imgtx.errors import UsageError
 from jobs.spec_values import parse_settings
-from jobs.train_spec import load_train_spec
+from jobs.train_spec import WORDS, TrainSpec, load_train_spec
 
-SPECS = Path(__file__).parents[2] / "jobs" / "specs"
+ROOT = Path(__file__).parents[2]
+SPECS = ROOT / "jobs" / "specs"
 
 
 @pytest.fixture
@@ -132,3 +134,13 @@ def test_shipped_training_specs_name_only_real_fields(tmp_path):
     for path in shipped:
         spec = load_train_spec(path, {"train": str(tmp_path), "valid": str(tmp_path)})
         assert spec.name == re.sub("-(begin|middle)$", "", path.stem)  # the stages of one training
+
+
+def test_the_guide_explains_every_field_and_its_own_spec_is_one(tmp_path):
+    guide = (ROOT / "docs" / "training.md").read_text()
+    for name in (f.name for f in fields(TrainSpec)):
+        assert re.search(rf"`{name}`|^{name} = |`\[{name}\]`", guide, re.MULTILINE), name
+    for name, legal in WORDS.items():
+        assert all(f"`{word}`" in guide for word in legal), name
+    (tmp_path / "mine.toml").write_text(guide.split("```toml\n")[1].split("```")[0])
+    load_train_spec(tmp_path / "mine.toml", {"train": str(tmp_path), "valid": str(tmp_path)})
