@@ -4,7 +4,7 @@ It cannot be read off the architecture: attention and convolutions reach further
 weights use, and a halo as large as the receptive field would cost more than the tile itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from imgtx.predict import ImageModel
 from imgtx.tiling import Plan, Tile, plan, split
 
 TOLERANCE = 1 / 255
+# Two halos in a row that differ by less than this are followed by none that matters: context fades with distance.
+NOTHING = TOLERANCE / 10
 # The part of each tile between its halos, in pixels: small, so that one photo holds many seams.
 _SMALLEST_CORE = 64
 
@@ -41,7 +43,10 @@ class HaloDifference:
 
 @dataclass(frozen=True)
 class HaloReport:
-    """Differences by halo, ascending; `halo` is the smallest from which on all are within 1/255, or None."""
+    """Differences by halo, ascending, until nothing is left of them.
+
+    `halo` is the smallest from which on all are within 1/255, or None.
+    """
 
     halo: int | None
     differences: tuple[HaloDifference, ...]
@@ -53,6 +58,7 @@ def measure_halo(
     *,
     candidates: Sequence[int] | None = None,
     device: str = "cpu",
+    told: Callable[[str], None] = lambda line: None,
 ) -> HaloReport:
     """Find the halo that belongs into a model's info; run in the model's own dtype, normally float32.
 
@@ -62,6 +68,7 @@ def measure_halo(
         candidates: halos in pixels, of which two make a multiple of `info.multiple`; by default all of them
             up to six times the multiple.
         device: as torch names it.
+        told: is called with a few words before each halo.
 
     Raises:
         UsageError: no image, one of another kind or too small for a seam, candidates that do not fit the multiple.
@@ -72,8 +79,11 @@ def measure_halo(
     _check(images, halos, multiple, model.info.in_channels)
     state = model.prepare({})
     untiled = [_untiled(model, state, image, device) for image in images]
-    differences = []
+    differences: list[HaloDifference] = []
     for halo in halos:
+        if len(differences) > 1 and all(d.as_float < NOTHING for d in differences[-2:]):
+            break
+        told(f"halo of {halo} px, of at most {halos[-1]}")
         gaps = [
             _gap(model, state, image, whole, _tiled(image, halo, multiple), device)
             for image, whole in zip(images, untiled, strict=True)

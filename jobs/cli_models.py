@@ -150,7 +150,7 @@ def rollback_model(model: str, endpoint_url: str | None) -> None:
 )
 @click.option(
     "--out",
-    default="imgtx/packaged",
+    default="models",
     type=click.Path(path_type=Path),
     help="Where the results go.",
     show_default=True,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from imgtx.config import ModelInfo
 from imgtx.errors import ModelError
@@ -66,7 +67,13 @@ def finish(
     model = load_model(weights)
     assert isinstance(model.network, EncoderDecoder)  # load_model reads nothing else
     seen = [as_seen(photo, model.info) for photo in read_photos(photos)]
-    halo = measure_halo(model, seen, candidates=halos_for(seen, model.info.multiple))
+    with Console(stderr=True).status("") as line:
+        halo = measure_halo(
+            model,
+            seen,
+            candidates=halos_for(seen, model.info.multiple),
+            told=lambda words: line.update(words),
+        )
     if halo.halo is None:
         raise ModelError(f"{weights}: no measured halo makes tiled output equal untiled: {halo.differences}")
     degradation = model.info.training["spec"].get("degradation", "bicubic")
@@ -74,7 +81,7 @@ def finish(
     training = model.info.training | {"commit": commit(), "finished": f"{date.today()}"}
     training["metrics"] = quality.metrics
     training["spec"] = without_paths(training["spec"])
-    training["command"] = command or f"imgtx train jobs/specs/{model.info.name}.toml"
+    training["command"] = command or f"imgtx train {spec_of(model.info.name)}"
     info = replace(model.info, halo=halo.halo, training=training)
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{info.name}.safetensors"
@@ -85,6 +92,12 @@ def finish(
     card = path.with_suffix(".md")
     card.write_text(card_text(info, quality, halo, file_digest(path)) + pictures(weights.parent, path))
     return Finished(path, card, info)
+
+
+def spec_of(name: str) -> str:
+    """The spec that trained the weights of this name, as far as can be told: this project's own, or the user's."""
+    own = Path("jobs") / "specs" / f"{name}.toml"
+    return str(own) if (Path(__file__).parents[1] / own).is_file() else own.name
 
 
 def read_photos(folder: Path, most: int = HALO_PHOTOS) -> list[np.ndarray]:
@@ -125,7 +138,8 @@ def card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest: str) 
 
 - weights: `{info.name}.safetensors`, SHA-256 `{digest}`
 - licence: {info.licence}
-- data: {training["data"]}; validated on other photos of the same kind; no benchmark was trained on or chosen by
+- data: {training["data"] or "the spec does not tell"}; validated on other photos of the same kind; no benchmark was
+  trained on or chosen by
 - recipe: {training["steps"]} steps of batch {spec["batch"]} x {spec["crop"]} px, {training["minutes"]} minutes of
   computing, {arithmetic}, {optimizer} at {spec["peak_lr"]} with cosine, {loss}, weight average
   {spec["average"]} (its last state), seed {spec["seed"]}{warm(training)}, torch {training["torch"]}, commit

@@ -12,7 +12,7 @@ from PIL import Image
 from imgtx.degrade import imresize
 from jobs.curves import HEIGHT, LINE, MARGIN, WIDTH, draw_curves, nice_ticks, read_log
 from jobs.event_file import EventFile, _masked_crc
-from jobs.model_card import pictures
+from jobs.model_card import pictures, spec_of
 from jobs.strip import GAP, LABEL, PANEL, ROWS, Shown, draw_strip
 from jobs.train_record import Record
 from tests.zoo import photo
@@ -130,3 +130,8 @@ def test_the_card_takes_the_pictures_that_there_are(tmp_path):
     assert "](x-strip.png)" in told
     assert "curves" not in told
     assert (out / "x-strip.png").is_file()
+
+
+def test_the_card_names_the_spec_that_there_is():
+    assert spec_of("sr-x2") == "jobs/specs/sr-x2.toml"
+    assert spec_of("mine") == "mine.toml"
