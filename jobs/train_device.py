@@ -37,7 +37,7 @@ class DeviceFeed:
 
     @staticmethod
     def fits(sampler: Sampler) -> bool:
-        return sampler.cutting.damage is None and not sampler.cutting.procedural_share
+        return sampler.cutting.ready
 
     def batch(self, step: int) -> DeviceBatch:
         places = self._sampler.places(step)

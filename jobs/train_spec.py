@@ -6,6 +6,7 @@ from typing import Any
 
 from imgtx.config import ModelConfig
 from imgtx.errors import UsageError
+from imgtx.variety import Variety
 from jobs.spec_values import check_fields, merge, read_toml
 from pipeline.crops import CROP_CHOICES, DAMAGES, DEGRADATIONS, Cutting
 
@@ -61,6 +62,8 @@ class TrainSpec:
     degradation: str = "bicubic"
     crop_choice: str = "livelier"
     procedural_share: float = 0.0
+    shrink: float = 1.0
+    soften: float = 0.0
     crops_per_image: int = 16
     valid_images: int = 12
     validate_minutes: float = 8.0
@@ -76,7 +79,9 @@ class TrainSpec:
     @property
     def cutting(self) -> Cutting:
         damage = DAMAGES[self.degradation](**self.damage) if self.degradation in DAMAGES else None
-        return Cutting(self.crop, self.crop_choice, damage, self.procedural_share)
+        return Cutting(
+            self.crop, self.crop_choice, damage, self.procedural_share, Variety(self.shrink, self.soften)
+        )
 
     @property
     def task(self) -> str:
@@ -137,6 +142,10 @@ def _check_values(spec: TrainSpec, path: Path) -> None:
     if not 0 <= spec.procedural_share < 1:
         raise UsageError(f"{path}: procedural_share = {spec.procedural_share}; legal is 0 to less than 1")
     _check_damage(spec, path)
+    try:
+        Variety(spec.shrink, spec.soften)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
     try:
         multiple = spec.config.multiple
     except ValueError as error:

@@ -3,7 +3,7 @@
 A batch is a pure function of (seed, step): a resumed run sees exactly the crops that an uninterrupted one sees.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -14,6 +14,7 @@ from imgtx.degrade import imresize
 from imgtx.errors import UsageError
 from imgtx.masks import Holes, with_random_hole
 from imgtx.restoration_damage import RestorationDamage, restoration_pair
+from imgtx.variety import Variety
 
 SMALLEST_VALID = 8  # pixels a side of a reduced validation image: its borders are not measured
 # What [damage] of a training spec may say for each; the exact reduction knows no strength.
@@ -81,13 +82,19 @@ class Cutting:
 
     livelier: of two places drawn at random the one with more gradient; energy: drawn in proportion to gradient
     energy; uniform: anywhere. Without `damage` the partner is the exact bicubic reduction. `procedural_share` of the
-    crops come from dead leaves.
+    crops come from dead leaves. `variety` changes the clean side first.
     """
 
     crop: int
     choice: str = "livelier"
     damage: Damage | None = None
     procedural_share: float = 0.0
+    variety: Variety = field(default_factory=Variety)
+
+    @property
+    def ready(self) -> bool:
+        """Whether crops are cut out of pairs as they lie, without further work."""
+        return self.damage is None and not self.procedural_share and not self.variety
 
 
 def check_size(pixels: np.ndarray, name: str, scale: int, smallest: int) -> None:
@@ -194,10 +201,15 @@ def cut(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One crop: small (crop, crop, 3) and clean (scale crop, scale crop, 3), turned alike, as in `Batch`."""
     crop, scale, top, left = cutting.crop, pair.scale, place.top, place.left
-    clean = pair.clean[scale * top : scale * (top + crop), scale * left : scale * (left + crop)]
+    if cutting.variety:
+        clean = cutting.variety.crop(pair.clean, scale * top, scale * left, scale * crop, rng)
+    else:
+        clean = pair.clean[scale * top : scale * (top + crop), scale * left : scale * (left + crop)]
     clean = turn(clean, place.turns, place.mirrored)
     if cutting.damage is not None:  # after the turn: chroma and grain of JPEG have a direction
         return damaged(np.ascontiguousarray(clean), scale, cutting.damage, rng)
+    if cutting.variety:
+        return imresize(clean, 1 / scale), clean
     return turn(pair.small[top : top + crop, left : left + crop], place.turns, place.mirrored), clean
 
 
