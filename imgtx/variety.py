@@ -37,7 +37,12 @@ class Variety:
         return self.shrink > 1 or self.soften > 0
 
     def crop(self, clean: np.ndarray, top: int, left: int, side: int, rng: np.random.Generator) -> np.ndarray:
-        """(H, W, 3) uint8 -> (side, side, 3) uint8, around the square at (top, left) as far as the image goes on."""
+        """(H, W, 3) uint8 -> (side, side, 3) uint8, around the square at (top, left) as far as the image goes on.
+
+        Without variety it is that square, and nothing is drawn: older recipes keep their crops.
+        """
+        if not self:
+            return clean[top : top + side, left : left + side]
         largest = min(self.shrink, min(clean.shape[:2]) / side)
         factor = rng.uniform(1, largest) if rng.random() < 0.5 else 1.0
         sigma = rng.uniform(0, self.soften) if rng.random() < 0.5 else 0.0

@@ -201,10 +201,7 @@ def cut(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One crop: small (crop, crop, 3) and clean (scale crop, scale crop, 3), turned alike, as in `Batch`."""
     crop, scale, top, left = cutting.crop, pair.scale, place.top, place.left
-    if cutting.variety:
-        clean = cutting.variety.crop(pair.clean, scale * top, scale * left, scale * crop, rng)
-    else:
-        clean = pair.clean[scale * top : scale * (top + crop), scale * left : scale * (left + crop)]
+    clean = cutting.variety.crop(pair.clean, scale * top, scale * left, scale * crop, rng)
     clean = turn(clean, place.turns, place.mirrored)
     if cutting.damage is not None:  # after the turn: chroma and grain of JPEG have a direction
         return damaged(np.ascontiguousarray(clean), scale, cutting.damage, rng)
