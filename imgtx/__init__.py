@@ -25,24 +25,32 @@ def load(
     precision: str | None = None,
     info: "ModelInfo | None" = None,
     compiled: bool = False,
+    self_ensemble: bool = False,
 ) -> "Predictor":
     """A model ready to run: a packaged name (`sr-x2`, `sr-x4`), an imgtx weight file, or anybody's model.
 
     `imgtx.sources` lists what can be named. `device` is a torch device, by default the GPU if there is one.
     `precision` is one of the model's `info.dtypes`, by default float32. `info` stands in for what was measured of
     somebody else's model where that does not lie beside it. `compiled` takes minutes at first: tiles of the size that
-    `imgtx models probe MODEL --compile` measured go through torch.compile. The result maps an (H, W), (H, W, 1),
-    (H, W, 3) or (H, W, 4) array of uint8 or uint16 to one of the same kind, `scale` times as large.
+    `imgtx models probe MODEL --compile` measured go through torch.compile. With `self_ensemble` it is the mean over
+    eight turned and mirrored views, at eight times the time (`imgtx.self_ensemble`). The result maps an (H, W),
+    (H, W, 1), (H, W, 3) or (H, W, 4) array of uint8 or uint16 to one of the same kind, `scale` times as large.
     Raises UsageError for an unknown model and for one that was not measured to be worth compiling, ModelError for a
     file that is not one.
     """
     # torch comes with these: here and not above, so that `import imgtx` costs milliseconds
     from imgtx.predict import Predictor, default_device
+    from imgtx.self_ensemble import SelfEnsemble
     from imgtx.sources import load_model
 
     chosen = device or default_device()
-    if not compiled:
-        return Predictor(load_model(name_or_path, info), device=chosen, precision=precision or "float32")
-    from imgtx.compiled import load_compiled
+    if compiled:
+        from imgtx.compiled import load_compiled
 
-    return load_compiled(name_or_path, info, device=chosen, precision=precision)
+        return load_compiled(
+            name_or_path, info, device=chosen, precision=precision, self_ensemble=self_ensemble
+        )
+    model = load_model(name_or_path, info)
+    return Predictor(
+        SelfEnsemble(model) if self_ensemble else model, device=chosen, precision=precision or "float32"
+    )

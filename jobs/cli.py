@@ -5,7 +5,6 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,13 @@ from imgtx import __version__
 from imgtx.errors import ImgtxError, LeaseHeldError, ModelError, RunInterruptedError, StorageError, UsageError
 from jobs.cli_evaluate import evaluate
 from jobs.cli_models import models
+from jobs.cli_run_options import (
+    dry_run_option,
+    ray_address_option,
+    run_options,
+    scale_option,
+    steal_option,
+)  # fmt: skip
 from jobs.cli_schedule import schedule
 from jobs.cli_shared import console, json_option
 from jobs.cli_submit import RunsAnywhere, submit, submitted, watch
@@ -27,13 +33,6 @@ DONE, BUG, USAGE, FAILURES, INTERRUPTED = 0, 1, 2, 3, 130
 EPILOG = (
     "Exit codes: 0 done; 2 wrong usage, nothing was done; 3 finished with more failures than --max-failed, or not "
     "finished; 130 interrupted, the same command goes on; 1 a bug in imgtx."
-)
-
-
-ray_address_option = click.option(
-    "--address",
-    metavar="ADDRESS",
-    help="A Ray cluster, HOST:6379 or ray://HOST:10001.  [default: RAY_ADDRESS, else a private local Ray]",
 )
 
 
@@ -86,76 +85,6 @@ def main() -> None:
 
 def _as_interrupt(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
-
-
-scale_option = click.option(
-    "--scale", type=int, help="2, 3 or 4: enlarge by the packaged model sr-x2, sr-x3 or sr-x4.  [default: 2]"
-)
-dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Show the plan and stop (upscale: the same as imgtx plan)."
-)
-steal_option = click.option(
-    "--steal", is_flag=True, help="Take the destination from a holder that you know is dead."
-)
-
-
-def run_options(command: Callable) -> Callable:
-    """The options that every command that starts a run shares; each is a field of `pipeline.spec.RunSpec`."""
-    options = (
-        click.option(
-            "--model",
-            metavar="URI",
-            help="A packaged name (imgtx models list), STORE/NAME@latest, or a file: docs/run-your-model.md.",
-        ),
-        click.option(
-            "--format",
-            help="same, png, jpeg, webp, tiff or bmp; same keeps each image's own.  [default: same]",
-        ),
-        click.option("--quality", type=int, help="Of JPEG and WebP, 1 to 100.  [default: 92]"),
-        click.option(
-            "--precision", help="float32, bfloat16, float16 or auto (imgtx models probe).  [default: float32]"
-        ),
-        click.option(
-            "--compile",
-            is_flag=True,
-            default=None,
-            help="Through torch.compile, where imgtx models probe --compile found it worth it.",
-        ),
-        click.option(
-            "--limit", type=int, metavar="N", help="Take up at most N images; the rest stay pending."
-        ),
-        click.option(
-            "--workers", type=int, metavar="N", help="Model actors.  [default: one a GPU, else one a core]"
-        ),
-        click.option(
-            "--fewest-workers",
-            type=int,
-            metavar="N",
-            help="Begin with so many, and grow up to --workers with the cluster.",
-        ),
-        click.option("--gpus", type=float, metavar="N", help="GPUs to use; 0 for none.  [default: all]"),
-        click.option(
-            "--max-failed", metavar="N|P%", help="Failures to forgive before exit code 3.  [default: 1%]"
-        ),
-        click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS."),
-        ray_address_option,
-        click.option(
-            "--spec",
-            "spec_file",
-            type=click.Path(path_type=Path),
-            help="A TOML file with these and rarer settings.",
-        ),
-        click.option(
-            "--set",
-            "settings",
-            multiple=True,
-            metavar="NAME=VALUE",
-            help="Any field of the spec; may be repeated.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @main.command(cls=RunsAnywhere)

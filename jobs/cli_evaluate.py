@@ -26,6 +26,11 @@ from jobs.cli_shared import console, endpoint_option, json_option
     type=click.Choice(["denoise", "jpeg", "no-harm", "offsets", "holes"]),
     help="For models that restore or fill holes (holes), instead: docs/restore.md says what each measures.",
 )
+@click.option(
+    "--self-ensemble",
+    is_flag=True,
+    help="Of the mean over eight turned and mirrored views, as a run's option.",
+)
 @endpoint_option
 @json_option
 def evaluate(
@@ -40,6 +45,7 @@ def evaluate(
     \b
     imgtx evaluate sr-x2 benchmarks/set5 benchmarks/set14
     imgtx evaluate s3://bucket/models/sr-x2@latest benchmarks/
+    imgtx evaluate sr-x2 benchmarks/ --self-ensemble
     imgtx evaluate sr-x2-archive benchmarks/ --degradation archive
     imgtx evaluate restore benchmarks/cbsd68.txt --protocol denoise
     imgtx evaluate inpaint benchmarks/kodak24 --protocol holes
@@ -49,16 +55,14 @@ def evaluate(
     from jobs.protocol_report import print_protocol
     from jobs.protocols import run_protocol
 
-    endpoint_url, protocol = options["endpoint_url"], options["protocol"]
+    shared = {name: options[name] for name in ("endpoint_url", "self_ensemble")}
     folders = [on_this_machine(dataset) for dataset in datasets]
-    if protocol:
+    if options["protocol"]:
         found = find_datasets(folders)
-        told = run_protocol(protocol, model, found, out_json=out, endpoint_url=endpoint_url)
+        told = run_protocol(options["protocol"], model, found, out_json=out, **shared)
         click.echo(json.dumps(told.to_dict())) if as_json else print_protocol(told, console())
         return
-    report = run_evaluation(
-        model, folders, out_json=out, endpoint_url=endpoint_url, degradation=options["degradation"]
-    )
+    report = run_evaluation(model, folders, out_json=out, degradation=options["degradation"], **shared)
     click.echo(json.dumps(report.to_dict())) if as_json else print_report(report, console())
 
 

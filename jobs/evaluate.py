@@ -25,6 +25,7 @@ from imgtx.degrade import imresize, modcrop
 from imgtx.errors import ImageError, ImgtxError, UsageError
 from imgtx.metrics import psnr_y, ssim_y
 from imgtx.pixels import SUFFIXES, decode, read_header
+from jobs.protocol_report import conditions
 from pipeline.model_store import local_model
 
 # (h, w, C) uint8 -> (scale h, scale w, C) uint8, with C 1 or 3
@@ -116,6 +117,7 @@ class Report:
     precision: str
     torch: str
     threads: int
+    self_ensemble: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; the infinite PSNR of equal images becomes None."""
@@ -136,9 +138,9 @@ def evaluate(
     datasets: Sequence[Path],
     *,
     out_json: Path | None = None,
-    device: str | None = None,
     endpoint_url: str | None = None,
     degradation: str = "bicubic",
+    self_ensemble: bool = False,
 ) -> Report:
     """Score a super-resolution model for `imgtx evaluate MODEL DATASET...`; `print_report` shows the result.
 
@@ -146,9 +148,9 @@ def evaluate(
         model: a packaged name, a weight file, or whatever else `pipeline.model_store` finds a file for.
         datasets: folders of clean images, or folders of such folders.
         out_json: also write `Report.to_dict()` there.
-        device: as `imgtx.load` takes it.
         endpoint_url: of a model on S3.
         degradation: one of DEGRADATIONS.
+        self_ensemble: as `imgtx.load` takes it.
 
     Raises:
         UsageError: unknown model, a model of another task, a folder without images, an image that is not
@@ -161,7 +163,7 @@ def evaluate(
 
     import imgtx
 
-    predictor = imgtx.load(local_model(str(model), endpoint_url), device=device)
+    predictor = imgtx.load(local_model(str(model), endpoint_url), self_ensemble=self_ensemble)
     info = predictor.info
     if info.task != "super-resolution":
         raise UsageError(
@@ -180,6 +182,7 @@ def evaluate(
         precision=predictor.precision,
         torch=torch.__version__,
         threads=torch.get_num_threads(),
+        self_ensemble=self_ensemble,
     )
     if out_json is not None:
         out_json.write_text(json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
@@ -265,9 +268,10 @@ def print_report(report: Report, console: Console) -> None:
         table.add_column(heading, no_wrap=True)
     for heading in ("PSNR-Y", "SSIM-Y", "s/MP"):
         table.add_column(heading, justify="right")
+    method = report.model + "+" * report.self_ensemble  # as the papers mark it
     for dataset in report.datasets:
         own = _cells(dataset, ""), f"{dataset.seconds_per_megapixel:.2f}"
-        table.add_row(dataset.name, str(len(dataset.images)), report.model, *own[0], own[1], style="bold")
+        table.add_row(dataset.name, str(len(dataset.images)), method, *own[0], own[1], style="bold")
         table.add_row("", "", "bicubic (control)", *_cells(dataset, "bicubic_"), "")
         for name, row in PUBLISHED.get(report.scale, {}).items():
             if report.degradation == "bicubic" and dataset.name.casefold() in row:
@@ -281,8 +285,7 @@ def print_report(report: Report, console: Console) -> None:
             "Set14 holds one grey image: published rows of networks take it as RGB, worth 0.09 dB there.",
             highlight=False,
         )
-    conditions = f"{report.device}, {report.precision}, {report.threads} threads, torch {report.torch}"
-    console.print(f"Model {report.digest[:12]} on {conditions}.", highlight=False)
+    console.print(conditions(report), highlight=False)
 
 
 def _cells(dataset: DatasetScore, prefix: str) -> tuple[str, str]:

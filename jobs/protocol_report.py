@@ -47,6 +47,7 @@ class ProtocolReport:
     torch: str
     threads: int
     rows: tuple[Row, ...] = field(default=())
+    self_ensemble: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -81,8 +82,16 @@ def print_protocol(report: ProtocolReport, console: Console) -> None:
         _published(table, before)
     console.print(table)
     console.print(f"Protocol: {report.text}.", highlight=False)
-    conditions = f"{report.device}, {report.precision}, {report.threads} threads, torch {report.torch}"
-    console.print(f"Model {report.digest[:12]} on {conditions}.", highlight=False)
+    console.print(conditions(report), highlight=False)
+
+
+def conditions(report: Any) -> str:
+    """Which weights a report is of (this module's, or `jobs.evaluate`'s), and what they ran on."""
+    views = ", the mean over eight views" if report.self_ensemble else ""
+    return (
+        f"Model {report.digest[:12]} on {report.device}, {report.precision}, {report.threads} threads, torch "
+        f"{report.torch}{views}."
+    )
 
 
 def _published(table: Table, place: tuple[str, str]) -> None:

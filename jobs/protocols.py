@@ -62,10 +62,12 @@ def run_protocol(
     *,
     out_json: Path | None = None,
     endpoint_url: str | None = None,
+    self_ensemble: bool = False,
 ) -> ProtocolReport:
     """Measure `model` by the protocol `name`, a key of TEXTS; also written to `out_json`.
 
-    Raises UsageError for an unknown protocol, a model of another task, an image that is not 8-bit grey or RGB.
+    `self_ensemble` as `imgtx.load` takes it. Raises UsageError for an unknown protocol, a model of another task, an
+    image that is not 8-bit grey or RGB.
     """
     if out_json is not None:
         check_writable(out_json)
@@ -73,7 +75,7 @@ def run_protocol(
 
     import imgtx
 
-    predictor = imgtx.load(local_model(str(model), endpoint_url))
+    predictor = imgtx.load(local_model(str(model), endpoint_url), self_ensemble=self_ensemble)
     wanted = "inpainting" if name == "holes" else "restoration"
     if predictor.info.task != wanted:
         raise UsageError(
@@ -97,6 +99,7 @@ def run_protocol(
         torch=torch.__version__,
         threads=torch.get_num_threads(),
         rows=tuple(rows),
+        self_ensemble=self_ensemble,
     )
     if out_json is not None:
         out_json.write_text(json.dumps(report.to_dict(), indent=1) + "\n")

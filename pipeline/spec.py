@@ -32,7 +32,7 @@ class RunSpec:
     Holes are white in a mask of the same key under `masks`, or painted in `mask_color` ("#ff00ff") give or take
     `mask_tolerance` levels of 255; a picture without a mask is left out (`missing_mask` "skip"), or has no hole
     ("no-hole"). With `compile` the model goes through torch.compile, where `imgtx models probe --compile` found that
-    exact enough and faster.
+    exact enough and faster. With `self_ensemble` it is asked eight times, and the mean is taken.
     """
 
     source: str
@@ -57,6 +57,7 @@ class RunSpec:
     mask_color: str | None = None
     mask_tolerance: int = 8
     compile: bool = False
+    self_ensemble: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -88,11 +89,12 @@ class Recipe:
     untiled: bool = False
     mask_color: str = ""
     compiled: bool = False
+    self_ensemble: bool = False
 
     @property
     def digest(self) -> str:
         values = asdict(self)
-        for name in ("untiled", "mask_color", "compiled"):
+        for name in ("untiled", "mask_color", "compiled", "self_ensemble"):
             if not values[name]:
                 del values[name]  # as before the field was there: what it does not concern stays current
         text = json.dumps(values, sort_keys=True)
@@ -140,6 +142,7 @@ def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
         untiled=bool(info.untiled),
         mask_color=f"{spec.mask_color.lower()} {spec.mask_tolerance}" if spec.mask_color else "",
         compiled=spec.compile,
+        self_ensemble=spec.self_ensemble,
     )
     if not spec.compile:
         info = replace(info, compiled_tile=0)  # how pictures are cut follows the choice too

@@ -40,7 +40,12 @@ class Transform:
         if device == "cpu":
             torch.set_num_threads(1)  # one actor a core beats one process with many threads
         self.predictor = load(
-            model, device=device, precision=job.recipe.precision, info=job.info, compiled=job.recipe.compiled
+            model,
+            device=device,
+            precision=job.recipe.precision,
+            info=job.info,
+            compiled=job.recipe.compiled,
+            self_ensemble=job.recipe.self_ensemble,
         )
         if self.predictor.digest != job.recipe.model_digest:
             raise ModelError(

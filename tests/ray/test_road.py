@@ -10,6 +10,7 @@ import pytest
 import pyvips
 from click.testing import CliRunner
 
+import imgtx
 from imgtx.errors import LeaseHeldError, ModelError
 from jobs.cli import main
 from jobs.run import plan_run, run
@@ -76,6 +77,18 @@ def test_through_local_disk_equals_through_memory(spec: RunSpec, source: Store, 
     assert both[0].bands == channels
     np.testing.assert_array_equal(*(image.numpy() for image in both))
     assert_sound(look(streamed.destination))
+
+
+def test_a_self_ensemble_is_the_librarys_and_another_recipe(spec: RunSpec, source: Store):
+    pixels = photo(70, 90)
+    source.write("a.png", saved(pixels))
+    assert run(spec, ignore).written == 1
+    of_eight = replace(spec, self_ensemble=True)
+    assert (run(of_eight, ignore).written, run(of_eight, ignore).current) == (1, 1)
+    written = pyvips.Image.new_from_file(str(Path(spec.destination, "images", "a.png"))).numpy()
+    np.testing.assert_array_equal(written, imgtx.load(spec.model, device="cpu", self_ensemble=True)(pixels))
+    assert np.any(written != imgtx.load(spec.model, device="cpu")(pixels))
+    assert_sound(look(spec.destination))
 
 
 def test_the_plan_for_a_gpu_finishes_with_the_same_pixels(spec: RunSpec, source: Store):

@@ -15,6 +15,7 @@ from imgtx.config import ModelConfig, ModelInfo
 from imgtx.degrade import imresize
 from imgtx.errors import ImgtxError, UsageError
 from imgtx.model import EncoderDecoder
+from imgtx.predict import default_device
 from imgtx.weight_file import file_digest
 from imgtx.weights import save_weights
 from jobs.evaluate import PUBLISHED, DatasetScore, ImageScore, evaluate, find_datasets, print_report, score
@@ -124,6 +125,19 @@ def test_the_report_as_table_and_as_json(benchmarks, monkeypatch):
     assert "bicubic (control)" in table
     assert "SwinIR-light (published)" in table
     assert f"{PUBLISHED[2]['SwinIR-light']['set5']:.2f}" in table
+    assert "fake+" not in table
+    assert "eight views" not in table
+
+
+def test_a_self_ensemble_is_marked_as_the_papers_do(benchmarks, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(imgtx, "load", lambda name, **options: asked.update(options) or Bicubic())
+    text = io.StringIO()
+    report = evaluate("fake", [benchmarks / "set5"], self_ensemble=True)
+    print_report(report, Console(file=text, width=80, force_terminal=False))
+    assert asked["self_ensemble"] is report.to_dict()["self_ensemble"] is True
+    assert f"{report.model}+" in text.getvalue()
+    assert "the mean over eight views" in " ".join(text.getvalue().split())
 
 
 def test_real_weights_go_the_same_road(benchmarks):
@@ -131,8 +145,8 @@ def test_real_weights_go_the_same_road(benchmarks):
     info = ModelInfo("tiny", "super-resolution", scale=2, multiple=config.multiple, halo=config.multiple)
     weights = benchmarks / "tiny.safetensors"
     save_weights(weights, EncoderDecoder(config), info)
-    report = evaluate(weights, [benchmarks / "set5"], device="cpu")
-    assert (report.model, report.digest, report.device) == ("tiny", file_digest(weights), "cpu")
+    report = evaluate(weights, [benchmarks / "set5"])
+    assert (report.model, report.digest, report.device) == ("tiny", file_digest(weights), default_device())
     # Untrained weights are torch's bicubic instead of MATLAB's: good on smooth images, but not the control.
     dataset = report.datasets[0]
     assert 40 < dataset.mean("psnr_y") < dataset.mean("bicubic_psnr_y")

@@ -33,6 +33,7 @@ MAY_IMPORT = {
         "imgtx/precisions.py",
         "imgtx/compiled.py",
         "imgtx/compile_trial.py",
+        "imgtx/self_ensemble.py",
         "imgtx/halo.py",
         "imgtx/losses.py",
         "imgtx/optim.py",

@@ -196,12 +196,13 @@ def test_a_good_job_says_what_decides_its_pixels():
     job = make_job(RunSpec("in", "out", scale=2, quality=80), INFO, "digest")
     assert job.recipe == Recipe("super-resolution", "digest", 2, "same", 80, "float32")
     assert job.recipe.digest == make_job(RunSpec("other", "else", quality=80), INFO, "digest").recipe.digest
+    assert make_job(RunSpec("in", "out", self_ensemble=True), INFO, "digest").recipe.self_ensemble
 
 
 @pytest.mark.parametrize(
     "change",
     [{"model_digest": "e"}, {"scale": 3}, {"format": "png"}, {"quality": 91}, {"precision": "bfloat16"},
-     {"pixel_version": 99}, {"task": "restoration"}],
+     {"pixel_version": 99}, {"task": "restoration"}, {"compiled": True}, {"self_ensemble": True}],
 )  # fmt: skip
 def test_whatever_changes_pixels_changes_the_recipe(change):
     recipe = Recipe("super-resolution", "d", 2, "same", 92, "float32")
