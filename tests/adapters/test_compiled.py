@@ -77,6 +77,10 @@ def test_what_was_compiled_is_loaded_equals_the_model_and_is_compiled_once(tmp_p
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):  # not what it was compiled for
         predictor.model(torch.rand(1, 3, 96, 96), None)
     assert graphs["unique_graphs"] == 1
+    eight = imgtx.load(model, device="cpu", compiled=True, self_ensemble=True)
+    gap = eight(image).astype(int) - imgtx.load(model, device="cpu", self_ensemble=True)(image)
+    assert np.abs(gap).max() <= 1
+    assert graphs["unique_graphs"] == 1  # all eight views go through the program that is there
 
 
 def test_the_command_measures_tells_and_keeps_it(tmp_path, monkeypatch):
