@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
@@ -47,11 +48,13 @@ def main(data: Path, wallpapers: Path, out: Path) -> None:
     for path in sorted((data / "photos/valid").iterdir())[:VALID_PHOTOS]:
         (valid / path.name).write_bytes(path.read_bytes())
     for path in sorted((data / "paintings").glob("*.jpg")):
-        if min(Image.open(path).size) > TILE * 3 // 4:
-            save(reduced(path, PAINTING_REDUCED), (valid if path.stem in HELD_OUT else train), path.stem)
+        painting = Image.open(path)
+        if min(painting.size) > TILE * 3 // 4:
+            save(reduced(painting, PAINTING_REDUCED), valid if path.stem in HELD_OUT else train, path.stem)
     for name in WALLPAPERS:
-        picture = reduced(wallpapers / f"{name}.jpg", 0)
-        for number, tile in enumerate(tiles(picture)):
+        photo = Image.open(wallpapers / f"{name}.jpg")
+        factor = max(2.0, max(photo.size) / WALLPAPER_SIDE)  # at least to a half
+        for number, tile in enumerate(tiles(reduced(photo, factor))):
             save(tile, train, f"{name}-{number}")
     emoji = pq.read_table(data / "emoji/emoji72.parquet", columns=["image"])["image"]
     for number in range(MOSAICS):
@@ -61,12 +64,9 @@ def main(data: Path, wallpapers: Path, out: Path) -> None:
     print(*(f"{folder}: {len(list(folder.iterdir()))} pictures" for folder in (train, valid)), sep="\n")
 
 
-def reduced(path: Path, factor: float) -> Image.Image:
-    """By `factor`, or where that is 0 to WALLPAPER_SIDE pixels on the longer side, but at least to a half."""
-    image = Image.open(path).convert("RGB")
-    factor = factor or max(2.0, max(image.size) / WALLPAPER_SIDE)
+def reduced(image: Image.Image, factor: float) -> Image.Image:
     width, height = (round(side / factor) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BICUBIC)
+    return image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
 
 
 def tiles(picture: Image.Image) -> list[Image.Image]:
@@ -85,7 +85,7 @@ def slope(tile: Image.Image) -> float:
     return float(np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean())
 
 
-def mosaic(emoji, rng: np.random.Generator) -> Image.Image:
+def mosaic(emoji: pa.ChunkedArray, rng: np.random.Generator) -> Image.Image:
     """Seven times seven emoji, their white grounds tinted at random."""
     picture = Image.new("RGB", (7 * EMOJI, 7 * EMOJI))
     for place in range(49):

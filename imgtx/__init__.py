@@ -40,17 +40,17 @@ def load(
     """
     # torch comes with these: here and not above, so that `import imgtx` costs milliseconds
     from imgtx.predict import Predictor, default_device
-    from imgtx.self_ensemble import SelfEnsemble
     from imgtx.sources import load_model
 
     chosen = device or default_device()
     if compiled:
         from imgtx.compiled import load_compiled
 
-        return load_compiled(
-            name_or_path, info, device=chosen, precision=precision, self_ensemble=self_ensemble
-        )
-    model = load_model(name_or_path, info)
-    return Predictor(
-        SelfEnsemble(model) if self_ensemble else model, device=chosen, precision=precision or "float32"
-    )
+        predictor = load_compiled(name_or_path, info, device=chosen, precision=precision)
+    else:
+        predictor = Predictor(load_model(name_or_path, info), device=chosen, precision=precision or "float32")
+    if not self_ensemble:
+        return predictor
+    from imgtx.self_ensemble import SelfEnsemble
+
+    return Predictor(SelfEnsemble(predictor.model), device=chosen, precision=predictor.precision)

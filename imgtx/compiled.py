@@ -24,7 +24,6 @@ from imgtx.cache import user_cache
 from imgtx.config import ModelInfo, refusal_to_compile
 from imgtx.errors import ImgtxError, ModelError, UsageError
 from imgtx.predict import ImageModel, Predictor, default_device, is_out_of_memory
-from imgtx.self_ensemble import SelfEnsemble
 
 
 def check_compiler(device: str | None) -> None:
@@ -101,12 +100,7 @@ def _without_grad(call: Callable[[Tensor, Any], Tensor], tile: Tensor, state: An
 
 
 def load_compiled(
-    reference: str | Path,
-    info: ModelInfo | None,
-    *,
-    device: str,
-    precision: str | None,
-    self_ensemble: bool = False,
+    reference: str | Path, info: ModelInfo | None, *, device: str, precision: str | None
 ) -> Predictor:
     """`imgtx.load`, compiled, which is done when this returns; in the precision that was measured by default.
 
@@ -119,10 +113,7 @@ def load_compiled(
     if refusal := refusal_to_compile(info, str(reference), precision):
         raise UsageError(refusal)
     check_compiler(device)
-    model: ImageModel = Compiled(load_model(reference, info))
-    if self_ensemble:
-        model = SelfEnsemble(model)  # its views of a square tile are of the compiled size too
-    predictor = Predictor(model, device=device, precision=precision)
+    predictor = Predictor(Compiled(load_model(reference, info)), device=device, precision=precision)
     predictor(np.zeros((info.compiled_tile, info.compiled_tile), np.uint8))
     return predictor
 

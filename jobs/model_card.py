@@ -138,7 +138,7 @@ def card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest: str) 
 
 - weights: `{info.name}.safetensors`, SHA-256 `{digest}`
 - licence: {info.licence}
-- data: {training["data"] or "the spec does not tell"}; validated on other photos of the same kind; no benchmark was
+- data: {training["data"] or "the spec does not tell"}; validated on other pictures; no benchmark was
   trained on or chosen by
 - recipe: {training["steps"]} steps of batch {spec["batch"]} x {spec["crop"]} px, {training["minutes"]} minutes of
   computing, {arithmetic}, {optimizer} at {spec["peak_lr"]} with cosine, {loss}, weight average

@@ -12,13 +12,9 @@ from imgtx.metrics import psnr_y
 from imgtx.pixels import decode
 from imgtx.predict import Predictor
 from imgtx.self_ensemble import VIEWS, SelfEnsemble
+from pipeline.crops import turn
 from tests.unit.small_models import Nearest, Windows, noise
 from tests.unit.source_tree import ROOT
-
-
-def turned(image: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
-    image = np.rot90(image, turns)
-    return image[:, ::-1] if mirrored else image
 
 
 def turned_back(image: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
@@ -26,16 +22,14 @@ def turned_back(image: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
 
 
 def test_it_is_the_mean_of_what_the_model_says_to_the_squares_symmetries():
-    assert len({turned(np.arange(4).reshape(2, 2), *view).tobytes() for view in VIEWS}) == 8
+    assert len({turn(np.arange(4).reshape(2, 2), *view).tobytes() for view in VIEWS}) == 8
     picture, model = torch.rand(2, 3, 8, 12), Windows()
     made = SelfEnsemble(model)(picture, 0.0)
-    assert [shape[2:] for shape in model.calls] == [(8, 12)] * 2 + [(12, 8)] * 2 + [(8, 12)] * 2 + [
-        (12, 8)
-    ] * 2
+    assert [shape[2:] for shape in model.calls] == 2 * [*[(8, 12)] * 2, *[(12, 8)] * 2]
     for index in range(2):
         image = picture[index].permute(1, 2, 0).numpy()
         by_hand = [
-            turned_back(call(Windows(), np.ascontiguousarray(turned(image, *view))), *view) for view in VIEWS
+            turned_back(call(Windows(), np.ascontiguousarray(turn(image, *view))), *view) for view in VIEWS
         ]
         np.testing.assert_allclose(made[index].permute(1, 2, 0), np.mean(by_hand, 0), atol=1e-6)
 
@@ -51,7 +45,7 @@ def call(model: Windows, image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("view", VIEWS[1:])
 def test_a_turned_picture_comes_out_turned(view):
     image, together = noise(40, 24, 3), Predictor(SelfEnsemble(Windows()))
-    seen = np.ascontiguousarray(turned(image, *view))
+    seen = np.ascontiguousarray(turn(image, *view))
     # sums in another order round otherwise, by which a level may fall to the other side
     assert gap(turned_back(together(seen), *view), together(image)).max() <= 1
     assert gap(turned_back(together(seen), *view), together(image)).mean() < 0.01
