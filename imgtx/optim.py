@@ -61,15 +61,19 @@ def optimizer_of(
     return adamw(network.parameters(), rate=rate, weight_decay=weight_decay)
 
 
-def learning_rate(progress: float, *, peak: float, warmup: float = 0.02, floor: float = 0.01) -> float:
+def learning_rate(
+    progress: float, *, peak: float, hold: float = 0.0, warmup: float = 0.02, floor: float = 0.01
+) -> float:
     """Linear warm-up over the first `warmup` share of training, then a cosine from `peak` to `floor * peak`.
 
-    `progress` is the share of training that is done, in [0, 1].
+    Between them it stays at `peak` for the share `hold` (Hägele et al. 2024, arXiv:2405.18392: as good as a cosine over
+    all of it, and the plateau may be made longer on the way). `progress` is the share of training that is done, in
+    [0, 1].
     """
     if progress < warmup:
         return peak * max(progress, 0.01 * warmup) / warmup
-    phase = (progress - warmup) / (1 - warmup)
-    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(phase, 1.0))))
+    phase = (progress - warmup - hold) / (1 - warmup - hold)
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(max(phase, 0.0), 1.0))))
 
 
 class WeightAverage:

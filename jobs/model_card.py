@@ -131,6 +131,7 @@ def card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest: str) 
     )
     loss = {"l1": "L1", "mse": "mean square", "psnr": "minus the PSNR of each crop"}[spec.get("loss", "l1")]
     optimizer = {"adamw": "Adam", "muon": "Muon (and Adam beside it)"}[spec.get("optimizer", "adamw")]
+    schedule = f"for {spec['hold']:.0%} of them, then a cosine" if spec.get("hold") else "with cosine"
     arithmetic = spec["precision"] + ("" if spec["precision"] == "float32" else " autocast")
     return f"""# {info.name}
 
@@ -141,7 +142,7 @@ def card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest: str) 
 - data: {training["data"] or "the spec does not tell"}; validated on other pictures; no benchmark was
   trained on or chosen by
 - recipe: {training["steps"]} steps of batch {spec["batch"]} x {spec["crop"]} px, {training["minutes"]} minutes of
-  computing, {arithmetic}, {optimizer} at {spec["peak_lr"]} with cosine, {loss}, weight average
+  computing, {arithmetic}, {optimizer} at {spec["peak_lr"]} {schedule}, {loss}, weight average
   {spec["average"]} (its last state), seed {spec["seed"]}{warm(training)}, torch {training["torch"]}, commit
   {training["commit"]}
 - shape: {json.dumps(spec["model"]) if spec["model"] else "the defaults of `imgtx.config.ModelConfig`"}

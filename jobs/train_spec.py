@@ -23,6 +23,7 @@ WORDS = {
     "degradation": DEGRADATIONS,
     "crop_choice": CROP_CHOICES,
 }
+MOST_HELD = 0.9  # of `hold`
 # What may change between an interruption and the resumption: how long, how often, where the folders lie.
 FREE = (
     "minutes", "steps", "train", "valid", "init_from", "valid_images", "validate_minutes", "checkpoint_minutes",
@@ -53,6 +54,7 @@ class TrainSpec:
     crop: int = 48
     optimizer: str = "adamw"
     peak_lr: float = 1e-3
+    hold: float = 0.0
     weight_decay: float = 0.0
     clip: float = 1.0
     average: float = 0.999
@@ -139,6 +141,11 @@ def _check_values(spec: TrainSpec, path: Path) -> None:
             raise UsageError(f"{path}: {name} = {getattr(spec, name)}; legal is 0 or more")
     if spec.average >= 1:
         raise UsageError(f"{path}: average = {spec.average}; legal is less than 1: at 1 no step would count")
+    if not 0 <= spec.hold <= MOST_HELD:
+        raise UsageError(
+            f"{path}: hold = {spec.hold}; legal is 0 to {MOST_HELD}, the share of training at peak_lr: "
+            f"2 % before it the rate rises, after it it falls"
+        )
     if not 0 <= spec.procedural_share < 1:
         raise UsageError(f"{path}: procedural_share = {spec.procedural_share}; legal is 0 to less than 1")
     _check_damage(spec, path)

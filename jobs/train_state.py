@@ -133,7 +133,7 @@ class Training:
 
     def step(self, batch: Batch | DeviceBatch) -> float:
         """One update; returns the spec's loss of values in [0, 1]. ImgtxError where loss or gradient is not finite."""
-        rate = learning_rate(self.share, peak=self.spec.peak_lr)
+        rate = learning_rate(self.share, peak=self.spec.peak_lr, hold=self.spec.hold)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         inputs, target = to_floats(batch.small, self.device), to_floats(batch.clean, self.device)

@@ -94,6 +94,8 @@ def test_settings_win_over_the_file_and_leave_neighbours_alone(write):
         ('valid = "nowhere"', "valid = 'nowhere' is not a folder"),
         ("seed = -1", "seed = -1; legal is 0 or more"),
         ("average = 1.0", "average = 1.0; legal is less than 1"),
+        ("hold = 0.95", "hold = 0.95; legal is 0 to 0.9"),
+        ("hold = nan", "hold = nan; legal is 0 to 0.9"),
         ("model = 3", "model = 3 is a whole number; legal is a table"),
         ("[model]\ndimm = 32", "did you mean 'dim'?"),
         ('[model]\ndim = "32"', "dim = '32' is text; legal is a whole number"),
@@ -133,7 +135,7 @@ def test_shipped_training_specs_name_only_real_fields(tmp_path):
     assert len(shipped) > 7
     for path in shipped:
         spec = load_train_spec(path, {"train": str(tmp_path), "valid": str(tmp_path)})
-        assert spec.name == re.sub("-(begin|middle)$", "", path.stem)  # the stages of one training
+        assert spec.name == re.sub("-(begin|middle|wide)$", "", path.stem)  # the stages of one training
 
 
 def test_the_guide_explains_every_field_and_its_own_spec_is_one(tmp_path):
