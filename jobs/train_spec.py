@@ -24,10 +24,11 @@ WORDS = {
     "crop_choice": CROP_CHOICES,
 }
 MOST_HELD = 0.9  # of `hold`
-# What may change between an interruption and the resumption: how long, how often, where the folders lie.
+# What may change between an interruption and the resumption: how long, when the rate falls, how often, where the
+# folders lie.
 FREE = (
-    "minutes", "steps", "train", "valid", "init_from", "valid_images", "validate_minutes", "checkpoint_minutes",
-    "licence", "data_note",
+    "minutes", "steps", "hold", "train", "valid", "init_from", "valid_images", "validate_minutes",
+    "checkpoint_minutes", "licence", "data_note",
 )  # fmt: skip
 
 

@@ -266,7 +266,7 @@ def test_a_resumed_training_is_the_one_that_began(spec, tmp_path, change):
     (name,) = change
     with pytest.raises(UsageError, match=f"began with {name} = .*, now .*train elsewhere"):
         Training(replace(spec, **change), tmp_path)
-    Training(replace(spec, minutes=2, train="moved", checkpoint_minutes=9), tmp_path)
+    Training(replace(spec, minutes=2, hold=0.5, train="moved", checkpoint_minutes=9), tmp_path)
 
 
 def test_a_checkpoint_older_than_a_field_resumes_with_its_default(spec, tmp_path):
