@@ -249,6 +249,10 @@ def test_the_rate_follows_the_share_of_time(spec, tmp_path):
     assert rates[0] == pytest.approx(spec.peak_lr / 2)
     assert rates[0] < rates[1] < spec.peak_lr
     assert rates[2] == rates[3] == pytest.approx(spec.peak_lr / 100)
+    held = Training(replace(spec, hold=0.6), tmp_path / "held")
+    held.progress.seconds = 30
+    held.step(sample_batch(pairs, seed=0, step=0, batch=1, crop=8))
+    assert held.optimizer.param_groups[0]["lr"] == pytest.approx(spec.peak_lr)
 
 
 def test_so_many_steps_repeat_exactly_whatever_the_clock(spec, tmp_path):
