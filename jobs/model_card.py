@@ -131,7 +131,7 @@ def card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest: str) 
     )
     loss = {"l1": "L1", "mse": "mean square", "psnr": "minus the PSNR of each crop"}[spec.get("loss", "l1")]
     optimizer = {"adamw": "Adam", "muon": "Muon (and Adam beside it)"}[spec.get("optimizer", "adamw")]
-    schedule = f"for {spec['hold']:.0%} of them, then a cosine" if spec.get("hold") else "with cosine"
+    schedule = f"for {spec['hold']:.0%} of the time, then a cosine" if spec.get("hold") else "with cosine"
     arithmetic = spec["precision"] + ("" if spec["precision"] == "float32" else " autocast")
     return f"""# {info.name}
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from imgtx.metrics import psnr_y
-from imgtx.optim import learning_rate
 from imgtx.predict import Predictor
 from imgtx.weights import Model
 from jobs.strip import Shown, draw_strip
@@ -115,7 +114,7 @@ def _line(training: Training, loss: float | None) -> dict[str, Any]:
         "minutes": round(progress.seconds / 60, 2),
         "minutes_left": round(progress.seconds / 60 * (1 - share) / max(share, 1e-9), 2),
         "done": round(share, 4),
-        "lr": learning_rate(share, peak=training.spec.peak_lr, hold=training.spec.hold),
+        "lr": training.rate,
         "samples_per_second": round(progress.step * training.spec.batch / max(progress.seconds, 1e-9), 2),
     }
     return line if loss is None else line | {"loss": round(loss, 6)}

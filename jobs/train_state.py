@@ -131,9 +131,14 @@ class Training:
             return min(1.0, self.progress.step / self.spec.steps)
         return min(1.0, self.progress.seconds / (60 * self.spec.minutes))
 
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next update."""
+        return learning_rate(self.share, peak=self.spec.peak_lr, hold=self.spec.hold)
+
     def step(self, batch: Batch | DeviceBatch) -> float:
         """One update; returns the spec's loss of values in [0, 1]. ImgtxError where loss or gradient is not finite."""
-        rate = learning_rate(self.share, peak=self.spec.peak_lr, hold=self.spec.hold)
+        rate = self.rate
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         inputs, target = to_floats(batch.small, self.device), to_floats(batch.clean, self.device)
