@@ -12,8 +12,9 @@ INSTALL := $(BIN)/python -m pip install -qq --no-compile --constraint requiremen
 TESTING := env OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0
 CI_SIZED := $(TESTING) $(BIN)/python -m pytest -m "not nightly and not gpu"
 # Ray takes all cores; what does without it shares them.
-SIDE_BY_SIDE := --numprocesses 2 --dist loadfile tests/unit tests/adapters tests/contract
-ONE_BY_ONE := tests/faults tests/cluster tests/ray
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile $(FAST)
+FAST := tests/imgtx tests/pipeline tests/jobs tests/conformance tests/storage tests/test_*.py
+ONE_BY_ONE := tests/end_to_end
 # A failed install leaves no stamp, so that the next make tries again.
 .DELETE_ON_ERROR:
 .PHONY: help demo spandrel test test-nightly check bench lock clean
@@ -28,7 +29,7 @@ demo: $(VENV)/.run ## upscale the photos in examples/ twofold into demo-out/, on
 
 spandrel: $(VENV)/.spandrel ## add what runs other people's models (docs/run-your-model.md)
 
-test: $(VENV)/.develop ## run the tests (CI-sized); ARGS=tests/unit for some of them
+test: $(VENV)/.develop ## run the tests (CI-sized); ARGS=tests/imgtx for some of them
 ifdef ARGS
 	$(CI_SIZED) $(ARGS)
 else
@@ -70,7 +71,7 @@ $(VENV)/.run: pyproject.toml requirements.lock
 # Without --no-deps pip brings torchvision, and with it, where that is the platform's default, a CUDA torch.
 $(VENV)/.spandrel: $(VENV)/.run
 	@$(INSTALL) --no-deps spandrel einops
-	@$(BIN)/python -c "from imgtx.adapters.spandrel import import_spandrel; import_spandrel()"
+	@$(BIN)/python -c "from imgtx.models.adapters.spandrel import import_spandrel; import_spandrel()"
 	@touch $@
 
 $(VENV)/.develop: $(VENV)/.run $(VENV)/.spandrel

@@ -17,9 +17,9 @@ import torch
 
 from bench.adapter_overhead import networks
 from bench.report import save
-from imgtx.compile_trial import Trial, judged, measure
-from imgtx.sources import load_model
-from pipeline.cluster import WORKER_ENVIRONMENT
+from imgtx.models.references import load_model
+from imgtx.probing.compile_trial import Trial, judged, measure
+from pipeline.cluster.session import WORKER_ENVIRONMENT
 
 
 def main() -> None:

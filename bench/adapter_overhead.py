@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from bench.report import save
-from imgtx.adapters.spandrel import import_spandrel
-from imgtx.predict import Predictor
-from imgtx.sources import load_model
+from imgtx.inference.predictor import Predictor
+from imgtx.models.adapters.spandrel import import_spandrel
+from imgtx.models.references import load_model
 
 WANTED = 3.0  # percent over the model itself
 

@@ -13,9 +13,9 @@ import numpy as np
 
 import imgtx
 from bench.pictures import SIDE, sheet
-from imgtx.archive_damage import archive
-from imgtx.degrade import imresize
-from imgtx.metrics import psnr_y
+from imgtx.degradations.archive import archive
+from imgtx.imageops.metrics import psnr_y
+from imgtx.imageops.resize import imresize
 
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket", "retina", "hubble_deep_field")
 ROWS = 6

@@ -20,8 +20,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from bench.report import save
 from bench.slow_down import ENVIRONMENT
-from pipeline import storage_s3_listing
-from pipeline.storage import open_store
+from pipeline.storage import s3_listing as storage_s3_listing
+from pipeline.storage.store import open_store
 
 LATENCY = 0.05  # seconds, as between machines of one region, the server's own work included
 FOLDER, PAGE = 500, 1000

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from bench.report import save
-from pipeline.cluster import WORKER_ENVIRONMENT
+from pipeline.cluster.session import WORKER_ENVIRONMENT
 
 SWINIR_LIGHT = {
     "img_size": 64, "window_size": 8, "img_range": 1.0, "depths": [6] * 4, "embed_dim": 60,
@@ -90,15 +90,15 @@ def networks(scale: int) -> dict[str, Any]:
 
 
 def ours(name: str) -> Any:
-    from imgtx.weights import load_model
+    from imgtx.models.weights import load_model
 
     return load_model(name).network
 
 
 def swinir_light(scale: int) -> dict[str, Any]:
     """SwinIR-light by its name; nothing, and how to install it, where spandrel is absent."""
-    from imgtx.adapters.spandrel import import_spandrel
     from imgtx.errors import UsageError
+    from imgtx.models.adapters.spandrel import import_spandrel
 
     try:
         import_spandrel()
@@ -141,8 +141,8 @@ def bfloat16_loss() -> dict[str, float]:
     import skimage.data
 
     import imgtx
-    from imgtx.degrade import imresize, modcrop
-    from imgtx.metrics import psnr_y
+    from imgtx.imageops.metrics import psnr_y
+    from imgtx.imageops.resize import imresize, modcrop
 
     scores: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
     for name in ("astronaut", "coffee", "chelsea"):

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import imgtx
-from imgtx.degrade import imresize
-from imgtx.metrics import psnr_y
+from imgtx.imageops.metrics import psnr_y
+from imgtx.imageops.resize import imresize
 
 SIDE = 256  # pixels of each panel
 GAP = 6

@@ -24,13 +24,13 @@ import numpy as np
 import pyarrow as pa
 
 from bench.report import save
-from imgtx.pixels import SUFFIXES
-from pipeline import spill
-from pipeline.inventory import ROWS, classify
-from pipeline.ledger import Ledger
-from pipeline.plan import make_plan
-from pipeline.records import INVENTORY, OUTCOME
-from pipeline.storage import open_store
+from imgtx.codecs.pixels import SUFFIXES
+from pipeline.ledger.ledger import Ledger
+from pipeline.planning.inventory import ROWS, classify
+from pipeline.planning.plan import make_plan
+from pipeline.storage.store import open_store
+from pipeline.tables import spill
+from pipeline.tables.schemas import INVENTORY, OUTCOME
 
 LIMITS = {"seconds": 60.0, "megabytes": 2000.0}
 PART = 5_000  # rows that a run appends at a time, in order of magnitude

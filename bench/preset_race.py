@@ -2,7 +2,7 @@
 
     python -m bench.preset_race [--minutes 4] [--precision float32] [--spec SPEC.toml] [--folder runs/race]
 
-Minutes are of the CPU (`jobs.train_loop.clock_of`), so that a larger shape makes fewer steps. The first two are one
+Minutes are of the CPU (`imgtx.training.loop.clock_of`), so that a larger shape makes fewer steps. The first two are one
 shape from two seeds: differences below theirs say nothing. Interrupted, the same command goes on. Wants the training
 photos that the spec names.
 """
@@ -20,12 +20,12 @@ import torch
 
 import imgtx
 from bench.report import save
-from jobs.train_loop import train
-from jobs.train_record import Record
-from jobs.train_spec import TrainSpec, load_train_spec
-from jobs.train_state import Training
+from imgtx.training.log import Record
+from imgtx.training.loop import train
+from imgtx.training.spec import TrainSpec, load_train_spec
+from imgtx.training.state import Training
 
-# What each changes of `imgtx.config.ModelConfig`'s defaults: post-norm, patch 2, width 96, blocks 4 + 2, FFN 2.
+# What each changes of `imgtx.models.info.ModelConfig`'s defaults: post-norm, patch 2, width 96, blocks 4 + 2, FFN 2.
 PRESETS: dict[str, dict[str, Any]] = {
     "the preset": {},
     "the preset, another seed": {},

@@ -14,11 +14,11 @@ import numpy as np
 import imgtx
 from bench.archive_pictures import PHOTOS
 from bench.pictures import SIDE, sheet
-from imgtx.hole_metrics import hole_scores
-from imgtx.holes import with_mask
-from imgtx.masks import KINDS, random_mask
-from imgtx.metrics import psnr
-from imgtx.restoration_damage import RestorationDamage, restoration_pair
+from imgtx.degradations.holes import KINDS, random_mask
+from imgtx.degradations.restoration import RestorationDamage, restoration_pair
+from imgtx.imageops.hole_metrics import hole_scores
+from imgtx.imageops.holes import with_mask
+from imgtx.imageops.metrics import psnr
 
 SEED = 2026
 AROUND = 288  # pixels a side that a model sees; half of SIDE is shown

@@ -13,11 +13,11 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.report import save
-from imgtx.sources import read_info
-from jobs.card_quality import PROTOCOLS
-from jobs.evaluate import find_datasets
-from jobs.protocol_report import print_protocol
-from jobs.protocols import run_protocol
+from imgtx.models.references import read_info
+from jobs.evaluation.card_quality import PROTOCOLS
+from jobs.evaluation.report import print_protocol
+from jobs.evaluation.restoration import run_protocol
+from jobs.evaluation.super_resolution import find_datasets
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from bench.model_speed import PRECISIONS, TILES, ours, photo, seconds
 from bench.report import save
-from pipeline.cluster import WORKER_ENVIRONMENT
+from pipeline.cluster.session import WORKER_ENVIRONMENT
 
 MOST = 1.5  # times sr-x2, per input megapixel
 SWINIR = {
@@ -81,8 +81,8 @@ def from_spec(name: str) -> Any:
     """The network of a training spec; one for holes gets a mask that is hole everywhere."""
     import torch
 
-    from imgtx.model import EncoderDecoder
-    from jobs.train_spec import load_train_spec
+    from imgtx.models.transformer import EncoderDecoder
+    from imgtx.training.spec import load_train_spec
 
     folder = Path(__file__).parents[1] / "jobs" / "specs"
     network = EncoderDecoder(load_train_spec(folder / f"{name}.toml", folders=False).config).eval()
@@ -93,8 +93,8 @@ def from_spec(name: str) -> Any:
 
 def theirs() -> dict[str, Any]:
     """spandrel's networks; nothing, and how to install it, where it is absent."""
-    from imgtx.adapters.spandrel import import_spandrel
     from imgtx.errors import UsageError
+    from imgtx.models.adapters.spandrel import import_spandrel
 
     try:
         import_spandrel()

@@ -52,9 +52,9 @@ def small_files(folder: Path, count: int) -> None:
 
 
 def smallest_model(path: Path) -> Path:
-    from imgtx.config import ModelConfig, ModelInfo
-    from imgtx.model import EncoderDecoder
-    from imgtx.weights import save_weights
+    from imgtx.models.info import ModelConfig, ModelInfo
+    from imgtx.models.transformer import EncoderDecoder
+    from imgtx.models.weights import save_weights
 
     config = ModelConfig(
         dim=8, heads=1, encoder_blocks=1, decoder_blocks=1, ffn_ratio=1.0, detail_channels=2, detail_blocks=1

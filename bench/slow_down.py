@@ -18,8 +18,8 @@ from unittest.mock import patch
 from bench.report import save
 from bench.slow_s3 import slow_s3
 from imgtx.errors import StorageError
-from pipeline import storage_s3
-from pipeline.storage import open_store
+from pipeline.storage import s3 as storage_s3
+from pipeline.storage.store import open_store
 
 MODES = {"retries alone": "standard", "paced": "adaptive"}
 SHAPES = ((3, 1), (1, 32))  # processes, reads at once in each

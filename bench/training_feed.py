@@ -21,14 +21,14 @@ import torch
 
 from bench.photos import photo_archive
 from bench.report import save
-from imgtx.pixels import SUFFIXES
-from jobs.train_data import Feed
-from jobs.train_spec import TrainSpec, load_train_spec
-from jobs.train_state import Training
-from pipeline.crops import Sampler
-from pipeline.photos import load_pairs
-from pipeline.storage import open_store
-from pipeline.stream import Images, Shard, Stream
+from imgtx.codecs.pixels import SUFFIXES
+from imgtx.training.crops import Sampler
+from imgtx.training.feeds import Feed
+from imgtx.training.images import load_pairs
+from imgtx.training.spec import TrainSpec, load_train_spec
+from imgtx.training.state import Training
+from jobs.train.stream import Images, Shard, Stream
+from pipeline.storage.store import open_store
 
 MEGAPIXELS = 12
 

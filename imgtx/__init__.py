@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from imgtx.config import ModelInfo
-    from imgtx.predict import Predictor
+    from imgtx.inference.predictor import Predictor
+    from imgtx.models.info import ModelInfo
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
@@ -29,28 +29,28 @@ def load(
 ) -> "Predictor":
     """A model ready to run: a packaged name (`sr-x2`, `sr-x4`), an imgtx weight file, or anybody's model.
 
-    `imgtx.sources` lists what can be named. `device` is a torch device, by default the GPU if there is one.
+    `imgtx.models.references` lists what can be named. `device` is a torch device, by default the GPU if there is one.
     `precision` is one of the model's `info.dtypes`, by default float32. `info` stands in for what was measured of
     somebody else's model where that does not lie beside it. `compiled` takes minutes at first: tiles of the size that
     `imgtx models probe MODEL --compile` measured go through torch.compile. With `self_ensemble` it is the mean over
-    eight turned and mirrored views, at eight times the time (`imgtx.self_ensemble`). The result maps an (H, W),
+    eight turned and mirrored views, at eight times the time (`imgtx.inference.self_ensemble`). The result maps an (H, W),
     (H, W, 1), (H, W, 3) or (H, W, 4) array of uint8 or uint16 to one of the same kind, `scale` times as large.
     Raises UsageError for an unknown model and for one that was not measured to be worth compiling, ModelError for a
     file that is not one.
     """
     # torch comes with these: here and not above, so that `import imgtx` costs milliseconds
-    from imgtx.predict import Predictor, default_device
-    from imgtx.sources import load_model
+    from imgtx.inference.predictor import Predictor, default_device
+    from imgtx.models.references import load_model
 
     chosen = device or default_device()
     if compiled:
-        from imgtx.compiled import load_compiled
+        from imgtx.inference.compiled import load_compiled
 
         predictor = load_compiled(name_or_path, info, device=chosen, precision=precision)
     else:
         predictor = Predictor(load_model(name_or_path, info), device=chosen, precision=precision or "float32")
     if not self_ensemble:
         return predictor
-    from imgtx.self_ensemble import SelfEnsemble
+    from imgtx.inference.self_ensemble import SelfEnsemble
 
     return Predictor(SelfEnsemble(predictor.model), device=chosen, precision=predictor.precision)

@@ -35,7 +35,7 @@ class RunInterruptedError(ImgtxError):
 class ImageError(ImgtxError):
     """One image that cannot be processed.
 
-    `reason` is a word of the ledger's vocabulary (`pipeline.records.REASONS`).
+    `reason` is a word of the ledger's vocabulary (`pipeline.tables.schemas.REASONS`).
     """
 
     def __init__(self, reason: str, message: str):

@@ -3,7 +3,7 @@
     work rows ── decode ──> tile stacks ── transform ──> whole images ── encode ──> files ── publish ──> outcome rows
                  CPU tasks                 actors, GPU                  CPU tasks, on any node
 
-One row is one image from end to end. Stages are plain functions on Arrow tables (`pipeline/decode.py` and so on, a
+One row is one image from end to end. Stages are plain functions on Arrow tables (`pipeline/stages/decode.py` and so on, a
 stage a file); a failure becomes a row, never an exception. The driver drains the outcome rows into the ledger.
 """
 
@@ -11,12 +11,12 @@ import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
-from pipeline.cluster import Pool
-from pipeline.decode import decode
-from pipeline.encode import encode
-from pipeline.publish import publish
+from pipeline.cluster.session import Pool
 from pipeline.spec import Job
-from pipeline.transform import Transform
+from pipeline.stages.decode import decode
+from pipeline.stages.encode import encode
+from pipeline.stages.publish import publish
+from pipeline.stages.transform import Transform
 
 
 def road(work: pa.Table, job: Job, pool: Pool) -> Dataset:

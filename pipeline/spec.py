@@ -9,9 +9,9 @@ import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from imgtx.config import ModelInfo, refusal_to_compile
+from imgtx.codecs.pixels import WRITABLE
 from imgtx.errors import UsageError
-from imgtx.pixels import WRITABLE
+from imgtx.models.info import ModelInfo, refusal_to_compile
 
 # Raised whenever imgtx itself begins to compute other pixels from the same recipe.
 PIXEL_VERSION = 1

@@ -21,15 +21,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from imgtx.codecs.header import examine
 from imgtx.errors import ImageError, StorageError
-from imgtx.header import examine
-from pipeline.buckets import hash64
-from pipeline.ledger import Ledger
-from pipeline.masks import Masks, listing
-from pipeline.names import fold
-from pipeline.records import IMAGES, OUTCOME, PENDING, SKIPPED, WORK, WRITTEN
-from pipeline.rows import as_bools, counts_of, to_table
-from pipeline.storage import Store
+from pipeline.ledger.ledger import Ledger
+from pipeline.planning.names import fold
+from pipeline.storage.store import Store
+from pipeline.tables.hashing import hash64
+from pipeline.tables.rows import as_bools, counts_of, to_table
+from pipeline.tables.schemas import IMAGES, OUTCOME, PENDING, SKIPPED, WORK, WRITTEN
+from pipeline.tasks.inpainting import Masks, listing
 
 PROBLEMS = {
     "deleted": "a written output is not there",

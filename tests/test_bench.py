@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bench.run_all import FULL, QUICK
-from tests.unit.source_tree import ROOT, Module, modules
+from tests.support.source_tree import ROOT, Module, modules
 
 BENCH = [module for module in modules() if module.layer == "bench"]
 EXTRAS = ("matplotlib", "skimage", "spandrel")  # of pyproject's `bench`; psutil is the tests' too

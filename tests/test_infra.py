@@ -14,9 +14,9 @@ import ray
 import yaml
 
 from imgtx import __version__
-from pipeline.metrics import METRICS, STATUS_METRICS
-from tests.manifests import check_time_to_go, commands, misread, problems, read
-from tests.unit.source_tree import ROOT, files
+from pipeline.cluster.metrics import METRICS, STATUS_METRICS
+from tests.support.manifests import check_time_to_go, commands, misread, problems, read
+from tests.support.source_tree import ROOT, files
 
 INFRA = ROOT / "infra"
 DASHBOARD = json.loads((INFRA / "grafana/imgtx.json").read_text())

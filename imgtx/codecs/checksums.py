@@ -6,8 +6,8 @@ from typing import BinaryIO
 
 from isal import isal_zlib
 
+from imgtx.codecs.picture import Facts
 from imgtx.errors import ImageError
-from imgtx.facts import Facts
 
 _UNFOLDED = 2**18  # bytes of a deflated strip at a time
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from imgtx.facts import Facts
+from imgtx.codecs.picture import Facts
 
 # Every conversion that `decode` and `encode` may name in a picture's notes.
 NOTES = {

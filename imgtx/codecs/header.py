@@ -11,10 +11,10 @@ import zlib
 from dataclasses import replace
 from typing import BinaryIO
 
-from imgtx import exif
+from imgtx.codecs import exif
+from imgtx.codecs.picture import Facts, Header, displayed
+from imgtx.codecs.tiff_header import parse_tiff
 from imgtx.errors import ImageError
-from imgtx.facts import Facts, Header, displayed
-from imgtx.tiff_header import parse_tiff
 
 READ_FORMATS = ("png", "jpeg", "webp", "tiff", "bmp")
 _METADATA_LIMIT = 16 * 2**20  # bytes of one profile or EXIF block; a larger one is an attack or an accident

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from isal import isal_zlib
 
-from imgtx import exif
+from imgtx.codecs import exif
 
 _LEVEL = 1
 _STRIP_BYTES = 2**20  # rows that are filtered and deflated together: they stay in the cache
@@ -30,7 +30,7 @@ class Raster:
     """What a file holds besides its pixels. `bands` is 1 or 3, plus 1 with `alpha` (straight); `depth` 8 or
     16 bits.
 
-    `icc` is a profile or b""; `exif` a bare block (`imgtx.exif.bare`) or b"".
+    `icc` is a profile or b""; `exif` a bare block (`imgtx.codecs.exif.bare`) or b"".
     """
 
     height: int

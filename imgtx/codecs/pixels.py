@@ -1,9 +1,9 @@
 """Bytes <-> image, with what must survive: orientation, colour profile, EXIF, alpha, bit depth.
 
 Nothing is damaged in silence: what cannot be carried is converted by a rule of `NOTES`, which the ledger
-names, or refused. libvips decodes PNG, JPEG and TIFF, here as in `imgtx.spool`: Pillow cuts 16 bit to 8,
+names, or refused. libvips decodes PNG, JPEG and TIFF, here as in `imgtx.codecs.spool`: Pillow cuts 16 bit to 8,
 refuses PNGs for the length of their texts, and keeps to itself that a JPEG's data were damaged. Pillow
-decodes WebP (faster) and BMP (which libvips does not read) and encodes; `imgtx.lossless` writes PNG and TIFF.
+decodes WebP (faster) and BMP (which libvips does not read) and encodes; `imgtx.codecs.lossless` writes PNG and TIFF.
 Densities (dots per inch) are not carried: they would be untrue of an image of another size.
 """
 
@@ -21,13 +21,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from imgtx import exif
-from imgtx.checksums import check_deflated, check_png
-from imgtx.convert import NOTES, Converter, oriented, profile_fits, reduced
+from imgtx.codecs import exif
+from imgtx.codecs.checksums import check_deflated, check_png
+from imgtx.codecs.convert import NOTES, Converter, oriented, profile_fits, reduced
+from imgtx.codecs.header import examine, read_header
+from imgtx.codecs.lossless import Raster, write_png, write_tiff
+from imgtx.codecs.picture import Facts, Header
 from imgtx.errors import ImageError, UsageError
-from imgtx.facts import Facts, Header
-from imgtx.header import examine, read_header
-from imgtx.lossless import Raster, write_png, write_tiff
 
 __all__ = [
     "NOTES", "SUFFIXES", "WRITABLE", "Carry", "Header", "Picture", "decode", "encode", "output_format",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imgtx.tiling import Tile
+from imgtx.imageops.geometry import Tile
 
 
 def write_window(file: int, top: int, left: int, pixels: np.ndarray, width: int) -> None:

@@ -1,8 +1,8 @@
 """Pictures too large for memory: decoded to raw files on local disk, read and written in rectangles, encoded
 streaming.
 
-The rules are those of `imgtx.pixels`; only the road differs. libvips decodes top to bottom, every strip is
-converted, turned and put in its final place on disk (`imgtx.raw`), so an EXIF rotation costs no memory either.
+The rules are those of `imgtx.codecs.pixels`; only the road differs. libvips decodes top to bottom, every strip is
+converted, turned and put in its final place on disk (`imgtx.codecs.raw`), so an EXIF rotation costs no memory either.
 
 Bounded whatever the size: baseline JPEG, PNG and TIFF in strips or tiles. Formats that can only be decoded
 whole take what they take: progressive JPEG (2 bytes a sample of coefficients), interlaced PNG, WebP (both
@@ -19,14 +19,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from imgtx import exif
-from imgtx.checksums import check_deflated, check_png
-from imgtx.convert import Converter, oriented, reduced
-from imgtx.errors import ImageError
-from imgtx.facts import Facts
-from imgtx.header import examine
-from imgtx.lossless import Raster, write_png, write_tiff
-from imgtx.pixels import (
+from imgtx.codecs import exif
+from imgtx.codecs.checksums import check_deflated, check_png
+from imgtx.codecs.convert import Converter, oriented, reduced
+from imgtx.codecs.header import examine
+from imgtx.codecs.lossless import Raster, write_png, write_tiff
+from imgtx.codecs.picture import Facts
+from imgtx.codecs.pixels import (
     WEBP_METHOD,
     Carry,
     admit,
@@ -37,8 +36,9 @@ from imgtx.pixels import (
     vips,
     vips_step,
 )
-from imgtx.raw import read_window, write_window
-from imgtx.tiling import Tile
+from imgtx.codecs.raw import read_window, write_window
+from imgtx.errors import ImageError
+from imgtx.imageops.geometry import Tile
 
 _STRIP_PIXELS = 2**22  # rows decoded, converted or encoded together: about 4 MP
 _ICC_PART = 65_519  # bytes of a profile in one JPEG segment
@@ -46,7 +46,7 @@ _ICC_PART = 65_519  # bytes of a profile in one JPEG segment
 
 @dataclass(frozen=True)
 class SpooledPicture:
-    """An upright picture in raw files; the counterpart of `imgtx.pixels.Picture`.
+    """An upright picture in raw files; the counterpart of `imgtx.codecs.pixels.Picture`.
 
     Rows of `pixels_path` are (width, channels), of `alpha_path` (width) in C order, native `dtype` (uint8,
     uint16).
@@ -86,7 +86,7 @@ class SpooledPicture:
 def spool_in(source: str | Path | BinaryIO, directory: str | Path, *, max_pixels: int) -> SpooledPicture:
     """Decode an encoded file into raw files in `directory` (which must exist and be this picture's own).
 
-    A file object is copied to `directory` first. Raises `ImageError` as `imgtx.pixels.decode` does, for the
+    A file object is copied to `directory` first. Raises `ImageError` as `imgtx.codecs.pixels.decode` does, for the
     same files.
     """
     directory = Path(directory)

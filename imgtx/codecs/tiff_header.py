@@ -5,9 +5,9 @@ Source: TIFF 6.0, https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
 
 from typing import BinaryIO
 
-from imgtx import exif
+from imgtx.codecs import exif
+from imgtx.codecs.picture import Facts, Header, displayed
 from imgtx.errors import ImageError
-from imgtx.facts import Facts, Header, displayed
 
 _PHOTOMETRIC = {
     0: "grey",

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from imgtx.errors import UsageError
-from imgtx.holes import with_mask
+from imgtx.imageops.holes import with_mask
 
 SIDE = 256  # pixels a side that the counts are for
 BOXES_SHARE = 0.3 / 1.3  # of the masks of a kind that has boxes

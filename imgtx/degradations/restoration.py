@@ -2,7 +2,7 @@
 
 A pure function of image, generator and parameters (numpy and Pillow). Noise alone is Gaussian as in the denoising
 tables; half of it stays in floats below 0 and above 255, as those tables measure it, and half ends in 8 bits, as files
-hold it. JPEG starts its blocks 0 to 7 pixels outside the image (`imgtx.archive_damage.jpeg`). Undamaged images are
+hold it. JPEG starts its blocks 0 to 7 pixels outside the image (`imgtx.degradations.archive.jpeg`). Undamaged images are
 among them, because a model that never sees one smooths them too.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from PIL import Image, ImageFilter
 
-from imgtx.archive_damage import jpeg, normal
+from imgtx.degradations.archive import jpeg, normal
 from imgtx.errors import UsageError
 
 KINDS = ("noise", "jpeg", "both", "blur", "none")

@@ -3,13 +3,13 @@
 import numpy as np
 
 from imgtx.errors import UsageError
-from imgtx.metrics import PEAK, ssim_map
+from imgtx.imageops.metrics import PEAK, ssim_map
 
 
 def hole_scores(output: np.ndarray, clean: np.ndarray, hole: np.ndarray) -> dict[str, float]:
     """Of (H, W, 3) uint8 images and (H, W) bool, over the hole's pixels and all channels.
 
-    `psnr` in dB, peak 255; `ssim` the mean over windows whose middle is in the hole (`imgtx.metrics.ssim`); `l1` in
+    `psnr` in dB, peak 255; `ssim` the mean over windows whose middle is in the hole (`imgtx.imageops.metrics.ssim`); `l1` in
     levels; `spectrum` the energy of the discrete Laplacian in the hole, the output's over the original's: 1 as sharp
     as the original, 0 without any detail. Raises UsageError for a hole of no pixel.
     """

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from imgtx.tiling import Tile
+from imgtx.imageops.geometry import Tile
 
 WHITE = 128  # the lowest level of 255 in a mask that means hole
 SWEEPS = 6  # of each level

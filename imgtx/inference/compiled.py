@@ -5,7 +5,7 @@
 
 Every other size of tile goes through the model as it is: a compiler that begins anew for each picture would cost more
 than it ever gains. What was compiled rests under the user's cache folder, a folder for each model: of the actors of a
-machine the first one compiles, and the others wait and load it, as does the next run. `imgtx.compile_trial` measures.
+machine the first one compiles, and the others wait and load it, as does the next run. `imgtx.probing.compile_trial` measures.
 """
 
 import contextlib
@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from imgtx.cache import user_cache
-from imgtx.config import ModelInfo, refusal_to_compile
 from imgtx.errors import ImgtxError, ModelError, UsageError
-from imgtx.predict import ImageModel, Predictor, default_device, is_out_of_memory
+from imgtx.files import user_cache
+from imgtx.inference.predictor import Predictor, default_device, is_out_of_memory
+from imgtx.models.contract import ImageModel
+from imgtx.models.info import ModelInfo, refusal_to_compile
 
 
 def check_compiler(device: str | None) -> None:
@@ -106,7 +107,7 @@ def load_compiled(
 
     UsageError where nobody measured that it is exact enough and worth it.
     """
-    from imgtx.sources import load_model, read_info
+    from imgtx.models.references import load_model, read_info
 
     info = info or read_info(reference)[0]
     precision = precision or info.fast

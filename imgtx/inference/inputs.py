@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from imgtx.config import ModelInfo
 from imgtx.errors import UsageError
-from imgtx.holes import WHITE
+from imgtx.imageops.holes import WHITE
+from imgtx.models.info import ModelInfo
 
 
 def check_image(image: np.ndarray) -> None:

@@ -11,21 +11,20 @@ Shape legend: N tiles, B tiles in one call, C channels, th and tw height and wid
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from imgtx.channels import fits, from_model, to_model
-from imgtx.config import ModelInfo
-from imgtx.degrade import imresize
 from imgtx.errors import ImageError, ModelError, UsageError
-from imgtx.holes import with_mask
-from imgtx.inputs import check_image, check_mask
-from imgtx.tiling import (
+from imgtx.imageops.geometry import Tile
+from imgtx.imageops.holes import with_mask
+from imgtx.imageops.resize import imresize
+from imgtx.inference.channels import fits, from_model, to_model
+from imgtx.inference.inputs import check_image, check_mask
+from imgtx.inference.tiling import (  # fmt: skip
     Plan,
-    Tile,
     core_of,
     largest_tile,
     merge,
@@ -35,7 +34,9 @@ from imgtx.tiling import (
     smallest_tile,
     split,
     tile_of,
-)  # fmt: skip
+)
+from imgtx.models.contract import ImageModel
+from imgtx.models.info import ModelInfo
 
 logger = logging.getLogger(__name__)
 
@@ -47,19 +48,6 @@ CUDA_BYTES_PER_PIXEL = 4096
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
-class ImageModel(Protocol):
-    """What the pipeline asks of a model, whoever made it (`imgtx.weights.Model` is one)."""
-
-    info: ModelInfo
-
-    def prepare(self, conditions: dict[str, Any]) -> Any:
-        """Compute once per job what every call needs (a style memory, say); None where there is nothing."""
-
-    def __call__(self, batch: Tensor, state: Any) -> Tensor:
-        """(B, in_channels, H, W) float32 in [0, 1], H and W multiples of info.multiple ->
-        (B, out_channels, s H, s W) in [0, 1]."""
-
-
 class Predictor:
     """Runs one model on images of any size; calling it with an image is all most users need.
 
@@ -67,7 +55,7 @@ class Predictor:
         model: an `ImageModel`. If it is a module it is moved to `device` and put in eval mode, in place.
         device: where the model runs, as torch names it.
         precision: "float32", or "bfloat16" or "float16" where the model's info lists it.
-        tile: longest side of a tile in input pixels; by default `imgtx.tiling.largest_tile`, unless a GPU is
+        tile: longest side of a tile in input pixels; by default `imgtx.inference.tiling.largest_tile`, unless a GPU is
             too small for it.
         batch: tiles in one call at most; by default 1 on a CPU (more gains nothing there), what fits
             elsewhere, and 1 for a model whose batches differ from its single images.
@@ -117,8 +105,8 @@ class Predictor:
         mask: (H, W) bool, or uint8 of which 128 and more is white: what a model that fills holes makes up. Every other
         pixel comes back as it was, and alpha whole. Exactly the models with `info.masks` need one.
         Returns (s H, s W) or (s H, s W, C).
-        Grey and RGB go through models of other channels as `imgtx.channels` says; alpha is enlarged by bicubic
-        interpolation (`imgtx.degrade.imresize`). Values are rounded to the nearest integer, halves up.
+        Grey and RGB go through models of other channels as `imgtx.inference.channels` says; alpha is enlarged by bicubic
+        interpolation (`imgtx.imageops.resize.imresize`). Values are rounded to the nearest integer, halves up.
         Raises UsageError for any other array, ImageError("out_of_memory") when not even the smallest tile
         fits, ImageError("bug") when the model's output is not finite.
         """
@@ -147,7 +135,7 @@ class Predictor:
     def run(self, stacks: Sequence[tuple[Plan, np.ndarray]]) -> list[np.ndarray]:
         """Several images, each as its plan and its tiles (N, th, tw, C), to (s H, s W, C) of the same dtype.
 
-        For a model with `info.masks` the tiles are of `imgtx.holes.with_mask`: a channel more than comes back.
+        For a model with `info.masks` the tiles are of `imgtx.imageops.holes.with_mask`: a channel more than comes back.
         Tiles of equal shape and dtype share batches, whichever image they belong to. Tiles larger than
         `self.tile` are cut again, at the price of more halo.
         Raises as `__call__`; an ImageError does not say which of the images it was: run them one by one then.

@@ -15,7 +15,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from imgtx.config import ModelInfo
+from imgtx.imageops.geometry import Tile
+from imgtx.models.info import ModelInfo
 
 # Recomputed halo, as a share of all pixels computed, that `default_tile` accepts.
 MAX_HALO_SHARE = 0.15
@@ -25,24 +26,6 @@ SMALLEST_DEFAULT, LARGEST_DEFAULT = 256, 1216
 # For halos that would need even larger tiles: it cannot keep MAX_HALO_SHARE, and spares memory that foreign models,
 # whose halos are such, need more of.
 WIDE_HALO_DEFAULT = 1024
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A rectangle in pixels: of the padded image, of the image or, where it says so, of the output."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    @property
-    def bottom(self) -> int:
-        return self.top + self.height
-
-    @property
-    def right(self) -> int:
-        return self.left + self.width
 
 
 @dataclass(frozen=True)

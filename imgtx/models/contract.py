@@ -1,25 +1,38 @@
-"""The contract's shape for other people's models: a network, a function that calls it, its facts."""
+"""The contract that every model keeps (`ImageModel`), and other people's networks adapted to it (`AdaptedModel`)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from imgtx.config import ModelInfo
 from imgtx.errors import ModelError
+from imgtx.models.info import ModelInfo
 
 # The context a tile gets while nobody has measured how much it needs (`imgtx models probe`), in input pixels.
 UNMEASURED_HALO = 32
 # And its longest side, in input pixels. In float32 networks at large take 1 to 14 kB per input pixel (ESRGAN x4 12,
-# SwinIR-M x4 14, by imgtx.probe.memory_of): tiles of 832 px, imgtx's own default beside this halo, would take 10 GB an
+# SwinIR-M x4 14, by imgtx.probing.probe.memory_of): tiles of 832 px, imgtx's own default beside this halo, would take 10 GB an
 # actor; these take 2.
 UNMEASURED_TILE = 384
 SIDES = (1, 3, 4)  # channels of models that imgtx runs: grey, RGB, RGB with alpha
 
 
-class Adapted(nn.Module):
-    """Somebody's network as `imgtx.predict` and the pipeline run it.
+class ImageModel(Protocol):
+    """What the pipeline asks of a model, whoever made it (`imgtx.models.weights.Model` is one)."""
+
+    info: ModelInfo
+
+    def prepare(self, conditions: dict[str, Any]) -> Any:
+        """Compute once per job what every call needs (a style memory, say); None where there is nothing."""
+
+    def __call__(self, batch: Tensor, state: Any) -> Tensor:
+        """(B, in_channels, H, W) float32 in [0, 1], H and W multiples of info.multiple ->
+        (B, out_channels, s H, s W) in [0, 1]."""
+
+
+class AdaptedModel(nn.Module):
+    """Somebody's network as `imgtx.inference.predictor` and the pipeline run it.
 
     `call` maps (B, in_channels, H, W) in [0, 1] to (B, out_channels, s H, s W), about in [0, 1]. `record` is what the
     adapter knows beyond the info, for `imgtx models show`.

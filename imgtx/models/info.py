@@ -10,7 +10,7 @@ Norm = Literal["post", "pre", "res-post"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of the encoder-decoder Transformer (`imgtx.model.EncoderDecoder`).
+    """Shape of the encoder-decoder Transformer (`imgtx.models.transformer.EncoderDecoder`).
 
     Widths are in channels, `patch` in pixels, `window` in tokens, as is `ffn_kernel`, the depthwise convolution inside
     the FFN, 0 for none. With `holes` the last of `in_channels` is a mask,
@@ -69,14 +69,14 @@ class ModelInfo:
     """Facts that travel inside the weight file and that the pipeline derives its settings from.
 
     `multiple` and `halo` are in input pixels. `halo` is the context around a tile at which tiled output
-    equals untiled output within 1/255 on photos; it is measured for each set of weights (`jobs.evaluate`).
+    equals untiled output within 1/255 on photos; it is measured for each set of weights (`jobs.evaluation.super_resolution`).
     `untiled` is 0 for a model that may be cut into tiles; one that looks at the whole picture gets it whole, and no
     picture of more than `untiled` pixels. `largest` is the longest side of a tile in pixels that there was room
-    for, 0 where nobody measured and `imgtx.tiling.default_tile` alone decides. `fast` is the fastest of `dtypes`
+    for, 0 where nobody measured and `imgtx.inference.tiling.default_tile` alone decides. `fast` is the fastest of `dtypes`
     that was measured to be exact enough, what `--precision auto` stands for. `batches` says whether a batch equals
     its images one by one, `channels_last` whether that layout was measured to be faster. `compiled_tile` is the side in
     pixels of the tiles for which the model, compiled in the precision `fast`, was measured to be exact enough and
-    `compiled_gain` times as fast (`imgtx.compiled`); 0 where it was not, and then `not_compiled` says why, "" where
+    `compiled_gain` times as fast (`imgtx.inference.compiled`); 0 where it was not, and then `not_compiled` says why, "" where
     nobody tried. `masks` says that the last
     of `in_channels` is a mask, 1 where the picture is to be made up; the model's output counts there only.
     `training` is the model card's record: data, recipe, seed, commit, metrics.

@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from imgtx import weight_file
-from imgtx.config import ModelInfo
 from imgtx.errors import ModelError, UsageError
-from imgtx.sidecar import read_sidecar
-from imgtx.tiling import largest_tile
-from imgtx.weight_file import file_digest, find_weights, opened
+from imgtx.models import weight_file
+from imgtx.models.info import ModelInfo
+from imgtx.models.sidecar import read_sidecar
+from imgtx.models.weight_file import file_digest, find_weights, opened
 
 if TYPE_CHECKING:
-    from imgtx.predict import ImageModel  # brings torch
+    from imgtx.models.contract import ImageModel  # brings torch
 
 log = logging.getLogger("imgtx")
 
@@ -97,7 +96,7 @@ def read_info(reference: str | Path) -> tuple[ModelInfo, str]:
     log.warning(
         "%s was never probed: tiles of at most %d px get a halo of %d px whether or not that hides their seams, and "
         "only float32 is used; imgtx models probe '%s' measures what it needs",
-        *(source.path, largest_tile(info), info.halo, reference),
+        *(source.path, info.largest, info.halo, reference),
     )
     return info, digest
 
@@ -112,7 +111,7 @@ def load_model(reference: str | Path, info: ModelInfo | None = None) -> "ImageMo
     """
     source = find_source(reference)
     if source.kind == OWN:
-        from imgtx.weights import load_model as load_own
+        from imgtx.models.weights import load_model as load_own
 
         own = load_own(source.path)
         own.info = _with_speed(own.info, info)
@@ -152,14 +151,14 @@ def digest_of(source: Source) -> str:
 def _adapt(source: Source, digest: str) -> "ImageModel":
     """Each library is imported only for its own models."""
     if source.kind == SPANDREL:
-        from imgtx.adapters.spandrel import load as load_spandrel
+        from imgtx.models.adapters.spandrel import load as load_spandrel
 
         return load_spandrel(source.path, digest)
     if source.kind == TRANSFORMERS:
-        from imgtx.adapters.transformers import load as load_transformers
+        from imgtx.models.adapters.transformers import load as load_transformers
 
         return load_transformers(source.path, digest)
-    from imgtx.adapters.torchscript import load as load_torchscript
+    from imgtx.models.adapters.torchscript import load as load_torchscript
 
     return load_torchscript(source.path, digest, source.signature)
 

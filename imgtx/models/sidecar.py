@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from imgtx.config import ModelInfo
 from imgtx.errors import ModelError, UsageError
+from imgtx.models.info import ModelInfo
 
 log = logging.getLogger("imgtx")
 

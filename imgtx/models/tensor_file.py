@@ -47,7 +47,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
 
 
 class TensorFile:
-    """Reads a file as `safetensors.safe_open` does, as far as `imgtx.weight_file` asks; SafetensorError if it is none.
+    """Reads a file as `safetensors.safe_open` does, as far as `imgtx.models.weight_file` asks; SafetensorError if it is none.
 
     Whatever the framework, tensors come as numpy arrays.
     """

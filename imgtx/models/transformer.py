@@ -5,7 +5,7 @@ path of 3x3 convolutions at full resolution for detail. Tokens rejoin the detail
 head's output is added to a bicubic enlargement, so that an untrained model is exactly bicubic.
 
 With `config.holes` the last input channel is a mask, 1 in the hole, and the others come with the hole filled smoothly
-(`imgtx.holes`): the encoder sees that fill, the decoder's queries of tokens that lie mostly in the hole are one
+(`imgtx.imageops.holes`): the encoder sees that fill, the decoder's queries of tokens that lie mostly in the hole are one
 learned vector, and the head's output is added in the hole only.
 
 Shape legend: B batch, C channels, H and W height and width in pixels, D model width, p patch, s scale.
@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imgtx.config import ModelConfig
-from imgtx.layers import DecoderBlock, EncoderBlock, FeedForward
+from imgtx.models.info import ModelConfig
+from imgtx.models.layers import DecoderBlock, EncoderBlock, FeedForward
 
 # Pixels that the convolutions of the detail path take at once in inference.
 STRIP_PIXELS = 32768
@@ -27,7 +27,7 @@ STRIP_PIXELS = 32768
 class EncoderDecoder(nn.Module):
     """Maps (B, in_channels, H, W) in [0, 1] to (B, out_channels, s H, s W); H, W multiples of config.multiple.
 
-    The output is not clamped: training needs gradients there, `imgtx.predict` clamps.
+    The output is not clamped: training needs gradients there, `imgtx.inference.predictor` clamps.
     """
 
     def __init__(self, config: ModelConfig):
@@ -114,7 +114,7 @@ class DetailBlock(nn.Module):
 def by_rows(work: Callable[[Tensor], Tensor], x: Tensor, *, reach: int, scale: int = 1) -> Tensor:
     """`work(x)` for strips of rows of (B, C, H, W), joined; its output looks `reach` rows up and down.
 
-    As `imgtx.layers.by_strips` for convolutions: less memory in inference, one piece in training.
+    As `imgtx.models.layers.by_strips` for convolutions: less memory in inference, one piece in training.
     """
     height, width = x.shape[2:]
     rows = max(8 * reach, STRIP_PIXELS // width)

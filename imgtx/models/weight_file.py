@@ -1,7 +1,7 @@
 """What a weight file says of itself, read without torch: where it lies, its config and info, its digest.
 
 One safetensors file holds the tensors and, in its metadata under `imgtx`, the JSON of ModelConfig and ModelInfo.
-Planning a run needs no more of it; `imgtx.weights` loads the tensors. Nothing is ever unpickled.
+Planning a run needs no more of it; `imgtx.models.weights` loads the tensors. Nothing is ever unpickled.
 """
 
 import hashlib
@@ -13,17 +13,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from imgtx.config import ModelConfig, ModelInfo
 from imgtx.errors import ModelError, UsageError
+from imgtx.models.info import ModelConfig, ModelInfo
 
 try:
     import safetensors as tensor_reader
-except ImportError:  # a bare machine that trains (jobs/train_local.py)
-    from imgtx import tensor_file as tensor_reader  # type: ignore[no-redef]  # the same to us
+except ImportError:  # a bare machine that trains (imgtx/training/__main__.py)
+    from imgtx.models import tensor_file as tensor_reader  # type: ignore[no-redef]  # the same to us
 
 
 def read_info(name_or_path: str | Path) -> tuple[ModelInfo, str]:
-    """The info and digest of a model without loading its tensors; raises as `imgtx.weights.load_model`."""
+    """The info and digest of a model without loading its tensors; raises as `imgtx.models.weights.load_model`."""
     path = find_weights(name_or_path)
     with opened(path, framework="numpy") as file:
         _, info = read_facts(file, path)

@@ -1,4 +1,4 @@
-"""Models out of weight files, loaded strictly, and networks into them. `imgtx.weight_file` says what a file holds."""
+"""Models out of weight files, loaded strictly, and networks into them. `imgtx.models.weight_file` says what a file holds."""
 
 import json
 from dataclasses import asdict
@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imgtx.config import ModelInfo
 from imgtx.errors import ModelError
-from imgtx.model import EncoderDecoder
-from imgtx.tensor_file import write_tensors
-from imgtx.weight_file import file_digest, find_weights, opened, read_facts
+from imgtx.models.info import ModelInfo
+from imgtx.models.tensor_file import write_tensors
+from imgtx.models.transformer import EncoderDecoder
+from imgtx.models.weight_file import file_digest, find_weights, opened, read_facts
 
 
 class Model(nn.Module):
-    """A network with its facts: what `imgtx.predict` and the pipeline run, whoever made it.
+    """A network with its facts: what `imgtx.inference.predictor` and the pipeline run, whoever made it.
 
     `digest` is the SHA-256 of the weight file in hex; it is part of every output's recipe.
     """

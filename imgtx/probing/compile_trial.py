@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from imgtx.compiled import Compiled, alone, cache_folder, in_one_line
-from imgtx.config import ModelInfo
 from imgtx.errors import ImgtxError
-from imgtx.precisions import EXACT_DB, LAYOUT_LEVELS, ROUNDS, WORTH, clock, decibels, run_once
-from imgtx.tiling import largest_tile, smallest_tile
+from imgtx.inference.compiled import Compiled, alone, cache_folder, in_one_line
+from imgtx.inference.tiling import largest_tile, smallest_tile
+from imgtx.models.info import ModelInfo
+from imgtx.probing.precisions import EXACT_DB, LAYOUT_LEVELS, ROUNDS, WORTH, clock, decibels, run_once
 
 MOST_SIDE = 512  # pixels: larger tiles compute less twice, and fit fewer pictures
 
@@ -63,11 +63,16 @@ def measure(
         np.save(folder / "photo.npy", photo)
         told = vars(trial) | {"info": trial.info.to_dict()}
         (folder / "trial.json").write_text(json.dumps(told), encoding="utf-8")
-        command = [sys.executable, "-c", "from imgtx.compile_trial import child; child()", str(folder)]
+        command = [
+            sys.executable,
+            "-c",
+            "from imgtx.probing.compile_trial import child; child()",
+            str(folder),
+        ]
         with (folder / "log").open("w") as log:
             process = subprocess.Popen(
                 command,
-                cwd=Path(__file__).parents[1],
+                cwd=Path(__file__).parents[2],
                 env=os.environ | environment,
                 stdout=log,
                 stderr=log,
@@ -104,7 +109,7 @@ def child() -> None:
     told = json.loads((folder / "trial.json").read_text(encoding="utf-8"))
     trial = Trial(**told | {"info": ModelInfo.from_dict(told["info"])})
     try:
-        from imgtx.sources import load_model
+        from imgtx.models.references import load_model
 
         found = _measured(trial, load_model(trial.reference, trial.info), np.load(folder / "photo.npy"))
     except (ImgtxError, RuntimeError, MemoryError) as error:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from imgtx.errors import UsageError
-from imgtx.predict import ImageModel
-from imgtx.tiling import Plan, Tile, plan, split
+from imgtx.imageops.geometry import Tile
+from imgtx.inference.tiling import Plan, plan, split
+from imgtx.models.contract import ImageModel
 
 TOLERANCE = 1 / 255
 # Two halos in a row that differ by less than this are followed by none that matters: context fades with distance.
@@ -63,7 +64,7 @@ def measure_halo(
     """Find the halo that belongs into a model's info; run in the model's own dtype, normally float32.
 
     Args:
-        model: as `imgtx.predict` takes it, lying on `device`.
+        model: as `imgtx.inference.predictor` takes it, lying on `device`.
         images: photos, (H, W, C) uint8 with the model's C, each larger than the tiles (four halos or more).
         candidates: halos in pixels, of which two make a multiple of `info.multiple`; by default all of them
             up to six times the multiple.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imgtx.predict import ImageModel
+from imgtx.models.contract import ImageModel
 
 EXACT_DB = 50.0  # against float32: the error is then that of rounding to 8 bits, or less
 LAYOUT_LEVELS = 0.5  # of 255: what channels-last may move a pixel by
@@ -101,7 +101,7 @@ def decibels(output: Tensor, exact: Tensor) -> float:
 
 
 def run_once(model: ImageModel, tile: Tensor, precision: str) -> Tensor:
-    """One call, as `imgtx.predict` makes it, to float32."""
+    """One call, as `imgtx.inference.predictor` makes it, to float32."""
     reduced = precision != "float32"
     with torch.autocast(
         tile.device.type, dtype=getattr(torch, precision) if reduced else None, enabled=reduced

@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from imgtx.config import ModelInfo
+from imgtx.degradations.holes import random_mask
 from imgtx.errors import UsageError
-from imgtx.halo import measure_halo
-from imgtx.holes import with_mask
-from imgtx.masks import random_mask
-from imgtx.precisions import choose_fastest, measure_precisions
-from imgtx.predict import ImageModel, is_out_of_memory
+from imgtx.imageops.holes import with_mask
+from imgtx.inference.predictor import is_out_of_memory
+from imgtx.models.contract import ImageModel
+from imgtx.models.info import ModelInfo
+from imgtx.probing.halo import measure_halo
+from imgtx.probing.precisions import choose_fastest, measure_precisions
 
 HALOS = (16, 32, 64)  # pixels
 WIDEST_HALO = 128  # tried for a model that reaches far, but not everywhere; half of its tiles is halo then
@@ -305,7 +306,7 @@ def _grown(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def _as_model_sees(photo: np.ndarray, info: ModelInfo) -> np.ndarray:
-    """(H, W, 3) -> (H, W, 1, 3 or 4), as `imgtx.channels` would show it to the model, or with holes to fill."""
+    """(H, W, 3) -> (H, W, 1, 3 or 4), as `imgtx.inference.channels` would show it to the model, or with holes to fill."""
     if info.masks:
         return with_mask(
             photo, random_mask(np.random.default_rng(0), photo.shape[0], photo.shape[1], "medium")

@@ -1,7 +1,7 @@
 """Training on a bare machine: torch, numpy, Pillow and this project's code, nothing else, no Ray.
 
-    python -m jobs.train_local pack photos/train photos/valid photos.zip     # where imgtx is installed
-    python -m jobs.train_local train jobs/specs/sr-x2.toml photos.zip        # on the GPU machine
+    python -m imgtx.training pack photos/train photos/valid photos.zip     # where imgtx is installed
+    python -m imgtx.training train jobs/specs/sr-x2.toml photos.zip        # on the GPU machine
 
 The weights, the log and the curves come out as from `imgtx train`, and the same command goes on where it stopped.
 """
@@ -15,15 +15,15 @@ from typing import Any
 import torch
 
 from imgtx.errors import ImgtxError, UsageError
-from imgtx.predict import default_device
-from jobs.pack import TRAIN, VALID, pack, unpack
-from jobs.spec_values import parse_settings
-from jobs.train_data import Ahead, Data, from_pairs
-from jobs.train_device import DeviceFeed
-from jobs.train_loop import train
-from jobs.train_record import Record
-from jobs.train_spec import TrainSpec, load_train_spec
-from pipeline.crops import SMALLEST_VALID, Sampler
+from imgtx.inference.predictor import default_device
+from imgtx.settings import parse_settings
+from imgtx.training.crops import SMALLEST_VALID, Sampler
+from imgtx.training.device_feed import DeviceFeed
+from imgtx.training.feeds import Ahead, Data, from_pairs
+from imgtx.training.log import Record
+from imgtx.training.loop import train
+from imgtx.training.packed import TRAIN, VALID, pack, unpack
+from imgtx.training.spec import TrainSpec, load_train_spec
 
 MEGABYTE = 1_000_000
 
@@ -49,7 +49,7 @@ def _stopped(message: str, code: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m jobs.train_local", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m imgtx.training", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
     packing = commands.add_parser("pack", help="put two folders of images into one file, losslessly")
     packing.set_defaults(command=_pack)

@@ -8,13 +8,13 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from imgtx.archive_damage import ArchiveDamage, archive
-from imgtx.dead_leaves import dead_leaves
-from imgtx.degrade import imresize
+from imgtx.degradations.archive import ArchiveDamage, archive
+from imgtx.degradations.dead_leaves import dead_leaves
+from imgtx.degradations.holes import Holes, with_random_hole
+from imgtx.degradations.restoration import RestorationDamage, restoration_pair
+from imgtx.degradations.sharpness import Variety
 from imgtx.errors import UsageError
-from imgtx.masks import Holes, with_random_hole
-from imgtx.restoration_damage import RestorationDamage, restoration_pair
-from imgtx.variety import Variety
+from imgtx.imageops.resize import imresize
 
 SMALLEST_VALID = 8  # pixels a side of a reduced validation image: its borders are not measured
 # What [damage] of a training spec may say for each; the exact reduction knows no strength.

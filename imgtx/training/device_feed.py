@@ -1,6 +1,6 @@
 """Crops cut where the model computes: all images lie on the device, a step sends a few numbers there.
 
-The places are those that `pipeline.crops.Sampler` draws on the host, so that a training sees the same crops wherever
+The places are those that `imgtx.training.crops.Sampler` draws on the host, so that a training sees the same crops wherever
 they are cut. For the exact bicubic reduction of photos only: archive damage is made on the host.
 
 Shape legend: P pixels of all images together, B crops in a batch, n a crop's side.
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.crops import Pair, Sampler, turn
+from imgtx.training.crops import Pair, Sampler, turn
 
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """As `pipeline.crops.Batch`, on the device: uint8, small (B, n, n, 3) and clean (B, scale n, scale n, 3)."""
+    """As `imgtx.training.crops.Batch`, on the device: uint8, small (B, n, n, 3) and clean (B, scale n, scale n, 3)."""
 
     keys: tuple[str, ...]
     small: Tensor

@@ -5,9 +5,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from jobs.train_device import DeviceBatch
-from jobs.train_spec import TrainSpec
-from pipeline.crops import SMALLEST_VALID, Batch, Pair, Sampler, degraded
+from imgtx.training.crops import SMALLEST_VALID, Batch, Pair, Sampler, degraded
+from imgtx.training.device_feed import DeviceBatch
+from imgtx.training.spec import TrainSpec
 
 
 class Feed(Protocol):
@@ -23,7 +23,7 @@ class Data(NamedTuple):
 
 def from_folders(spec: TrainSpec) -> Data:
     """The spec's own folders, decoded into memory; UsageError for images that cannot be trained on."""
-    from pipeline.photos import load_pairs  # not above: its decoders are missing on a bare machine
+    from imgtx.training.images import load_pairs  # not above: its decoders are missing on a bare machine
 
     pairs = load_pairs(Path(spec.train), spec.scale, smallest=spec.crop)
     valid = load_pairs(Path(spec.valid), spec.scale, smallest=SMALLEST_VALID, most=spec.valid_images)

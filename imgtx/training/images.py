@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from imgtx.codecs.pixels import SUFFIXES, decode
 from imgtx.errors import ImageError, UsageError
-from imgtx.pixels import SUFFIXES, decode
-from pipeline.crops import Pair, check_size, reduced
+from imgtx.training.crops import Pair, check_size, reduced
 
 MAX_PIXELS = 10**9
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
-from jobs.curves import draw_curves, read_log
-from jobs.event_file import EventFile
+from imgtx.training.curves import draw_curves, read_log
+from imgtx.training.event_file import EventFile
 
 LOG, CURVES = "log.jsonl", "curves.png"
 SCALARS = ("loss", "lr", "samples_per_second", "valid_psnr_y")

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from imgtx.metrics import psnr_y
-from imgtx.predict import Predictor
-from imgtx.weights import Model
-from jobs.strip import Shown, draw_strip
-from jobs.train_data import Data, from_folders
-from jobs.train_spec import TrainSpec
-from jobs.train_state import Training, write_weights
-from pipeline.crops import Pair
+from imgtx.imageops.metrics import psnr_y
+from imgtx.inference.predictor import Predictor
+from imgtx.models.weights import Model
+from imgtx.training.crops import Pair
+from imgtx.training.feeds import Data, from_folders
+from imgtx.training.spec import TrainSpec
+from imgtx.training.state import Training, write_weights
+from imgtx.training.strip import Shown, draw_strip
 
 Reporter = Callable[[dict[str, Any]], None]
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from imgtx.errors import UsageError
-from pipeline.crops import Pair, check_size, reduced
+from imgtx.training.crops import Pair, check_size, reduced
 
 TRAIN, VALID = "train/", "valid/"
 
@@ -19,9 +19,12 @@ TRAIN, VALID = "train/", "valid/"
 def pack(train: Path, valid: Path, out: Path, *, valid_images: int) -> int:
     """Write `out` from two folders, of the second the first `valid_images` by name; returns its bytes.
 
-    Raises UsageError as `pipeline.photos.photo_pixels`, and where `out` cannot be written.
+    Raises UsageError as `imgtx.training.images.photo_pixels`, and where `out` cannot be written.
     """
-    from pipeline.photos import find_photos, photo_pixels  # not above: a bare machine lacks its decoders
+    from imgtx.training.images import (  # not above: a bare machine lacks its decoders
+        find_photos,
+        photo_pixels,
+    )
 
     named = [(TRAIN + key, path) for key, path in find_photos(train)]
     named += [(VALID + key, path) for key, path in find_photos(valid)[:valid_images]]
@@ -50,12 +53,10 @@ def unpack(path: Path, part: str, scale: int, *, smallest: int, most: int | None
             images = [(name.removeprefix(part), _read(file.read(name))) for name in names]
     except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, Image.DecompressionBombError) as error:
         raise UsageError(
-            f"{path} is no whole packed data file ({error}): make one with `python -m jobs.train_local pack`"
+            f"{path} is no whole packed data file ({error}): make one with `python -m imgtx.training pack`"
         ) from error
     if not images:
-        raise UsageError(
-            f"{path} holds no images under {part}: make it with `python -m jobs.train_local pack`"
-        )
+        raise UsageError(f"{path} holds no images under {part}: make it with `python -m imgtx.training pack`")
     for key, pixels in images:
         check_size(pixels, f"{path}:{part}{key}", scale, smallest)
     return [reduced(key, pixels, scale) for key, pixels in images]

@@ -4,11 +4,11 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from imgtx.config import ModelConfig
+from imgtx.degradations.sharpness import Variety
 from imgtx.errors import UsageError
-from imgtx.variety import Variety
-from jobs.spec_values import check_fields, merge, read_toml
-from pipeline.crops import CROP_CHOICES, DAMAGES, DEGRADATIONS, Cutting
+from imgtx.models.info import ModelConfig
+from imgtx.settings import check_fields, merge, read_toml
+from imgtx.training.crops import CROP_CHOICES, DAMAGES, DEGRADATIONS, Cutting
 
 # Fields of the network that follow from the spec and the data, so that [model] cannot set them.
 DERIVED = ("scale", "in_channels", "out_channels", "holes")
@@ -39,7 +39,7 @@ class TrainSpec:
     Training lasts `steps` updates, and then repeats exactly on the same machine; or `minutes` of time spent in the
     loop, the CPU's own on a CPU (neither interruptions nor waiting count). The schedule follows the share that is done.
     `batch` is what all workers take together, so that neither their number nor a change of it touches the learning
-    rate or the crops. `crops_per_image` is of one visit to an image, where they are streamed (`pipeline/stream.py`).
+    rate or the crops. `crops_per_image` is of one visit to an image, where they are streamed (`jobs/train/stream.py`).
     """
 
     name: str

@@ -19,14 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imgtx.config import ModelInfo
 from imgtx.errors import ImgtxError, UsageError
-from imgtx.model import EncoderDecoder
-from imgtx.optim import WeightAverage, learning_rate, optimizer_of
-from imgtx.weights import load_model, save_weights
-from jobs.train_device import DeviceBatch
-from jobs.train_spec import TrainSpec, check_same
-from pipeline.crops import Batch
+from imgtx.models.info import ModelInfo
+from imgtx.models.transformer import EncoderDecoder
+from imgtx.models.weights import load_model, save_weights
+from imgtx.training.crops import Batch
+from imgtx.training.device_feed import DeviceBatch
+from imgtx.training.optim import WeightAverage, learning_rate, optimizer_of
+from imgtx.training.spec import TrainSpec, check_same
 
 log = logging.getLogger("imgtx.train")
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from imgtx.degrade import imresize
-from imgtx.metrics import psnr_y
+from imgtx.imageops.metrics import psnr_y
+from imgtx.imageops.resize import imresize
 
 PANEL, GAP, LABEL = 192, 4, 18  # pixels of a panel, between panels, of the line above each
 ROWS = 4

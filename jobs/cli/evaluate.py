@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from imgtx.errors import UsageError
-from jobs.cli_shared import console, endpoint_option, json_option
+from jobs.cli.shared import console, endpoint_option, json_option
 
 
 @click.command()
@@ -50,10 +50,10 @@ def evaluate(
     imgtx evaluate restore benchmarks/cbsd68.txt --protocol denoise
     imgtx evaluate inpaint benchmarks/kodak24 --protocol holes
     """
-    from jobs.evaluate import evaluate as run_evaluation
-    from jobs.evaluate import find_datasets, print_report
-    from jobs.protocol_report import print_protocol
-    from jobs.protocols import run_protocol
+    from jobs.evaluation.report import print_protocol
+    from jobs.evaluation.restoration import run_protocol
+    from jobs.evaluation.super_resolution import evaluate as run_evaluation
+    from jobs.evaluation.super_resolution import find_datasets, print_report
 
     shared = {name: options[name] for name in ("endpoint_url", "self_ensemble")}
     folders = [on_this_machine(dataset) for dataset in datasets]

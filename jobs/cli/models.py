@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from jobs.cli_shared import console, endpoint_option, json_option
+from jobs.cli.shared import console, endpoint_option, json_option
 
 
 @click.group()
@@ -23,8 +23,8 @@ def list_models(store: str | None, endpoint_url: str | None, as_json: bool) -> N
 
     STORE is a folder or s3://bucket/prefix; without one that which IMGTX_STORE names, if it names one.
     """
-    from jobs.model_admin import print_store, store_rows
-    from jobs.show import model_rows, print_models
+    from jobs.inspect.status import model_rows, print_models
+    from jobs.models.admin import print_store, store_rows
 
     packaged = model_rows()
     stored = store_rows(store, endpoint_url) if store else []
@@ -45,9 +45,9 @@ def show_model(model: str, endpoint_url: str | None) -> None:
     MODEL is a packaged name, an imgtx weight file, a version in a model store (its card comes too), or anybody's
     model: docs/run-your-model.md.
     """
-    from jobs.model_admin import store_facts
-    from jobs.probe import describe
-    from pipeline.model_store import exact_reference, local_model
+    from jobs.models.admin import store_facts
+    from jobs.models.probe import describe
+    from pipeline.models.references import exact_reference, local_model
 
     exact = exact_reference(model, endpoint_url)
     known = describe(local_model(exact, endpoint_url)) | store_facts(exact, endpoint_url)
@@ -93,9 +93,9 @@ def probe_model(model: str, endpoint_url: str | None, as_json: bool, **options: 
     imgtx models probe ./4x-Anything.pth --compile
     imgtx upscale photos/ out/ --model ./4x-Anything.pth --precision auto --compile
     """
-    from jobs.probe import ProbeOptions, print_probe
-    from jobs.probe import probe_model as run_probe
-    from pipeline.model_store import local_model
+    from jobs.models.probe import ProbeOptions, print_probe
+    from jobs.models.probe import probe_model as run_probe
+    from pipeline.models.references import local_model
 
     found = run_probe(local_model(model, endpoint_url), ProbeOptions(**options))
     click.echo(json.dumps(found.measured | {"info": found.info.to_dict()})) if as_json else print_probe(
@@ -117,7 +117,7 @@ def import_model(model: str, target: str, endpoint_url: str | None) -> None:
     imgtx models import sr-x2 s3://bucket/models/sr-x2
     imgtx models promote s3://bucket/models/sr-x2@0001
     """
-    from jobs.model_admin import import_model
+    from jobs.models.admin import import_model
 
     click.echo(import_model(model, target, endpoint_url)[0])
 
@@ -127,7 +127,7 @@ def import_model(model: str, target: str, endpoint_url: str | None) -> None:
 @endpoint_option
 def promote_model(version: str, endpoint_url: str | None) -> None:
     """Make a version the latest of its model, by hand and whatever its quality; imgtx nightly asks its gate."""
-    from jobs.model_admin import promote, told
+    from jobs.models.admin import promote, told
 
     click.echo(told(promote(version, endpoint_url)))
 
@@ -137,7 +137,7 @@ def promote_model(version: str, endpoint_url: str | None) -> None:
 @endpoint_option
 def rollback_model(model: str, endpoint_url: str | None) -> None:
     """Make that version the latest again which it was before; again goes further back."""
-    from jobs.model_admin import rollback, told
+    from jobs.models.admin import rollback, told
 
     click.echo(told(rollback(model, endpoint_url)))
 
@@ -161,6 +161,6 @@ def finish_model(weights: Path, datasets: tuple[Path, ...], photos: Path, out: P
     \b
     imgtx models finish runs/sr-x2/sr-x2.safetensors benchmarks/set5 --photos photos/valid
     """
-    from jobs.model_card import finish
+    from jobs.evaluation.model_card import finish
 
     click.echo(finish(weights, photos=photos, benchmarks=datasets, out=out).card)

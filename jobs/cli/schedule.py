@@ -34,8 +34,8 @@ def schedule(spec: Path, target: str, day: str | None, out: Path | None, tick: s
     imgtx schedule jobs/specs/nightly.toml | kubectl apply -f -
     imgtx schedule nightly.toml --target systemd --out ~/.config/systemd/user/
     """
-    from jobs.nightly_spec import load_nightly_spec
-    from jobs.schedule import TARGETS, manifests, ray_job, to_yaml
+    from jobs.nightly.spec import load_nightly_spec
+    from jobs.schedule.kubernetes import TARGETS, manifests, ray_job, to_yaml
 
     loaded = load_nightly_spec(spec)
     if target not in (*TARGETS, "systemd"):
@@ -43,12 +43,12 @@ def schedule(spec: Path, target: str, day: str | None, out: Path | None, tick: s
     if target != "rayjob" and (day or tick):
         raise UsageError(f"--date and --tick are for --target rayjob; {target} has a night a tick")
     if tick:
-        from jobs.kubernetes import create_ray_job, due
+        from jobs.schedule.tick import create_ray_job, due
 
         click.echo(create_ray_job(ray_job(loaded, loaded.when.date_of(due(tick)))))
         return
     if target == "systemd":
-        from jobs.systemd import units
+        from jobs.schedule.systemd import units
 
         files = units(loaded, spec, _program())
     else:

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from imgtx.errors import UsageError
-from jobs.cli_shared import console, endpoint_option, json_option
+from jobs.cli.shared import console, endpoint_option, json_option
 
 STOPPED = 130
 DASHBOARD_PORT = 8265  # Ray's own
@@ -56,9 +56,9 @@ def submit(context: click.Context, command: tuple[str, ...], **options: Any) -> 
     imgtx submit --address http://head:8265 -- upscale s3://in/ s3://out/ --scale 4
     imgtx submit --address http://head:8265 --no-wait -- nightly nightly.toml
     """
-    from jobs.job_command import check_command
-    from jobs.ray_jobs import connect
-    from jobs.submit import begin, make_submission
+    from jobs.submit.command import check_command
+    from jobs.submit.head import connect
+    from jobs.submit.submission import begin, make_submission
 
     night = _date(options["day"])
     if command[0] == "nightly" and options["day"] and "--date" not in command:
@@ -87,8 +87,8 @@ def submitted() -> None:
 @json_option
 def list_jobs(address: str | None, as_json: bool) -> None:
     """List the jobs of a head, the newest first."""
-    from jobs.ray_jobs import connect
-    from jobs.submit import exit_code
+    from jobs.submit.head import connect
+    from jobs.submit.submission import exit_code
 
     found = connect(address).jobs()
     if as_json:
@@ -111,7 +111,7 @@ def list_jobs(address: str | None, as_json: bool) -> None:
 @click.option("--follow", is_flag=True, help="Until it ends, and then with its exit code.")
 def logs(job: str, address: str | None, follow: bool) -> None:
     """Print the log of a job."""
-    from jobs.ray_jobs import connect
+    from jobs.submit.head import connect
 
     head = connect(address)
     if follow:
@@ -125,7 +125,7 @@ def logs(job: str, address: str | None, follow: bool) -> None:
 @address_option
 def stop(job: str, address: str | None) -> None:
     """Stop a job; what it has done stays, and the same submission goes on."""
-    from jobs.ray_jobs import connect
+    from jobs.submit.head import connect
 
     click.echo(_stop(connect(address), job))
 
@@ -144,7 +144,7 @@ def watch(destination: str, endpoint_url: str | None, every: float, only_next: b
     Reads what the run writes beside its ledger, so the head may be gone: a run that shows no sign of life for a minute
     is said to be dead, and the exit code is 3.
     """
-    from jobs.watch import Watching, watch_run
+    from jobs.inspect.watch import Watching, watch_run
 
     if not every > 0:
         raise UsageError(f"--every {every:g}: give a number of seconds greater than 0")
@@ -164,7 +164,7 @@ class RunsAnywhere(click.Command):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        from pipeline.cluster import DOORS
+        from pipeline.cluster.session import DOORS
 
         door = ctx.params.get("address") or os.environ.get("RAY_ADDRESS") or ""
         if not door.startswith(DOORS) or ctx.params.get("dry_run"):
@@ -195,8 +195,8 @@ def without_address(words: list[str]) -> tuple[str, ...]:
 
 def _follow(head: Any, job: str, destination: str | None) -> None:
     """Show the log until the job has ended, and end with its exit code; Ctrl-C asks whether to stop it."""
-    from jobs.ray_jobs import HeadGoneError
-    from jobs.submit import exit_code, why
+    from jobs.submit.head import HeadGoneError
+    from jobs.submit.submission import exit_code, why
 
     try:
         ended = head.follow(job, LogView())
@@ -234,7 +234,7 @@ def answers() -> bool:
 
 
 def _stop(head: Any, job: str) -> str:
-    from jobs.submit import STOP_SECONDS
+    from jobs.submit.submission import STOP_SECONDS
 
     if not head.stop(job):
         return f"{job} has ended already: {head.info(job).status.lower()}"
@@ -254,7 +254,7 @@ class LogView:
         self.terminal = sys.stdout.isatty()
 
     def __call__(self, piece: str) -> None:
-        from jobs.progress import LINE
+        from jobs.run.progress import LINE
 
         *lines, self.rest = (self.rest + piece).split("\n")
         for line in lines:

@@ -1,7 +1,7 @@
 """What a model that restores has to beat: classical methods of OpenCV and scikit-image, where they are installed.
 
 Each is given more than our model: noise filters are told the noise's strength. BM3D's package may not be used
-commercially, so that it is no dependency: its published rows stand in its place (`jobs.protocols`).
+commercially, so that it is no dependency: its published rows stand in its place (`jobs.evaluation.restoration`).
 """
 
 import importlib

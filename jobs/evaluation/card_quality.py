@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imgtx.config import ModelInfo
-from jobs.evaluate import Dataset, evaluate, find_datasets
-from jobs.protocol_report import ProtocolReport
-from jobs.protocols import run_protocol
+from imgtx.models.info import ModelInfo
+from jobs.evaluation.report import ProtocolReport
+from jobs.evaluation.restoration import run_protocol
+from jobs.evaluation.super_resolution import Dataset, evaluate, find_datasets
 
 # Protocols by task, and the datasets of their papers: where none of them is given, all that are.
 PROTOCOLS: dict[str, dict[str, tuple[str, ...]]] = {

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imgtx.hole_metrics import hole_scores
-from imgtx.holes import with_mask
-from imgtx.masks import KINDS, random_mask
-from jobs.controls import Filler, fillers
-from jobs.evaluate import Dataset, read_clean
-from jobs.protocol_report import Row, each
+from imgtx.degradations.holes import KINDS, random_mask
+from imgtx.imageops.hole_metrics import hole_scores
+from imgtx.imageops.holes import with_mask
+from jobs.evaluation.baselines import Filler, fillers
+from jobs.evaluation.report import Row, each
+from jobs.evaluation.super_resolution import Dataset, read_clean
 
 if TYPE_CHECKING:
-    from imgtx.predict import Predictor  # brings torch
+    from imgtx.inference.predictor import Predictor  # brings torch
 
 SQUARE = 256
 SIZES = (f"{SQUARE} px", "whole")

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from imgtx.config import ModelInfo
+from imgtx.codecs.pixels import decode
+from imgtx.degradations.holes import random_mask
 from imgtx.errors import ModelError
-from imgtx.halo import HaloReport, measure_halo
-from imgtx.holes import with_mask
-from imgtx.masks import random_mask
-from imgtx.model import EncoderDecoder
-from imgtx.pixels import decode
-from imgtx.weight_file import file_digest
-from imgtx.weights import load_model, save_weights
-from jobs.card_quality import Quality, measure_quality
-from jobs.evaluate import find_datasets
+from imgtx.imageops.holes import with_mask
+from imgtx.models.info import ModelInfo
+from imgtx.models.transformer import EncoderDecoder
+from imgtx.models.weight_file import file_digest
+from imgtx.models.weights import load_model, save_weights
+from imgtx.probing.halo import HaloReport, measure_halo
+from jobs.evaluation.card_quality import Quality, measure_quality
+from jobs.evaluation.super_resolution import find_datasets
 
 HALO_PHOTOS = 3
 PICTURES = {
@@ -97,7 +97,7 @@ def finish(
 def spec_of(name: str) -> str:
     """The spec that trained the weights of this name, as far as can be told: this project's own, or the user's."""
     own = Path("jobs") / "specs" / f"{name}.toml"
-    return str(own) if (Path(__file__).parents[1] / own).is_file() else own.name
+    return str(own) if (Path(__file__).parents[2] / own).is_file() else own.name
 
 
 def read_photos(folder: Path, most: int = HALO_PHOTOS) -> list[np.ndarray]:
@@ -145,7 +145,7 @@ def card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest: str) 
   computing, {arithmetic}, {optimizer} at {spec["peak_lr"]} {schedule}, {loss}, weight average
   {spec["average"]} (its last state), seed {spec["seed"]}{warm(training)}, torch {training["torch"]}, commit
   {training["commit"]}
-- shape: {json.dumps(spec["model"]) if spec["model"] else "the defaults of `imgtx.config.ModelConfig`"}
+- shape: {json.dumps(spec["model"]) if spec["model"] else "the defaults of `imgtx.models.info.ModelConfig`"}
 - again: `{training["command"]}`
 - PSNR-Y in dB by step on {spec["valid_images"]} validation photos: {curve}
 - halo {info.halo} px, multiple {info.multiple} px: the largest difference of tiled and untiled output on the first

@@ -86,7 +86,7 @@ def print_protocol(report: ProtocolReport, console: Console) -> None:
 
 
 def conditions(report: Any) -> str:
-    """Which weights a report is of (this module's, or `jobs.evaluate`'s), and what they ran on."""
+    """Which weights a report is of (this module's, or `jobs.evaluation.super_resolution`'s), and what they ran on."""
     views = ", the mean over eight views" if report.self_ensemble else ""
     return (
         f"Model {report.digest[:12]} on {report.device}, {report.precision}, {report.threads} threads, torch "

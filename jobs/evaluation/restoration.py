@@ -4,7 +4,7 @@
     jpeg      quality 10 to 40
     no-harm   clean pictures, and JPEG of quality 95: what comes out against what went in
     offsets   JPEG of quality 20 whose 8 x 8 blocks begin 0 to 7 pixels outside the picture
-    holes     `jobs.hole_protocol`
+    holes     `jobs.evaluation.inpainting`
 
 A row is a method under a condition, its numbers means over the dataset's images. A dataset is a folder, or a text file
 of names among the folders beside it (CBSD68 lies within B100).
@@ -22,16 +22,16 @@ import numpy as np
 from PIL import Image
 
 from imgtx.errors import UsageError
-from imgtx.metrics import psnr
-from imgtx.tiling import merge, split
-from jobs.controls import STRENGTH, non_local_means
-from jobs.evaluate import Dataset, check_writable, read_clean
-from jobs.hole_protocol import hole_rows
-from jobs.protocol_report import ProtocolReport, Row, each
-from pipeline.model_store import local_model
+from imgtx.imageops.metrics import psnr
+from imgtx.inference.tiling import merge, split
+from jobs.evaluation.baselines import STRENGTH, non_local_means
+from jobs.evaluation.inpainting import hole_rows
+from jobs.evaluation.report import ProtocolReport, Row, each
+from jobs.evaluation.super_resolution import Dataset, check_writable, read_clean
+from pipeline.models.references import local_model
 
 if TYPE_CHECKING:
-    from imgtx.predict import Predictor  # brings torch
+    from imgtx.inference.predictor import Predictor  # brings torch
 
 MOST_SWEPT = 8  # images
 SIGMAS = (15, 25, 50)
@@ -50,7 +50,7 @@ TEXTS = {
     f"{HARMLESS} to the clean image",
     "offsets": f"JPEG of quality {SWEPT} of the image mirrored outward by 0 to 7 pixels at the top and left, cut "
     f"again, of the first {MOST_SWEPT} images by name; RGB PSNR on the whole image",
-    "holes": "masks of imgtx.masks, their generator seeded with the image's place among the dataset's names; PSNR, "
+    "holes": "masks of imgtx.degradations.holes, their generator seeded with the image's place among the dataset's names; PSNR, "
     "SSIM, L1 of the hole alone; spectrum: the energy of the Laplacian in the hole over the original's, 1 is as sharp",
 }
 
@@ -136,7 +136,7 @@ def restored(predictor: "Predictor", levels: np.ndarray) -> np.ndarray:
         return predictor(levels)
     import torch
 
-    from imgtx.channels import from_model, to_model
+    from imgtx.inference.channels import from_model, to_model
 
     cut = predictor.plan_for(*levels.shape[:2])
     made = []

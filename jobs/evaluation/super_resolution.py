@@ -20,13 +20,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from imgtx.archive_damage import archive
-from imgtx.degrade import imresize, modcrop
+from imgtx.codecs.pixels import SUFFIXES, decode, read_header
+from imgtx.degradations.archive import archive
 from imgtx.errors import ImageError, ImgtxError, UsageError
-from imgtx.metrics import psnr_y, ssim_y
-from imgtx.pixels import SUFFIXES, decode, read_header
-from jobs.protocol_report import conditions
-from pipeline.model_store import local_model
+from imgtx.imageops.metrics import psnr_y, ssim_y
+from imgtx.imageops.resize import imresize, modcrop
+from jobs.evaluation.report import conditions
+from pipeline.models.references import local_model
 
 # (h, w, C) uint8 -> (scale h, scale w, C) uint8, with C 1 or 3
 Upscaler = Callable[[np.ndarray], np.ndarray]
@@ -34,7 +34,7 @@ Upscaler = Callable[[np.ndarray], np.ndarray]
 # How a clean image becomes the model's input.
 DEGRADATIONS = {
     "bicubic": "shrunk by MATLAB's bicubic imresize to uint8",
-    "archive": "as RGB shrunk, blurred, resized, noised and compressed by imgtx.archive_damage, its generator seeded "
+    "archive": "as RGB shrunk, blurred, resized, noised and compressed by imgtx.degradations.archive, its generator seeded "
     "with the image's place among the dataset's names,",
 }
 PROTOCOL = (
@@ -145,7 +145,7 @@ def evaluate(
     """Score a super-resolution model for `imgtx evaluate MODEL DATASET...`; `print_report` shows the result.
 
     Args:
-        model: a packaged name, a weight file, or whatever else `pipeline.model_store` finds a file for.
+        model: a packaged name, a weight file, or whatever else `pipeline.models.references` finds a file for.
         datasets: folders of clean images, or folders of such folders.
         out_json: also write `Report.to_dict()` there.
         endpoint_url: of a model on S3.

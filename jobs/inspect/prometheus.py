@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from imgtx.errors import StorageError, UsageError
-from pipeline.ledger import Ledger
-from pipeline.metrics import STATUS_METRICS
-from pipeline.records import FAILED, PENDING, RUNS, SKIPPED, WRITTEN
-from pipeline.rows import counts_of
-from pipeline.storage import Store, open_store
-from pipeline.storage_retry import HASTY
+from pipeline.cluster.metrics import STATUS_METRICS
+from pipeline.ledger.ledger import Ledger
+from pipeline.storage.retry import HASTY
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.rows import counts_of
+from pipeline.tables.schemas import FAILED, PENDING, RUNS, SKIPPED, WRITTEN
 
 MOST_RUNS = 200  # that are looked at for a success, newest first
 

@@ -1,9 +1,7 @@
 """What a person wants to see of a destination, a plan, a run, a model: gathered here, printed as tables."""
 
-import json
 from collections import Counter
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import pyarrow.compute as pc
@@ -11,52 +9,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from imgtx.errors import StorageError, UsageError
-from jobs.tally import Summary
-from pipeline.lease import Lease, living_holder
-from pipeline.ledger import Ledger
-from pipeline.masks import masks_of
-from pipeline.plan import CLASSES, Plan
-from pipeline.records import FAILED, IMAGES, REASONS, RUNS
-from pipeline.rows import counts_of
+from jobs.run.tally import Summary
+from pipeline.ledger.lease import Lease, living_holder
+from pipeline.ledger.ledger import Ledger
+from pipeline.planning.plan import CLASSES, Plan
+from pipeline.runs import last_run, last_spec, read_json
 from pipeline.spec import RunSpec
-from pipeline.storage import Store, open_store
-from pipeline.storage_retry import HASTY
+from pipeline.storage.store import open_store
+from pipeline.tables.rows import counts_of
+from pipeline.tables.schemas import FAILED, IMAGES, REASONS, RUNS
+from pipeline.tasks.inpainting import masks_of
 from pipeline.verify import VerifyReport, forget, verify
 
 EXAMPLES = 10  # of failed images
 KILLED = "killed; the same command goes on"
-
-
-def last_run(store: Store) -> str:
-    """The id of the newest run under a destination; UsageError where there never was one."""
-    runs: set[str] = set()
-    for batch in replace(store, patience=HASTY).list(RUNS):
-        runs.update(
-            key.split("/")[1] for key in batch.column("key").to_pylist() if key.endswith("/spec.json")
-        )
-    if not runs:
-        raise UsageError(
-            f"{store.describe()} holds no imgtx run: give the destination of an earlier `imgtx upscale`"
-        )
-    return max(runs)
-
-
-def last_spec(destination: str, endpoint_url: str | None) -> RunSpec:
-    """The spec of the newest run; the destination and endpoint given now win over those recorded then.
-
-    Where it ran is not asked again: its cluster may be gone.
-    """
-    store = open_store(destination, endpoint_url=endpoint_url)
-    values = read_json(store, f"{RUNS}{last_run(store)}/spec.json")
-    values.pop("recipe", None)
-    try:
-        spec = RunSpec(**values | {"destination": destination, "limit": None, "address": None})
-    except TypeError as error:
-        raise UsageError(
-            f"the last run's spec is of another imgtx version ({error}): run imgtx upscale anew"
-        ) from error
-    return spec if endpoint_url is None else RunSpec(**spec.to_dict() | {"endpoint_url": endpoint_url})
 
 
 def read_status(destination: str, endpoint_url: str | None) -> dict[str, Any]:
@@ -205,7 +171,7 @@ def print_verify(report: VerifyReport, destination: str, console: Console, *, fi
 
 def model_rows() -> list[dict[str, Any]]:
     """One row a packaged model."""
-    from imgtx.weight_file import packaged_models, read_info
+    from imgtx.models.weight_file import packaged_models, read_info
 
     rows = []
     for name in packaged_models():
@@ -229,11 +195,3 @@ def print_models(rows: list[dict[str, Any]], console: Console) -> None:
         metrics = "  ".join(f"{name} {value}" for name, value in row["metrics"].items())
         table.add_row(row["name"], row["task"], f"x{row['scale']}", metrics, row["licence"], row["digest"])
     console.print(table)
-
-
-def read_json(store: Store, key: str) -> dict[str, Any]:
-    """A JSON object under a destination; UsageError where it cannot be read."""
-    try:
-        return json.loads(store.read(key))
-    except (StorageError, ValueError) as error:
-        raise UsageError(f"{store.describe()}: {key} cannot be read ({error})") from error

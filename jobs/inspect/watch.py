@@ -16,14 +16,15 @@ from rich.console import Console
 from rich.live import Live
 
 from imgtx.errors import UsageError
-from jobs.progress import failures_of, left_of
-from jobs.show import KILLED, last_run, last_spec, print_status, read_json, read_status
-from pipeline.lease import Holder, living_holder
-from pipeline.records import RUNS
-from pipeline.storage import Store, open_store
-from pipeline.storage_retry import HASTY
+from jobs.inspect.status import KILLED, print_status, read_status
+from jobs.run.progress import failures_of, left_of
+from pipeline.ledger.lease import Holder, living_holder
+from pipeline.runs import last_run, last_spec, read_json
+from pipeline.storage.retry import HASTY
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.schemas import RUNS
 
-DEAD_SECONDS = 60.0  # as in pipeline/lease.py
+DEAD_SECONDS = 60.0  # as in pipeline/ledger/lease.py
 RUNNING = "running"
 DONE, FAILURES, INTERRUPTED = 0, 3, 130
 

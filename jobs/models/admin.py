@@ -9,14 +9,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from imgtx.config import ModelInfo
 from imgtx.errors import ModelError, UsageError
-from imgtx.sidecar import read_record, write_sidecar
-from imgtx.sources import OWN, SPANDREL, Source, digest_of, find_source, load_model, read_info
-from imgtx.weight_file import file_digest, opened, read_facts
-from pipeline.model_store import SIDECAR, InStore, fetch_version, local_model, parse_reference, split_name
-from pipeline.model_versions import MODEL, ModelStore, Pointer, Version
-from pipeline.storage import check_destination, open_store
+from imgtx.models.info import ModelInfo
+from imgtx.models.references import OWN, SPANDREL, Source, digest_of, find_source, load_model, read_info
+from imgtx.models.sidecar import read_record, write_sidecar
+from imgtx.models.weight_file import file_digest, opened, read_facts
+from pipeline.models.references import (
+    SIDECAR,
+    InStore,
+    fetch_version,
+    local_model,
+    parse_reference,
+    split_name,
+)
+from pipeline.models.store import MODEL, ModelStore, Pointer, Version
+from pipeline.storage.store import check_destination, open_store
 
 CARD_FILES = {".md": "card.md", ".json": "evaluation.json"}  # what `imgtx models finish` lays beside weights
 
@@ -76,7 +83,7 @@ def converted(source: Source, folder: Path) -> Incoming:
             f"{source}: a model store takes imgtx's own weights and files that spandrel reads: use this one as it is, "
             f"--model '{source}'"
         )
-    from imgtx.adapters.spandrel import convert  # brings torch
+    from imgtx.models.adapters.spandrel import convert  # brings torch
 
     digest, path = digest_of(source), folder / f"{source.path.stem}.safetensors"
     convert(source.path, path)

@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 import imgtx
-from imgtx.config import ModelInfo
+from imgtx.codecs.pixels import decode
 from imgtx.errors import UsageError
-from imgtx.pixels import decode
-from imgtx.sidecar import read_record, write_sidecar
-from imgtx.sources import OWN, Source, absolute, digest_of, find_source, load_model, read_info
-from imgtx.weight_file import count_parameters
-from jobs.evaluate import find_datasets
-from pipeline.cluster import WORKER_ENVIRONMENT
+from imgtx.models.info import ModelInfo
+from imgtx.models.references import OWN, Source, absolute, digest_of, find_source, load_model, read_info
+from imgtx.models.sidecar import read_record, write_sidecar
+from imgtx.models.weight_file import count_parameters
+from jobs.evaluation.super_resolution import find_datasets
+from pipeline.cluster.session import WORKER_ENVIRONMENT
 
 EXAMPLES = Path(imgtx.__file__).parents[1] / "examples"
 MOST_PHOTOS = 2
@@ -84,12 +84,12 @@ def probe_model(reference: str, options: ProbeOptions) -> Probed:
     pictures = read_photos(options.photos or EXAMPLES)
     source = find_source(reference)
     digest = digest_of(source)
-    from imgtx.predict import default_device  # brings torch
-    from imgtx.probe import probe
+    from imgtx.inference.predictor import default_device  # brings torch
+    from imgtx.probing.probe import probe
 
     device = options.device or default_device()
     if options.compile:
-        from imgtx.compiled import check_compiler
+        from imgtx.inference.compiled import check_compiler
 
         check_compiler(device)
     model: Any = load_model(reference)
@@ -106,9 +106,9 @@ def _compiled(
     reference: str, model: Any, info: ModelInfo, photo: np.ndarray, options: ProbeOptions
 ) -> tuple[ModelInfo, dict[str, Any]]:
     """The info with the choice in it, and what was measured; where there is nothing to try, why."""
-    from imgtx.compile_trial import Trial, judged, measure, side_to_compile
-    from imgtx.compiled import why_not
-    from imgtx.probe import sample_of
+    from imgtx.inference.compiled import why_not
+    from imgtx.probing.compile_trial import Trial, judged, measure, side_to_compile
+    from imgtx.probing.probe import sample_of
 
     model.info = info
     if why := why_not(model):

@@ -10,20 +10,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from imgtx.cache import user_cache
 from imgtx.errors import UsageError
-from imgtx.weight_file import opened, read_facts
-from jobs.evaluate import find_datasets
-from jobs.gate import check_gate
-from jobs.night_data import local_folder
-from jobs.nightly_spec import NightlySpec
-from jobs.schedule_spec import Schedule
-from jobs.tally import Watcher
-from jobs.train_spec import DERIVED, TrainSpec, make_train_spec
-from pipeline.model_store import local_model
-from pipeline.model_versions import ModelStore, Pointer
+from imgtx.files import user_cache
+from imgtx.models.weight_file import opened, read_facts
+from imgtx.training.spec import DERIVED, TrainSpec, make_train_spec
+from jobs.evaluation.super_resolution import find_datasets
+from jobs.nightly.gate import check_gate
+from jobs.nightly.images import local_folder
+from jobs.nightly.schedule import Schedule
+from jobs.nightly.spec import NightlySpec
+from jobs.run.tally import Watcher
+from pipeline.models.references import local_model
+from pipeline.models.store import ModelStore, Pointer
 from pipeline.spec import RunSpec, check_spec
-from pipeline.storage import Store, check_destination, check_source, open_store
+from pipeline.storage.store import Store, check_destination, check_source, open_store
 
 NIGHTS = "nights/"
 

@@ -19,11 +19,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from imgtx.codecs.pixels import SUFFIXES, decode, encode
 from imgtx.errors import ImageError, StorageError, UsageError
-from imgtx.pixels import SUFFIXES, decode, encode
-from pipeline.inventory import images
-from pipeline.records import INVENTORY
-from pipeline.storage import Store, open_store
+from pipeline.planning.inventory import images
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.schemas import INVENTORY
 
 CONSUMED = "consumed/"
 READERS = 4  # images that are fetched and decoded at once

@@ -10,7 +10,7 @@ the weights between train and publish lie on this machine alone: where they are 
     nights/<date>/state.json       what was found, stage by stage
     nights/<date>/images.parquet   the images that were drawn
     nights/<date>/lease/           one process a date
-    consumed/<date>.parquet        see jobs/night_data.py
+    consumed/<date>.parquet        see jobs/nightly/images.py
 
 Nights of different dates may overlap: the pointer moves by compare-and-swap, and who finds it moved measures again.
 """
@@ -22,11 +22,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from imgtx.errors import RunInterruptedError, StorageError, UsageError
-from imgtx.weight_file import file_digest
-from jobs.night import Night, check_night
-from jobs.night_data import from_parquet, mark_consumed
-from jobs.night_stages import IMAGES, STAGES, Stages, finished, trained
-from pipeline.lease import Lease
+from imgtx.models.weight_file import file_digest
+from jobs.nightly.context import Night, check_night
+from jobs.nightly.images import from_parquet, mark_consumed
+from jobs.nightly.stages import IMAGES, STAGES, Stages, finished, trained
+from pipeline.ledger.lease import Lease
 
 
 def run_night(night: Night, *, steal: bool = False) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from imgtx import __version__
 from imgtx.errors import UsageError
-from jobs.cron import Cron, parse_cron
+from jobs.nightly.cron import Cron, parse_cron
 
 WHERE = "[schedule]"
 

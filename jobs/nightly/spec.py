@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from imgtx.errors import UsageError
-from jobs.gate import Gate
-from jobs.schedule_spec import Schedule, check_schedule
-from jobs.spec_values import check_fields, merge, read_toml
-from jobs.train_spec import TrainSpec
-from pipeline.model_store import split_name
+from imgtx.settings import check_fields, merge, read_toml
+from imgtx.training.spec import TrainSpec
+from jobs.nightly.gate import Gate
+from jobs.nightly.schedule import Schedule, check_schedule
+from pipeline.models.references import split_name
 from pipeline.spec import RunSpec
 
 # What a night decides by itself, so that [train] and [upscale] cannot set it.

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from imgtx.errors import ModelError
-from imgtx.weight_file import file_digest
-from jobs.gate import Verdict, judge
-from jobs.model_admin import facts_of
-from jobs.night import Night, latest, training_spec, upscale_spec
-from jobs.night_data import choose, fetch_cuts, from_parquet, to_parquet
-from pipeline.model_store import exact_reference
+from imgtx.models.weight_file import file_digest
+from jobs.models.admin import facts_of
+from jobs.nightly.context import Night, latest, training_spec, upscale_spec
+from jobs.nightly.gate import Verdict, judge
+from jobs.nightly.images import choose, fetch_cuts, from_parquet, to_parquet
+from pipeline.models.references import exact_reference
 
 IMAGES = "images.parquet"
 MOVES = 5  # times that `latest` may move under the gate before the night gives up
@@ -45,7 +45,7 @@ def train(night: Night, stages: Stages) -> dict[str, Any]:
     usable = rows.num_rows - left_out.total()
     if not usable:
         return _skipped(f"no image could be trained on: {dict(left_out)}")
-    from jobs.train import run_training  # brings torch
+    from jobs.train.terminal import run_training  # brings torch
 
     weights = run_training(spec, night.folder / "training", night.shown.console)
     return {"images": usable, "left_out": dict(left_out), "digest": file_digest(weights)}
@@ -55,7 +55,7 @@ def evaluate(night: Night, stages: Stages) -> dict[str, Any]:
     """Measure the new weights' halo and quality, and the current version's quality, on the same datasets."""
     if skipped := _was_skipped(stages["train"]):
         return skipped
-    from jobs.model_card import finish  # brings torch
+    from jobs.evaluation.model_card import finish  # brings torch
 
     command = f"imgtx nightly SPEC --date {night.date}` on `{night.name}@{stages['plan']['begin']}"
     out, sets = night.folder / "finished", night.datasets
@@ -119,7 +119,7 @@ def upscale(night: Night, stages: Stages) -> dict[str, Any]:
     """Bring the destination up to date with the latest version: what its weights made stale, and what is new."""
     if not night.spec.upscale:
         return _skipped("not asked for")
-    from jobs.run import run
+    from jobs.run.driver import run
 
     spec = upscale_spec(night, exact_reference(night.reference("latest"), night.spec.endpoint_url))
     with night.shown.watching() as watch:
@@ -155,7 +155,7 @@ def finished(night: Night) -> Path:
 
 
 def _scores_of(night: Night, number: str, degradation: str) -> dict[str, float | None]:
-    from jobs.evaluate import evaluate as measure
+    from jobs.evaluation.super_resolution import evaluate as measure
 
     reference, url = night.reference(number), night.spec.endpoint_url
     report = measure(reference, night.datasets, endpoint_url=url, degradation=degradation)

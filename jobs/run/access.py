@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgtx.errors import StorageError
-from pipeline.records import CREDENTIALS, FORBIDDEN, WRITTEN
-from pipeline.storage import Store
-from pipeline.storage_retry import HASTY
+from pipeline.storage.retry import HASTY
+from pipeline.storage.store import Store
+from pipeline.tables.schemas import CREDENTIALS, FORBIDDEN, WRITTEN
 
 REFUSALS = 100  # images in a row that the storage refuses before it is asked what is the matter
 

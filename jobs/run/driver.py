@@ -19,19 +19,28 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from imgtx.codecs.pixels import SUFFIXES
 from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, StorageError, UsageError
-from imgtx.pixels import SUFFIXES
-from imgtx.sources import absolute, read_info
-from jobs.access import Access
-from jobs.show import last_spec
-from jobs.tally import Summary, Tally, Watcher
-from pipeline.cluster import address_of, check_address, check_compiles
-from pipeline.lease import Lease
-from pipeline.ledger import Ledger
-from pipeline.masks import listing, masks_of
-from pipeline.model_store import exact_reference, is_fetched, local_model
-from pipeline.plan import OVERWRITES, PLANNED, Plan, make_plan
-from pipeline.records import (
+from imgtx.models.references import absolute, read_info
+from jobs.run.access import Access
+from jobs.run.tally import Summary, Tally, Watcher
+from pipeline.cluster.session import address_of, check_address, check_compiles
+from pipeline.ledger.lease import Lease
+from pipeline.ledger.ledger import Ledger
+from pipeline.models.references import exact_reference, is_fetched, local_model
+from pipeline.planning.plan import OVERWRITES, PLANNED, Plan, make_plan
+from pipeline.runs import last_spec
+from pipeline.spec import Job, RunSpec, make_job
+from pipeline.storage.store import (
+    Store,
+    check_apart,
+    check_destination,
+    check_shared,
+    check_source,
+    open_store,
+)
+from pipeline.tables.rows import to_table
+from pipeline.tables.schemas import (
     CREDENTIALS,
     FAILED,
     IMAGES,
@@ -45,13 +54,11 @@ from pipeline.records import (
     WORK,
     WRITTEN,
 )
-from pipeline.rows import to_table
-from pipeline.spec import Job, RunSpec, make_job
-from pipeline.storage import Store, check_apart, check_destination, check_shared, check_source, open_store
+from pipeline.tasks.inpainting import listing, masks_of
 
 if TYPE_CHECKING:
-    from pipeline.cluster import Pool  # at run time Ray is imported only by a run that has work
-    from pipeline.metrics import RunMetrics
+    from pipeline.cluster.metrics import RunMetrics
+    from pipeline.cluster.session import Pool  # at run time Ray is imported only by a run that has work
 
 log = logging.getLogger("imgtx.run")
 
@@ -227,8 +234,8 @@ class Session:
         if not self.tally.to_do:
             self.begin()
             return
-        from pipeline.cluster import configure_data, ray_session, size_pool
-        from pipeline.metrics import RunMetrics
+        from pipeline.cluster.metrics import RunMetrics
+        from pipeline.cluster.session import configure_data, ray_session, size_pool
 
         with ray_session(self.run.job.spec) as resources:
             pool = size_pool(self.run.job.spec, resources, self.tally.to_do)
@@ -269,7 +276,7 @@ class Session:
 
     def _wave(self, work: pa.Table, pool: "Pool") -> None:
         """Run one slice of the work until every key has a row: lost keys again, alone; then they are recorded."""
-        from pipeline.cluster import machines
+        from pipeline.cluster.session import machines
 
         there, passes, disturbed = machines(), 0, 0
         lost, _ = self._pass(work, pool)
@@ -296,7 +303,7 @@ class Session:
 
     def _pass(self, work: pa.Table, pool: "Pool") -> tuple[pa.Table, bool]:
         """One Ray dataset over `work`: the rows that came back without an outcome, and whether it ran to its end."""
-        from pipeline.cluster import RAY_ENDED, STALL_SECONDS, ray_has_ended
+        from pipeline.cluster.session import RAY_ENDED, STALL_SECONDS, ray_has_ended
         from pipeline.flow import road
 
         seen: list[pa.ChunkedArray] = []

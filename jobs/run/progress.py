@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from jobs.tally import Tally, Watcher
+from jobs.run.tally import Tally, Watcher
 
 LINE_SECONDS = 30.0
 LINE = re.compile(r"\d+/\d+ images  ")  # how `line` begins, to tell it from the rest of a log

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from imgtx.errors import UsageError
-from imgtx.weight_file import packaged_models
-from jobs.spec_values import check_fields, merge, parse_settings, read_toml
+from imgtx.models.weight_file import packaged_models
+from imgtx.settings import check_fields, merge, parse_settings, read_toml
 from pipeline.spec import RunSpec
 
 # What the command line itself says, so that nothing else may.

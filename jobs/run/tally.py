@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.cluster import Pool
-from pipeline.plan import CURRENT, FAILED_BEFORE, REFUSED, RUN, Plan
-from pipeline.records import FAILED, SKIPPED, WAITED, WRITTEN
-from pipeline.rows import counts_of
+from pipeline.cluster.session import Pool
+from pipeline.planning.plan import CURRENT, FAILED_BEFORE, REFUSED, RUN, Plan
+from pipeline.tables.rows import counts_of
+from pipeline.tables.schemas import FAILED, SKIPPED, WAITED, WRITTEN
 
 SHORT_SECONDS = 60.0  # start-up limits a run of less
 WORTH_SAYING = 0.15  # of the models' time, spent in waiting; below they are what limits

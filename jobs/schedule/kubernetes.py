@@ -15,10 +15,10 @@ from typing import Any
 import yaml
 
 from imgtx.errors import UsageError
-from jobs.nightly_spec import NightlySpec
-from jobs.schedule_spec import Schedule
-from jobs.spec_values import to_toml
-from pipeline.storage import open_store
+from imgtx.settings import to_toml
+from jobs.nightly.schedule import Schedule
+from jobs.nightly.spec import NightlySpec
+from pipeline.storage.store import open_store
 
 Manifest = dict[str, Any]
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imgtx.errors import UsageError
-from jobs.cron import on_calendar
-from jobs.nightly_spec import NightlySpec
-from jobs.schedule_spec import WHERE, Schedule
+from jobs.nightly.cron import on_calendar
+from jobs.nightly.schedule import WHERE, Schedule
+from jobs.nightly.spec import NightlySpec
 
 MOST_LIMIT_HOURS = 20.0  # of counting failed starts: below a day, so that last night's do not count
 

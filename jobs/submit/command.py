@@ -20,13 +20,13 @@ from typing import Any
 import click
 
 from imgtx.errors import UsageError
-from imgtx.weight_file import packaged_models
-from jobs.nightly_spec import load_nightly_spec
-from jobs.spec_file import read_run_spec
-from jobs.spec_values import parse_settings
-from jobs.train_spec import load_train_spec
-from pipeline.model_store import is_fetched
-from pipeline.storage import open_store
+from imgtx.models.weight_file import packaged_models
+from imgtx.settings import parse_settings
+from imgtx.training.spec import load_train_spec
+from jobs.nightly.spec import load_nightly_spec
+from jobs.run.spec import read_run_spec
+from pipeline.models.references import is_fetched
+from pipeline.storage.store import open_store
 
 # The commands that a cluster can run for somebody who is elsewhere.
 RUNS = ("nightly", "plan", "restore", "retry", "train", "upscale", "verify")

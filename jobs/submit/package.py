@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 from imgtx.errors import UsageError
-from pipeline.cluster import CODE, PACKAGES
+from pipeline.cluster.session import CODE, PACKAGES
 
 IGNORE, LOCK = ".rayignore", "requirements.lock"
 ALWAYS_IGNORED = "__pycache__/\n.*_cache/\n"
@@ -22,7 +22,7 @@ MOST_BYTES = 100 << 20  # before compression: Ray keeps packages in the memory o
 NAMED = 5  # of the largest files, where there are too many bytes
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
-# Whether a path, relative to the code's root, is left out. Ray's own matcher, which `jobs/ray_jobs.py` hands over.
+# Whether a path, relative to the code's root, is left out. Ray's own matcher, which `jobs/submit/head.py` hands over.
 Ignored = Callable[[str], bool]
 
 

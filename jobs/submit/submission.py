@@ -20,10 +20,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from imgtx.errors import UsageError
-from jobs.code_package import files_to_ship, ignore_lines, packages, write_package
-from jobs.job_command import JobCommand
-from jobs.ray_jobs import SUCCEEDED, Head, JobInfo, ignored_by
-from pipeline.cluster import CODE, ENDPOINTS, forwarded
+from jobs.submit.command import JobCommand
+from jobs.submit.head import SUCCEEDED, Head, JobInfo, ignored_by
+from jobs.submit.package import files_to_ship, ignore_lines, packages, write_package
+from pipeline.cluster.session import CODE, ENDPOINTS, forwarded
 
 PINNED, IMAGE = "pinned", "image"
 # A name says that a value is secret, unless it ends as the name of a place where one is kept.

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from imgtx.codecs.pixels import SUFFIXES, read_header
 from imgtx.errors import ImageError, StorageError, UsageError
-from imgtx.pixels import SUFFIXES, read_header
-from jobs.train_spec import TrainSpec
-from pipeline.crops import SMALLEST_VALID, Pair, reduced
-from pipeline.inventory import images
-from pipeline.photos import photo_pixels
-from pipeline.storage import Store, check_source
+from imgtx.training.crops import SMALLEST_VALID, Pair, reduced
+from imgtx.training.images import photo_pixels
+from imgtx.training.spec import TrainSpec
+from pipeline.planning.inventory import images
+from pipeline.storage.store import Store, check_source
 
 LOOKED_AT = 16  # images of which the size is read before workers start
 TRAIN, VALID = "train", "valid"

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from imgtx.errors import ImgtxError, RunInterruptedError, UsageError
-from imgtx.weight_file import find_weights
-from jobs.train_images import KEYS, Sources, check_images, encode_keys, first_weights, list_images
-from jobs.train_spec import TrainSpec, check_same
-from pipeline.cluster import address_of, check_address, ray_session
-from pipeline.lease import Lease
-from pipeline.storage import Store, check_destination, check_shared, open_store
-from pipeline.storage_arrow import arrow_filesystem
+from imgtx.models.weight_file import find_weights
+from imgtx.training.spec import TrainSpec, check_same
+from jobs.train.images import KEYS, Sources, check_images, encode_keys, first_weights, list_images
+from pipeline.cluster.session import address_of, check_address, ray_session
+from pipeline.ledger.lease import Lease
+from pipeline.storage.arrow import arrow_filesystem
+from pipeline.storage.store import Store, check_destination, check_shared, open_store
 
 log = logging.getLogger("imgtx.train")
 
@@ -196,8 +196,8 @@ def _trainer(
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from jobs.train_network import ByNode
-    from jobs.train_worker import train_worker
+    from jobs.train.network import ByNode
+    from jobs.train.worker import train_worker
 
     filesystem, path = arrow_filesystem(replace(root, uri=fleet_root(root)))
     return TorchTrainer(

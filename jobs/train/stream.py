@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 
 from imgtx.errors import UsageError
-from pipeline.crops import Batch, Cutting, Leaves, Pair, cut, draw_place, reduced, stacked
-from pipeline.photos import photo_pixels
-from pipeline.storage import Store
+from imgtx.training.crops import Batch, Cutting, Leaves, Pair, cut, draw_place, reduced, stacked
+from imgtx.training.images import photo_pixels
+from pipeline.storage.store import Store
 
 log = logging.getLogger("imgtx.train")
 

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from imgtx.errors import UsageError
-from imgtx.predict import default_device
-from jobs.train_loop import train
-from jobs.train_ray import Fleet, train_on_ray
-from jobs.train_record import Record
-from jobs.train_spec import TrainSpec
-from pipeline.model_store import local_model
+from imgtx.inference.predictor import default_device
+from imgtx.training.log import Record
+from imgtx.training.loop import train
+from imgtx.training.spec import TrainSpec
+from jobs.train.ray import Fleet, train_on_ray
+from pipeline.models.references import local_model
 
 # sr-x2, batch 8 of 48 px, one thread on such a CPU: 1.07 s a step in bfloat16, 0.60 in float32.
 EMULATED = (

@@ -14,14 +14,14 @@ from ray.train import Checkpoint
 from torch import Tensor, nn
 
 from imgtx.errors import ImgtxError
-from jobs.train_data import Data
-from jobs.train_images import KEYS, TRAIN, VALID, Sources, decode_keys, first_weights, load_valid, part_of
-from jobs.train_loop import STRIP, run
-from jobs.train_spec import TrainSpec
-from jobs.train_state import Training
-from pipeline.crops import degraded
-from pipeline.storage import Store
-from pipeline.stream import Images, Shard, Stream
+from imgtx.training.crops import degraded
+from imgtx.training.feeds import Data
+from imgtx.training.loop import STRIP, run
+from imgtx.training.spec import TrainSpec
+from imgtx.training.state import Training
+from jobs.train.images import KEYS, TRAIN, VALID, Sources, decode_keys, first_weights, load_valid, part_of
+from jobs.train.stream import Images, Shard, Stream
+from pipeline.storage.store import Store
 
 
 class RayTeam:
@@ -61,7 +61,7 @@ class RayTeam:
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """`TorchTrainer`'s loop: `config` is what `jobs.train_ray` hands over."""
+    """`TorchTrainer`'s loop: `config` is what `jobs.train.ray` hands over."""
     root: Store = config["root"]
     board = config["board"]
     spec = TrainSpec(**config["spec"])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.records import WRITTEN
+from pipeline.tables.schemas import WRITTEN
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 

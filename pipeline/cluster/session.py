@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from imgtx.errors import RunInterruptedError, UsageError
 from pipeline.spec import RunSpec
-from pipeline.storage import open_store
+from pipeline.storage.store import open_store
 
 log = logging.getLogger("imgtx.pipeline")
 
@@ -68,7 +68,7 @@ LOCAL_SETTINGS = QUIET | {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away: a process less
 }
 DOORS = ("http://", "https://", "ray://")  # of a head, that no driver goes through
-CODE, PACKAGES = Path(__file__).resolve().parents[1], ("imgtx", "pipeline", "jobs")
+CODE, PACKAGES = Path(__file__).resolve().parents[2], ("imgtx", "pipeline", "jobs")
 OBJECT_STORE_BYTES = 1 << 30  # local runs: images in flight; Ray Data holds back the stages when it is full
 ROWS_PER_BLOCK = 16  # most images that one decode task takes; a block costs Ray about 60 ms
 # Decoded pixels that travel to a model in one block. On a CPU, where a megapixel takes seconds, blocks of one image
@@ -280,7 +280,9 @@ def check_address(address: str | None) -> None:
 def check_compiles(spec: RunSpec) -> None:
     """UsageError where a run on this machine is to compile its model, and there is nothing to compile with."""
     if spec.compile and address_of(spec) is None:
-        from imgtx.compiled import check_compiler  # brings torch, which other runs' drivers do without
+        from imgtx.inference.compiled import (
+            check_compiler,  # brings torch, which other runs' drivers do without
+        )
 
         check_compiler("cpu" if spec.gpus == 0 else None)
 

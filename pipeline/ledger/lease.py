@@ -30,9 +30,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 
 from imgtx.errors import LeaseHeldError, StorageError
-from pipeline.records import LEASES
-from pipeline.storage import Store
-from pipeline.storage_retry import HASTY
+from pipeline.storage.retry import HASTY
+from pipeline.storage.store import Store
+from pipeline.tables.schemas import LEASES
 
 HELD, RELEASED = "held", "released"
 

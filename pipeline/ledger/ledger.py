@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgtx.errors import StorageError
-from pipeline.buckets import hash64
-from pipeline.ledger_parts import Part, in_groups, list_parts, read_parts, write_part
-from pipeline.records import FAILED, LEDGER, OUTCOME, PENDING, SKIPPED, WRITTEN
-from pipeline.spill import MOST_BUCKETS, Spill
-from pipeline.storage import Store
+from pipeline.ledger.parts import Part, in_groups, list_parts, read_parts, write_part
+from pipeline.storage.store import Store
+from pipeline.tables.hashing import hash64
+from pipeline.tables.schemas import FAILED, LEDGER, OUTCOME, PENDING, SKIPPED, WRITTEN
+from pipeline.tables.spill import MOST_BUCKETS, Spill
 
 # When appended parts are rewritten. What a run appends is small files, a few seconds' rows each: many of them become
 # one. Everything is cut into buckets anew only when so much is loose, in bytes and as a share of the rest, so that the

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imgtx.errors import UsageError
-from pipeline.records import ADDED, LEDGER, LEDGER_PARTS
-from pipeline.rows import empty
-from pipeline.storage import Store
+from pipeline.storage.store import Store
+from pipeline.tables.rows import empty
+from pipeline.tables.schemas import ADDED, LEDGER, LEDGER_PARTS
 
 _NAME = re.compile(r"ledger/(\d{20})-(?:(\d+)of(\d+)-)?[0-9a-f]{12}\.parquet")
 _READERS = 8

@@ -23,12 +23,12 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgtx.cache import user_cache
 from imgtx.errors import ModelError, StorageError, UsageError
-from imgtx.weight_file import file_digest
-from pipeline.model_versions import LATEST, MODEL, ModelStore, Version, check_name
-from pipeline.storage import Store, open_store
-from pipeline.storage_retry import TEMPORARY
+from imgtx.files import user_cache
+from imgtx.models.weight_file import file_digest
+from pipeline.models.store import LATEST, MODEL, ModelStore, Version, check_name
+from pipeline.storage.retry import TEMPORARY
+from pipeline.storage.store import Store, open_store
 
 KEPT_DAYS = 30
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")

@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from imgtx.errors import ModelError, StorageError, UsageError
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 
 MODEL, CARD, LATEST = "model.safetensors", "card.json", "latest"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.buckets import among, hash64
-from pipeline.names import DIGITS, fold, folder_hashes, hashed_names, plain_names, too_long
-from pipeline.spill import Spill
+from pipeline.planning.names import DIGITS, fold, folder_hashes, hashed_names, plain_names, too_long
+from pipeline.tables.hashing import among, hash64
+from pipeline.tables.spill import Spill
 
 # The name of a key at a level, both as hashes; `must`: whatever others are called, it climbs.
 _NAME = pa.schema([("name", pa.uint64()), ("key", pa.uint64()), ("level", pa.int8()), ("must", pa.bool_())])

@@ -9,13 +9,13 @@ from collections.abc import Collection, Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.records import FAILED, INVENTORY, SKIPPED
-from pipeline.storage import Store
+from pipeline.storage.store import Store
+from pipeline.tables.schemas import FAILED, INVENTORY, SKIPPED
 
 ROWS = 65_536
 
 # An inventory row with what its name alone decides: `status` is "" for a row to process; otherwise
-# `reason` is a word of records.REASONS, met in stage "list". `mask` is "" until `pipeline.masks` finds one.
+# `reason` is a word of records.REASONS, met in stage "list". `mask` is "" until `pipeline.tasks.inpainting` finds one.
 CLASSIFIED = pa.schema(
     [
         *INVENTORY,
@@ -57,7 +57,7 @@ def inventory(store: Store) -> Iterator[pa.RecordBatch]:
 def classify(batch: pa.RecordBatch, suffixes: Collection[str], *, local_destination: bool) -> pa.RecordBatch:
     """`batch` (schema INVENTORY) with the columns of CLASSIFIED: what the name alone decides.
 
-    `suffixes` are lower-case with their dot (`imgtx.pixels.SUFFIXES`); case is ignored. Other names are
+    `suffixes` are lower-case with their dot (`imgtx.codecs.pixels.SUFFIXES`); case is ignored. Other names are
     skipped (reason suffix). An image whose key would escape the destination, or cannot be a file name on a
     local one, is failed (reason unsafe_key) with a message that says what is wrong with it.
     """

@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.buckets import hash64
-from pipeline.inventory import CLASSIFIED
-from pipeline.name_levels import NameLevels
-from pipeline.spill import Spill, buckets_for
+from pipeline.planning.collisions import NameLevels
+from pipeline.planning.inventory import CLASSIFIED
+from pipeline.tables.hashing import hash64
+from pipeline.tables.spill import Spill, buckets_for
 
 # `row` counts what was listed; `hash` is the key's.
 _LISTED = pa.schema([*CLASSIFIED, ("row", pa.int64()), ("hash", pa.uint64())])

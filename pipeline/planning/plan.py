@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.inventory import CLASSIFIED
-from pipeline.ledger import Ledger
-from pipeline.output_files import OutputFiles
-from pipeline.plan_listing import Listing
-from pipeline.records import FAILED, PENDING, RETRIED_BY_A_PLAIN_RUN, SKIPPED, TOO_LARGE, WORK, WRITTEN
-from pipeline.rows import as_bools
-from pipeline.spill import Rows
+from pipeline.ledger.ledger import Ledger
+from pipeline.planning.inventory import CLASSIFIED
+from pipeline.planning.listing import Listing
+from pipeline.planning.superseded import OutputFiles
+from pipeline.tables.rows import as_bools
+from pipeline.tables.schemas import FAILED, PENDING, RETRIED_BY_A_PLAIN_RUN, SKIPPED, TOO_LARGE, WORK, WRITTEN
+from pipeline.tables.spill import Rows
 
 NEW, CHANGED, STALE, RETRY, FAILED_BEFORE = "new", "changed", "stale", "retry", "failed_before"
 CURRENT, REFUSED = "current", "refused"

@@ -1,19 +1,19 @@
 """The files that the ledger's keys call theirs: which of them another key has taken, which a new name leaves behind.
 
 One file for each key that was ever written, and one for each that is pending: a run that was cut short may have put it.
-As names are (`pipeline.name_levels`), files are compared by the hash of their folded name, bucket by bucket of it.
+As names are (`pipeline.planning.collisions`), files are compared by the hash of their folded name, bucket by bucket of it.
 """
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.buckets import among, hash64
-from pipeline.name_levels import NameLevels
-from pipeline.names import fold
-from pipeline.records import PENDING
-from pipeline.rows import as_bools
-from pipeline.spill import Spill
+from pipeline.planning.collisions import NameLevels
+from pipeline.planning.names import fold
+from pipeline.tables.hashing import among, hash64
+from pipeline.tables.rows import as_bools
+from pipeline.tables.schemas import PENDING
+from pipeline.tables.spill import Spill
 
 _FILE = pa.schema(
     [

@@ -10,17 +10,17 @@ from functools import partial
 
 import pyarrow as pa
 
+from imgtx.codecs.pixels import Header, pack_carry, read_header
+from imgtx.codecs.pixels import decode as decode_picture
 from imgtx.errors import ImageError
-from imgtx.holes import with_mask
-from imgtx.noise import noise_level
-from imgtx.pixels import Header, pack_carry, read_header
-from imgtx.pixels import decode as decode_picture
-from imgtx.tiling import plan_for_model, split
-from pipeline.masks import hole_in, masks_of, versions_of
-from pipeline.records import PIXELS, TOO_LARGE
-from pipeline.rows import Row, as_bytes, guarded, rows_of, to_table
+from imgtx.imageops.holes import with_mask
+from imgtx.imageops.noise import noise_level
+from imgtx.inference.tiling import plan_for_model, split
 from pipeline.spec import Job
-from pipeline.storage import Store, open_store
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.rows import Row, as_bytes, guarded, rows_of, to_table
+from pipeline.tables.schemas import PIXELS, TOO_LARGE
+from pipeline.tasks.inpainting import hole_in, masks_of, versions_of
 
 MOST_BYTES = 256 << 20  # of one encoded file in memory
 

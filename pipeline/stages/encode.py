@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from imgtx.pixels import Picture, unpack_carry
-from imgtx.pixels import encode as encode_picture
-from pipeline.names import format_of
-from pipeline.records import ENCODED
-from pipeline.rows import Row, guarded, rows_of, to_table
+from imgtx.codecs.pixels import Picture, unpack_carry
+from imgtx.codecs.pixels import encode as encode_picture
+from pipeline.planning.names import format_of
 from pipeline.spec import Job
+from pipeline.tables.rows import Row, guarded, rows_of, to_table
+from pipeline.tables.schemas import ENCODED
 
 
 def encode(batch: pa.Table, job: Job) -> Iterator[pa.Table]:

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imgtx.degrade import imresize
+from imgtx.codecs.spool import SpooledPicture, SpoolWriter, spool_in
 from imgtx.errors import ImageError
-from imgtx.holes import Fill, as_channel, hole_of_mask
-from imgtx.spool import SpooledPicture, SpoolWriter, spool_in
-from imgtx.tiling import Tile
-from pipeline.masks import bad_mask, check_mask_size, masks_of, painted, versions_of
-from pipeline.names import format_of
-from pipeline.records import IMAGES, WRITTEN
-from pipeline.rows import Row
+from imgtx.imageops.geometry import Tile
+from imgtx.imageops.holes import Fill, as_channel, hole_of_mask
+from imgtx.imageops.resize import imresize
+from pipeline.planning.names import format_of
 from pipeline.spec import Job, RunSpec
-from pipeline.storage import open_store
+from pipeline.storage.store import open_store
+from pipeline.tables.rows import Row
+from pipeline.tables.schemas import IMAGES, WRITTEN
+from pipeline.tasks.inpainting import bad_mask, check_mask_size, masks_of, painted, versions_of
 
 if TYPE_CHECKING:
-    from imgtx.predict import Predictor  # brings torch, which the driver does without
+    from imgtx.inference.predictor import Predictor  # brings torch, which the driver does without
 
 
 def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:
@@ -80,7 +80,7 @@ def spool_mask(key: str, version: str, job: Job, directory: Path) -> SpooledPict
 def filled(
     picture: SpooledPicture, mask: SpooledPicture | None, spec: RunSpec
 ) -> tuple[Callable[[Tile], np.ndarray], float]:
-    """From a rectangle to what `imgtx.holes.with_mask` makes of the whole picture there; and the hole's share."""
+    """From a rectangle to what `imgtx.imageops.holes.with_mask` makes of the whole picture there; and the hole's share."""
     if mask is not None:
         check_mask_size((mask.height, mask.width), (picture.height, picture.width))
 

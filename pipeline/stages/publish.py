@@ -8,10 +8,10 @@ from functools import partial
 
 import pyarrow as pa
 
-from pipeline.records import FINISHED, IMAGES, WRITTEN
-from pipeline.rows import Row, guarded, rows_of, to_table
 from pipeline.spec import Job
-from pipeline.storage import Store, open_store
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.rows import Row, guarded, rows_of, to_table
+from pipeline.tables.schemas import FINISHED, IMAGES, WRITTEN
 
 
 def publish(batch: pa.Table, job: Job) -> Iterator[pa.Table]:

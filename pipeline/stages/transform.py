@@ -9,15 +9,15 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from imgtx.degrade import imresize
 from imgtx.errors import ModelError
-from imgtx.tiling import Plan, plan_for_model
-from pipeline.drain import departure
-from pipeline.large import transform_large
-from pipeline.model_store import local_model
-from pipeline.records import PIXELS, WAITED
-from pipeline.rows import Row, as_bytes, guarded, rows_of, to_table
+from imgtx.imageops.resize import imresize
+from imgtx.inference.tiling import Plan, plan_for_model
+from pipeline.cluster.drain import departure
+from pipeline.models.references import local_model
 from pipeline.spec import Job
+from pipeline.stages.on_disk import transform_large
+from pipeline.tables.rows import Row, as_bytes, guarded, rows_of, to_table
+from pipeline.tables.schemas import PIXELS, WAITED
 
 log = logging.getLogger("imgtx.pipeline")
 
@@ -32,7 +32,7 @@ class Transform:
         import torch
 
         from imgtx import load
-        from imgtx.predict import default_device
+        from imgtx.inference.predictor import default_device
 
         self.job = job
         model = local_model(job.spec.model, job.spec.endpoint_url)

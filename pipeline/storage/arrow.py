@@ -3,7 +3,7 @@
 import fsspec
 import pyarrow.fs
 
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 
 
 def arrow_filesystem(store: Store) -> tuple[pyarrow.fs.FileSystem | None, str]:

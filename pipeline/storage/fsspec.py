@@ -1,4 +1,4 @@
-"""The back end of `pipeline.storage` for all else that fsspec opens: `memory://`; `gs://`, ... if installed.
+"""The back end of `pipeline.storage.store` for all else that fsspec opens: `memory://`; `gs://`, ... if installed.
 
 Written against `memory://`. Elsewhere it is as good as the file system's own `pipe_file`: whole-object writes
 on object stores; `create` is only atomic where the file system makes `mode="create"` so.
@@ -14,8 +14,8 @@ import fsspec
 import pyarrow as pa
 
 from imgtx.errors import StorageError
-from pipeline.records import INVENTORY
-from pipeline.storage_retry import Answer, Patience, is_hidden, retried
+from pipeline.storage.retry import Answer, Patience, is_hidden, retried
+from pipeline.tables.schemas import INVENTORY
 
 _BATCH = 8192
 # The memory file system is one dictionary per process, and so is the lock that makes its `create` atomic.

@@ -1,4 +1,4 @@
-"""The local-disk back end of `pipeline.storage`: whole-object writes and a streaming tree walk.
+"""The local-disk back end of `pipeline.storage.store`: whole-object writes and a streaming tree walk.
 
 An object is put whole: temporary file in the same directory, fsync, rename, fsync of the directory. A crash
 leaves the old object, the new one, or neither, and at worst a temporary file that `sweep` removes.
@@ -17,8 +17,8 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from imgtx.errors import StorageError
-from pipeline.records import INVENTORY
-from pipeline.storage_retry import TEMPORARY, Answer, Patience, check_version, retried
+from pipeline.storage.retry import TEMPORARY, Answer, Patience, check_version, retried
+from pipeline.tables.schemas import INVENTORY
 
 _BATCH = 8192
 _TRANSIENT = {errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT}

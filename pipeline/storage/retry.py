@@ -1,4 +1,4 @@
-"""When to ask again: the back-off that every back end of `pipeline.storage` shares."""
+"""When to ask again: the back-off that every back end of `pipeline.storage.store` shares."""
 
 import random
 import time

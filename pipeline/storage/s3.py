@@ -1,4 +1,4 @@
-"""The S3 back end of `pipeline.storage`.
+"""The S3 back end of `pipeline.storage.store`.
 
 Requests go straight to the client inside s3fs, with bucket and key as they are: s3fs's own paths lose what
 follows "?versionId=" and fold slashes, its `cat_file` sends a HEAD before each GET, and its errors hide the
@@ -29,9 +29,9 @@ from botocore.parsers import ResponseParserError
 from fsspec.asyn import sync
 
 from imgtx.errors import StorageError
-from pipeline.records import CREDENTIALS, FORBIDDEN, INVENTORY
-from pipeline.storage_retry import Answer, Patience, check_version, is_hidden, retried
-from pipeline.storage_s3_listing import Page, Piece, objects, read_contents
+from pipeline.storage.retry import Answer, Patience, check_version, is_hidden, retried
+from pipeline.storage.s3_listing import Page, Piece, objects, read_contents
+from pipeline.tables.schemas import CREDENTIALS, FORBIDDEN, INVENTORY
 
 _WRITER = "imgtx-writer"
 _PAGE = 1000

@@ -25,13 +25,13 @@ import fsspec
 import pyarrow as pa
 
 from imgtx.errors import StorageError, UsageError
-from pipeline.records import IMAGES, LEASES
-from pipeline.storage_retry import HASTY, PATIENT, TEMPORARY, Patience
+from pipeline.storage.retry import HASTY, PATIENT, TEMPORARY, Patience
+from pipeline.tables.schemas import IMAGES, LEASES
 
 if TYPE_CHECKING:
-    from pipeline.storage_fsspec import FsspecFiles
-    from pipeline.storage_local import LocalFiles
-    from pipeline.storage_s3 import S3Objects
+    from pipeline.storage.fsspec import FsspecFiles
+    from pipeline.storage.local import LocalFiles
+    from pipeline.storage.s3 import S3Objects
 
 _log = logging.getLogger(__name__)
 
@@ -118,15 +118,15 @@ class Store:
 @lru_cache(maxsize=32)
 def _backend_of(store: Store) -> "LocalFiles | S3Objects | FsspecFiles":
     if store.is_local:
-        from pipeline.storage_local import LocalFiles
+        from pipeline.storage.local import LocalFiles
 
         return LocalFiles(store.uri, store.patience)
     if store.uri.startswith("s3://"):
-        from pipeline.storage_s3 import S3Objects
+        from pipeline.storage.s3 import S3Objects
 
         bucket, _, root = store.uri.removeprefix("s3://").partition("/")
         return S3Objects(bucket, root, store.endpoint_url, store.patience)
-    from pipeline.storage_fsspec import FsspecFiles
+    from pipeline.storage.fsspec import FsspecFiles
 
     return FsspecFiles(store.uri, store.patience)
 

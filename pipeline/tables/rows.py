@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgtx.errors import ImageError, StorageError
-from pipeline.records import FAILED
+from pipeline.tables.schemas import FAILED
 
 log = logging.getLogger("imgtx.pipeline")
 

@@ -46,7 +46,7 @@ STAGES = ("list", "fetch", "decode", "transform", "encode", "publish")
 INVENTORY = pa.schema([("key", pa.string()), ("size", pa.int64()), ("version", pa.string())])
 
 # One image that this run must process; `output` is its name under `images/`, `mask` the key of its mask or "". With a
-# mask `version` is of both (`pipeline.masks`).
+# mask `version` is of both (`pipeline.tasks.inpainting`).
 WORK = pa.schema([*INVENTORY, ("mask", pa.string()), ("output", pa.string())])
 
 # What every stage hands on about an image; a row with a `status` is finished and passes through untouched.
@@ -65,7 +65,7 @@ OUTCOME = pa.schema(
         ("out_bytes", pa.int64()),
         ("out_sha256", pa.string()),  # of the written bytes
         ("hole_share", pa.float32()),  # of the pixels, that were made up; 0 where none were
-        # of the source, standard deviation in levels of 255 (`imgtx.noise.noise_level`); 0 where it was not estimated
+        # of the source, standard deviation in levels of 255 (`imgtx.imageops.noise.noise_level`); 0 where it was not estimated
         ("noise_level", pa.float32()),
         ("seconds_decode", pa.float32()),  # fetch and decode
         ("seconds_transform", pa.float32()),
@@ -93,7 +93,7 @@ WAITED = pa.field("seconds_waited", pa.float32())
 
 # decode -> transform: the patch tensors. `tiles` holds uint8 or uint16 in C order; `shape` is
 # (tiles, height, width, channels). `alpha` is (in_height, in_width) of the same dtype, or empty.
-# `carry` is what must survive (ICC profile, EXIF, source format), packed by `imgtx.pixels.pack_carry`.
+# `carry` is what must survive (ICC profile, EXIF, source format), packed by `imgtx.codecs.pixels.pack_carry`.
 # transform -> encode: the same columns, now one whole image: shape (1, out_height, out_width, channels),
 # alpha (out_height, out_width). A row with a `status` carries empty pixels. `large`: too big for memory, so the
 # row carries no pixels and the transform takes it from the source to the destination through local disk.

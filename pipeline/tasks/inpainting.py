@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from imgtx.codecs.pixels import SUFFIXES, Picture, decode, read_header
 from imgtx.errors import ImageError
-from imgtx.holes import hole_of_colour, hole_of_mask
-from imgtx.pixels import SUFFIXES, Picture, decode, read_header
-from pipeline.inventory import CLASSIFIED, classify, images, inventory
-from pipeline.records import BAD_MASK, NO_MASK, SKIPPED
+from imgtx.imageops.holes import hole_of_colour, hole_of_mask
+from pipeline.planning.inventory import CLASSIFIED, classify, images, inventory
 from pipeline.spec import SKIP, RunSpec, colour_of
-from pipeline.storage import Store, open_store
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.schemas import BAD_MASK, NO_MASK, SKIPPED
 
 JOINT = " mask "  # between a picture's version and its mask's; no storage has blanks in one
 SUFFIX = ".png"

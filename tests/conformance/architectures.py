@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from imgtx.adapters.spandrel import import_spandrel
+from imgtx.models.adapters.spandrel import import_spandrel
 
 SWIN: dict[str, Any] = {"img_size": 16, "embed_dim": 12, "depths": [2], "num_heads": [2], "window_size": 4}
 SWIN |= {"mlp_ratio": 2, "upscale": 2, "upsampler": "pixelshuffle"}

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.adapters.architectures import ARCHITECTURES, save
-from tests.archive import save_tiny_model
+from tests.conformance.architectures import ARCHITECTURES, save
+from tests.support.archive import save_tiny_model
 
 HAS_SPANDREL = importlib.util.find_spec("spandrel") is not None
 HAS_TRANSFORMERS = importlib.util.find_spec("transformers") is not None

@@ -14,22 +14,22 @@ import torch
 from click.testing import CliRunner
 
 import imgtx
-from imgtx import compile_trial
-from imgtx.compile_trial import Trial, judged, measure, side_to_compile
-from imgtx.compiled import Compiled, why_not
-from imgtx.config import ModelInfo
 from imgtx.errors import ModelError, UsageError
-from imgtx.predict import Predictor
-from imgtx.sidecar import write_sidecar
-from imgtx.sources import load_model, read_info
-from imgtx.tiling import plan_for_model
+from imgtx.inference.compiled import Compiled, why_not
+from imgtx.inference.predictor import Predictor
+from imgtx.inference.tiling import plan_for_model
+from imgtx.models.info import ModelInfo
+from imgtx.models.references import load_model, read_info
+from imgtx.models.sidecar import write_sidecar
+from imgtx.probing import compile_trial
+from imgtx.probing.compile_trial import Trial, judged, measure, side_to_compile
 from jobs.cli import main
-from pipeline.cluster import check_compiles
+from pipeline.cluster.session import check_compiles
 from pipeline.spec import RunSpec, make_job
-from tests.adapters.architectures import save
-from tests.adapters.conftest import save_torchscript, without_spandrel
-from tests.archive import save_tiny_model
-from tests.unit.small_models import Nearest, Windows, noise
+from tests.conformance.architectures import save
+from tests.conformance.conftest import save_torchscript, without_spandrel
+from tests.support.archive import save_tiny_model
+from tests.support.small_models import Nearest, Windows, noise
 
 INFO = ModelInfo("fake", "super-resolution", scale=2, multiple=4, halo=4)
 MEASURED = replace(INFO, compiled_tile=64, compiled_gain=2.0)
@@ -269,7 +269,7 @@ def test_compiled_outputs_are_another_recipes_and_others_stay_current():
 
 def test_the_option_and_the_file_say_it(tmp_path):
     """A flag that was not given leaves what the file says."""
-    from jobs.spec_file import read_run_spec
+    from jobs.run.spec import read_run_spec
 
     file = tmp_path / "spec.toml"
     file.write_text("compile = true\n")

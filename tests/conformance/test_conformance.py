@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from imgtx.adapters.spandrel import import_spandrel
-from imgtx.degrade import imresize
 from imgtx.errors import UsageError
-from imgtx.predict import Predictor
-from imgtx.probe import find_seams
-from imgtx.sources import load_model, read_info
-from tests.adapters.architectures import network
-from tests.adapters.conftest import without_spandrel
-from tests.unit.small_models import noise
+from imgtx.imageops.resize import imresize
+from imgtx.inference.predictor import Predictor
+from imgtx.models.adapters.spandrel import import_spandrel
+from imgtx.models.references import load_model, read_info
+from imgtx.probing.probe import find_seams
+from tests.conformance.architectures import network
+from tests.conformance.conftest import without_spandrel
+from tests.support.small_models import noise
 
 LOOKS_EVERYWHERE = ("ATD", "RCAN")
 
@@ -92,7 +92,7 @@ def test_it_repeats_exactly(references, kind):
 
 def test_tiles_equal_the_whole_at_the_measured_halo(references, kind):
     if kind == "packaged":
-        pytest.skip("tests/unit/test_packaged.py holds it, at the halo that is in the weights")
+        pytest.skip("tests/imgtx/models/test_packaged.py holds it, at the halo that is in the weights")
     if kind in LOOKS_EVERYWHERE:
         pytest.skip("no halo hides its tiles: the next test")
     model = loaded(references, kind)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from imgtx.adapters.checkpoint import read_checkpoint
 from imgtx.errors import ModelError
-from imgtx.sources import load_model, read_info
-from tests.adapters.conftest import without_spandrel
+from imgtx.models.adapters.checkpoint import read_checkpoint
+from imgtx.models.references import load_model, read_info
+from tests.conformance.conftest import without_spandrel
 
 
 class Touch:

@@ -10,15 +10,15 @@ from safetensors.numpy import save_file
 
 import imgtx
 from imgtx.errors import ModelError, UsageError
-from imgtx.sidecar import write_sidecar
-from imgtx.sources import digest_of, find_source, load_model, read_info
-from jobs.model_admin import import_model, promote
-from pipeline.model_store import local_model
-from pipeline.model_versions import ModelStore
-from pipeline.storage import open_store
-from tests.adapters.architectures import save
-from tests.adapters.conftest import save_torchscript, without_spandrel
-from tests.unit.small_models import noise
+from imgtx.models.references import digest_of, find_source, load_model, read_info
+from imgtx.models.sidecar import write_sidecar
+from jobs.models.admin import import_model, promote
+from pipeline.models.references import local_model
+from pipeline.models.store import ModelStore
+from pipeline.storage.store import open_store
+from tests.conformance.architectures import save
+from tests.conformance.conftest import save_torchscript, without_spandrel
+from tests.support.small_models import noise
 
 pytestmark = without_spandrel
 
@@ -91,6 +91,6 @@ def test_a_program_is_not_taken_in(place: Path):
 
 def test_a_version_says_what_it_was(place: Path):
     exact, _ = import_model(str(save("Compact", place)), "models/compact")
-    from jobs.model_admin import store_facts
+    from jobs.models.admin import store_facts
 
     assert json.dumps(store_facts(exact)["store"]["from"]) == '"Compact.pth"'

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from imgtx.adapters.spandrel import import_spandrel
+from imgtx.degradations.holes import random_mask
 from imgtx.errors import UsageError
-from imgtx.masks import random_mask
-from imgtx.predict import Predictor
-from imgtx.sources import load_model, read_info
+from imgtx.inference.predictor import Predictor
+from imgtx.models.adapters.spandrel import import_spandrel
+from imgtx.models.references import load_model, read_info
 from pipeline.spec import RunSpec, make_job
-from tests.adapters.conftest import without_spandrel
-from tests.unit.small_models import noise
+from tests.conformance.conftest import without_spandrel
+from tests.support.small_models import noise
 
 pytestmark = without_spandrel
 

@@ -10,20 +10,20 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from imgtx.config import ModelInfo
+from imgtx.codecs.header import Header
 from imgtx.errors import ImageError, UsageError
-from imgtx.header import Header
-from imgtx.precisions import choose_fastest, measure_precisions
-from imgtx.predict import Predictor
-from imgtx.probe import LEAST_PHOTO, batch_difference, find_seams, probe
-from imgtx.sources import read_info
-from imgtx.tiling import plan_for_model
+from imgtx.inference.predictor import Predictor
+from imgtx.inference.tiling import plan_for_model
+from imgtx.models.info import ModelInfo
+from imgtx.models.references import read_info
+from imgtx.probing.precisions import choose_fastest, measure_precisions
+from imgtx.probing.probe import LEAST_PHOTO, batch_difference, find_seams, probe
 from jobs.cli import main
-from pipeline.decode import admit
 from pipeline.spec import RunSpec, make_job
-from tests.adapters.architectures import save
-from tests.adapters.conftest import without_spandrel
-from tests.unit.small_models import Windows, noise
+from pipeline.stages.decode import admit
+from tests.conformance.architectures import save
+from tests.conformance.conftest import without_spandrel
+from tests.support.small_models import Windows, noise
 
 INFO = ModelInfo("fake", "super-resolution", scale=1, multiple=1, halo=32)
 

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 import imgtx
-from imgtx.adapters.spandrel import convert
-from imgtx.adapters.torchscript import read_signature
 from imgtx.errors import ModelError, UsageError
-from imgtx.sidecar import read_sidecar, sidecar_path, write_sidecar
-from imgtx.sources import absolute, digest_of, find_source, load_model, read_info
-from jobs.probe import describe
+from imgtx.models.adapters.spandrel import convert
+from imgtx.models.adapters.torchscript import read_signature
+from imgtx.models.references import absolute, digest_of, find_source, load_model, read_info
+from imgtx.models.sidecar import read_sidecar, sidecar_path, write_sidecar
+from jobs.models.probe import describe
 from pipeline.spec import RunSpec, make_job
-from tests.adapters.architectures import save
-from tests.adapters.conftest import save_torchscript, without_spandrel
-from tests.unit.small_models import noise
+from tests.conformance.architectures import save
+from tests.conformance.conftest import save_torchscript, without_spandrel
+from tests.support.small_models import noise
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_probed_model_is_planned_without_torch(foreign):
     measured = replace(info, halo=16, dtypes=("float32", "bfloat16"), fast="bfloat16", batches=True)
     write_sidecar(foreign, digest, measured, {})
     code = (
-        "import sys\nfrom imgtx.sources import read_info\n"
+        "import sys\nfrom imgtx.models.references import read_info\n"
         f"info, _ = read_info({str(foreign)!r})\n"
         "assert (info.halo, info.fast) == (16, 'bfloat16'), info\n"
         "assert not {'torch', 'spandrel'} & sys.modules.keys()"
@@ -244,7 +244,7 @@ def foreign_without_spandrel(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "spandrel"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "spandrel.architectures", None)
-    monkeypatch.setattr("imgtx.adapters.spandrel.importlib.import_module", _none)
+    monkeypatch.setattr("imgtx.models.adapters.spandrel.importlib.import_module", _none)
     torch.save({"weight": torch.zeros(1)}, tmp_path / "m.pth")
     return tmp_path / "m.pth"
 
@@ -261,7 +261,7 @@ def test_a_torchvision_that_does_not_work_is_done_without(tmp_path, failure):
     package.mkdir()
     (package / "__init__.py").write_text(f"raise {failure}")
     code = (
-        "import sys\nfrom imgtx.adapters.spandrel import import_spandrel\n"
+        "import sys\nfrom imgtx.models.adapters.spandrel import import_spandrel\n"
         "assert import_spandrel().MAIN_REGISTRY\n"
         "assert not [n for n in sys.modules if n.split('.')[0] == 'torchvision']"
     )

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from jobs import kubernetes
-from tests.manifests import problems
-from tests.unit.commands import complaint, imgtx
+from jobs.schedule import tick as kubernetes
+from tests.support.commands import complaint, imgtx
+from tests.support.manifests import problems
 
 SHIPPED = Path(__file__).parents[2] / "jobs" / "specs" / "nightly.toml"
 FIRST, SECOND, NEXT = (f"imgtx-sr-x2-{minute}" for minute in (29923290, 29923350, 29924730))

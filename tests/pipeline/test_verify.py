@@ -9,13 +9,13 @@ from PIL import Image
 
 from imgtx.errors import StorageError
 from pipeline import verify as verify_module
-from pipeline.inventory import inventory
-from pipeline.ledger import Ledger
-from pipeline.plan import make_plan
-from pipeline.records import FAILED, PENDING
-from pipeline.storage import Store, open_store
+from pipeline.ledger.ledger import Ledger
+from pipeline.planning.inventory import inventory
+from pipeline.planning.plan import make_plan
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.schemas import FAILED, PENDING
 from pipeline.verify import PROBLEM, PROBLEMS, VerifyReport, forget, verify
-from tests.unit.ledger_rows import outcome, outcomes
+from tests.support.ledger_rows import outcome, outcomes
 
 KEYS = ["a.png", "b.png", "sub/c ä.png", "d.png"]
 

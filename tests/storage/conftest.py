@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import boto3
 import pytest
 
-from pipeline.storage import Store, open_store
-from tests import rgw
-from tests.s3server import S3Server, serving
+from pipeline.storage.store import Store, open_store
+from tests.support import rgw
+from tests.support.s3server import S3Server, serving
 
 
 @pytest.fixture(scope="session")

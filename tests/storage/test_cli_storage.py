@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from imgtx.sidecar import write_sidecar
-from imgtx.sources import read_info
+from imgtx.models.references import read_info
+from imgtx.models.sidecar import write_sidecar
 from jobs.cli import DONE, USAGE, main
-from jobs.show import last_spec
-from pipeline.storage import Store
-from tests.archive import save_tiny_model
-from tests.unit.commands import complaint, imgtx, without_ray
-from tests.zoo import photo, saved
+from pipeline.runs import last_spec
+from pipeline.storage.store import Store
+from tests.support.archive import save_tiny_model
+from tests.support.commands import complaint, imgtx, without_ray
+from tests.support.zoo import photo, saved
 
 
 @pytest.mark.parametrize("signed", [True, False])
@@ -112,7 +112,7 @@ def test_a_model_that_cannot_be_reached_ends_in_one_line(tmp_path: Path, s3_stor
 def test_somebody_elses_model_is_fetched_with_what_was_measured_of_it(
     tmp_path: Path, s3_store: Store, monkeypatch: pytest.MonkeyPatch
 ):
-    from tests.adapters.architectures import save
+    from tests.conformance.architectures import save
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

@@ -9,12 +9,12 @@ import pytest
 
 from jobs.cli import DONE, INTERRUPTED
 from pipeline import flow
-from pipeline.ledger import Ledger
-from pipeline.storage import open_store
-from tests.archive import save_tiny_model
-from tests.s3server import S3Server, serving
-from tests.unit.commands import InProcess, imgtx, without_ray
-from tests.zoo import photo, saved
+from pipeline.ledger.ledger import Ledger
+from pipeline.storage.store import open_store
+from tests.support.archive import save_tiny_model
+from tests.support.commands import InProcess, imgtx, without_ray
+from tests.support.s3server import S3Server, serving
+from tests.support.zoo import photo, saved
 
 COUNT, BEFORE = 12, 5
 
@@ -124,7 +124,7 @@ def test_a_right_that_is_taken_away_stops_the_run_after_some_refusals(
     tmp_path: Path, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("jobs.access.REFUSALS", 4)
+    monkeypatch.setattr("jobs.run.access.REFUSALS", 4)
     accounts.renew()
     command = ("upscale", "s3://archive/in", "out", "--model", save_tiny_model(tmp_path / "tiny.safetensors"))
     without_ray(monkeypatch)

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 from imgtx.errors import LeaseHeldError, StorageError
-from pipeline import lease as lease_module
-from pipeline.lease import RELEASED, Lease, living_holder
-from pipeline.records import LEASES
-from pipeline.storage import Store, open_store
+from pipeline.ledger import lease as lease_module
+from pipeline.ledger.lease import RELEASED, Lease, living_holder
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.schemas import LEASES
 
 
 def files(store: Store) -> list[str]:
@@ -117,7 +117,7 @@ def test_a_dead_process_of_this_machine_is_succeeded_at_once(
 
 def test_a_killed_run_is_succeeded_at_once(tmp_path, never_watched: None):
     code = (
-        "import sys, time; from pipeline.storage import open_store; from pipeline.lease import Lease\n"
+        "import sys, time; from pipeline.storage.store import open_store; from pipeline.ledger.lease import Lease\n"
         "with Lease(open_store(sys.argv[1]), 'killed'): print('held', flush=True); time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from imgtx.errors import ModelError, UsageError
-from imgtx.weight_file import file_digest, read_info
-from pipeline import model_store
-from pipeline.model_store import exact_reference, local_model
-from pipeline.model_versions import CARD, MODEL, ModelStore
-from pipeline.storage import Store
-from tests.archive import save_tiny_model
+from imgtx.models.weight_file import file_digest, read_info
+from pipeline.models import references as model_store
+from pipeline.models.references import exact_reference, local_model
+from pipeline.models.store import CARD, MODEL, ModelStore
+from pipeline.storage.store import Store
+from tests.support.archive import save_tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.s3server import serving
+from tests.support.s3server import serving
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +30,7 @@ def test_two_servers_have_two_addresses():
 
 def test_the_server_of_a_killed_process_ends_too():
     code = (
-        "import time; from tests.s3server import start\n"
+        "import time; from tests.support.s3server import start\n"
         "server = start(); print(server.process.pid, server.log, flush=True); time.sleep(600)"
     )
     starter = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)

@@ -17,16 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
 
-from imgtx.weight_file import read_info
-from jobs.run import prepare
-from pipeline.inventory import inventory
-from pipeline.ledger import Ledger
+from imgtx.models.weight_file import read_info
+from jobs.run.driver import prepare
+from pipeline.ledger.ledger import Ledger
+from pipeline.planning.inventory import inventory
 from pipeline.spec import RunSpec
-from pipeline.storage import Store, open_store
-from tests.archive import fill, save_tiny_model
-from tests.s3server import S3Server
-from tests.unit.commands import imgtx, without_ray
-from tests.zoo import photo, saved
+from pipeline.storage.store import Store, open_store
+from tests.support.archive import fill, save_tiny_model
+from tests.support.commands import imgtx, without_ray
+from tests.support.s3server import S3Server
+from tests.support.zoo import photo, saved
 
 # Each kind of secret with a value that occurs nowhere by chance.
 PLANTED = {

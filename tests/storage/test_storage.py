@@ -8,9 +8,16 @@ from pathlib import Path
 import pytest
 
 from imgtx.errors import StorageError, UsageError
-from pipeline.records import INVENTORY
-from pipeline.storage import Store, check_apart, check_destination, check_source, open_store, same_or_inside
-from pipeline.storage_retry import TEMPORARY
+from pipeline.storage.retry import TEMPORARY
+from pipeline.storage.store import (
+    Store,
+    check_apart,
+    check_destination,
+    check_source,
+    open_store,
+    same_or_inside,
+)
+from pipeline.tables.schemas import INVENTORY
 
 ODD_KEYS = [
     "a b.jpg",

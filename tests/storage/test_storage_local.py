@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from imgtx.errors import StorageError, UsageError
-from pipeline import storage_local
-from pipeline.storage import Store, check_destination, check_source, open_store, same_or_inside
-from pipeline.storage_retry import TEMPORARY
-from tests.contract.test_storage import listed
+from pipeline.storage import local as storage_local
+from pipeline.storage.retry import TEMPORARY
+from pipeline.storage.store import Store, check_destination, check_source, open_store, same_or_inside
+from tests.storage.test_storage import listed
 
 
 @pytest.fixture

@@ -17,11 +17,13 @@ import boto3
 import pytest
 
 from imgtx.errors import StorageError, UsageError
-from pipeline import storage_retry, storage_s3, storage_s3_listing
-from pipeline.storage import Store, check_destination, check_source, open_store
-from pipeline.storage_retry import HASTY, PATIENT, Patience
-from tests.contract.test_storage import listed
-from tests.s3server import S3Server, serving
+from pipeline.storage import retry as storage_retry
+from pipeline.storage import s3 as storage_s3
+from pipeline.storage import s3_listing as storage_s3_listing
+from pipeline.storage.retry import HASTY, PATIENT, Patience
+from pipeline.storage.store import Store, check_destination, check_source, open_store
+from tests.storage.test_storage import listed
+from tests.support.s3server import S3Server, serving
 
 # Quick to ask again, slow to give an answer up: one that a busy machine delays would be one request more.
 QUICK = Patience(attempts=3, first_pause=0.01, connect=30.0, read=30.0)
@@ -384,6 +386,6 @@ def test_a_fork_opens_its_own_connection(store: Store):
 
 
 def test_nothing_is_imported_for_a_disk():
-    code = "import sys, pipeline.storage as s; s.open_store('/tmp').stat('x'); print(*sys.modules)"
+    code = "import sys, pipeline.storage.store as s; s.open_store('/tmp').stat('x'); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not re.search(r"\b(s3fs|botocore|aiohttp|torch)\b", modules)

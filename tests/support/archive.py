@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from imgtx.config import ModelConfig, ModelInfo
-from imgtx.model import EncoderDecoder
-from imgtx.weights import save_weights
-from pipeline.ledger import Ledger
-from pipeline.records import IMAGES
-from pipeline.storage import Store, open_store
-from pipeline.storage_retry import TEMPORARY
-from tests.zoo import photo, saved
+from imgtx.models.info import ModelConfig, ModelInfo
+from imgtx.models.transformer import EncoderDecoder
+from imgtx.models.weights import save_weights
+from pipeline.ledger.ledger import Ledger
+from pipeline.storage.retry import TEMPORARY
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.schemas import IMAGES
+from tests.support.zoo import photo, saved
 
 # Of a training spec: a network that trains some hundred steps a second.
 TINY_NETWORK = """[model]

@@ -10,11 +10,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jobs.cli import USAGE, main
-from pipeline import cluster, flow
-from pipeline.decode import decode
-from pipeline.encode import encode
-from pipeline.publish import publish
-from pipeline.transform import Transform
+from pipeline import flow
+from pipeline.cluster import session as cluster
+from pipeline.stages.decode import decode
+from pipeline.stages.encode import encode
+from pipeline.stages.publish import publish
+from pipeline.stages.transform import Transform
 
 
 def imgtx(*arguments: str) -> Result:

@@ -1,6 +1,6 @@
 """The locked door: a unit test cannot start Ray, reach a network or wait. `test_door.py` tries the lock.
 
-What needs those belongs to tests/contract (sockets), tests/ray or tests/faults.
+What needs those belongs to tests/storage (sockets), tests/end_to_end/ray or tests/end_to_end/faults.
 """
 
 import socket
@@ -18,7 +18,7 @@ _open_socket, _sleep = socket.socket, time.sleep
 def _refuse(what: str):
     # A BaseException, so that an `except Exception` in the code under test cannot swallow it.
     pytest.fail(
-        f"a unit test {what}: move it to tests/contract, tests/ray or tests/faults, or hand the code a fake"
+        f"a unit test {what}: move it to tests/storage, tests/end_to_end/ray or tests/end_to_end/faults, or hand the code a fake"
     )
 
 

@@ -1,6 +1,6 @@
 """A store whose process is killed in the middle of what it does."""
 
-from pipeline.storage import Store
+from pipeline.storage.store import Store
 
 
 class Killed(BaseException):

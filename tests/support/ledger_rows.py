@@ -4,8 +4,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.records import FINISHED, WRITTEN
-from pipeline.rows import to_table
+from pipeline.tables.rows import to_table
+from pipeline.tables.schemas import FINISHED, WRITTEN
 
 
 def outcome(key: str, **columns: Any) -> dict[str, Any]:

@@ -19,9 +19,9 @@ import yaml
 
 from imgtx.errors import UsageError
 from jobs.cli import main
-from jobs.cron import parse_cron
-from jobs.schedule_spec import SUBMISSION_MODES
-from tests.unit.source_tree import ROOT
+from jobs.nightly.cron import parse_cron
+from jobs.nightly.schedule import SUBMISSION_MODES
+from tests.support.source_tree import ROOT
 
 Manifest = dict[str, Any]
 

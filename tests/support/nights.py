@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from imgtx.config import ModelConfig, ModelInfo
-from imgtx.dead_leaves import dead_leaves
-from imgtx.model import EncoderDecoder
-from imgtx.weights import save_weights
-from jobs.model_admin import import_model, promote
-from jobs.night import Night, Shown, open_night
-from jobs.nightly import run_night
-from jobs.nightly_spec import NightlySpec
-from pipeline.model_versions import ModelStore
-from pipeline.storage import open_store
-from tests.zoo import saved
+from imgtx.degradations.dead_leaves import dead_leaves
+from imgtx.models.info import ModelConfig, ModelInfo
+from imgtx.models.transformer import EncoderDecoder
+from imgtx.models.weights import save_weights
+from jobs.models.admin import import_model, promote
+from jobs.nightly.context import Night, Shown, open_night
+from jobs.nightly.loop import run_night
+from jobs.nightly.spec import NightlySpec
+from pipeline.models.store import ModelStore
+from pipeline.storage.store import open_store
+from tests.support.zoo import saved
 
 IMAGE, VALID = 72, 208  # px a side; the halo is measured on photos larger than its largest tiles
 

@@ -1,6 +1,6 @@
 """Ceph's own S3 server for the tests that run nightly: a real one, where moto is a fake.
 
-python -m tests.rgw             # prints what to export; goes on until Ctrl-C
+python -m tests.support.rgw             # prints what to export; goes on until Ctrl-C
 with serving() as server:       # server.url; credentials: ACCESS, SECRET
 
 A cluster of one monitor, one OSD in memory and one gateway, on loopback, as root: nothing is left of it when it ends,
@@ -77,7 +77,7 @@ rgw thread pool size = 32
 
 @dataclass(frozen=True)
 class Rgw:
-    """A running gateway; `url` as tests.s3server's."""
+    """A running gateway; `url` as tests.support.s3server's."""
 
     url: str
 

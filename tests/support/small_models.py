@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from imgtx.config import ModelInfo
+from imgtx.models.info import ModelInfo
 
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),

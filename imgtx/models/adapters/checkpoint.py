@@ -20,7 +20,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from imgtx.errors import ModelError
-from imgtx.weight_file import opened
+from imgtx.models.weight_file import opened
 
 # A number in a tensor's name counts blocks, which the network's maker builds before it compares a tensor.
 MOST_BLOCKS = 10_000

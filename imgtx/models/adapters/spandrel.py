@@ -2,7 +2,7 @@
 
 spandrel knows some forty architectures by the names and shapes of their tensors, and calls each as it was trained:
 colour order, value range, noise maps. What it does not say, the window on which tiles must begin, is read off the
-network; what nobody can read off, `imgtx.probe` measures.
+network; what nobody can read off, `imgtx.probing.probe` measures.
 """
 
 import importlib
@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from imgtx.adapters.adapted import UNMEASURED_HALO, UNMEASURED_TILE, Adapted, check_channels
-from imgtx.adapters.checkpoint import licence_of, read_checkpoint
-from imgtx.config import ModelInfo
 from imgtx.errors import ModelError, UsageError
+from imgtx.models.adapters.checkpoint import licence_of, read_checkpoint
+from imgtx.models.contract import UNMEASURED_HALO, UNMEASURED_TILE, AdaptedModel, check_channels
+from imgtx.models.info import ModelInfo
 
 INSTALL = "pip install --no-deps spandrel==0.4.2 einops==0.8.2"
 TASKS = {
@@ -37,7 +37,7 @@ GRIDS = {"SCUNet": 64, "NAFNet": 16, "FBCNN": 8, "Uformer": 128, "KBNet": 16}
 LARGEST_GRID = 256
 
 
-def load(path: Path, digest: str) -> Adapted:
+def load(path: Path, digest: str) -> AdaptedModel:
     """The model that spandrel finds in a .pth, .pt, .ckpt or .safetensors file.
 
     Raises UsageError where spandrel is not installed, ModelError for a file that cannot be trusted or is of no
@@ -78,7 +78,7 @@ def load(path: Path, digest: str) -> Adapted:
         masks=masks,
     )
 
-    # spandrel's call without its own inference mode: `imgtx.predict` has one, and torch.compile fails in it
+    # spandrel's call without its own inference mode: `imgtx.inference.predictor` has one, and torch.compile fails in it
     run = inspect.unwrap(type(found).__call__)
 
     def call(batch: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ def load(path: Path, digest: str) -> Adapted:
             return run(found, batch[:, :-1].clone(), batch[:, -1:].clone())
         return run(found, batch.clone())  # some networks normalise their input in place
 
-    return Adapted(found.model, call, info, digest, _record(found))
+    return AdaptedModel(found.model, call, info, digest, _record(found))
 
 
 def convert(path: Path, target: Path) -> None:

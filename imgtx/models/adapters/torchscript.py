@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from imgtx.adapters.adapted import UNMEASURED_HALO, UNMEASURED_TILE, Adapted, check_channels
-from imgtx.config import ModelInfo
 from imgtx.errors import ModelError, UsageError
+from imgtx.models.contract import UNMEASURED_HALO, UNMEASURED_TILE, AdaptedModel, check_channels
+from imgtx.models.info import ModelInfo
 
 LEGAL = "scale=N, and where they differ from these channels=3&out_channels=3&multiple=1&range=1"
 
@@ -32,7 +32,7 @@ class Signature:
     range: int = 1
 
 
-def load(path: Path, digest: str, declared: dict[str, str]) -> Adapted:
+def load(path: Path, digest: str, declared: dict[str, str]) -> AdaptedModel:
     """The program at `path` with its signature.
 
     Raises UsageError for a signature that cannot be, ModelError for a file that is no TorchScript archive.
@@ -69,7 +69,7 @@ def load(path: Path, digest: str, declared: dict[str, str]) -> Adapted:
         "size_rules": {"minimum": 0, "multiple_of": signature.multiple, "square": False},
         "signature": declared,
     }
-    return Adapted(program, call, info, digest, record)
+    return AdaptedModel(program, call, info, digest, record)
 
 
 def read_signature(declared: dict[str, str], path: Path) -> Signature:

@@ -12,17 +12,17 @@ from typing import Any
 
 from torch import Tensor
 
-from imgtx.adapters.adapted import UNMEASURED_HALO, UNMEASURED_TILE, Adapted, check_channels
-from imgtx.adapters.checkpoint import licence_of, read_checkpoint
-from imgtx.config import ModelInfo
 from imgtx.errors import ModelError, UsageError
+from imgtx.models.adapters.checkpoint import licence_of, read_checkpoint
+from imgtx.models.contract import UNMEASURED_HALO, UNMEASURED_TILE, AdaptedModel, check_channels
+from imgtx.models.info import ModelInfo
 
 INSTALL = "pip install transformers"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 LEGAL = "Swin2SR folders (config.json with model_type swin2sr, beside model.safetensors)"
 
 
-def load(folder: Path, digest: str) -> Adapted:
+def load(folder: Path, digest: str) -> AdaptedModel:
     """The Swin2SR model in `folder`.
 
     Raises UsageError where transformers is not installed or the folder holds something else, ModelError for weights
@@ -66,7 +66,7 @@ def load(folder: Path, digest: str) -> Adapted:
         "parameters": sum(p.numel() for p in network.parameters()),
         "size_rules": {"minimum": 0, "multiple_of": config.window_size, "square": False},
     }
-    return Adapted(network.eval(), call, info, digest, record)
+    return AdaptedModel(network.eval(), call, info, digest, record)
 
 
 def _config(folder: Path) -> dict[str, Any]:

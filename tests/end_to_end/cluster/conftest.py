@@ -7,13 +7,13 @@ from pathlib import Path
 import boto3
 import pytest
 
-from pipeline.storage import open_store
-from tests import rgw
-from tests.archive import Destination, assert_sound, fill, look, save_tiny_model
-from tests.cluster.hosts import missing, network
-from tests.cluster.nodes import CREDENTIALS, S3_PORT, Cluster, Run
-from tests.cluster.s3proxy import proxying
-from tests.s3server import serving
+from pipeline.storage.store import open_store
+from tests.end_to_end.cluster.hosts import missing, network
+from tests.end_to_end.cluster.nodes import CREDENTIALS, S3_PORT, Cluster, Run
+from tests.end_to_end.cluster.s3proxy import proxying
+from tests.support import rgw
+from tests.support.archive import Destination, assert_sound, fill, look, save_tiny_model
+from tests.support.s3server import serving
 
 COUNT = 96
 DELAY = 0.1  # seconds that storage takes for an answer: images are on their way when a machine goes

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import psutil
 
-from tests.cluster.hosts import GATEWAY, Host, Network
-from tests.cluster.s3proxy import Proxy
+from tests.end_to_end.cluster.hosts import GATEWAY, Host, Network
+from tests.end_to_end.cluster.s3proxy import Proxy
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 S3_PORT, GCS_PORT, METRICS_PORT = 9000, 6379, 8080
 WITHIN = 240.0  # seconds after which something hangs
 MODEL_ACTOR, CODEC = "ray::MapWorker", "ray::MapBatches"  # as Ray calls processes at work

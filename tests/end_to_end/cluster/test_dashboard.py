@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cluster.conftest import COUNT, DELAY, Undisturbed, begin
-from tests.cluster.hosts import Host
-from tests.cluster.nodes import METRICS_PORT, MODEL_ACTOR, ROOT, SETTINGS, WITHIN, Cluster
-from tests.cluster.s3proxy import Answer, Request
-from tests.unit.commands import imgtx
+from tests.end_to_end.cluster.conftest import COUNT, DELAY, Undisturbed, begin
+from tests.end_to_end.cluster.hosts import Host
+from tests.end_to_end.cluster.nodes import METRICS_PORT, MODEL_ACTOR, ROOT, SETTINGS, WITHIN, Cluster
+from tests.end_to_end.cluster.s3proxy import Answer, Request
+from tests.support.commands import imgtx
 
 pytestmark = [
     pytest.mark.nightly,

@@ -1,6 +1,6 @@
 """What can go wrong on a cluster, one by one. Each test prints a row of docs/faults.md.
 
-pytest tests/cluster -s
+pytest tests/end_to_end/cluster -s
 
 In this order: a test goes on with the machines that the one before it left, and the last one ends the head.
 """
@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from pipeline.cluster import ROWS_PER_BLOCK
-from tests.archive import look
-from tests.cluster.conftest import COUNT, DELAY, MODEL, Undisturbed, begin, report
-from tests.cluster.hosts import GATEWAY
-from tests.cluster.nodes import CODEC, MODEL_ACTOR, WITHIN, Cluster, Run
-from tests.cluster.s3proxy import Answer
+from pipeline.cluster.session import ROWS_PER_BLOCK
+from tests.end_to_end.cluster.conftest import COUNT, DELAY, MODEL, Undisturbed, begin, report
+from tests.end_to_end.cluster.hosts import GATEWAY
+from tests.end_to_end.cluster.nodes import CODEC, MODEL_ACTOR, WITHIN, Cluster, Run
+from tests.end_to_end.cluster.s3proxy import Answer
+from tests.support.archive import look
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from pipeline.cluster import ROWS_PER_BLOCK
-from tests.archive import assert_sound, look
-from tests.cluster.conftest import COUNT, DELAY, MODEL, Undisturbed, begin, report
-from tests.cluster.nodes import WITHIN, Cluster
+from pipeline.cluster.session import ROWS_PER_BLOCK
+from tests.end_to_end.cluster.conftest import COUNT, DELAY, MODEL, Undisturbed, begin, report
+from tests.end_to_end.cluster.nodes import WITHIN, Cluster
+from tests.support.archive import assert_sound, look
 
 pytestmark = pytest.mark.timeout(900)  # `WITHIN` tells of what hangs
 

@@ -1,8 +1,8 @@
-"""What test_machines.py shows, with Ceph RGW in the place of moto; tests/rgw.py says what it needs."""
+"""What test_machines.py shows, with Ceph RGW in the place of moto; tests/support/rgw.py says what it needs."""
 
 import pytest
 
-from tests.cluster import test_machines
+from tests.end_to_end.cluster import test_machines
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 

@@ -1,6 +1,6 @@
 """Training while machines come and go: with as many workers as there are machines, and the curve of an undisturbed one.
 
-pytest tests/cluster/test_training.py -s
+pytest tests/end_to_end/cluster/test_training.py -s
 """
 
 import json
@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from jobs.train_images import Sources
-from jobs.train_loop import run
-from jobs.train_spec import load_train_spec
-from jobs.train_state import Training
-from jobs.train_worker import worker_data
-from pipeline.storage import Store, open_store
-from pipeline.stream import Shard
-from tests.archive import TINY_NETWORK
-from tests.cluster.hosts import network
-from tests.cluster.nodes import S3_PORT, WITHIN, Cluster
-from tests.cluster.s3proxy import proxying
+from imgtx.training.loop import run
+from imgtx.training.spec import load_train_spec
+from imgtx.training.state import Training
+from jobs.train.images import Sources
+from jobs.train.stream import Shard
+from jobs.train.worker import worker_data
+from pipeline.storage.store import Store, open_store
+from tests.end_to_end.cluster.hosts import network
+from tests.end_to_end.cluster.nodes import S3_PORT, WITHIN, Cluster
+from tests.end_to_end.cluster.s3proxy import proxying
+from tests.support.archive import TINY_NETWORK
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1200)]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.storage import open_store
-from pipeline.storage_retry import TEMPORARY
-from tests.archive import Destination, fill, look, save_tiny_model
+from pipeline.storage.retry import TEMPORARY
+from pipeline.storage.store import open_store
+from tests.support.archive import Destination, fill, look, save_tiny_model
 
 COUNT = 120
 WORKERS = ("ray::MapWorker", "ray::MapBatches", "ray::IDLE")

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.archive import Destination, assert_sound, look
-from tests.faults.conftest import COUNT, Archive, Command, Start, title
+from tests.end_to_end.faults.conftest import COUNT, Archive, Command, Start, title
+from tests.support.archive import Destination, assert_sound, look
 
 pytestmark = pytest.mark.timeout(3600)  # `WITHIN` tells of what hangs, and says what it had said
 

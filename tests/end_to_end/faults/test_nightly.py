@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from imgtx.errors import LeaseHeldError, RunInterruptedError
-from imgtx.weights import load_model
-from jobs import night_stages, nightly
-from jobs.night import training_spec
-from jobs.night_stages import STAGES
-from pipeline.lease import Lease
-from pipeline.model_store import local_model
-from tests.nights import World
+from imgtx.models.weights import load_model
+from jobs.nightly import loop as nightly
+from jobs.nightly import stages as night_stages
+from jobs.nightly.context import training_spec
+from jobs.nightly.stages import STAGES
+from pipeline.ledger.lease import Lease
+from pipeline.models.references import local_model
+from tests.support.nights import World
 
 DATE = "2026-11-23"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.storage import open_store
-from tests.archive import assert_sound, fill, look
-from tests.faults.conftest import Archive, Command, Start
-from tests.faults.test_kill import assert_equal
-from tests.zoo import photo, saved
+from pipeline.storage.store import open_store
+from tests.end_to_end.faults.conftest import Archive, Command, Start
+from tests.end_to_end.faults.test_kill import assert_equal
+from tests.support.archive import assert_sound, fill, look
+from tests.support.zoo import photo, saved
 
 pytestmark = pytest.mark.timeout(3600)  # `WITHIN` tells of what hangs, and says what it had said
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.archive import look
-from tests.faults.conftest import Archive, Command, Start, title
-from tests.faults.test_kill import assert_equal
+from tests.end_to_end.faults.conftest import Archive, Command, Start, title
+from tests.end_to_end.faults.test_kill import assert_equal
+from tests.support.archive import look
 
 pytestmark = pytest.mark.timeout(3600)  # `WITHIN` tells of what hangs, and says what it had said
 

@@ -20,9 +20,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.storage import open_store
-from tests.archive import assert_sound, fill, look
-from tests.s3server import S3Server, serving
+from pipeline.storage.store import open_store
+from tests.support.archive import assert_sound, fill, look
+from tests.support.s3server import S3Server, serving
 
 S3_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",

@@ -19,12 +19,12 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from jobs.curves import read_log
-from pipeline.storage import open_store
-from tests.archive import TINY_NETWORK, fill
-from tests.faults.conftest import title
-from tests.ray.conftest import S3_ENVIRONMENT
-from tests.s3server import serving
+from imgtx.training.curves import read_log
+from pipeline.storage.store import open_store
+from tests.end_to_end.faults.conftest import title
+from tests.end_to_end.ray.conftest import S3_ENVIRONMENT
+from tests.support.archive import TINY_NETWORK, fill
+from tests.support.s3server import serving
 
 STEPS = 700
 SPEC = f"""

@@ -12,10 +12,10 @@ from pathlib import Path
 import boto3
 import pytest
 
-from pipeline.cluster import START_ATTEMPTS, WORKER_ENVIRONMENT
-from pipeline.storage import Store, open_store
-from tests.archive import save_tiny_model
-from tests.s3server import S3Server, serving
+from pipeline.cluster.session import START_ATTEMPTS, WORKER_ENVIRONMENT
+from pipeline.storage.store import Store, open_store
+from tests.support.archive import save_tiny_model
+from tests.support.s3server import S3Server, serving
 
 S3_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",

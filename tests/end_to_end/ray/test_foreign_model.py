@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 import imgtx
-from imgtx.pixels import decode
-from imgtx.sidecar import write_sidecar
-from imgtx.sources import read_info
-from jobs.run import run
-from jobs.tally import Tally
-from pipeline.model_store import local_model
+from imgtx.codecs.pixels import decode
+from imgtx.models.references import read_info
+from imgtx.models.sidecar import write_sidecar
+from jobs.run.driver import run
+from jobs.run.tally import Tally
+from pipeline.models.references import local_model
 from pipeline.spec import RunSpec
-from pipeline.storage import Store, open_store
-from tests.adapters.architectures import save
-from tests.adapters.conftest import save_swin2sr, save_torchscript
-from tests.archive import assert_sound, fill, look
-from tests.zoo import photo, saved
+from pipeline.storage.store import Store, open_store
+from tests.conformance.architectures import save
+from tests.conformance.conftest import save_swin2sr, save_torchscript
+from tests.support.archive import assert_sound, fill, look
+from tests.support.zoo import photo, saved
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("spandrel") is None, reason="spandrel is not installed"

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs import nightly
-from pipeline.ledger import Ledger
-from pipeline.model_versions import ModelStore
-from pipeline.storage import open_store
-from tests.archive import assert_sound, look
-from tests.nights import World, as_toml
+from jobs.nightly import loop as nightly
+from pipeline.ledger.ledger import Ledger
+from pipeline.models.store import ModelStore
+from pipeline.storage.store import open_store
+from tests.support.archive import assert_sound, look
+from tests.support.nights import World, as_toml
 
 pytestmark = pytest.mark.timeout(900)  # a minute of work, on a machine that starves it several
 

@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgtx.masks import random_mask
-from imgtx.pixels import decode
-from jobs.run import plan_run, prepare, run
-from jobs.show import run_verify
-from jobs.tally import Tally
-from pipeline.masks import versions_of
-from pipeline.records import IMAGES
+from imgtx.codecs.pixels import decode
+from imgtx.degradations.holes import random_mask
+from jobs.inspect.status import run_verify
+from jobs.run.driver import plan_run, prepare, run
+from jobs.run.tally import Tally
 from pipeline.spec import RunSpec
-from pipeline.storage import Store, open_store
-from tests.archive import assert_sound, look, save_tiny_model
-from tests.zoo import photo, saved
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.schemas import IMAGES
+from pipeline.tasks.inpainting import versions_of
+from tests.support.archive import assert_sound, look, save_tiny_model
+from tests.support.zoo import photo, saved
 
 MASKS = {key: random_mask(np.random.default_rng(n), 40, 52, "thin") for n, key in enumerate("abcd")}
 

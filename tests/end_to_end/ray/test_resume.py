@@ -13,18 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from jobs.run import prepare, run
-from jobs.tally import Summary, Tally
-from pipeline import cluster
-from pipeline.inventory import inventory
-from pipeline.ledger import Ledger
-from pipeline.ledger_parts import list_parts, write_part
-from pipeline.records import OUTCOME
-from pipeline.rows import empty
+from jobs.run.driver import prepare, run
+from jobs.run.tally import Summary, Tally
+from pipeline.cluster import session as cluster
+from pipeline.ledger.ledger import Ledger
+from pipeline.ledger.parts import list_parts, write_part
+from pipeline.planning.inventory import inventory
 from pipeline.spec import RunSpec
-from pipeline.storage import open_store
-from tests.archive import assert_sound, fill, look, picture, save_tiny_model
-from tests.s3server import S3Server
+from pipeline.storage.store import open_store
+from pipeline.tables.rows import empty
+from pipeline.tables.schemas import OUTCOME
+from tests.support.archive import assert_sound, fill, look, picture, save_tiny_model
+from tests.support.s3server import S3Server
 
 COUNT = 20
 

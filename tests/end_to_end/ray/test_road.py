@@ -13,16 +13,16 @@ from click.testing import CliRunner
 import imgtx
 from imgtx.errors import LeaseHeldError, ModelError
 from jobs.cli import main
-from jobs.run import plan_run, run
-from jobs.show import read_status
-from jobs.tally import Tally
-from pipeline.lease import Lease
-from pipeline.plan import Plan
-from pipeline.records import FAILED
+from jobs.inspect.status import read_status
+from jobs.run.driver import plan_run, run
+from jobs.run.tally import Tally
+from pipeline.ledger.lease import Lease
+from pipeline.planning.plan import Plan
 from pipeline.spec import RunSpec
-from pipeline.storage import Store, open_store
-from tests.archive import assert_sound, fill, look, save_tiny_model
-from tests.zoo import photo, saved
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.schemas import FAILED
+from tests.support.archive import assert_sound, fill, look, save_tiny_model
+from tests.support.zoo import photo, saved
 
 NAMES = (
     "with space.png",
@@ -139,7 +139,7 @@ def test_a_model_that_no_worker_can_load_is_one_error_and_blames_no_image(
         Path(only_here).unlink()
         return plan_run(*arguments, **options)
 
-    monkeypatch.setattr("jobs.run.plan_run", plan_and_lose)
+    monkeypatch.setattr("jobs.run.driver.plan_run", plan_and_lose)
     with pytest.raises(ModelError, match=r"only-here.*could not be loaded by a worker"):
         run(replace(spec, model=only_here), ignore)
     assert look(spec.destination).rows == {}

@@ -8,15 +8,15 @@ import pytest
 from safetensors.numpy import load_file
 
 from imgtx.errors import UsageError
-from jobs.train_data import Data
-from jobs.train_images import TRAIN, VALID, decode_keys, load_valid, part_of
-from jobs.train_loop import run
-from jobs.train_ray import Fleet, train_on_ray
-from jobs.train_spec import TrainSpec
-from jobs.train_state import Training
-from pipeline.storage import open_store
-from pipeline.stream import Images, Shard, Stream
-from tests.archive import fill
+from imgtx.training.feeds import Data
+from imgtx.training.loop import run
+from imgtx.training.spec import TrainSpec
+from imgtx.training.state import Training
+from jobs.train.images import TRAIN, VALID, decode_keys, load_valid, part_of
+from jobs.train.ray import Fleet, train_on_ray
+from jobs.train.stream import Images, Shard, Stream
+from pipeline.storage.store import open_store
+from tests.support.archive import fill
 
 MODEL = {
     "dim": 16, "heads": 1, "window": 4, "encoder_blocks": 1, "decoder_blocks": 1,

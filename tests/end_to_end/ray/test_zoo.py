@@ -7,11 +7,11 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-from pipeline.records import REASONS
-from pipeline.storage import Store, open_store
-from tests.archive import Destination, assert_sound, fill, look
-from tests.unit.commands import imgtx
-from tests.zoo import Expectation, build_zoo
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.schemas import REASONS
+from tests.support.archive import Destination, assert_sound, fill, look
+from tests.support.commands import imgtx
+from tests.support.zoo import Expectation, build_zoo
 
 UNREADABLE = "broken/behind a closed door.png"  # a name in the source that leads nowhere
 

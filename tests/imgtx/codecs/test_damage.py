@@ -7,10 +7,10 @@ import pytest
 import pyvips
 from PIL import Image
 
+from imgtx.codecs.pixels import decode
 from imgtx.errors import ImageError
-from imgtx.pixels import decode
-from tests import zoo
-from tests.unit.pictures import MAX_PIXELS, assert_equal
+from tests.support import zoo
+from tests.support.pictures import MAX_PIXELS, assert_equal
 
 
 class TestJpegDamage:

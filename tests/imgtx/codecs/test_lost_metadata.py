@@ -6,9 +6,9 @@ import zlib
 import numpy as np
 import pytest
 
-from imgtx.pixels import NOTES, decode
-from tests import zoo
-from tests.unit.pictures import MAX_PIXELS, assert_equal, picture
+from imgtx.codecs.pixels import NOTES, decode
+from tests.support import zoo
+from tests.support.pictures import MAX_PIXELS, assert_equal, picture
 
 ADOBE_RGB = struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
 

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from imgtx import exif, header
-from imgtx.errors import ImageError, UsageError
-from imgtx.pixels import (
+from imgtx.codecs import exif, header
+from imgtx.codecs.pixels import (
     NOTES,
     SUFFIXES,
     WRITABLE,
@@ -26,8 +25,9 @@ from imgtx.pixels import (
     suffix_for,
     unpack_carry,
 )
-from tests import zoo
-from tests.unit.pictures import MAX_PIXELS, assert_equal, picture
+from imgtx.errors import ImageError, UsageError
+from tests.support import zoo
+from tests.support.pictures import MAX_PIXELS, assert_equal, picture
 
 
 def random_picture(
@@ -161,7 +161,7 @@ class TestZoo:
     def test_a_bomb_is_refused_before_anything_is_decoded(self, zoo_files, monkeypatch):
         directory, _ = zoo_files
         for decoder in ("_samples_pillow", "_samples_vips"):
-            monkeypatch.setattr(f"imgtx.pixels.{decoder}", lambda *_: pytest.fail("decoded"))
+            monkeypatch.setattr(f"imgtx.codecs.pixels.{decoder}", lambda *_: pytest.fail("decoded"))
         for name in ("bomb.png", "bomb.webp"):
             with pytest.raises(ImageError) as caught:
                 decode((directory / "refused" / name).read_bytes(), max_pixels=MAX_PIXELS)

@@ -6,9 +6,9 @@ import zlib
 import numpy as np
 import pytest
 
-from imgtx.pixels import decode
-from tests import zoo
-from tests.unit.pictures import MAX_PIXELS, assert_equal, picture
+from imgtx.codecs.pixels import decode
+from tests.support import zoo
+from tests.support.pictures import MAX_PIXELS, assert_equal, picture
 
 
 def raw_png(samples: np.ndarray, colour: int, depth: int, *chunks: bytes, interlaced: bool = False) -> bytes:

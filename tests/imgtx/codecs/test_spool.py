@@ -12,12 +12,12 @@ import pyvips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgtx import exif, pixels, raw, spool
+from imgtx.codecs import exif, pixels, raw, spool
+from imgtx.codecs.pixels import Picture, decode, encode
+from imgtx.codecs.spool import SpooledPicture, SpoolWriter, spool_in
 from imgtx.errors import ImageError
-from imgtx.pixels import Picture, decode, encode
-from imgtx.spool import SpooledPicture, SpoolWriter, spool_in
-from imgtx.tiling import Tile
-from tests import zoo
+from imgtx.imageops.geometry import Tile
+from tests.support import zoo
 
 MAX_PIXELS = 50_000_000
 
@@ -289,7 +289,7 @@ class TestOut:
         assert path.read_bytes() == encode(image, "png", quality=100)[0]
 
     def test_64_bit_tiff(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("imgtx.lossless._CLASSIC_TIFF_BYTES", 100)
+        monkeypatch.setattr("imgtx.codecs.lossless._CLASSIC_TIFF_BYTES", 100)
         image = Picture(
             zoo.photo(33, 21, depth=16), None, zoo.rgb_profile(), exif.bare(zoo.exif_block()), "tiff", ()
         )
@@ -305,7 +305,7 @@ _THROUGH = """
 import re, sys
 import numpy as np
 from pathlib import Path
-from imgtx.spool import SpoolWriter, spool_in
+from imgtx.codecs.spool import SpoolWriter, spool_in
 directory = Path(sys.argv[1])
 writer = SpoolWriter(directory, 18000, 8000, 3, np.uint8, False)
 for top in range(0, 18000, 100):

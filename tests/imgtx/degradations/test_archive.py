@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgtx.archive_damage import ArchiveDamage, archive, blur, jpeg, noise, resize
-from imgtx.degrade import imresize
+from imgtx.degradations.archive import ArchiveDamage, archive, blur, jpeg, noise, resize
 from imgtx.errors import UsageError
-from tests.zoo import photo
+from imgtx.imageops.resize import imresize
+from tests.support.zoo import photo
 
 NOTHING = ArchiveDamage(blur=0, resize=0, noise=0, worst_quality=100, best_quality=100, skip=1)
 

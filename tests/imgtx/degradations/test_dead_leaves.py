@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imgtx.dead_leaves import dead_leaves
+from imgtx.degradations.dead_leaves import dead_leaves
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (33, 70), (8, 8)])

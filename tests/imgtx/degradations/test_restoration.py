@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from imgtx.degradations.restoration import RestorationDamage, restoration_pair
 from imgtx.errors import UsageError
-from imgtx.restoration_damage import RestorationDamage, restoration_pair
-from tests.zoo import photo
+from tests.support.zoo import photo
 
 ONLY = {"noise_share": 0, "jpeg_share": 0, "both_share": 0, "blur_share": 0, "grey": 0}
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgtx.degrade import imresize
+from imgtx.degradations.sharpness import Variety
 from imgtx.errors import UsageError
-from imgtx.variety import Variety
-from jobs.train_device import DeviceFeed
-from pipeline.crops import Cutting, Sampler, reduced
+from imgtx.imageops.resize import imresize
+from imgtx.training.crops import Cutting, Sampler, reduced
+from imgtx.training.device_feed import DeviceFeed
 
 NOISE = np.random.default_rng(0).integers(0, 256, (96, 80, 3), np.uint8)
 

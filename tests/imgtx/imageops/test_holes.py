@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from imgtx import holes
-from imgtx.config import ModelConfig
+from imgtx.degradations.holes import KINDS, MOST_SHARE, Holes, random_mask, with_random_hole
 from imgtx.errors import UsageError
-from imgtx.holes import Fill, hole_of_colour, hole_of_mask, with_mask
-from imgtx.masks import KINDS, MOST_SHARE, Holes, random_mask, with_random_hole
-from imgtx.model import EncoderDecoder
-from imgtx.noise import noise_level
-from imgtx.predict import Predictor
-from imgtx.tiling import Tile
-from imgtx.weights import load_model
-from tests.archive import save_tiny_model
-from tests.unit.small_models import noise
-from tests.zoo import photo
+from imgtx.imageops import holes
+from imgtx.imageops.geometry import Tile
+from imgtx.imageops.holes import Fill, hole_of_colour, hole_of_mask, with_mask
+from imgtx.imageops.noise import noise_level
+from imgtx.inference.predictor import Predictor
+from imgtx.models.info import ModelConfig
+from imgtx.models.transformer import EncoderDecoder
+from imgtx.models.weights import load_model
+from tests.support.archive import save_tiny_model
+from tests.support.small_models import noise
+from tests.support.zoo import photo
 
 
 def hole(height: int, width: int, kind: str = "medium", seed: int = 0) -> np.ndarray:

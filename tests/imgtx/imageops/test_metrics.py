@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgtx.degrade import imresize, modcrop
 from imgtx.errors import UsageError
-from imgtx.metrics import psnr, psnr_y, rgb_to_y, ssim, ssim_y
+from imgtx.imageops.metrics import psnr, psnr_y, rgb_to_y, ssim, ssim_y
+from imgtx.imageops.resize import imresize, modcrop
 
-DATA = Path(os.environ.get("IMGTX_DATA", Path(__file__).parents[2] / "../shared/data"))
+DATA = Path(os.environ.get("IMGTX_DATA", Path(__file__).parents[3] / "../shared/data"))
 
 
 def noisy_pair(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

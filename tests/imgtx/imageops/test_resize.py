@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imgtx import degrade
-from imgtx.degrade import imresize, modcrop
 from imgtx.errors import UsageError
+from imgtx.imageops import resize as degrade
+from imgtx.imageops.resize import imresize, modcrop
 
 
 def cubic(x: float) -> float:

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from imgtx.config import ModelInfo
-from imgtx.degrade import imresize
 from imgtx.errors import ImageError, ModelError, UsageError
-from imgtx.predict import Predictor
-from imgtx.tiling import default_tile, plan_for_model, split
-from tests.unit.small_models import INFO, OUT_OF_MEMORY, Hungry, Nearest, Windows, noise
+from imgtx.imageops.resize import imresize
+from imgtx.inference.predictor import Predictor
+from imgtx.inference.tiling import default_tile, plan_for_model, split
+from imgtx.models.info import ModelInfo
+from tests.support.small_models import INFO, OUT_OF_MEMORY, Hungry, Nearest, Windows, noise
 
 
 def enlarged(image: np.ndarray) -> np.ndarray:

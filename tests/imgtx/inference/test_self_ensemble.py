@@ -7,14 +7,14 @@ import pytest
 import torch
 
 import imgtx
-from imgtx.degrade import imresize, modcrop
-from imgtx.metrics import psnr_y
-from imgtx.pixels import decode
-from imgtx.predict import Predictor
-from imgtx.self_ensemble import VIEWS, SelfEnsemble
-from pipeline.crops import turn
-from tests.unit.small_models import Nearest, Windows, noise
-from tests.unit.source_tree import ROOT
+from imgtx.codecs.pixels import decode
+from imgtx.imageops.metrics import psnr_y
+from imgtx.imageops.resize import imresize, modcrop
+from imgtx.inference.predictor import Predictor
+from imgtx.inference.self_ensemble import VIEWS, SelfEnsemble
+from imgtx.training.crops import turn
+from tests.support.small_models import Nearest, Windows, noise
+from tests.support.source_tree import ROOT
 
 
 def turned_back(image: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgtx.errors import UsageError
-from imgtx.predict import Predictor
-from imgtx.tiling import Tile, split
-from tests.unit.small_models import OUT_OF_MEMORY, Hungry, Nearest, Windows, noise
+from imgtx.imageops.geometry import Tile
+from imgtx.inference.predictor import Predictor
+from imgtx.inference.tiling import split
+from tests.support.small_models import OUT_OF_MEMORY, Hungry, Nearest, Windows, noise
 
 
 def streamed(predictor: Predictor, image: np.ndarray) -> np.ndarray:

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgtx.config import ModelInfo
-from imgtx.tiling import (
+from imgtx.inference.tiling import (
     LARGEST_DEFAULT,
     MAX_HALO_SHARE,
     Plan,
@@ -25,7 +24,8 @@ from imgtx.tiling import (
     split,
     tile_of,
 )
-from imgtx.weight_file import packaged_models, read_info
+from imgtx.models.info import ModelInfo
+from imgtx.models.weight_file import packaged_models, read_info
 
 sizes = st.integers(1, 200)
 exact = settings(max_examples=150)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from imgtx import layers
-from imgtx.layers import (
+from imgtx.models import layers
+from imgtx.models.layers import (
     DecoderBlock,
     EncoderBlock,
     FeedForward,

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 import imgtx
-from imgtx.degrade import imresize, modcrop
-from imgtx.metrics import psnr_y
-from imgtx.pixels import decode
-from imgtx.predict import Predictor
-from imgtx.weight_file import file_digest, find_weights, packaged_folder, packaged_models, read_info
-from imgtx.weights import load_model
+from imgtx.codecs.pixels import decode
+from imgtx.imageops.metrics import psnr_y
+from imgtx.imageops.resize import imresize, modcrop
+from imgtx.inference.predictor import Predictor
+from imgtx.models.weight_file import file_digest, find_weights, packaged_folder, packaged_models, read_info
+from imgtx.models.weights import load_model
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 BICUBIC, ARCHIVE = ("sr-x2", "sr-x3", "sr-x4"), ("sr-x2-archive", "sr-x4-archive")
 NAMES = BICUBIC + ARCHIVE
 RESTORING = ("restore", "inpaint")  # their tests: test_packaged_restoring.py

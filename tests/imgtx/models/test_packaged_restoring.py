@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 import imgtx
-from imgtx.hole_metrics import hole_scores
-from imgtx.holes import with_mask
-from imgtx.masks import random_mask
-from imgtx.metrics import psnr
-from imgtx.predict import Predictor
-from imgtx.weight_file import file_digest, find_weights, packaged_folder, read_info
-from tests.unit.test_packaged import RESTORING, part
+from imgtx.degradations.holes import random_mask
+from imgtx.imageops.hole_metrics import hole_scores
+from imgtx.imageops.holes import with_mask
+from imgtx.imageops.metrics import psnr
+from imgtx.inference.predictor import Predictor
+from imgtx.models.weight_file import file_digest, find_weights, packaged_folder, read_info
+from tests.imgtx.models.test_packaged import RESTORING, part
 
 CLEAN = [part("astronaut.jpg", 96, 160, 128, 128), part("chelsea.jpg", 60, 120, 128, 128)]
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from imgtx import model as model_file
-from imgtx.config import ModelConfig
-from imgtx.layers import WindowAttention
-from imgtx.model import EncoderDecoder
+from imgtx.models import transformer as model_file
+from imgtx.models.info import ModelConfig
+from imgtx.models.layers import WindowAttention
+from imgtx.models.transformer import EncoderDecoder
 
 TINY = {
     "dim": 16, "heads": 1, "window": 4, "patch": 2, "encoder_blocks": 1, "decoder_blocks": 1,

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from imgtx.config import ModelConfig, ModelInfo
 from imgtx.errors import ModelError, UsageError
-from imgtx.model import EncoderDecoder
-from imgtx.weight_file import find_weights, packaged_models, read_info
-from imgtx.weights import load_model, save_weights
+from imgtx.models.info import ModelConfig, ModelInfo
+from imgtx.models.transformer import EncoderDecoder
+from imgtx.models.weight_file import find_weights, packaged_models, read_info
+from imgtx.models.weights import load_model, save_weights
 
 CONFIG = ModelConfig(dim=16, heads=1, encoder_blocks=1, decoder_blocks=1, detail_channels=4, detail_blocks=1)
 INFO = ModelInfo(

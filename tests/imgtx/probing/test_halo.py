@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from imgtx.config import ModelInfo
 from imgtx.errors import UsageError
-from imgtx.halo import measure_halo
+from imgtx.models.info import ModelInfo
+from imgtx.probing.halo import measure_halo
 
 
 class Box:

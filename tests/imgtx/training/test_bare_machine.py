@@ -9,18 +9,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from imgtx.archive_damage import ArchiveDamage
+from imgtx.degradations.archive import ArchiveDamage
 from imgtx.errors import UsageError
-from imgtx.tensor_file import SafetensorError, TensorFile, write_tensors
-from jobs.pack import TRAIN, VALID, pack, unpack
-from jobs.train_data import Ahead
-from jobs.train_device import DeviceFeed
-from jobs.train_local import main
-from pipeline.crops import Cutting, Sampler, reduced
-from pipeline.photos import load_pairs
-from tests.archive import TINY_NETWORK
-from tests.unit.source_tree import LAYERS, imports, packages, source_modules
-from tests.zoo import exif_block, photo, saved
+from imgtx.models.tensor_file import SafetensorError, TensorFile, write_tensors
+from imgtx.training.__main__ import main
+from imgtx.training.crops import Cutting, Sampler, reduced
+from imgtx.training.device_feed import DeviceFeed
+from imgtx.training.feeds import Ahead
+from imgtx.training.images import load_pairs
+from imgtx.training.packed import TRAIN, VALID, pack, unpack
+from tests.support.archive import TINY_NETWORK
+from tests.support.source_tree import LAYERS, imports, packages, source_modules
+from tests.support.zoo import exif_block, photo, saved
 
 BARE = {"torch", "numpy", "PIL"}
 TENSORS = {
@@ -56,7 +56,7 @@ def packed(tmp_path_factory) -> tuple[Path, Path]:
 def test_nothing_but_torch_numpy_and_pillow_is_imported():
     """Followed through the project's own files; what is imported late is for other commands."""
     sources = {module.name: module for module in source_modules()}
-    waiting, seen, foreign = ["jobs.train_local"], set(), set()
+    waiting, seen, foreign = ["imgtx.training.__main__"], set(), set()
     while waiting:
         name = waiting.pop()
         if name in seen or name not in sources:
@@ -64,7 +64,12 @@ def test_nothing_but_torch_numpy_and_pillow_is_imported():
         seen.add(name)
         for found in imports(sources[name].tree, lazy=False):
             (waiting.append(found) if found.split(".")[0] in LAYERS else foreign.update(packages({found})))
-    assert {"jobs.train_loop", "imgtx.predict", "imgtx.weights", "pipeline.crops"} <= seen
+    assert {
+        "imgtx.training.loop",
+        "imgtx.inference.predictor",
+        "imgtx.models.weights",
+        "imgtx.training.crops",
+    } <= seen
     allowed = (
         BARE | {"safetensors"} | set(__import__("sys").stdlib_module_names)
     )  # weight_file does without it

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgtx.archive_damage import ArchiveDamage
-from imgtx.degrade import imresize
+from imgtx.degradations.archive import ArchiveDamage
 from imgtx.errors import UsageError
-from pipeline import crops
-from pipeline.crops import Batch, Cutting, Pair, Sampler, degraded, reduced
-from pipeline.photos import load_pairs
-from tests.zoo import exif_block, photo, saved
+from imgtx.imageops.resize import imresize
+from imgtx.training import crops
+from imgtx.training.crops import Batch, Cutting, Pair, Sampler, degraded, reduced
+from imgtx.training.images import load_pairs
+from tests.support.zoo import exif_block, photo, saved
 
 
 def numbered(key: str, height: int = 20, width: int = 26, scale: int = 2) -> Pair:

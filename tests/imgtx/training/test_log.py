@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgtx.degrade import imresize
-from jobs.curves import HEIGHT, LINE, MARGIN, WIDTH, draw_curves, nice_ticks, read_log
-from jobs.event_file import EventFile, _masked_crc
-from jobs.model_card import pictures, spec_of
-from jobs.strip import GAP, LABEL, PANEL, ROWS, Shown, draw_strip
-from jobs.train_record import Record
-from tests.zoo import photo
+from imgtx.imageops.resize import imresize
+from imgtx.training.curves import HEIGHT, LINE, MARGIN, WIDTH, draw_curves, nice_ticks, read_log
+from imgtx.training.event_file import EventFile, _masked_crc
+from imgtx.training.log import Record
+from imgtx.training.strip import GAP, LABEL, PANEL, ROWS, Shown, draw_strip
+from jobs.evaluation.model_card import pictures, spec_of
+from tests.support.zoo import photo
 
 
 def report(step: int, **values: float) -> dict[str, Any]:

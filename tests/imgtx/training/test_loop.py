@@ -12,19 +12,19 @@ import torch
 
 import imgtx
 from imgtx.errors import ImgtxError, UsageError
-from imgtx.metrics import psnr, psnr_y
-from imgtx.optim import WeightAverage
-from imgtx.predict import Predictor
-from imgtx.weight_file import file_digest
-from imgtx.weights import load_model
-from jobs import train_loop
-from jobs.train import emulates_bfloat16
-from jobs.train_loop import train, validate
-from jobs.train_spec import TrainSpec
-from jobs.train_state import Training, negative_psnr, to_floats, warm_start
-from pipeline.crops import Batch, Cutting, Pair, Sampler
-from pipeline.photos import load_pairs
-from tests.zoo import saved
+from imgtx.imageops.metrics import psnr, psnr_y
+from imgtx.inference.predictor import Predictor
+from imgtx.models.weight_file import file_digest
+from imgtx.models.weights import load_model
+from imgtx.training import loop as train_loop
+from imgtx.training.crops import Batch, Cutting, Pair, Sampler
+from imgtx.training.images import load_pairs
+from imgtx.training.loop import train, validate
+from imgtx.training.optim import WeightAverage
+from imgtx.training.spec import TrainSpec
+from imgtx.training.state import Training, negative_psnr, to_floats, warm_start
+from jobs.train.terminal import emulates_bfloat16
+from tests.support.zoo import saved
 
 MODEL = {
     "dim": 16, "heads": 1, "window": 4, "encoder_blocks": 1, "decoder_blocks": 1,

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from imgtx.config import ModelConfig
-from imgtx.model import EncoderDecoder
-from imgtx.optim import MuonAdamW, WeightAverage, learning_rate, optimizer_of
+from imgtx.models.info import ModelConfig
+from imgtx.models.transformer import EncoderDecoder
+from imgtx.training.optim import MuonAdamW, WeightAverage, learning_rate, optimizer_of
 
 
 def test_the_schedule_warms_up_then_falls_as_a_cosine():

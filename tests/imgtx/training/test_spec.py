@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from imgtx.errors import UsageError
-from jobs.spec_values import parse_settings
-from jobs.train_spec import WORDS, TrainSpec, load_train_spec
+from imgtx.settings import parse_settings
+from imgtx.training.spec import WORDS, TrainSpec, load_train_spec
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SPECS = ROOT / "jobs" / "specs"
 
 

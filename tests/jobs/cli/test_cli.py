@@ -12,10 +12,10 @@ import pytest
 from imgtx import __version__
 from imgtx.errors import ImageError, LeaseHeldError, StorageError, UsageError
 from jobs.cli import BUG, DONE, FAILURES, INTERRUPTED, USAGE
-from pipeline import cluster
-from tests.archive import save_tiny_model
-from tests.unit.commands import InProcess, complaint, imgtx, without_ray
-from tests.zoo import photo, saved
+from pipeline.cluster import session as cluster
+from tests.support.archive import save_tiny_model
+from tests.support.commands import InProcess, complaint, imgtx, without_ray
+from tests.support.zoo import photo, saved
 
 
 @pytest.fixture
@@ -151,12 +151,12 @@ def raising(error: BaseException):
     ],
 )
 def test_each_kind_of_end_has_its_exit_code(place, monkeypatch, error, code, named):
-    monkeypatch.setattr("jobs.run.prepare", raising(error))
+    monkeypatch.setattr("jobs.run.driver.prepare", raising(error))
     assert named in complaint("upscale", "in", "out", code=code)
 
 
 def test_a_bug_leaves_its_traceback_in_a_file(place, monkeypatch):
-    monkeypatch.setattr("jobs.run.prepare", raising(ZeroDivisionError("of all things")))
+    monkeypatch.setattr("jobs.run.driver.prepare", raising(ZeroDivisionError("of all things")))
     monkeypatch.setattr("tempfile.tempdir", str(place))
     line = complaint("plan", "in", "out", code=BUG)
     assert "a bug in imgtx: ZeroDivisionError: of all things" in line

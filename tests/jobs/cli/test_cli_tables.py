@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import DONE
-from tests.archive import save_tiny_model
-from tests.unit.commands import imgtx, without_ray
-from tests.zoo import photo, saved
+from tests.support.archive import save_tiny_model
+from tests.support.commands import imgtx, without_ray
+from tests.support.zoo import photo, saved
 
 
 @pytest.fixture(scope="module")

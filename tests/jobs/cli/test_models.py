@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import DONE
-from jobs.show import last_spec
-from tests.archive import look, save_tiny_model
-from tests.unit.commands import complaint, imgtx, without_ray
-from tests.zoo import photo, saved
+from pipeline.runs import last_spec
+from tests.support.archive import look, save_tiny_model
+from tests.support.commands import complaint, imgtx, without_ray
+from tests.support.zoo import photo, saved
 
 
 @pytest.fixture(scope="module")

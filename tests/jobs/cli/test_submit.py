@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 import pytest
 from click.testing import CliRunner, Result
 
-from jobs import cli_submit, ray_jobs, submit
 from jobs.cli import main
-from jobs.cli_submit import LogView
-from jobs.ray_jobs import HeadGoneError, JobInfo
+from jobs.cli import submit as cli_submit
+from jobs.cli.submit import LogView
+from jobs.submit import head as ray_jobs
+from jobs.submit import submission as submit
+from jobs.submit.head import HeadGoneError, JobInfo
 
 COMMAND = ("submit", "--address", "http://head:8265", "--", "upscale", "s3://in/", "s3://out/")
 

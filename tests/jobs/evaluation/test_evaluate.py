@@ -11,18 +11,26 @@ from PIL import Image
 from rich.console import Console
 
 import imgtx
-from imgtx.config import ModelConfig, ModelInfo
-from imgtx.degrade import imresize
 from imgtx.errors import ImgtxError, UsageError
-from imgtx.model import EncoderDecoder
-from imgtx.predict import default_device
-from imgtx.weight_file import file_digest
-from imgtx.weights import save_weights
-from jobs.evaluate import PUBLISHED, DatasetScore, ImageScore, evaluate, find_datasets, print_report, score
+from imgtx.imageops.resize import imresize
+from imgtx.inference.predictor import default_device
+from imgtx.models.info import ModelConfig, ModelInfo
+from imgtx.models.transformer import EncoderDecoder
+from imgtx.models.weight_file import file_digest
+from imgtx.models.weights import save_weights
+from jobs.evaluation.super_resolution import (
+    PUBLISHED,
+    DatasetScore,
+    ImageScore,
+    evaluate,
+    find_datasets,
+    print_report,
+    score,
+)
 
 
 class Bicubic:
-    """Stands in for `imgtx.predict.Predictor`; remembers the shapes it was given."""
+    """Stands in for `imgtx.inference.predictor.Predictor`; remembers the shapes it was given."""
 
     def __init__(self, scale: int = 2, task: str = "super-resolution"):
         self.scale, self.calls = scale, []

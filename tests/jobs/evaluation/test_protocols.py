@@ -12,16 +12,17 @@ from rich.console import Console
 
 import imgtx
 from imgtx.errors import UsageError
-from imgtx.hole_metrics import hole_scores
-from imgtx.metrics import psnr, ssim, ssim_map
-from imgtx.weights import load_model, save_weights
-from jobs import controls, hole_protocol
-from jobs.evaluate import find_datasets
-from jobs.model_card import finish
-from jobs.protocol_report import PUBLISHED, print_protocol
-from jobs.protocols import CONDITIONS, INPUT, TEXTS, compressed, noisy, run_protocol
-from tests.archive import save_tiny_model
-from tests.zoo import photo
+from imgtx.imageops.hole_metrics import hole_scores
+from imgtx.imageops.metrics import psnr, ssim, ssim_map
+from imgtx.models.weights import load_model, save_weights
+from jobs.evaluation import baselines as controls
+from jobs.evaluation import inpainting as hole_protocol
+from jobs.evaluation.model_card import finish
+from jobs.evaluation.report import PUBLISHED, print_protocol
+from jobs.evaluation.restoration import CONDITIONS, INPUT, TEXTS, compressed, noisy, run_protocol
+from jobs.evaluation.super_resolution import find_datasets
+from tests.support.archive import save_tiny_model
+from tests.support.zoo import photo
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_what_changes_nothing_scores_as_its_input(name, benchmarks, restore, tmp
 
 
 def test_noise_passes_in_floats_tile_by_tile(benchmarks, tmp_path):
-    from jobs.protocols import restored
+    from jobs.evaluation.restoration import restored
 
     predictor = imgtx.load(save_tiny_model(tmp_path / "tiny.safetensors", scale=1))
     image = photo(100, 120)
@@ -172,7 +173,7 @@ class TestHoles:
 def test_a_protocol_is_for_its_task(protocol, task, benchmarks, monkeypatch):
     fake = SimpleNamespace(info=SimpleNamespace(task=task, name="fake"))
     monkeypatch.setattr(imgtx, "load", lambda *given, **options: fake)
-    monkeypatch.setattr("jobs.protocols.local_model", lambda *given: "fake")
+    monkeypatch.setattr("jobs.evaluation.restoration.local_model", lambda *given: "fake")
     with pytest.raises(
         UsageError, match=f"evaluate --protocol {protocol} was given fake, a model for {task}"
     ):

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs import watch
-from pipeline import lease
-from pipeline.lease import Lease
-from pipeline.records import LEASES
-from pipeline.storage import Store, open_store
-from tests.archive import fill, save_tiny_model
-from tests.unit.commands import complaint, imgtx, without_ray
+from jobs.inspect import watch
+from pipeline.ledger import lease
+from pipeline.ledger.lease import Lease
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.schemas import LEASES
+from tests.support.archive import fill, save_tiny_model
+from tests.support.commands import complaint, imgtx, without_ray
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from imgtx.errors import UsageError
-from jobs.gate import Gate, check_gate, judge
+from jobs.nightly.gate import Gate, check_gate, judge
 
 CURRENT = {"a": 30.0, "b": 35.0}
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from imgtx.errors import StorageError, UsageError
-from jobs.night_data import SEEN, Choice, choose, consumed, fetch_cuts, local_folder, mark_consumed
-from pipeline.storage import Store, open_store
-from tests.zoo import photo, saved
+from jobs.nightly.images import SEEN, Choice, choose, consumed, fetch_cuts, local_folder, mark_consumed
+from pipeline.storage.store import Store, open_store
+from tests.support.zoo import photo, saved
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from imgtx.errors import UsageError
+from imgtx.settings import parse_settings
 from jobs.cli import DONE
-from jobs.nightly_spec import load_nightly_spec
-from jobs.spec_values import parse_settings
-from tests.archive import save_tiny_model
-from tests.unit.commands import complaint, imgtx
-from tests.zoo import photo, saved
+from jobs.nightly.spec import load_nightly_spec
+from tests.support.archive import save_tiny_model
+from tests.support.commands import complaint, imgtx
+from tests.support.zoo import photo, saved
 
-SHIPPED = Path(__file__).parents[2] / "jobs" / "specs" / "nightly.toml"
+SHIPPED = Path(__file__).parents[3] / "jobs" / "specs" / "nightly.toml"
 
 
 def told(*settings: str) -> str:

@@ -4,11 +4,11 @@ import pyarrow as pa
 import pytest
 
 from imgtx.errors import StorageError
-from jobs import access
-from jobs.access import Access
-from pipeline.records import CREDENTIALS, FAILED, FORBIDDEN
-from pipeline.storage import Store, open_store
-from tests.unit.ledger_rows import outcome, outcomes
+from jobs.run import access
+from jobs.run.access import Access
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.schemas import CREDENTIALS, FAILED, FORBIDDEN
+from tests.support.ledger_rows import outcome, outcomes
 
 
 @pytest.fixture

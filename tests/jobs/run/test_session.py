@@ -6,12 +6,12 @@ import pyarrow as pa
 import pytest
 
 from imgtx.errors import RunInterruptedError
-from jobs.run import Session, plan_run, prepare
-from pipeline.records import IMAGES, OUTCOME, WRITTEN
-from pipeline.rows import to_table
+from jobs.run.driver import Session, plan_run, prepare
 from pipeline.spec import RunSpec
-from tests.archive import fill, save_tiny_model
-from tests.zoo import photo, saved
+from pipeline.tables.rows import to_table
+from pipeline.tables.schemas import IMAGES, OUTCOME, WRITTEN
+from tests.support.archive import fill, save_tiny_model
+from tests.support.zoo import photo, saved
 
 
 @pytest.fixture

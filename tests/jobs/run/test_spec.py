@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgtx.config import ModelInfo
 from imgtx.errors import UsageError
-from jobs.spec_file import read_run_spec
-from jobs.spec_values import merge, parse_settings, read_toml
+from imgtx.models.info import ModelInfo
+from imgtx.settings import merge, parse_settings, read_toml
+from jobs.run.spec import read_run_spec
 from pipeline.spec import Recipe, RunSpec, make_job
 
 INFO = ModelInfo("sr-x2", "super-resolution", scale=2, multiple=16, halo=32)
@@ -42,7 +42,7 @@ def test_defaults_then_file_then_options_then_settings(tmp_path):
 
 def test_the_shipped_specs_hold_every_setting_that_has_a_default_and_no_other_value():
     upscale, clean = (
-        Path(__file__).parents[2] / "jobs" / "specs" / f"{name}.toml" for name in ("upscale", "clean")
+        Path(__file__).parents[3] / "jobs" / "specs" / f"{name}.toml" for name in ("upscale", "clean")
     )
     with_default = {f.name for f in fields(RunSpec) if f.default not in (MISSING, None)}
     assert {*read_toml(upscale), *read_toml(clean)} == with_default - {"task"}

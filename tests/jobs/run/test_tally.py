@@ -9,14 +9,24 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from jobs import progress, tally
-from jobs.tally import Tally
-from pipeline.cluster import Pool
-from pipeline.plan import CLASSES, CURRENT, FAILED_BEFORE, LEFT_OUT, NEW, PLANNED, REFUSED, SKIPPED, Plan
-from pipeline.records import FAILED
-from pipeline.rows import to_table
-from pipeline.spill import Rows
-from tests.unit.ledger_rows import outcome, outcomes
+from jobs.run import progress, tally
+from jobs.run.tally import Tally
+from pipeline.cluster.session import Pool
+from pipeline.planning.plan import (
+    CLASSES,
+    CURRENT,
+    FAILED_BEFORE,
+    LEFT_OUT,
+    NEW,
+    PLANNED,
+    REFUSED,
+    SKIPPED,
+    Plan,
+)
+from pipeline.tables.rows import to_table
+from pipeline.tables.schemas import FAILED
+from pipeline.tables.spill import Rows
+from tests.support.ledger_rows import outcome, outcomes
 
 # One model with a core, eight tasks of a quarter of a CPU each: four decode, four encode and publish.
 POOL = Pool(1, 1.0, 0.0, 0.25, 1, 1, decoders=4, encoders=4)

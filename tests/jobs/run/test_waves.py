@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from jobs.run import DISTURBED_PASSES, ISOLATED_PASSES, Session
-from pipeline.cluster import Pool
-from pipeline.records import WORK
-from pipeline.rows import to_table
+from jobs.run.driver import DISTURBED_PASSES, ISOLATED_PASSES, Session
+from pipeline.cluster.session import Pool
+from pipeline.tables.rows import to_table
+from pipeline.tables.schemas import WORK
 
 POOL = Pool(1, 0.5, 0.0, 0.25, 16, 1 << 20)
 
@@ -25,7 +25,7 @@ class Passes:
         self.made: list[int] = []  # rows a block of each pass
 
     def wave(self, monkeypatch: pytest.MonkeyPatch, *keys: str) -> None:
-        monkeypatch.setattr("pipeline.cluster.machines", lambda: self.machines)
+        monkeypatch.setattr("pipeline.cluster.session.machines", lambda: self.machines)
         Session._wave(SimpleNamespace(metrics=None, _pass=self._pass, _take=self._take), work_of(*keys), POOL)
 
     def _take(self, rows: pa.Table) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from imgtx.errors import StorageError, UsageError
-from jobs import kubernetes
-from jobs.kubernetes import create_ray_job, due
-from tests.unit.commands import complaint
+from jobs.schedule import tick as kubernetes
+from jobs.schedule.tick import create_ray_job, due
+from tests.support.commands import complaint
 
-SHIPPED = Path(__file__).parents[2] / "jobs" / "specs" / "nightly.toml"
+SHIPPED = Path(__file__).parents[3] / "jobs" / "specs" / "nightly.toml"
 JOB = {"kind": "RayJob", "metadata": {"name": "nightly-20261123", "namespace": "ml"}}
 TICK = "imgtx-sr-x2-29923290"  # 2026-11-23 01:30 UTC in minutes
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from imgtx.errors import UsageError
-from jobs.nightly_spec import NightlySpec, load_nightly_spec
-from jobs.schedule import TARGETS, manifests, ray_job, to_yaml
-from jobs.spec_values import parse_settings, read_toml
-from jobs.systemd import units
-from tests.manifests import check_time_to_go, commands, problems, read
-from tests.unit.commands import complaint, imgtx
+from imgtx.settings import parse_settings, read_toml
+from jobs.nightly.spec import NightlySpec, load_nightly_spec
+from jobs.schedule.kubernetes import TARGETS, manifests, ray_job, to_yaml
+from jobs.schedule.systemd import units
+from tests.support.commands import complaint, imgtx
+from tests.support.manifests import check_time_to_go, commands, problems, read
 
-SHIPPED = Path(__file__).parents[2] / "jobs" / "specs" / "nightly.toml"
+SHIPPED = Path(__file__).parents[3] / "jobs" / "specs" / "nightly.toml"
 NIGHT = date(2026, 11, 23)
 
 # Settings that change what is generated, each on top of the shipped spec.

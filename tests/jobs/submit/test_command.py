@@ -8,8 +8,8 @@ import pytest
 
 from imgtx.errors import UsageError
 from jobs.cli import main
-from jobs.job_command import RUNS, JobCommand, check_command
-from tests.unit.commands import imgtx
+from jobs.submit.command import RUNS, JobCommand, check_command
+from tests.support.commands import imgtx
 
 ENDS = ("s3://in/", "s3://out/")
 DAY = date(2026, 11, 23)

@@ -7,10 +7,10 @@ import pytest
 from packaging.requirements import Requirement
 
 from imgtx.errors import UsageError
-from jobs import code_package
-from jobs.code_package import files_to_ship, ignore_lines, packages, write_package
-from jobs.ray_jobs import ignored_by
-from pipeline.cluster import CODE
+from jobs.submit import package as code_package
+from jobs.submit.head import ignored_by
+from jobs.submit.package import files_to_ship, ignore_lines, packages, write_package
+from pipeline.cluster.session import CODE
 
 
 @pytest.fixture
@@ -47,9 +47,12 @@ def test_rayignore_is_read_as_git_would(clone):
 
 def test_this_clone_ships_what_a_run_needs():
     names = shipped(CODE)
-    assert {"jobs/cli.py", "pipeline/flow.py", "imgtx/packaged/sr-x2.safetensors", "requirements.lock"} <= {
-        *names
-    }
+    assert {
+        "jobs/cli/__init__.py",
+        "pipeline/flow.py",
+        "imgtx/packaged/sr-x2.safetensors",
+        "requirements.lock",
+    } <= {*names}
     assert not [
         name for name in names if name.startswith(("tests/", "bench/", "docs/")) or "__pycache__" in name
     ]

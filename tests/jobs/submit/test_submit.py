@@ -10,9 +10,9 @@ import pytest
 
 from imgtx.errors import ImgtxError, UsageError
 from jobs.cli import main
-from jobs.job_command import check_command
-from jobs.ray_jobs import Head, HeadGoneError, JobInfo, _first, _headers, connect
-from jobs.submit import (
+from jobs.submit.command import check_command
+from jobs.submit.head import Head, HeadGoneError, JobInfo, _first, _headers, connect
+from jobs.submit.submission import (
     PINNED,
     Submission,
     begin,
@@ -22,7 +22,7 @@ from jobs.submit import (
     runtime_environment,
     why,
 )
-from pipeline.cluster import forwarded
+from pipeline.cluster.session import forwarded
 
 DAY = date(2026, 11, 23)
 
@@ -67,7 +67,7 @@ class FakeClient:
 def small_code(tmp_path, monkeypatch):
     """What this clone ships is 14 MB; here it is a lock."""
     (tmp_path / "requirements.lock").write_text("torch==2.13.0\n")
-    monkeypatch.setattr("jobs.submit.CODE", tmp_path)
+    monkeypatch.setattr("jobs.submit.submission.CODE", tmp_path)
 
 
 @pytest.fixture
@@ -102,11 +102,11 @@ def test_twice_is_once_while_it_runs_and_after_it_succeeded(head, client):
 
 
 def test_a_head_that_has_just_started_is_asked_again(head, client, monkeypatch):
-    monkeypatch.setattr("jobs.ray_jobs.AGENT_PAUSE", 0.0)
+    monkeypatch.setattr("jobs.submit.head.AGENT_PAUSE", 0.0)
     client.starting = 3
     begun(head)
     assert len(client.requests) == 1
-    monkeypatch.setattr("jobs.ray_jobs.AGENT_SECONDS", 0.0)
+    monkeypatch.setattr("jobs.submit.head.AGENT_SECONDS", 0.0)
     client.starting = 3
     client.jobs.clear()
     with pytest.raises(ImgtxError, match=r"refused: .*No available agent"):
@@ -236,7 +236,7 @@ class Tail:
 
 
 def test_a_log_that_broke_off_is_taken_up_where_it_was(monkeypatch):
-    monkeypatch.setattr("jobs.ray_jobs.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("jobs.submit.head.POLL_SECONDS", 0.0)
     shown: list[str] = []
     client = Tail(["one\n", "tw"], RuntimeError("closed"), ["one\ntwo\n"], ["one\n", "two\n", "three\n"])
     job = Head("http://head:8265", client).follow("j", shown.append)
@@ -245,8 +245,8 @@ def test_a_log_that_broke_off_is_taken_up_where_it_was(monkeypatch):
 
 
 def test_a_head_that_stays_silent_is_gone(monkeypatch):
-    monkeypatch.setattr("jobs.ray_jobs.POLL_SECONDS", 0.0)
-    monkeypatch.setattr("jobs.ray_jobs.RECONNECT_SECONDS", 0.0)
+    monkeypatch.setattr("jobs.submit.head.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("jobs.submit.head.RECONNECT_SECONDS", 0.0)
     client = Tail(*[ConnectionError("refused")] * 3)
     with pytest.raises(HeadGoneError, match="has not answered"):
         Head("http://head:8265", client).follow("j", print)

@@ -3,9 +3,9 @@
 import pytest
 
 from imgtx.errors import RunInterruptedError
-from jobs.train_network import interface_of
-from jobs.train_ray import RESTARTS, Restarts
-from pipeline.storage import open_store
+from jobs.train.network import interface_of
+from jobs.train.ray import RESTARTS, Restarts
+from pipeline.storage.store import open_store
 
 
 @pytest.fixture

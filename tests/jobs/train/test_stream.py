@@ -8,10 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from imgtx.archive_damage import ArchiveDamage
+from imgtx.degradations.archive import ArchiveDamage
 from imgtx.errors import StorageError, UsageError
-from imgtx.weight_file import find_weights
-from jobs.train_images import (
+from imgtx.models.weight_file import find_weights
+from imgtx.training import crops
+from imgtx.training.crops import Batch, Cutting
+from imgtx.training.spec import TrainSpec
+from jobs.train import stream
+from jobs.train.images import (
     TRAIN,
     VALID,
     Sources,
@@ -22,13 +26,10 @@ from jobs.train_images import (
     load_valid,
     part_of,
 )
-from jobs.train_ray import Fleet, begin, check_fleet, check_resources, read_fleet, train_on_ray
-from jobs.train_spec import TrainSpec
-from pipeline import crops, stream
-from pipeline.crops import Batch, Cutting
-from pipeline.storage import Store, open_store
-from pipeline.stream import Cache, Images, Shard, Stream
-from tests.zoo import photo, saved
+from jobs.train.ray import Fleet, begin, check_fleet, check_resources, read_fleet, train_on_ray
+from jobs.train.stream import Cache, Images, Shard, Stream
+from pipeline.storage.store import Store, open_store
+from tests.support.zoo import photo, saved
 
 CROPS = 3
 ALONE = Shard()

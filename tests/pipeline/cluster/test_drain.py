@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from pipeline import drain
+from pipeline.cluster import drain
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 from ray.util import metrics as ray_metrics
 
-from jobs.tally import Tally
+from jobs.run.tally import Tally
 from pipeline import flow
-from pipeline.metrics import METRICS, STATUS_METRICS, RunMetrics
-from pipeline.plan import CLASSES
-from pipeline.records import FAILED
-from tests.archive import fill, save_tiny_model
-from tests.unit.commands import InProcess, complaint, imgtx, without_ray
-from tests.unit.ledger_rows import outcome, outcomes
+from pipeline.cluster.metrics import METRICS, STATUS_METRICS, RunMetrics
+from pipeline.planning.plan import CLASSES
+from pipeline.tables.schemas import FAILED
+from tests.support.archive import fill, save_tiny_model
+from tests.support.commands import InProcess, complaint, imgtx, without_ray
+from tests.support.ledger_rows import outcome, outcomes
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -101,7 +101,7 @@ def test_every_metric_is_made_and_moved_by_a_run(tmp_path, monkeypatch: pytest.M
 
 
 def run_once(tmp_path, images: int = 2) -> str:
-    from pipeline.storage import open_store
+    from pipeline.storage.store import open_store
 
     (tmp_path / "in").mkdir(exist_ok=True)
     fill(open_store(str(tmp_path / "in")), images)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from imgtx.errors import UsageError
-from pipeline.cluster import (
+from pipeline.cluster.session import (
     FORWARDED,
     ROWS_PER_BLOCK,
     WORKER_ENVIRONMENT,

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from imgtx.errors import StorageError, UsageError
-from pipeline import ledger as ledger_module
-from pipeline.buckets import bucket_of
-from pipeline.ledger import Ledger
-from pipeline.records import FAILED, LEDGER, PENDING, WRITTEN
-from pipeline.storage import Store, open_store
-from tests.unit.dying_store import DyingStore, Killed
-from tests.unit.ledger_rows import outcome, outcomes
+from pipeline.ledger import ledger as ledger_module
+from pipeline.ledger.ledger import Ledger
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.hashing import bucket_of
+from pipeline.tables.schemas import FAILED, LEDGER, PENDING, WRITTEN
+from tests.support.dying_store import DyingStore, Killed
+from tests.support.ledger_rows import outcome, outcomes
 
 
 @pytest.fixture

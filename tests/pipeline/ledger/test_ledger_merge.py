@@ -5,15 +5,15 @@ import uuid
 import pyarrow as pa
 import pytest
 
-from pipeline import ledger as ledger_module
-from pipeline import ledger_parts
-from pipeline.ledger import Ledger
-from pipeline.ledger_parts import list_parts, read_parts
-from pipeline.records import FAILED
-from pipeline.storage import Store, open_store
-from tests.unit.dying_store import DyingStore, Killed
-from tests.unit.ledger_rows import outcome, outcomes
-from tests.unit.test_ledger import names, sizes
+from pipeline.ledger import ledger as ledger_module
+from pipeline.ledger import parts as ledger_parts
+from pipeline.ledger.ledger import Ledger
+from pipeline.ledger.parts import list_parts, read_parts
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.schemas import FAILED
+from tests.pipeline.ledger.test_ledger import names, sizes
+from tests.support.dying_store import DyingStore, Killed
+from tests.support.ledger_rows import outcome, outcomes
 
 
 @pytest.fixture

@@ -3,7 +3,14 @@
 import pytest
 
 from imgtx.errors import UsageError
-from pipeline.model_store import InStorage, InStore, exact_reference, is_fetched, local_model, parse_reference
+from pipeline.models.references import (
+    InStorage,
+    InStore,
+    exact_reference,
+    is_fetched,
+    local_model,
+    parse_reference,
+)
 
 LOCAL = [
     "sr-x2", "x.safetensors", "models/a@2.safetensors", "/abs/x.pth", "spandrel:x.pth", "torchscript:x.pt?scale=4",

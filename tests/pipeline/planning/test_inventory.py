@@ -11,11 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from imgtx.errors import StorageError
-from pipeline import inventory as module
-from pipeline.inventory import CLASSIFIED, classify, inventory
-from pipeline.records import FAILED, INVENTORY, REASONS, SKIPPED
-from pipeline.storage import Store, open_store
-from pipeline.storage_retry import HASTY
+from pipeline.planning import inventory as module
+from pipeline.planning.inventory import CLASSIFIED, classify, inventory
+from pipeline.storage.retry import HASTY
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.schemas import FAILED, INVENTORY, REASONS, SKIPPED
 
 SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
 

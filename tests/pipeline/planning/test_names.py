@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.buckets import bucket_of, hash64
-from pipeline.name_levels import NameLevels
-from pipeline.names import fold
+from pipeline.planning.collisions import NameLevels
+from pipeline.planning.names import fold
+from pipeline.tables.hashing import bucket_of, hash64
 
 
 def names(keys: list[str], requested: str = "same", buckets: int = 4) -> list[str]:

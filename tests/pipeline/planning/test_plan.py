@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgtx.pixels import SUFFIXES
-from pipeline import ledger as ledger_module
-from pipeline import spill
-from pipeline.inventory import classify
-from pipeline.ledger import Ledger
-from pipeline.plan import CLASSES, LEFT_OUT, PLANNED, Plan, make_plan
-from pipeline.records import FAILED, INVENTORY, PENDING, REASONS, RETRIED_BY_A_PLAIN_RUN, SKIPPED
-from pipeline.storage import open_store
-from tests.unit.ledger_rows import outcome, outcomes
+from imgtx.codecs.pixels import SUFFIXES
+from pipeline.ledger import ledger as ledger_module
+from pipeline.ledger.ledger import Ledger
+from pipeline.planning.inventory import classify
+from pipeline.planning.plan import CLASSES, LEFT_OUT, PLANNED, Plan, make_plan
+from pipeline.storage.store import open_store
+from pipeline.tables import spill
+from pipeline.tables.schemas import FAILED, INVENTORY, PENDING, REASONS, RETRIED_BY_A_PLAIN_RUN, SKIPPED
+from tests.support.ledger_rows import outcome, outcomes
 
 
 @pytest.fixture

@@ -11,29 +11,29 @@ import pyarrow as pa
 import pytest
 
 import imgtx
-from imgtx import exif
-from imgtx.degrade import imresize
+from imgtx.codecs import exif
+from imgtx.codecs.pixels import SUFFIXES, Carry, Picture
+from imgtx.codecs.pixels import decode as decode_picture
+from imgtx.codecs.spool import SpooledPicture
 from imgtx.errors import ModelError
-from imgtx.pixels import SUFFIXES, Carry, Picture
-from imgtx.pixels import decode as decode_picture
-from imgtx.spool import SpooledPicture
-from imgtx.tiling import core_of, plan
-from imgtx.weight_file import read_info
-from imgtx.weights import load_model, save_weights
-from pipeline import decode as decode_stage
-from pipeline import transform as transform_stage
-from pipeline.decode import decode
-from pipeline.encode import encode
-from pipeline.large import enlarged_alpha
-from pipeline.names import format_of
-from pipeline.publish import publish
-from pipeline.records import FINISHED, PIXELS, WORK
-from pipeline.rows import rows_of, to_table
+from imgtx.imageops.resize import imresize
+from imgtx.inference.tiling import core_of, plan
+from imgtx.models.weight_file import read_info
+from imgtx.models.weights import load_model, save_weights
+from pipeline.planning.names import format_of
 from pipeline.spec import Job, RunSpec, make_job
-from pipeline.storage import Store, open_store
-from pipeline.transform import Transform
-from tests.archive import save_tiny_model
-from tests.zoo import exif_block, photo, rgb_profile, saved
+from pipeline.stages import decode as decode_stage
+from pipeline.stages import transform as transform_stage
+from pipeline.stages.decode import decode
+from pipeline.stages.encode import encode
+from pipeline.stages.on_disk import enlarged_alpha
+from pipeline.stages.publish import publish
+from pipeline.stages.transform import Transform
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.rows import rows_of, to_table
+from pipeline.tables.schemas import FINISHED, PIXELS, WORK
+from tests.support.archive import save_tiny_model
+from tests.support.zoo import exif_block, photo, rgb_profile, saved
 
 
 @pytest.fixture(scope="module")

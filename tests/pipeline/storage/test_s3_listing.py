@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import storage_s3_listing as module
-from pipeline.storage_s3_listing import Page, Piece, objects, read_contents
+from pipeline.storage import s3_listing as module
+from pipeline.storage.s3_listing import Page, Piece, objects, read_contents
 
 
 class Server:

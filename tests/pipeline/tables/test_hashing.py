@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.buckets import bucket_of, hash64
+from pipeline.tables.hashing import bucket_of, hash64
 
 
 def test_hashes_do_not_depend_on_chunks_slices_or_width():

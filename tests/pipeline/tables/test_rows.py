@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from imgtx.errors import ImageError, StorageError
-from pipeline.records import ENCODED, FAILED, OUTCOME, PIXELS, WORK, WRITTEN
-from pipeline.rows import as_bytes, empty, guarded, rows_of, to_table
+from pipeline.tables.rows import as_bytes, empty, guarded, rows_of, to_table
+from pipeline.tables.schemas import ENCODED, FAILED, OUTCOME, PIXELS, WORK, WRITTEN
 
 PICTURE = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
 

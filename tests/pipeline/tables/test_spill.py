@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from imgtx.errors import UsageError
-from pipeline import spill
-from pipeline.buckets import bucket_of, hash64
-from pipeline.spill import Rows, Spill, buckets_for
+from pipeline.tables import spill
+from pipeline.tables.hashing import bucket_of, hash64
+from pipeline.tables.spill import Rows, Spill, buckets_for
 
 SCHEMA = pa.schema([("key", pa.string()), ("number", pa.int64())])
 

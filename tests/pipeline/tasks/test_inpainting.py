@@ -9,21 +9,21 @@ import pyarrow.parquet as pq
 import pytest
 
 import imgtx
+from imgtx.codecs.pixels import decode as decode_picture
+from imgtx.degradations.holes import random_mask
 from imgtx.errors import UsageError
-from imgtx.masks import random_mask
-from imgtx.pixels import decode as decode_picture
-from imgtx.weight_file import read_info
-from pipeline.ledger import Ledger
-from pipeline.masks import listing, masks_of, versions_of
-from pipeline.plan import make_plan
-from pipeline.records import ADDED, LEDGER_PARTS, NO_MASK, OUTCOME, WORK
-from pipeline.rows import to_table
+from imgtx.models.weight_file import read_info
+from pipeline.ledger.ledger import Ledger
+from pipeline.planning.plan import make_plan
 from pipeline.spec import Job, RunSpec, make_job
-from pipeline.storage import open_store
-from tests.archive import save_tiny_model
-from tests.unit.ledger_rows import outcome
-from tests.unit.test_stages import road
-from tests.zoo import exif_block, photo, saved
+from pipeline.storage.store import open_store
+from pipeline.tables.rows import to_table
+from pipeline.tables.schemas import ADDED, LEDGER_PARTS, NO_MASK, OUTCOME, WORK
+from pipeline.tasks.inpainting import listing, masks_of, versions_of
+from tests.pipeline.stages.test_stages import road
+from tests.support.archive import save_tiny_model
+from tests.support.ledger_rows import outcome
+from tests.support.zoo import exif_block, photo, saved
 
 
 @pytest.fixture(scope="module")

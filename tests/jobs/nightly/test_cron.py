@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from imgtx.errors import UsageError
-from jobs.cron import on_calendar, parse_cron
+from jobs.nightly.cron import on_calendar, parse_cron
 
 
 @pytest.mark.parametrize(

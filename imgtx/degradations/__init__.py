@@ -1,0 +1,1 @@
+"""From clean to damaged pictures: one file a kind."""

@@ -1,0 +1,1 @@
+"""Functions on pixel arrays in NumPy: geometry, resizing, holes, noise, metrics."""

@@ -1,0 +1,1 @@
+"""Measure a model: halo, precisions, speed, torch.compile."""

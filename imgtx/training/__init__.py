@@ -1,0 +1,1 @@
+"""Train a model from images in memory; torch, NumPy and Pillow are enough."""

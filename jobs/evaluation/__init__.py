@@ -1,0 +1,1 @@
+"""Quality on benchmark datasets, one file a protocol, and model cards."""

@@ -1,0 +1,1 @@
+"""Look at a destination: status, watch, Prometheus."""

@@ -1,0 +1,1 @@
+"""The model store's commands: list, show, import, promote, probe."""

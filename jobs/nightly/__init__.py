@@ -1,0 +1,1 @@
+"""The nightly loop: choose new images, fine-tune, gate, promote, upscale."""

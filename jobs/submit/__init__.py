@@ -1,0 +1,1 @@
+"""Send a command to a Ray cluster and follow it."""

@@ -1,0 +1,1 @@
+"""The Ray session, pool sizes, draining nodes, metrics."""

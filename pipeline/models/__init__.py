@@ -1,0 +1,1 @@
+"""Models in object storage: versioned stores, references, and the local cache."""

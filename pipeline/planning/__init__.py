@@ -1,0 +1,1 @@
+"""What a run would do: the listing minus the ledger, output names, superseded files."""

@@ -1,0 +1,1 @@
+"""One interface to local disk, S3 and fsspec: list, read, write, sweep."""

@@ -1,0 +1,1 @@
+"""Arrow tables that travel: schemas, rows, hashing, and tables on local disk."""
