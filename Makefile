@@ -27,7 +27,7 @@ demo: $(VENV)/.run ## upscale the photos in examples/ twofold into demo-out/, on
 	@echo
 	@echo "Look at demo-out/images/. Run make demo again: everything is current, nothing is read."
 
-spandrel: $(VENV)/.spandrel ## add what runs other people's models (docs/run-your-model.md)
+spandrel: $(VENV)/.spandrel ## add what runs other people's models (docs/guides/your-models.md)
 
 test: $(VENV)/.develop ## run the tests (CI-sized); ARGS=tests/imgtx for some of them
 ifdef ARGS

@@ -1,6 +1,6 @@
 """What the archive weights do to damaged photos, beside bicubic and the weights for clean ones; all chosen at random.
 
-python -m bench.archive_pictures docs/
+python -m bench.archive_pictures docs/images/
 
 Photo, place and damage of each row come from one generator with a fixed seed. The photos are scikit-image's, and no
 model was trained on them.
@@ -51,4 +51,4 @@ def row(rng: np.random.Generator, scale: int, models: list) -> list[tuple[str, n
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images"))

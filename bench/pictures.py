@@ -1,6 +1,6 @@
 """The pictures of the README: crops of photos as small input, bicubic, imgtx and the original, side by side.
 
-python -m bench.pictures docs/
+python -m bench.pictures docs/images/
 """
 
 import sys
@@ -63,4 +63,4 @@ def sheet(rows: list[list[tuple[str, np.ndarray]]]) -> Image.Image:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images"))

@@ -1,6 +1,6 @@
 """What restore and inpaint do at three levels of damage each, on photos, places and damage chosen at random.
 
-python -m bench.restore_pictures docs/ [--restore MODEL] [--inpaint MODEL]
+python -m bench.restore_pictures docs/images/ [--restore MODEL] [--inpaint MODEL]
 
 Photo, place and damage of each row come from one generator with a fixed seed, so that failures are among them. The
 photos are scikit-image's, and no model was trained on them.
@@ -29,7 +29,7 @@ ROWS = 2  # of each level
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("docs"))
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("docs/images"))
     parser.add_argument("--restore", default="restore")
     parser.add_argument("--inpaint", default="inpaint")
     options = parser.parse_args()

@@ -24,7 +24,7 @@ from jobs.cli.shared import console, endpoint_option, json_option
 @click.option(
     "--protocol",
     type=click.Choice(["denoise", "jpeg", "no-harm", "offsets", "holes"]),
-    help="For models that restore or fill holes (holes), instead: docs/restore.md says what each measures.",
+    help="For models that restore or fill holes (holes), instead: docs/guides/restore.md says what each measures.",
 )
 @click.option(
     "--self-ensemble",

@@ -43,7 +43,7 @@ def show_model(model: str, endpoint_url: str | None) -> None:
     """Print everything the weights of MODEL say of themselves, and what was measured of them, as JSON.
 
     MODEL is a packaged name, an imgtx weight file, a version in a model store (its card comes too), or anybody's
-    model: docs/run-your-model.md.
+    model: docs/guides/your-models.md.
     """
     from jobs.models.admin import store_facts
     from jobs.models.probe import describe

@@ -24,7 +24,7 @@ RUN_OPTIONS = (
     click.option(
         "--model",
         metavar="URI",
-        help="A packaged name (imgtx models list), STORE/NAME@latest, or a file: docs/run-your-model.md.",
+        help="A packaged name (imgtx models list), STORE/NAME@latest, or a file: docs/guides/your-models.md.",
     ),
     click.option(
         "--format",

@@ -149,7 +149,7 @@ def _check_secrets(arguments: Iterable[str]) -> None:
             hidden = re.sub(r"://.*", "://...", argument) if "://" in argument else "an argument"
             raise UsageError(
                 f"{hidden} holds a credential or a query, which often is one, and a job's command is public: the "
-                "cluster's nodes have credentials of their own (docs/submit.md)"
+                "cluster's nodes have credentials of their own (docs/guides/cluster.md)"
             )
 
 

@@ -68,7 +68,7 @@ def given(variables: tuple[str, ...]) -> dict[str, str]:
         if SECRET.search(name) and not REFERENCE.search(name):
             raise UsageError(
                 f"--env {name} looks like a secret, and a job's environment is public on its cluster: give the nodes "
-                f"credentials of their own, or a reference such as --env AWS_PROFILE=archive (docs/submit.md)"
+                f"credentials of their own, or a reference such as --env AWS_PROFILE=archive (docs/guides/cluster.md)"
             )
         found[name] = value
     return found

@@ -4,7 +4,7 @@ Only the driver counts: every outcome row passes through it, with its seconds, s
 nothing. Ray hands the series on under the prefix `ray_`, and counters with the suffix `_total`, at the ports that
 `ray start` opens for it; it does so where `ray[default]` is installed, and elsewhere counting costs nothing. A
 cluster's series end with its run: what has to outlast it is read from the destination, by `imgtx status --prometheus`.
-docs/metrics.md says it for people.
+docs/reference/metrics.md says it for people.
 """
 
 from collections import Counter

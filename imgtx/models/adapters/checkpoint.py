@@ -89,7 +89,7 @@ def _check_archive(archive: zipfile.ZipFile, path: Path) -> None:
     if any(name.endswith("/constants.pkl") for name in archive.namelist()):
         raise ModelError(
             f"{path} is a TorchScript archive, a program and no weights; to run one whose maker you trust: "
-            f"--model 'torchscript:{path}?scale=N' (docs/run-your-model.md)"
+            f"--model 'torchscript:{path}?scale=N' (docs/guides/your-models.md)"
         )
 
 
@@ -141,7 +141,7 @@ def _would_run(path: Path, error: Exception) -> ModelError:
         return ModelError(f"{path} is not a whole checkpoint (no pickle in it can be read): copy it again")
     return ModelError(
         f"{path} is a pickle that asks for {named[:200]}, which would run code; nothing was run. imgtx takes tensors "
-        f"only: where you trust the file, save its state_dict() as .safetensors elsewhere (docs/run-your-model.md)"
+        f"only: where you trust the file, save its state_dict() as .safetensors elsewhere (docs/guides/your-models.md)"
     )
 
 

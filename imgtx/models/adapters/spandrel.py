@@ -54,7 +54,7 @@ def load(path: Path, digest: str) -> AdaptedModel:
     except spandrel.UnsupportedModelError as error:
         raise ModelError(
             f"{path}: spandrel {spandrel.__version__} knows no architecture with these tensors (the first are "
-            f"{', '.join(map(str, list(tensors)[:3]))}): see docs/run-your-model.md for those it knows"
+            f"{', '.join(map(str, list(tensors)[:3]))}): see docs/guides/your-models.md for those it knows"
         ) from error
     except Exception as error:  # its makers assert, index and allocate as the file's shapes say
         raise ModelError(

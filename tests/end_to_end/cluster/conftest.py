@@ -109,7 +109,7 @@ def undisturbed(cluster: Cluster) -> Undisturbed:
 
 
 def report(event: str, run: Run, undisturbed: Undisturbed) -> None:
-    """A row of docs/faults.md; what is counted twice was counted in requests, by the proxy."""
+    """A row of docs/explanation/faults.md; what is counted twice was counted in requests, by the proxy."""
     summary = run.summary()
     assert summary["accounted"], summary
     more = run.seconds - undisturbed.run.seconds

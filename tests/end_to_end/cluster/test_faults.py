@@ -1,4 +1,4 @@
-"""What can go wrong on a cluster, one by one. Each test prints a row of docs/faults.md.
+"""What can go wrong on a cluster, one by one. Each test prints a row of docs/explanation/faults.md.
 
 pytest tests/end_to_end/cluster -s
 

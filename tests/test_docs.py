@@ -1,0 +1,79 @@
+"""The pages: links lead somewhere, commands exist, specs are valid, and what is generated is current."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+
+import click
+import pytest
+
+from jobs.cli import main
+from tests.support.manifests import misread
+from tests.support.source_tree import ROOT, files
+
+PAGES = [path for path in files() if path.endswith(".md")]
+# These quote commands of the past.
+HISTORY = ("CHANGELOG.md", "LOG.md")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+@cache
+def text_of(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def prose_of(path: str) -> str:
+    """A page without its code blocks."""
+    return FENCE.sub("", text_of(path))
+
+
+def anchors(path: str) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", prose_of(path), re.MULTILINE)
+    plain = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_relative_links_lead_somewhere(path: str):
+    for link in LINK.findall(prose_of(path)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (ROOT / path).parent.joinpath(name).resolve() if name else ROOT / path
+        assert target.exists(), f"{path} links to {link}"
+        assert target.is_relative_to(ROOT), f"{path} links out of the repository: {link}"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target.relative_to(ROOT).as_posix()), f"{path} links to {link}"
+
+
+def commands_in_blocks(path: str) -> Iterator[str]:
+    for _, block in FENCE.findall(text_of(path)):
+        yield from re.findall(r"^(?:\$ |\.venv/bin/)?(imgtx (?:[^|#&<>\n]|(?<=')#)*)", block, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if p not in HISTORY])
+def test_commands_in_code_blocks_are_accepted(path: str):
+    for line in commands_in_blocks(path):
+        assert misread(shlex.split(line)) == "", line
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if p not in HISTORY])
+def test_commands_in_the_text_name_commands_and_options_that_exist(path: str):
+    for span in re.findall(r"`imgtx ([^`\n]+)`", prose_of(path)):
+        command: click.Command = main
+        words = span.split()
+        while isinstance(command, click.Group) and words and re.fullmatch(r"[a-z]+", words[0]):
+            name = words.pop(0)
+            assert name in command.commands, f"{path}: imgtx {span}"
+            command = command.commands[name]
+        if "--" in words:  # what follows is another command
+            words = words[: words.index("--")]
+        known = {option for parameter in command.params for option in parameter.opts} | {
+            "--help",
+            "--version",
+        }
+        given = {word.partition("=")[0] for word in words if re.match(r"--[a-z]", word)}
+        assert given <= known, f"{path}: imgtx {span}"
