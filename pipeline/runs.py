@@ -33,6 +33,8 @@ def last_spec(destination: str, endpoint_url: str | None) -> RunSpec:
     store = open_store(destination, endpoint_url=endpoint_url)
     values = read_json(store, f"{RUNS}{last_run(store)}/spec.json")
     values.pop("recipe", None)
+    if "fewest_workers" in values:  # as runs before 0.1.0 recorded it
+        values["min_workers"] = values.pop("fewest_workers")
     try:
         spec = RunSpec(**values | {"destination": destination, "limit": None, "address": None})
     except TypeError as error:

@@ -26,7 +26,7 @@ SKIP, NO_HOLE = "skip", "no-hole"  # what to do with a picture that has no mask 
 class RunSpec:
     """One invocation, as the person gave it. URIs are local paths, `s3://`, or anything fsspec opens.
 
-    `workers` model actors share `gpus` GPUs; with `fewest_workers` there are so many at first, and up to `workers` as
+    `workers` model actors share `gpus` GPUs; with `min_workers` there are so many at first, and up to `workers` as
     the cluster grows. `max_failed` is a share ("1%") or a count ("20"). `max_megapixels` bounds the input,
     `stream_megapixels` is the output size above which an image goes through local disk, tile by tile, not memory.
     Holes are white in a mask of the same key under `masks`, or painted in `mask_color` ("#ff00ff") give or take
@@ -45,7 +45,7 @@ class RunSpec:
     precision: str = "float32"
     limit: int | None = None
     workers: int | None = None
-    fewest_workers: int | None = None
+    min_workers: int | None = None
     gpus: float | None = None
     max_failed: str = "1%"
     max_megapixels: float = 1000.0
@@ -190,17 +190,15 @@ def check_spec(spec: RunSpec) -> None:
         raise UsageError(f"--quality {spec.quality}: legal are 1 to 100")
     if spec.precision not in (*PRECISIONS, AUTO):
         raise UsageError(f"--precision {spec.precision}: legal are {', '.join(PRECISIONS)}, {AUTO}")
-    for name in ("limit", "workers", "fewest_workers", "max_megapixels", "stream_megapixels"):
+    for name in ("limit", "workers", "min_workers", "max_megapixels", "stream_megapixels"):
         value = getattr(spec, name)
         if value is not None and not value > 0:  # so that nan fails too
             option = name.endswith("workers") or name == "limit"
             given = f"--{name.replace('_', '-')} {value}" if option else f"--set {name}={value}"
             raise UsageError(f"{given}: give a number greater than 0")
-    if spec.fewest_workers and not spec.fewest_workers <= (spec.workers or 0):
+    if spec.min_workers and not spec.min_workers <= (spec.workers or 0):
         most = f"--workers is {spec.workers}" if spec.workers else "--workers is not given"
-        raise UsageError(
-            f"--fewest-workers {spec.fewest_workers}: {most}; give --workers, the most, no smaller"
-        )
+        raise UsageError(f"--min-workers {spec.min_workers}: {most}; give --workers, the most, no smaller")
     if spec.gpus is not None and not spec.gpus >= 0:
         raise UsageError(f"--gpus {spec.gpus}: give 0 for none, or a number of GPUs")
     try:

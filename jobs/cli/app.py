@@ -221,7 +221,7 @@ def verify(destination: str, endpoint_url: str | None, quick: bool, fix: bool, a
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any field of the spec; may be repeated."
 )
 @click.option("--workers", type=int, metavar="N", help="Train on Ray with so many.  [default: without Ray]")
-@click.option("--fewest-workers", type=int, metavar="N", help="Go on with so few while nodes are missing.")
+@click.option("--min-workers", type=int, metavar="N", help="Go on with so few while nodes are missing.")
 @click.option(
     "--storage", metavar="URI", help="Where the workers' checkpoints go: a folder, s3://bucket/prefix."
 )

@@ -51,7 +51,7 @@ RUN_OPTIONS = (
         "--workers", type=int, metavar="N", help="Model actors.  [default: one a GPU, else one a core]"
     ),
     click.option(
-        "--fewest-workers",
+        "--min-workers",
         type=int,
         metavar="N",
         help="Begin with so many, and grow up to --workers with the cluster.",

@@ -43,13 +43,13 @@ class Fleet:
 
     workers: int
     storage: str
-    fewest_workers: int = 0
+    min_workers: int = 0
     endpoint_url: str | None = None
     address: str | None = None
 
     @property
     def counts(self) -> int | tuple[int, int]:
-        return (self.fewest_workers, self.workers) if self.fewest_workers else self.workers
+        return (self.min_workers, self.workers) if self.min_workers else self.workers
 
 
 def read_fleet(options: dict[str, Any]) -> Fleet | None:
@@ -92,16 +92,16 @@ def check_fleet(spec: TrainSpec, fleet: Fleet) -> None:
             f"--workers {fleet.workers}: legal is 1 to {spec.batch}, for each worker takes its part of the spec's "
             f"batch = {spec.batch}: raise batch, or take fewer workers"
         )
-    if not 0 <= fleet.fewest_workers <= fleet.workers:
+    if not 0 <= fleet.min_workers <= fleet.workers:
         raise UsageError(
-            f"--fewest-workers {fleet.fewest_workers}: legal is 1 to --workers, which is {fleet.workers}; leave it out "
+            f"--min-workers {fleet.min_workers}: legal is 1 to --workers, which is {fleet.workers}; leave it out "
             f"to wait for all of them"
         )
 
 
 def check_resources(fleet: Fleet, resources: dict[str, float]) -> bool:
     """Whether workers take GPUs, one each; UsageError where the workers have no room."""
-    needed = fleet.fewest_workers or fleet.workers
+    needed = fleet.min_workers or fleet.workers
     gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
     if gpus >= needed:
         return True

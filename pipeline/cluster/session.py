@@ -92,7 +92,7 @@ class Pool:
     block_bytes: int
     decoders: int = 1
     encoders: int = 1
-    fewest: int = (
+    min_actors: int = (
         0  # actors to begin with, where the pool grows up to `actors`; 0 for as many as there will be
     )
     tasks_in_flight: int = 2
@@ -106,7 +106,11 @@ class Pool:
     @property
     def sizes(self) -> dict[str, int]:
         """The actor pool's size in Ray's words."""
-        return {"min_size": self.fewest, "max_size": self.actors} if self.fewest else {"size": self.actors}
+        return (
+            {"min_size": self.min_actors, "max_size": self.actors}
+            if self.min_actors
+            else {"size": self.actors}
+        )
 
     def isolated(self) -> "Pool":
         """One image a block and one block an actor: what crashes then was alone."""
@@ -122,19 +126,19 @@ def size_pool(spec: RunSpec, resources: dict[str, float], images: int) -> Pool:
     gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
     if cpus < 1:
         raise UsageError("the Ray cluster offers no CPU: start a node with at least one")
-    if spec.gpus and spec.gpus > gpus and not spec.fewest_workers:
+    if spec.gpus and spec.gpus > gpus and not spec.min_workers:
         raise UsageError(
             f"--gpus {spec.gpus:g}: the cluster has {gpus:g}; leave it out to use what is there, or give --workers and "
-            "--fewest-workers for a cluster that grows"
+            "--min-workers for a cluster that grows"
         )
     use_gpu = (spec.gpus or gpus) > 0 and spec.gpus != 0
     most = spec.gpus or gpus if use_gpu else cpus
-    if spec.fewest_workers and not spec.gpus:
+    if spec.min_workers and not spec.gpus:
         most = spec.workers or most  # a GPU or a core each, which the cluster will have when it has grown
     actors = spec.workers or max(1, int(most))
     actors = max(1, min(actors, images))
-    fewest = min(spec.fewest_workers, actors) if spec.fewest_workers and spec.fewest_workers < actors else 0
-    began = fewest or actors  # what there is room for now
+    min_actors = min(spec.min_workers, actors) if spec.min_workers and spec.min_workers < actors else 0
+    began = min_actors or actors  # what there is room for now
     rows = max(1, min(ROWS_PER_BLOCK, images // (2 * actors)))
     if use_gpu:
         share = min(1.0, most) / math.ceil(actors / max(1, int(most)))  # so that whole actors fit on each GPU
@@ -147,7 +151,7 @@ def size_pool(spec: RunSpec, resources: dict[str, float], images: int) -> Pool:
     # half of the tasks that find room beside the actors decode: the other half is for encode and publish
     tasks = int((cpus - began * pool.actor_cpus) / pool.task_cpus) * actors // began
     decoders = max(1, tasks // 2)
-    return replace(pool, decoders=decoders, encoders=max(1, tasks - decoders), fewest=fewest)
+    return replace(pool, decoders=decoders, encoders=max(1, tasks - decoders), min_actors=min_actors)
 
 
 def local_settings() -> dict[str, str]:

@@ -80,7 +80,7 @@ def test_workers_come_and_go_with_their_machines(cluster: Cluster, tmp_path: Pat
     spec = tmp_path / "tiny.toml"
     spec.write_text(SPEC)
     folder, said = tmp_path / "folder", tmp_path / "said"
-    elastic = ("--workers", "2", "--fewest-workers", "1", "--storage", "s3://models/training")
+    elastic = ("--workers", "2", "--min-workers", "1", "--storage", "s3://models/training")
     began = time.monotonic()
     process = cluster.command("train", str(spec), "--folder", str(folder), *elastic, log=said)
     training = Told(process, folder, said)

@@ -169,7 +169,7 @@ def test_a_pool_that_may_grow_beyond_its_machine_does_not_starve_the_rest(spec: 
     """Three actors do not fit on the session's two CPUs beside the codecs: it goes on with what fits."""
     fill(source, 24)
     seen: list[Tally] = []
-    summary = run(replace(spec, workers=3, fewest_workers=1), seen.append)
+    summary = run(replace(spec, workers=3, min_workers=1), seen.append)
     assert (summary.written, summary.accounted) == (24, True)
     assert seen[-1].pool
     assert seen[-1].pool.sizes == {"min_size": 1, "max_size": 3}

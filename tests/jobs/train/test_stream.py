@@ -228,13 +228,13 @@ class TestBeforeRayStarts:
         assert root.read("begins-with/sr-x2.safetensors") == find_weights("sr-x2").read_bytes()
 
     def test_options_that_do_not_go_together(self):
-        nothing = dict.fromkeys(("workers", "fewest_workers", "storage", "endpoint_url", "address"))
+        nothing = dict.fromkeys(("workers", "min_workers", "storage", "endpoint_url", "address"))
         assert read_fleet(nothing) is None
-        with pytest.raises(UsageError, match="--fewest-workers is for training on Ray: give --workers too"):
-            read_fleet(nothing | {"fewest_workers": 2})
+        with pytest.raises(UsageError, match="--min-workers is for training on Ray: give --workers too"):
+            read_fleet(nothing | {"min_workers": 2})
         with pytest.raises(UsageError, match="--workers 2: give --storage too"):
             read_fleet(nothing | {"workers": 2})
-        fleet = read_fleet(nothing | {"workers": 4, "fewest_workers": 1, "storage": "out"})
+        fleet = read_fleet(nothing | {"workers": 4, "min_workers": 1, "storage": "out"})
         assert fleet == Fleet(4, "out", 1)
         assert fleet.counts == (1, 4)
         assert Fleet(4, "out").counts == 4
@@ -242,7 +242,7 @@ class TestBeforeRayStarts:
     def test_a_fleet_that_cannot_be(self, spec):
         with pytest.raises(UsageError, match="--workers 5: legal is 1 to 4"):
             check_fleet(spec, Fleet(5, "out"))
-        with pytest.raises(UsageError, match="--fewest-workers 3: legal is 1 to --workers, which is 2"):
+        with pytest.raises(UsageError, match="--min-workers 3: legal is 1 to --workers, which is 2"):
             check_fleet(spec, Fleet(2, "out", 3))
         with pytest.raises(UsageError, match="the cluster has 2 CPUs and 0 GPUs"):
             check_resources(Fleet(3, "out"), {"CPU": 2.0})

@@ -84,39 +84,39 @@ def test_a_pool_that_cannot_be_is_refused(spec, resources, named):
     ("spec", "resources", "sizes", "gpus_each", "cpus_each"),
     [
         (
-            RunSpec("in", "out", workers=8, fewest_workers=2),
+            RunSpec("in", "out", workers=8, min_workers=2),
             {"CPU": 16, "GPU": 2},
             {"min_size": 2, "max_size": 8},
             1,
             0.5,
         ),
         (
-            RunSpec("in", "out", workers=8, fewest_workers=2, gpus=4),
+            RunSpec("in", "out", workers=8, min_workers=2, gpus=4),
             {"CPU": 16, "GPU": 1},
             {"min_size": 2, "max_size": 8},
             0.5,
             0.5,
         ),
         (
-            RunSpec("in", "out", workers=3, fewest_workers=1),
+            RunSpec("in", "out", workers=3, min_workers=1),
             {"CPU": 2},
             {"min_size": 1, "max_size": 3},
             0,
             0.75,
         ),
-        (RunSpec("in", "out", workers=3, fewest_workers=3), {"CPU": 2}, {"size": 3}, 0, 0.5),
+        (RunSpec("in", "out", workers=3, min_workers=3), {"CPU": 2}, {"size": 3}, 0, 0.5),
     ],
 )
 def test_a_pool_grows_with_its_cluster(spec, resources, sizes, gpus_each, cpus_each):
     pool = size_pool(spec, resources, 1000)
     assert (pool.sizes, pool.actor_gpus, pool.actor_cpus) == (sizes, gpus_each, cpus_each)
-    assert (pool.fewest or pool.actors) * pool.actor_cpus + pool.task_cpus <= resources["CPU"]
+    assert (pool.min_actors or pool.actors) * pool.actor_cpus + pool.task_cpus <= resources["CPU"]
 
 
 def test_half_of_the_tasks_decode_and_a_pool_that_grows_is_fed_when_it_has_grown():
     fixed = size_pool(RunSpec("in", "out", workers=2), {"CPU": 16, "GPU": 2}, 1000)
     assert (fixed.decoders, fixed.encoders) == (15, 15)
-    growing = size_pool(RunSpec("in", "out", workers=8, fewest_workers=2), {"CPU": 16, "GPU": 2}, 1000)
+    growing = size_pool(RunSpec("in", "out", workers=8, min_workers=2), {"CPU": 16, "GPU": 2}, 1000)
     assert (growing.decoders, growing.encoders) == (60, 60)
 
 
