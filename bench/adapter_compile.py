@@ -19,7 +19,7 @@ from bench.adapter_overhead import networks
 from bench.report import save
 from imgtx.models.references import load_model
 from imgtx.probing.compile_trial import Trial, judged, measure
-from pipeline.cluster.session import WORKER_ENVIRONMENT
+from pipeline.cluster.environment import WORKER_ENVIRONMENT
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from statistics import median
 
 from bench.photos import photo_archive
 from bench.report import save
-from pipeline.cluster.session import WORKER_ENVIRONMENT
+from pipeline.cluster.environment import WORKER_ENVIRONMENT
 
 # Long sides of 0.3 to 1.8 megapixels: of larger ones the last takes one of two cores a tenth of the whole time.
 SIDES = (1536, 640, 1280, 768, 1024, 1152)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from bench.report import save
-from pipeline.cluster.session import WORKER_ENVIRONMENT
+from pipeline.cluster.environment import WORKER_ENVIRONMENT
 
 SWINIR_LIGHT = {
     "img_size": 64, "window_size": 8, "img_range": 1.0, "depths": [6] * 4, "embed_dim": 60,

@@ -17,7 +17,7 @@ from typing import Any
 
 from bench.model_speed import PRECISIONS, TILES, ours, photo, seconds
 from bench.report import save
-from pipeline.cluster.session import WORKER_ENVIRONMENT
+from pipeline.cluster.environment import WORKER_ENVIRONMENT
 
 MOST = 1.5  # times sr-x2, per input megapixel
 SWINIR = {

@@ -11,7 +11,7 @@ import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
-from pipeline.cluster.session import Pool
+from pipeline.cluster.pool import Pool
 from pipeline.spec import Job
 from pipeline.stages.decode import decode
 from pipeline.stages.encode import encode

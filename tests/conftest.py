@@ -4,7 +4,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-from pipeline.cluster.session import local_settings
+from pipeline.cluster.environment import local_settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests share the machine with Ray's workers
 # As a run sets them before its own first import of Ray; here other tests import it before tests/end_to_end/ray starts one.

@@ -164,10 +164,10 @@ class RunsAnywhere(click.Command):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        from pipeline.cluster.session import DOORS
+        from pipeline.cluster.address import HEAD_SCHEMES
 
         door = ctx.params.get("address") or os.environ.get("RAY_ADDRESS") or ""
-        if not door.startswith(DOORS) or ctx.params.get("dry_run"):
+        if not door.startswith(HEAD_SCHEMES) or ctx.params.get("dry_run"):
             return super().invoke(ctx)
         dashboard = dashboard_of(door)
         if dashboard != door:

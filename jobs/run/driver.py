@@ -24,7 +24,8 @@ from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, StorageErr
 from imgtx.models.references import absolute, read_info
 from jobs.run.access import Access
 from jobs.run.tally import Summary, Tally, Watcher
-from pipeline.cluster.session import address_of, check_address, check_compiles
+from pipeline.cluster.address import address_of, check_address
+from pipeline.cluster.session import check_compiles
 from pipeline.ledger.lease import Lease
 from pipeline.ledger.ledger import Ledger
 from pipeline.models.references import exact_reference, is_fetched, local_model
@@ -58,7 +59,7 @@ from pipeline.tasks.inpainting import listing, masks_of
 
 if TYPE_CHECKING:
     from pipeline.cluster.metrics import RunMetrics
-    from pipeline.cluster.session import Pool  # at run time Ray is imported only by a run that has work
+    from pipeline.cluster.pool import Pool  # at run time Ray is imported only by a run that has work
 
 log = logging.getLogger("imgtx.run")
 
@@ -235,7 +236,8 @@ class Session:
             self.begin()
             return
         from pipeline.cluster.metrics import RunMetrics
-        from pipeline.cluster.session import configure_data, ray_session, size_pool
+        from pipeline.cluster.pool import size_pool
+        from pipeline.cluster.session import configure_data, ray_session
 
         with ray_session(self.run.job.spec) as resources:
             pool = size_pool(self.run.job.spec, resources, self.tally.to_do)
@@ -303,7 +305,8 @@ class Session:
 
     def _pass(self, work: pa.Table, pool: "Pool") -> tuple[pa.Table, bool]:
         """One Ray dataset over `work`: the rows that came back without an outcome, and whether it ran to its end."""
-        from pipeline.cluster.session import RAY_ENDED, STALL_SECONDS, ray_has_ended
+        from pipeline.cluster.private import local_daemon_died
+        from pipeline.cluster.session import RAY_ENDED, STALL_SECONDS
         from pipeline.flow import road
 
         seen: list[pa.ChunkedArray] = []
@@ -326,7 +329,7 @@ class Session:
             whole = False
             log.warning("Ray ended a pass early: %s", str(error).splitlines()[0][:200])
         self._flush()
-        if ray_has_ended():  # an image that found no Ray must not be blamed for its worker's end
+        if local_daemon_died():  # an image that found no Ray must not be blamed for its worker's end
             raise RunInterruptedError(RAY_ENDED)
         done = pa.chunked_array([c for array in seen for c in array.chunks], pa.string())
         return work.filter(pc.invert(pc.is_in(work["key"], value_set=done))), whole

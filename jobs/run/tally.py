@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.cluster.session import Pool
+from pipeline.cluster.pool import Pool
 from pipeline.planning.plan import CURRENT, FAILED_BEFORE, REFUSED, RUN, Plan
 from pipeline.tables.rows import counts_of
 from pipeline.tables.schemas import FAILED, SKIPPED, WAITED, WRITTEN

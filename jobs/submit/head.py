@@ -192,13 +192,6 @@ def connect(address: str | None) -> Head:
     return Head(address.rstrip("/"), client)
 
 
-def ignored_by(lines: list[str]) -> Callable[[str], bool]:
-    """Whether a relative path is left out by these lines of a .rayignore, as Ray itself reads them."""
-    from ray._private.thirdparty.pathspec import PathSpec
-
-    return PathSpec.from_lines("gitwildmatch", lines).match_file
-
-
 def _headers() -> dict[str, str]:
     try:
         headers = dict(json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}"))

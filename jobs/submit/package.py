@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 from imgtx.errors import UsageError
-from pipeline.cluster.session import CODE, PACKAGES
+from pipeline.cluster.environment import CODE, PACKAGES
 
 IGNORE, LOCK = ".rayignore", "requirements.lock"
 ALWAYS_IGNORED = "__pycache__/\n.*_cache/\n"

@@ -21,7 +21,8 @@ from imgtx.errors import ImgtxError, RunInterruptedError, UsageError
 from imgtx.models.weight_file import find_weights
 from imgtx.training.spec import TrainSpec, check_same
 from jobs.train.images import KEYS, Sources, check_images, encode_keys, first_weights, list_images
-from pipeline.cluster.session import address_of, check_address, ray_session
+from pipeline.cluster.address import address_of, check_address
+from pipeline.cluster.session import ray_session
 from pipeline.ledger.lease import Lease
 from pipeline.storage.arrow import arrow_filesystem
 from pipeline.storage.store import Store, check_destination, check_shared, open_store

@@ -1,1 +1,1 @@
-"""The Ray session, pool sizes, draining nodes, metrics."""
+"""Ray itself: its session and environment, pool sizes, draining nodes, metrics."""

@@ -1,8 +1,8 @@
-"""Leave a machine that is about to go: a model without work on a node that drains ends, and is made elsewhere.
+"""Vacate draining nodes: an idle model actor on a draining node exits so that Ray restarts it elsewhere.
 
-A node drains from when its `ray start --block` gets SIGTERM, or somebody tells Ray of a preemption
-(`ray drain-node`). Ray then gives it nothing new, and Ray Data no batch to its actors; but actors hold their node, so
-that it would stand idle until its limit, and its models with it.
+A node drains from when its `ray start --block` gets SIGTERM, or when `ray drain-node` announces a preemption. Ray
+then gives it no new work, and Ray Data sends its actors no batches; but actors hold their node, which would be idle
+until its deadline, and its models with it.
 """
 
 import logging
@@ -12,24 +12,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pipeline.cluster.private import draining_nodes
+
 log = logging.getLogger("imgtx.pipeline")
 
 LOOK_SECONDS = 2.0
-IDLE_SECONDS = (
-    5.0  # Ray Data sees within a second or two that the node drains; what it sent before has come by then
-)
+# Ray Data sees within a second or two that the node drains; batches sent before that have arrived by then.
+IDLE_SECONDS = 5.0
 
 
-class Departure:
-    """Watches over one actor's process, in a thread of its own."""
+class DrainWatcher:
+    """Watches one actor's node in a thread of its own, and restarts the actor elsewhere when the node drains."""
 
     def __init__(self) -> None:
         self.idle_since: float | None = time.monotonic()
-        threading.Thread(target=self._watch, daemon=True, name="imgtx-departure").start()
+        threading.Thread(target=self._watch, daemon=True, name="imgtx-drain").start()
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """A batch is in hand."""
+        """Mark the actor as busy with a batch."""
         self.idle_since = None
         try:
             yield
@@ -45,33 +46,34 @@ class Departure:
     def _watch(self) -> None:
         while not (node_drains() and self.idle >= IDLE_SECONDS):
             time.sleep(LOOK_SECONDS)
-        log.warning("this machine drains: its model goes elsewhere")
-        leave()
+        log.warning("this node drains: restarting its model elsewhere")
+        restart_elsewhere()
 
 
 def node_drains() -> bool:
-    """Whether Ray has been told that this node goes. Without a public door: Ray Data asks in the same way."""
+    """Return whether Ray drains the node of this process; False where the head cannot be asked."""
     import ray
 
     try:
-        draining = ray._private.state.state.get_draining_nodes()
-        return ray.get_runtime_context().get_node_id() in draining
-    except Exception as error:  # no head to ask: whatever comes next, it is not this thread that decides it
+        return ray.get_runtime_context().get_node_id() in draining_nodes()
+    except Exception as error:
+        # Losing the head has consequences of its own, which are not decided in this thread.
         log.debug("cannot ask whether this node drains: %s", error)
         return False
 
 
-def leave() -> None:
-    """End this actor, so that Ray makes it again where there is room; exit_actor() would end it for good."""
+def restart_elsewhere() -> None:
+    """End this actor so that Ray restarts it where there is room; exit_actor() would end it permanently."""
     import ray
 
     ray.kill(ray.get_runtime_context().current_actor, no_restart=False)
 
 
-def departure() -> Departure | None:
-    """For an actor of Ray's; None in any other process."""
-    if "ray" not in sys.modules:  # nothing has started it
+def drain_watcher() -> DrainWatcher | None:
+    """Return a watcher in a Ray actor, None in any other process."""
+    if "ray" not in sys.modules:
         return None
     import ray
 
-    return Departure() if ray.is_initialized() and ray.get_runtime_context().get_actor_id() else None
+    in_actor = ray.is_initialized() and ray.get_runtime_context().get_actor_id()
+    return DrainWatcher() if in_actor else None

@@ -12,7 +12,7 @@ import pyarrow as pa
 from imgtx.errors import ModelError
 from imgtx.imageops.resize import imresize
 from imgtx.inference.tiling import Plan, plan_for_model
-from pipeline.cluster.drain import departure
+from pipeline.cluster.drain import drain_watcher
 from pipeline.models.references import local_model
 from pipeline.spec import Job
 from pipeline.stages.on_disk import transform_large
@@ -55,10 +55,10 @@ class Transform:
         self.batched = self.predictor.device.type != "cpu"
         self.free_since = time.perf_counter()
         self.waited = 0.0  # seconds that no row has told yet
-        self.departure = departure()
+        self.drain_watcher = drain_watcher()
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        with self.departure.working() if self.departure else nullcontext():
+        with self.drain_watcher.working() if self.drain_watcher else nullcontext():
             yield from self._outputs(batch)
 
     def _outputs(self, batch: pa.Table) -> Iterator[pa.Table]:

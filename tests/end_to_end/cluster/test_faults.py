@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from pipeline.cluster.session import ROWS_PER_BLOCK
+from pipeline.cluster.pool import ROWS_PER_BLOCK
 from tests.end_to_end.cluster.conftest import COUNT, DELAY, MODEL, Undisturbed, begin, report
 from tests.end_to_end.cluster.hosts import GATEWAY
 from tests.end_to_end.cluster.nodes import CODEC, MODEL_ACTOR, WITHIN, Cluster, Run

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pipeline.cluster.session import ROWS_PER_BLOCK
+from pipeline.cluster.pool import ROWS_PER_BLOCK
 from tests.end_to_end.cluster.conftest import COUNT, DELAY, MODEL, Undisturbed, begin, report
 from tests.end_to_end.cluster.nodes import WITHIN, Cluster
 from tests.support.archive import assert_sound, look

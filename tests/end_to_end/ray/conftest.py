@@ -12,7 +12,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from pipeline.cluster.session import START_ATTEMPTS, WORKER_ENVIRONMENT
+from pipeline.cluster.environment import WORKER_ENVIRONMENT
+from pipeline.cluster.session import START_ATTEMPTS
 from pipeline.storage.store import Store, open_store
 from tests.support.archive import save_tiny_model
 from tests.support.s3server import S3Server, serving

@@ -12,7 +12,7 @@ import pytest
 from imgtx import __version__
 from imgtx.errors import ImageError, LeaseHeldError, StorageError, UsageError
 from jobs.cli import BUG, DONE, FAILURES, INTERRUPTED, USAGE
-from pipeline.cluster import session as cluster
+from pipeline.cluster import pool
 from tests.support.archive import save_tiny_model
 from tests.support.commands import InProcess, complaint, imgtx, without_ray
 from tests.support.zoo import photo, saved
@@ -330,7 +330,7 @@ def test_a_run_that_could_not_start_leaves_no_settings_behind(place, in_process,
         raise UsageError("--gpus 3: the cluster has 0")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cluster, "size_pool", refused)
+        patch.setattr(pool, "size_pool", refused)
         assert imgtx("upscale", *given, "--gpus", "3").exit_code == USAGE
     status = json.loads(imgtx("status", "out", "--json").stdout)
     assert (status["run"]["state"], status["run"]["written"]) == ("done", 1)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from jobs.run import progress, tally
 from jobs.run.tally import Tally
-from pipeline.cluster.session import Pool
+from pipeline.cluster.pool import Pool
 from pipeline.planning.plan import (
     CLASSES,
     CURRENT,

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from jobs.run.driver import DISTURBED_PASSES, ISOLATED_PASSES, Session
-from pipeline.cluster.session import Pool
+from pipeline.cluster.pool import Pool
 from pipeline.tables.rows import to_table
 from pipeline.tables.schemas import WORK
 

@@ -8,9 +8,9 @@ from packaging.requirements import Requirement
 
 from imgtx.errors import UsageError
 from jobs.submit import package as code_package
-from jobs.submit.head import ignored_by
 from jobs.submit.package import files_to_ship, ignore_lines, packages, write_package
-from pipeline.cluster.session import CODE
+from pipeline.cluster.environment import CODE
+from pipeline.cluster.private import rayignore_matcher
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def shipped(root: Path, **extra: Path) -> list[str]:
-    return sorted(files_to_ship(root, ignored_by(ignore_lines(root)), extra))
+    return sorted(files_to_ship(root, rayignore_matcher(ignore_lines(root)), extra))
 
 
 CODE_OF_CLONE = [
@@ -69,7 +69,7 @@ def test_the_same_files_are_the_same_bytes(clone, tmp_path_factory):
     out = tmp_path_factory.mktemp("zips")
     spec = out / "spec.toml"
     spec.write_text("quality = 80")
-    files = files_to_ship(clone, ignored_by(ignore_lines(clone)), {"specs/s.toml": spec})
+    files = files_to_ship(clone, rayignore_matcher(ignore_lines(clone)), {"specs/s.toml": spec})
     write_package(out / "one.zip", files)
     (clone / "imgtx" / "a.py").touch()
     write_package(out / "two.zip", dict(reversed(files.items())))

@@ -22,7 +22,7 @@ from jobs.submit.submission import (
     runtime_environment,
     why,
 )
-from pipeline.cluster.session import forwarded
+from pipeline.cluster.environment import forwarded
 
 DAY = date(2026, 11, 23)
 

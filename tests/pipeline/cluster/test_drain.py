@@ -11,7 +11,7 @@ from pipeline.cluster import drain
 def left(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Set when the actor leaves; it looks a hundred times a second and leaves after a tenth of one."""
     event = threading.Event()
-    monkeypatch.setattr(drain, "leave", event.set)
+    monkeypatch.setattr(drain, "restart_elsewhere", event.set)
     monkeypatch.setattr(drain, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(drain, "IDLE_SECONDS", 0.1)
     return event
@@ -20,7 +20,7 @@ def left(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 def test_a_model_stays_on_a_machine_that_stays(left: threading.Event, monkeypatch: pytest.MonkeyPatch):
     draining = threading.Event()
     monkeypatch.setattr(drain, "node_drains", draining.is_set)
-    drain.Departure()
+    drain.DrainWatcher()
     assert not left.wait(0.5)
     draining.set()
     assert left.wait(30)
@@ -28,15 +28,15 @@ def test_a_model_stays_on_a_machine_that_stays(left: threading.Event, monkeypatc
 
 def test_the_batch_in_hand_comes_first(left: threading.Event, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(drain, "node_drains", lambda: True)
-    departure = drain.Departure.__new__(drain.Departure)  # a batch comes before the first look
-    departure.idle_since = None
-    with departure.working():
-        threading.Thread(target=departure._watch, daemon=True).start()
+    watcher = drain.DrainWatcher.__new__(drain.DrainWatcher)  # a batch comes before the first look
+    watcher.idle_since = None
+    with watcher.working():
+        threading.Thread(target=watcher._watch, daemon=True).start()
         assert not left.wait(0.5)
-        assert departure.idle == 0
+        assert watcher.idle == 0
     assert left.wait(30)
-    assert departure.idle >= 0.1
+    assert watcher.idle >= 0.1
 
 
-def test_only_an_actor_departs():
-    assert drain.departure() is None
+def test_only_an_actor_is_watched():
+    assert drain.drain_watcher() is None

@@ -6,15 +6,9 @@ from pathlib import Path
 import pytest
 
 from imgtx.errors import UsageError
-from pipeline.cluster.session import (
-    FORWARDED,
-    ROWS_PER_BLOCK,
-    WORKER_ENVIRONMENT,
-    address_of,
-    check_address,
-    joined_environment,
-    size_pool,
-)
+from pipeline.cluster.address import address_of, check_address
+from pipeline.cluster.environment import FORWARDED, WORKER_ENVIRONMENT, joined_environment
+from pipeline.cluster.pool import ROWS_PER_BLOCK, size_pool
 from pipeline.spec import RunSpec
 
 SPEC = RunSpec("in", "out")
