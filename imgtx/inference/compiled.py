@@ -12,7 +12,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from imgtx.errors import ImgtxError, ModelError, UsageError
 from imgtx.files import user_cache
-from imgtx.inference.predictor import Predictor, default_device, is_out_of_memory
-from imgtx.models.contract import ImageModel
+from imgtx.inference.memory import is_out_of_memory
+from imgtx.inference.predictor import Predictor, default_device
+from imgtx.models.contract import Conditions, ImageModel, call_model
 from imgtx.models.info import ModelInfo, refusal_to_compile
 
 
@@ -63,10 +64,13 @@ class Compiled(nn.Module):
     def prepare(self, conditions: dict[str, Any]) -> Any:
         return self.model.prepare(conditions)
 
-    def forward(self, batch: Tensor, state: Any) -> Tensor:
-        """As the model's own; where the tiles are of the compiled size they go one by one."""
-        if batch.shape[-2:] != (self.info.compiled_tile,) * 2:
-            return self.model(batch, state)
+    def forward(self, batch: Tensor, state: Any, rows: Sequence[Conditions] = ()) -> Tensor:
+        """Run tiles of the compiled size one by one, and everything else through the model as it is.
+
+        So does every call with conditions per image: each of their values would be compiled anew.
+        """
+        if rows or batch.shape[-2:] != (self.info.compiled_tile,) * 2:
+            return call_model(self.model, batch, state, rows)
         return torch.cat([self._run(tile, state) for tile in batch.split(1)])
 
     def _run(self, tile: Tensor, state: Any) -> Tensor:

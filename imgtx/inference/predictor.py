@@ -23,7 +23,14 @@ from imgtx.imageops.holes import with_mask
 from imgtx.imageops.resize import imresize
 from imgtx.inference.channels import fits, from_model, to_model
 from imgtx.inference.inputs import check_image, check_mask
-from imgtx.inference.tiling import (  # fmt: skip
+from imgtx.inference.memory import (
+    MAX_CALL_PIXELS,
+    affordable_pixels,
+    is_out_of_memory,
+    lowered_settings,
+    ran_out,
+)
+from imgtx.inference.tiling import (
     Plan,
     core_of,
     largest_tile,
@@ -35,17 +42,10 @@ from imgtx.inference.tiling import (  # fmt: skip
     split,
     tile_of,
 )
-from imgtx.models.contract import ImageModel
+from imgtx.models.contract import Conditions, ImageModel, call_model
 from imgtx.models.info import ModelInfo
 
 logger = logging.getLogger(__name__)
-
-# Most input pixels in one call of the model, however much memory there is.
-MOST_CALL_PIXELS = 64 * 2**20
-# What a call needs on a CUDA device per input pixel, for the first guess at a batch. The dense x2 model needs
-# 1,900 to 3,400 bytes in float32, measured on a CPU; where the guess is wrong, memory pressure corrects it.
-CUDA_BYTES_PER_PIXEL = 4096
-OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
 class Predictor:
@@ -59,7 +59,7 @@ class Predictor:
             too small for it.
         batch: tiles in one call at most; by default 1 on a CPU (more gains nothing there), what fits
             elsewhere, and 1 for a model whose batches differ from its single images.
-        conditions: what `model.prepare` is given.
+        conditions: of the whole job, for `model.prepare`.
 
     The attributes `tile`, `batch` and `call_pixels` (most input pixels in one call) show the settings in
     force; memory pressure lowers `call_pixels` and `tile` for good.
@@ -87,8 +87,8 @@ class Predictor:
             model.to(self.device).eval()
             if self.info.channels_last:
                 model.to(memory_format=self._layout)  # type: ignore[call-overload]  # torch's hints lack it
-        self.call_pixels = _affordable_pixels(self.device)
-        self.batch = batch or (1 if self.device.type == "cpu" or not self.info.batches else MOST_CALL_PIXELS)
+        self.call_pixels = affordable_pixels(self.device)
+        self.batch = batch or (1 if self.device.type == "cpu" or not self.info.batches else MAX_CALL_PIXELS)
         self.tile = self._check_tile(tile) if tile is not None else self._default_tile()
         with torch.inference_mode(), self._autocast():
             self._state = model.prepare(conditions or {})
@@ -98,12 +98,15 @@ class Predictor:
         """The model's digest, if it has one."""
         return getattr(self.model, "digest", None)
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """One image through the model, in the layout and dtype it came in.
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray | None = None, conditions: Conditions | None = None
+    ) -> np.ndarray:
+        """Run one image through the model; it comes back in the layout and dtype it came in.
 
         image: (H, W) or (H, W, C), uint8 or uint16; C is 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
         mask: (H, W) bool, or uint8 of which 128 and more is white: what a model that fills holes makes up. Every other
         pixel comes back as it was, and alpha whole. Exactly the models with `info.masks` need one.
+        conditions: of this image alone (a prompt, a seed), for models that take them.
         Returns (s H, s W) or (s H, s W, C).
         Grey and RGB go through models of other channels as `imgtx.inference.channels` says; alpha is enlarged by bicubic
         interpolation (`imgtx.imageops.resize.imresize`). Values are rounded to the nearest integer, halves up.
@@ -119,7 +122,7 @@ class Predictor:
         if hole is not None:
             pixels = with_mask(pixels, hole)
         cut = self.plan_for(*pixels.shape[:2])
-        (output,) = self.run([(cut, split(pixels, cut))])
+        (output,) = self.run([(cut, split(pixels, cut))], None if conditions is None else [conditions])
         if alpha is not None:
             scaled = alpha if self.info.scale == 1 else imresize(alpha, self.info.scale)
             output = np.concatenate([output, scaled[:, :, None]], axis=2)
@@ -132,14 +135,20 @@ class Predictor:
             return plan_for_model(self.info, height, width)
         return plan(height, width, tile=self.tile, halo=halo, multiple=multiple)
 
-    def run(self, stacks: Sequence[tuple[Plan, np.ndarray]]) -> list[np.ndarray]:
-        """Several images, each as its plan and its tiles (N, th, tw, C), to (s H, s W, C) of the same dtype.
+    def run(
+        self, stacks: Sequence[tuple[Plan, np.ndarray]], rows: Sequence[Conditions] | None = None
+    ) -> list[np.ndarray]:
+        """Run several images, each as its plan and its tiles (N, th, tw, C), to (s H, s W, C) of the same dtype.
 
+        `rows` are the conditions of each image, for models that take them: every tile goes with its image's.
         For a model with `info.masks` the tiles are of `imgtx.imageops.holes.with_mask`: a channel more than comes back.
         Tiles of equal shape and dtype share batches, whichever image they belong to. Tiles larger than
         `self.tile` are cut again, at the price of more halo.
-        Raises as `__call__`; an ImageError does not say which of the images it was: run them one by one then.
+        Raises as `__call__`, and ValueError for rows that are not one per image; an ImageError does not say which of
+        the images it was: run them one by one then.
         """
+        if rows is not None and len(rows) != len(stacks):
+            raise ValueError(f"{len(rows)} rows of conditions for {len(stacks)} images: give one per image")
         scale = self.info.scale
         outputs = [
             np.empty((cut.height * scale, cut.width * scale, self._out_channels(tiles)), tiles.dtype)
@@ -154,17 +163,22 @@ class Predictor:
             while done < len(waiting):
                 places = waiting[done : done + self._tiles_per_call(*shape[:2])]
                 batch = np.stack([stacks[which][1][index] for which, index in places])
-                for (which, index), tile in zip(places, self._infer(batch), strict=True):
+                own = () if rows is None else tuple(rows[which] for which, _ in places)
+                for (which, index), tile in zip(places, self._infer(batch, own), strict=True):
                     paste(outputs[which], tile, stacks[which][0], index, scale)
                 done += len(places)
         return outputs
 
     def tiles(
-        self, cut: Plan, read_window: Callable[[Tile], np.ndarray]
+        self,
+        cut: Plan,
+        read_window: Callable[[Tile], np.ndarray],
+        conditions: Conditions | None = None,
     ) -> Iterator[tuple[Tile, np.ndarray]]:
-        """A picture too large for memory: the output piece by piece, in the order of the plan's tiles.
+        """Run an image too large for memory: the output piece by piece, in the order of the plan's tiles.
 
-        read_window: from a rectangle of the picture to its pixels, (height, width, C) uint8 or uint16.
+        read_window: from a rectangle of the image to its pixels, (height, width, C) uint8 or uint16.
+        conditions: of this image, for models that take them.
         Yields each piece's place in the output, in output pixels, and its pixels, (height, width, C).
         Together they are what `run` returns for the same plan; memory holds the tiles of one call.
         Raises as `__call__`.
@@ -175,36 +189,41 @@ class Predictor:
             indices = range(done, min(done + step, cut.count))
             batch = np.stack([tile_of(read_window(cut.window(index)), cut, index) for index in indices])
             self._out_channels(batch)  # refuses what the model does not take
-            for index, tile in zip(indices, self._infer(batch), strict=True):
+            rows = () if conditions is None else (conditions,) * len(indices)
+            for index, tile in zip(indices, self._infer(batch, rows), strict=True):
                 yield core_of(tile, cut, index, self.info.scale)
             done = indices.stop
 
-    def _infer(self, tiles: np.ndarray) -> Iterator[np.ndarray]:
-        """(N, th, tw, C) -> N times (s th, s tw, C) in order, integers both, in one or more calls."""
+    def _infer(self, tiles: np.ndarray, rows: Sequence[Conditions]) -> Iterator[np.ndarray]:
+        """Run (N, th, tw, C) to N times (s th, s tw, C) in order, integers both, in one or more calls.
+
+        Here and below `rows` holds the conditions of each tile, or nothing at all.
+        """
         height, width = tiles.shape[1:3]
         done = 0
         while done < len(tiles):
             if max(height, width) > self.tile:
-                yield self._infer_in_parts(tiles[done])
+                yield self._infer_in_parts(tiles[done], rows[done : done + 1])
                 done += 1
                 continue
             step = min(self._tiles_per_call(height, width), len(tiles) - done)
-            outputs = self._try_call(tiles[done : done + step])
+            outputs = self._try_call(tiles[done : done + step], rows[done : done + step])
             if outputs is None:
                 self._lower_settings(step, height, width)
             else:
                 yield from outputs
                 done += step
 
-    def _infer_in_parts(self, tile: np.ndarray) -> np.ndarray:
-        """One tile too large for memory, (th, tw, C) -> (s th, s tw, C), cut as if it were an image."""
+    def _infer_in_parts(self, tile: np.ndarray, row: Sequence[Conditions]) -> np.ndarray:
+        """Run one tile too large for memory, (th, tw, C) to (s th, s tw, C), cut as if it were an image."""
         cut = plan(*tile.shape[:2], tile=self.tile, halo=self.info.halo, multiple=self.info.multiple)
-        return merge(np.stack(list(self._infer(split(tile, cut)))), cut, self.info.scale)
+        parts = self._infer(split(tile, cut), [*row] * cut.count)
+        return merge(np.stack(list(parts)), cut, self.info.scale)
 
-    def _try_call(self, tiles: np.ndarray) -> np.ndarray | None:
-        """`_call`, or None when memory ran out."""
+    def _try_call(self, tiles: np.ndarray, rows: Sequence[Conditions]) -> np.ndarray | None:
+        """Return `_call`, or None when memory ran out."""
         try:
-            return self._call(tiles)
+            return self._call(tiles, rows)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -213,31 +232,34 @@ class Predictor:
             torch.cuda.empty_cache()
         return None
 
-    def _call(self, tiles: np.ndarray) -> np.ndarray:
-        """(B, th, tw, C) uint8 or uint16 -> (B, s th, s tw, C) of the same dtype.
+    def _call(self, tiles: np.ndarray, rows: Sequence[Conditions]) -> np.ndarray:
+        """Run (B, th, tw, C) uint8 or uint16 to (B, s th, s tw, C) of the same dtype.
 
-        For a model with `info.masks` (B, th, tw, C + 1) -> (B, th, tw, C): tiles without a hole are done, and outside
-        the hole pixels are the picture's own, whatever the model made of them and in whatever precision.
+        For a model with `info.masks` (B, th, tw, C + 1) to (B, th, tw, C): tiles without a hole are done, and outside
+        the hole pixels are the image's own, whatever the model made of them and in whatever precision.
         """
         if not self.info.masks:
-            return self._call_model(tiles)
+            return self._call_model(tiles, rows)
         made = tiles[..., :-1].copy()
         hole = tiles[..., -1:] > 0
         wanted = hole.any((1, 2, 3))
         if wanted.any():
-            made[wanted] = np.where(hole[wanted], self._call_model(tiles[wanted]), made[wanted])
+            rows = [rows[index] for index in np.flatnonzero(wanted).tolist()] if rows else ()
+            made[wanted] = np.where(hole[wanted], self._call_model(tiles[wanted], rows), made[wanted])
         return made
 
     @torch.inference_mode()
-    def _call_model(self, tiles: np.ndarray) -> np.ndarray:
-        """One call of the model: (B, th, tw, C) uint8 or uint16 -> (B, s th, s tw, C) of the same dtype."""
+    def _call_model(self, tiles: np.ndarray, rows: Sequence[Conditions]) -> np.ndarray:
+        """Call the model once: (B, th, tw, C) uint8 or uint16 to (B, s th, s tw, C) of the same dtype."""
         highest = np.iinfo(tiles.dtype).max
         # torch knows uint16 only as a storage type: 16 bit crosses to the device as float32, 8 bit as it is.
         source = torch.from_numpy(tiles.astype(np.float32) if tiles.dtype == np.uint16 else tiles)
         batch = source.to(self.device).permute(0, 3, 1, 2).to(torch.float32).contiguous() / highest
         batch = self._as_model_sees(batch).contiguous(memory_format=self._layout)
+        # a grey model sees each channel of an RGB tile as an image of its own (`imgtx.inference.channels`)
+        rows = [row for row in rows for _ in range(len(batch) // len(tiles))]
         with self._autocast():
-            output = self.model(batch, self._state)
+            output = call_model(self.model, batch, self._state, rows)
         self._check_output(output, batch)
         output = from_model(output.to(torch.float32), tiles.shape[3] - self.info.masks)
         integers = (
@@ -284,33 +306,19 @@ class Predictor:
         return max(1, min(self.batch, self.call_pixels // (height * width)))
 
     def _lower_settings(self, count: int, height: int, width: int) -> None:
-        """After `count` tiles did not fit: half the batch, or half the tile, for this and all later calls."""
-        what = f"memory ran out on {self.device} at {count} tiles of {height} x {width}"
-        smallest = smallest_tile(self.info)
-        if count > 1:
-            self.call_pixels = count // 2 * height * width
-        elif max(height, width) > smallest and not self.info.untiled:
-            half = max(height, width) // 2 // self.info.multiple * self.info.multiple
-            self.tile = max(smallest, half)
-            self.call_pixels = height * width // 2
-        else:
-            why = (
-                "this model cannot be cut"
-                if self.info.untiled
-                else f"below {smallest} px they are mostly halo"
-            )
-            raise ImageError(
-                "out_of_memory",
-                f"{what}, and smaller tiles will not do ({why}): "
-                "free memory on this machine, run fewer workers on it, or use a smaller model",
-            )
+        """Use less memory in this and all later calls, after `count` tiles did not fit."""
+        failed, device = (count, height, width), str(self.device)
+        self.tile, self.call_pixels = lowered_settings(self.info, self.tile, failed, device)
         logger.warning(
-            "%s: from now on tiles of at most %d px, %d px a call", what, self.tile, self.call_pixels
+            "%s: from now on tiles of at most %d px, %d px a call",
+            ran_out(failed, device),
+            self.tile,
+            self.call_pixels,
         )
 
     def _default_tile(self) -> int:
         if self.info.untiled:
-            return MOST_CALL_PIXELS  # longer than any side that is admitted
+            return MAX_CALL_PIXELS  # longer than any side that is admitted
         return max(min(largest_tile(self.info), math.isqrt(self.call_pixels)), smallest_tile(self.info))
 
     def _check_tile(self, tile: int) -> int:
@@ -360,17 +368,3 @@ def _check_device(device: str | torch.device) -> torch.device:
             f"device {device!r}, but torch finds no CUDA device here; legal is cpu: use device='cpu'"
         )
     return checked
-
-
-def _affordable_pixels(device: torch.device) -> int:
-    """Input pixels for one call that leave half of the device's free memory alone."""
-    if device.type != "cuda":
-        return MOST_CALL_PIXELS
-    free, _ = torch.cuda.mem_get_info(device)
-    return max(1, min(MOST_CALL_PIXELS, free // 2 // CUDA_BYTES_PER_PIXEL))
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return any(words in str(error).lower() for words in OUT_OF_MEMORY_WORDS)

@@ -4,10 +4,13 @@ A picture turned and mirrored is as good a picture, but no network learns to tre
 says to all eight of the square's symmetries, each turned back, is nearer the truth, at eight times the time.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from imgtx.models.contract import Conditions, call_model
 
 VIEWS = tuple((turns, mirrored) for turns in range(4) for mirrored in (False, True))
 
@@ -22,13 +25,14 @@ class SelfEnsemble(nn.Module):
     def prepare(self, conditions: dict[str, Any]) -> Any:
         return self.model.prepare(conditions)
 
-    def forward(self, batch: Tensor, state: Any) -> Tensor:
-        """(B, C, H, W) -> (B, out_channels, s H, s W) float32, as the model's own but for the mean."""
+    def forward(self, batch: Tensor, state: Any, rows: Sequence[Conditions] = ()) -> Tensor:
+        """Run (B, C, H, W) to (B, out_channels, s H, s W) float32: the mean over the views."""
         layout = torch.channels_last if self.info.channels_last else torch.contiguous_format
         total = torch.zeros((), device=batch.device)
         for turns, mirrored in VIEWS:
             seen = _turned(batch, turns, mirrored).contiguous(memory_format=layout)
-            total = total + _turned_back(self.model(seen, state).to(torch.float32), turns, mirrored)
+            output = call_model(self.model, seen, state, rows)
+            total = total + _turned_back(output.to(torch.float32), turns, mirrored)
         return total / len(VIEWS)
 
 

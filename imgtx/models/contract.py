@@ -1,6 +1,6 @@
 """The contract that every model keeps (`ImageModel`), and other people's networks adapted to it (`AdaptedModel`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -18,17 +18,30 @@ UNMEASURED_TILE = 384
 SIDES = (1, 3, 4)  # channels of models that imgtx runs: grey, RGB, RGB with alpha
 
 
+# What one image is made under beside its pixels: a prompt, a seed. One mapping per image of a batch.
+Conditions = Mapping[str, Any]
+
+
 class ImageModel(Protocol):
-    """What the pipeline asks of a model, whoever made it (`imgtx.models.weights.Model` is one)."""
+    """What imgtx asks of a model, its own or anyone else's (`imgtx.models.weights.Model` is one)."""
 
     info: ModelInfo
 
     def prepare(self, conditions: dict[str, Any]) -> Any:
         """Compute once per job what every call needs (a style memory, say); None where there is nothing."""
 
-    def __call__(self, batch: Tensor, state: Any) -> Tensor:
-        """(B, in_channels, H, W) float32 in [0, 1], H and W multiples of info.multiple ->
-        (B, out_channels, s H, s W) in [0, 1]."""
+    def __call__(self, batch: Tensor, state: Any, rows: Sequence[Conditions] = ()) -> Tensor:
+        """Run (B, in_channels, H, W) float32 in [0, 1] to (B, out_channels, s H, s W) in [0, 1].
+
+        H and W are multiples of `info.multiple`, `state` is what `prepare` returned. `rows` holds the conditions of
+        each image of the batch, B of them. It is passed only to a job that gives conditions per image
+        (`call_model`), so a model that knows none may take two arguments.
+        """
+
+
+def call_model(model: ImageModel, batch: Tensor, state: Any, rows: Sequence[Conditions]) -> Tensor:
+    """Call `model` with `rows` only where there are any: most models take two arguments."""
+    return model(batch, state, rows) if rows else model(batch, state)
 
 
 class AdaptedModel(nn.Module):

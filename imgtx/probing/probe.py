@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from imgtx.degradations.holes import random_mask
 from imgtx.errors import UsageError
 from imgtx.imageops.holes import with_mask
-from imgtx.inference.predictor import is_out_of_memory
-from imgtx.models.contract import ImageModel
+from imgtx.inference.memory import is_out_of_memory
+from imgtx.models.contract import Conditions, ImageModel, call_model
 from imgtx.models.info import ModelInfo
 from imgtx.probing.halo import measure_halo
 from imgtx.probing.precisions import choose_fastest, measure_precisions
@@ -119,8 +119,8 @@ class _OnGrid:
     def prepare(self, conditions: dict[str, Any]) -> Any:
         return self.model.prepare(conditions)
 
-    def __call__(self, batch: Tensor, state: Any) -> Tensor:
-        return self.model(batch, state)
+    def __call__(self, batch: Tensor, state: Any, rows: Sequence[Conditions] = ()) -> Tensor:
+        return call_model(self.model, batch, state, rows)
 
 
 def find_seams(

@@ -111,7 +111,7 @@ def test_a_whole_picture_that_does_not_fit_is_its_own_failure_and_is_never_cut()
         def forward(self, batch, state=None):
             raise MemoryError
 
-    with pytest.raises(ImageError, match="this model cannot be cut"):
+    with pytest.raises(ImageError, match="this model cannot be tiled"):
         Predictor(Hungry())(grain(400))
 
 
