@@ -1,7 +1,7 @@
-"""Every exception imgtx raises on purpose.
+"""The exceptions that imgtx raises on purpose, and the exit codes of its commands.
 
     ImgtxError
-    ├── UsageError      a person's mistake: wrong option, spec, model name, credentials. One line, exit code 2.
+    ├── UsageError      the user's mistake: wrong option, spec, model name, credentials. One line, exit code 2.
     ├── ImageError      one image cannot be processed: becomes one ledger row with a reason. Never stops a run.
     ├── ModelError      weights that are truncated, foreign, or do not fit their config.
     ├── StorageError    object storage did not do what was asked; says whether trying again can help.
@@ -11,13 +11,24 @@
 Anything else that escapes is a bug and carries the key of the image it met.
 """
 
+DONE, BUG, USAGE, FAILURES, INTERRUPTED = 0, 1, 2, 3, 130
+
+# In the order in which a user meets them.
+EXIT_CODES = {
+    DONE: "done",
+    USAGE: "wrong usage, nothing was done",
+    FAILURES: "finished with more failures than --max-failed allows, or did not finish",
+    INTERRUPTED: "interrupted, the same command continues where it stopped",
+    BUG: "a bug in imgtx",
+}
+
 
 class ImgtxError(Exception):
-    """Base of all; its message is a sentence: what was given, what is legal, what to do next."""
+    """Base of all; its message is a sentence: what was given, what is allowed, what to do next."""
 
 
 class UsageError(ImgtxError):
-    """A mistake that a person can mend; ends the command before any work starts."""
+    """A mistake that the user can correct; ends the command before any work starts."""
 
 
 class ModelError(ImgtxError):
@@ -29,7 +40,7 @@ class LeaseHeldError(ImgtxError):
 
 
 class RunInterruptedError(ImgtxError):
-    """The run was stopped by a person or lost its lease; the same command goes on where it stopped."""
+    """The user stopped the run or it lost its lease; the same command continues where it stopped."""
 
 
 class ImageError(ImgtxError):

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from imgtx.errors import UsageError
-from jobs.cli.shared import console, endpoint_option, json_option
+from jobs.cli.options import console, endpoint_option, json_option
 
 
 @click.command()

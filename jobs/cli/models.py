@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
-from jobs.cli.shared import console, endpoint_option, json_option
+from jobs.cli.help import OrderedGroup
+from jobs.cli.options import console, endpoint_option, json_option
 
 
-@click.group()
+@click.group(cls=OrderedGroup)
 def models() -> None:
-    """The models at hand."""
+    """List, measure, import and promote models."""
 
 
 @models.command("list")
@@ -21,7 +22,11 @@ def models() -> None:
 def list_models(store: str | None, endpoint_url: str | None, as_json: bool) -> None:
     """List the packaged models and every version in STORE, with what they do and how well.
 
-    STORE is a folder or s3://bucket/prefix; without one that which IMGTX_STORE names, if it names one.
+    STORE is a folder or s3://bucket/prefix, by default the one that IMGTX_STORE names.
+
+    \b
+    imgtx models list
+    imgtx models list s3://bucket/models
     """
     from jobs.inspect.status import model_rows, print_models
     from jobs.models.admin import print_store, store_rows
@@ -44,6 +49,9 @@ def show_model(model: str, endpoint_url: str | None) -> None:
 
     MODEL is a packaged name, an imgtx weight file, a version in a model store (its card comes too), or anybody's
     model: docs/guides/your-models.md.
+
+    \b
+    imgtx models show sr-x4
     """
     from jobs.models.admin import store_facts
     from jobs.models.probe import describe
@@ -126,7 +134,11 @@ def import_model(model: str, target: str, endpoint_url: str | None) -> None:
 @click.argument("version", metavar="STORE/NAME@VERSION")
 @endpoint_option
 def promote_model(version: str, endpoint_url: str | None) -> None:
-    """Make a version the latest of its model, by hand and whatever its quality; imgtx nightly asks its gate."""
+    """Make a version the latest of its model, by hand and without a quality gate.
+
+    \b
+    imgtx models promote s3://bucket/models/sr-x2@0002
+    """
     from jobs.models.admin import promote, told
 
     click.echo(told(promote(version, endpoint_url)))
@@ -136,7 +148,11 @@ def promote_model(version: str, endpoint_url: str | None) -> None:
 @click.argument("model", metavar="STORE/NAME")
 @endpoint_option
 def rollback_model(model: str, endpoint_url: str | None) -> None:
-    """Make that version the latest again which it was before; again goes further back."""
+    """Point `latest` back to the previously promoted version; repeat to go further back.
+
+    \b
+    imgtx models rollback s3://bucket/models/sr-x2
+    """
     from jobs.models.admin import rollback, told
 
     click.echo(told(rollback(model, endpoint_url)))

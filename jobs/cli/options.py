@@ -1,24 +1,47 @@
-"""The options of the commands that start a run; each is a field of `pipeline.spec.RunSpec`, or says how to start."""
+"""Every option that more than one command has, defined once."""
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import click
+from rich.console import Console
 
+from imgtx.errors import UsageError
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Machine-readable output, one JSON document per line."
+)
+endpoint_option = click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS.")
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set any field of the spec; may be repeated.",
+)
+force_unlock_option = click.option(
+    "--force-unlock",
+    is_flag=True,
+    help="Take over the lock of another process. Use this only if that process is dead.",
+)
 ray_address_option = click.option(
     "--address",
-    metavar="ADDRESS",
-    help="A Ray cluster, HOST:6379 or ray://HOST:10001.  [default: RAY_ADDRESS, else a private local Ray]",
+    metavar="HOST:PORT",
+    help="The Ray cluster to join from one of its machines; from elsewhere use imgtx submit.  "
+    "[default: RAY_ADDRESS, else a private local Ray]",
+)
+dashboard_option = click.option(
+    "--address",
+    metavar="URL",
+    help="The dashboard of the Ray cluster, http://HOST:8265.  [default: RAY_API_SERVER_ADDRESS]",
 )
 scale_option = click.option(
-    "--scale", type=int, help="2, 3 or 4: enlarge by the packaged model sr-x2, sr-x3 or sr-x4.  [default: 2]"
+    "--scale",
+    type=int,
+    help="2, 3 or 4: enlarge with the packaged model sr-x2, sr-x3 or sr-x4.  [default: 2]",
 )
-dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Show the plan and stop (upscale: the same as imgtx plan)."
-)
-steal_option = click.option(
-    "--steal", is_flag=True, help="Take the destination from a holder that you know is dead."
-)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 
 RUN_OPTIONS = (
     click.option(
@@ -28,9 +51,9 @@ RUN_OPTIONS = (
     ),
     click.option(
         "--format",
-        help="same, png, jpeg, webp, tiff or bmp; same keeps each image's own.  [default: same]",
+        help="same, png, jpeg, webp, tiff or bmp; same keeps the format of each image.  [default: same]",
     ),
-    click.option("--quality", type=int, help="Of JPEG and WebP, 1 to 100.  [default: 92]"),
+    click.option("--quality", type=int, help="Quality of JPEG and WebP, 1 to 100.  [default: 92]"),
     click.option(
         "--precision", help="float32, bfloat16, float16 or auto (imgtx models probe).  [default: float32]"
     ),
@@ -38,48 +61,56 @@ RUN_OPTIONS = (
         "--compile",
         is_flag=True,
         default=None,
-        help="Through torch.compile, where imgtx models probe --compile found it worth it.",
+        help="Use torch.compile where imgtx models probe --compile found it worthwhile.",
     ),
     click.option(
         "--self-ensemble",
         is_flag=True,
         default=None,
-        help="Mean over eight turned and mirrored views: a little nearer the truth, at eight times the time.",
+        help="Average over eight rotated and mirrored views: slightly more accurate, eight times slower.",
     ),
-    click.option("--limit", type=int, metavar="N", help="Take up at most N images; the rest stay pending."),
     click.option(
-        "--workers", type=int, metavar="N", help="Model actors.  [default: one a GPU, else one a core]"
+        "--limit", type=int, metavar="N", help="Process at most N images and leave the rest pending."
+    ),
+    click.option(
+        "--workers", type=int, metavar="N", help="Model actors.  [default: one per GPU, else one per core]"
     ),
     click.option(
         "--min-workers",
         type=int,
         metavar="N",
-        help="Begin with so many, and grow up to --workers with the cluster.",
+        help="Start with this many actors, and grow up to --workers with the cluster.",
     ),
     click.option("--gpus", type=float, metavar="N", help="GPUs to use; 0 for none.  [default: all]"),
-    click.option(
-        "--max-failed", metavar="N|P%", help="Failures to forgive before exit code 3.  [default: 1%]"
-    ),
-    click.option("--endpoint-url", metavar="URL", help="An S3 server other than AWS."),
+    click.option("--max-failed", metavar="N|P%", help="Failures to allow before exit code 3.  [default: 1%]"),
+    endpoint_option,
     ray_address_option,
     click.option(
         "--spec",
         "spec_file",
         type=click.Path(path_type=Path),
-        help="A TOML file with these and rarer settings.",
+        help="A TOML file with these and less common settings.",
     ),
-    click.option(
-        "--set",
-        "settings",
-        multiple=True,
-        metavar="NAME=VALUE",
-        help="Any field of the spec; may be repeated.",
-    ),
+    set_option,
 )
 
 
 def run_options(command: Callable) -> Callable:
-    """All that every command which starts a run shares."""
+    """Add the options that all commands share which start a run; each is a field of `pipeline.spec.RunSpec`."""
     for option in reversed(RUN_OPTIONS):
         command = option(command)
     return command
+
+
+def parse_date(text: str) -> date:
+    """Parse the value of `--date`; UsageError for anything but an ISO date."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"--date {text} is not a date ({error}): write it as 2026-11-23") from error
+
+
+def console() -> Console:
+    """Return a console for stdout: as wide as the terminal, or 160 columns in a pipe, so that tables are not cut."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)

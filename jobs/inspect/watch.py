@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from imgtx.errors import UsageError
+from imgtx.errors import DONE, FAILURES, INTERRUPTED, UsageError
 from jobs.inspect.status import KILLED, print_status, read_status
 from jobs.run.progress import failures_of, left_of
 from pipeline.ledger.lease import Holder, living_holder
@@ -26,7 +26,6 @@ from pipeline.tables.schemas import RUNS
 
 DEAD_SECONDS = 60.0  # as in pipeline/ledger/lease.py
 RUNNING = "running"
-DONE, FAILURES, INTERRUPTED = 0, 3, 130
 
 
 @dataclass(frozen=True)
@@ -71,16 +70,16 @@ class Watching:
     as_json: bool
 
 
-def watch_run(watching: Watching, console: Console, *, only_next: bool) -> int:
+def watch_run(watching: Watching, console: Console, *, wait_for_next: bool) -> int:
     """Show the newest run until it is over; returns the exit code that it ended with, 3 for one that was killed.
 
-    only_next: a run that is over already is not meant, but the one that comes after it.
+    wait_for_next: a run that is over already is not meant, but the one that comes after it.
     """
     store = open_store(watching.destination, endpoint_url=watching.endpoint_url)
     store = replace(store, patience=HASTY)
     store.probe()
     pulse, first = Pulse(), look(store, Pulse())
-    before = first.run if only_next and first and first.over else ""
+    before = first.run if wait_for_next and first and first.over else ""
     live = Live(console=console, transient=True) if console.is_terminal and not watching.as_json else None
     with live or nullcontext():
         while True:

@@ -85,21 +85,19 @@ def default_folder(spec: NightlySpec) -> Path:
     return user_cache() / "nights" / f"{spec.store_and_name[1]}-{mark}"
 
 
-def open_night(spec: NightlySpec, day: str | None, folder: Path | None, shown: Shown) -> Night:
-    """The night of a date, by default today where the schedule is, in `folder`/<date>; nothing is asked of storage.
+def open_night(spec: NightlySpec, day: date | None, folder: Path | None, shown: Shown) -> Night:
+    """Return the nightly run of a date, in `folder`/<date>; asks nothing of storage.
 
-    Raises UsageError for what is no date.
+    day: by default today in the schedule's time zone.
     """
-    try:
-        day = (
-            date.fromisoformat(day) if day else Schedule(**spec.schedule).date_of(datetime.now(UTC))
-        ).isoformat()
-    except ValueError as error:
-        raise UsageError(f"--date {day} is no date ({error}): write it as 2026-11-23") from error
+    day = day or Schedule(**spec.schedule).date_of(datetime.now(UTC))
     archive, state = (open_store(uri, endpoint_url=spec.endpoint_url) for uri in (spec.archive, spec.state))
     uri, name = spec.store_and_name
     models = ModelStore(open_store(uri, endpoint_url=spec.endpoint_url))
-    return Night(spec, day, (folder or default_folder(spec)) / day, shown, archive, state, models, name)
+    name_of_day = day.isoformat()
+    return Night(
+        spec, name_of_day, (folder or default_folder(spec)) / name_of_day, shown, archive, state, models, name
+    )
 
 
 def check_night(night: Night) -> None:

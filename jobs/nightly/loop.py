@@ -29,7 +29,7 @@ from jobs.nightly.stages import IMAGES, STAGES, Stages, finished, trained
 from pipeline.ledger.lease import Lease
 
 
-def run_night(night: Night, *, steal: bool = False) -> dict[str, Any]:
+def run_night(night: Night, *, force_unlock: bool = False) -> dict[str, Any]:
     """Do what is left of the night; returns its state. A finished night costs one read and changes nothing.
 
     Raises UsageError before any work, LeaseHeldError where another process is at this date, RunInterruptedError where
@@ -38,7 +38,7 @@ def run_night(night: Night, *, steal: bool = False) -> dict[str, Any]:
     if (state := read_state(night)).get("finished"):
         return state
     check_night(night)
-    with Lease(night.own, f"nightly-{night.date}", steal=steal) as lease:
+    with Lease(night.own, f"nightly-{night.date}", force_unlock=force_unlock) as lease:
         state = read_state(night)  # somebody may have finished it before this lease was ours
         if state.get("finished"):
             return state

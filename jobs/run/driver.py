@@ -136,7 +136,7 @@ def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
     return plan
 
 
-def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, steal: bool = False) -> Summary:
+def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, force_unlock: bool = False) -> Summary:
     """Process everything the plan asks for; returns the summary that also lies under `runs/<run id>/`.
 
     Raises UsageError before any work, LeaseHeldError where another run is at work, RunInterruptedError after Ctrl-C.
@@ -147,7 +147,7 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, steal: boo
     check_address(address_of(prepared.job.spec))
     check_compiles(prepared.job.spec)
     check_destination(prepared.destination)
-    with Lease(prepared.destination, prepared.run_id, steal=steal) as lease:
+    with Lease(prepared.destination, prepared.run_id, force_unlock=force_unlock) as lease:
         _sweep(prepared.destination)
         prepared.ledger.compact_if_due()
         _warn_of_another_source(prepared)

@@ -161,7 +161,7 @@ def _container(schedule: Schedule, name: str, image: str, size: Manifest) -> Man
 def _cron_job(schedule: Schedule) -> Manifest:
     tick = _container(schedule, "tick", schedule.image, {"cpu": "500m", "memory": "512Mi"})
     tick.pop("envFrom", None)  # it makes a RayJob and touches no storage
-    command = f"imgtx schedule {SPEC_FOLDER}/{SPEC_FILE} --target rayjob --tick $(JOB_NAME)"
+    command = f"imgtx schedule {SPEC_FOLDER}/{SPEC_FILE} --target rayjob --job-name $(JOB_NAME)"
     tick |= {"command": command.split(), "env": [JOB_NAME]}
     pod = {
         "restartPolicy": "OnFailure",

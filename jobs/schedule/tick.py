@@ -22,7 +22,7 @@ def due(job: str) -> datetime:
     found = re.fullmatch(r".+-(\d{7,9})", job)
     if not found:
         raise UsageError(
-            f"--tick {job}: no name that a CronJob gives to its Jobs, such as nightly-29531234; to begin a night by "
+            f"--job-name {job}: no name that a CronJob gives to its Jobs, such as nightly-29531234; to begin a night by "
             "hand use --date"
         )
     return datetime.fromtimestamp(int(found[1]) * 60, UTC)
@@ -37,7 +37,7 @@ def create_ray_job(manifest: dict[str, Any]) -> str:
     host, port = (os.environ.get(f"KUBERNETES_SERVICE_{part}") for part in ("HOST", "PORT"))
     if not host:
         raise UsageError(
-            "--tick is for the pods of the CronJob; elsewhere pipe the manifest into kubectl apply -f - without it"
+            "--job-name is for the pods of the CronJob; elsewhere pipe the manifest into kubectl apply -f - without it"
         )
     host = f"[{host}]" if ":" in host else host
     request = urllib.request.Request(

@@ -97,7 +97,7 @@ def _places(name: str, values: Mapping[str, Any]) -> Places:
 
 
 def _places_of_run(values: Mapping[str, Any], task: str) -> Places:
-    left_out = ("dry_run", "steal", "as_json", "source", "destination")
+    left_out = ("dry_run", "force_unlock", "as_json", "source", "destination")
     options = {option: value for option, value in values.items() if option not in left_out}
     spec = read_run_spec(values["source"], values["destination"], task, options)
     if spec.address:

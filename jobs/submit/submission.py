@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from imgtx.errors import UsageError
+from imgtx.errors import DONE, FAILURES, INTERRUPTED, UsageError
 from jobs.submit.command import JobCommand
-from jobs.submit.head import SUCCEEDED, Head, JobInfo
+from jobs.submit.head import STOPPED, SUCCEEDED, Head, JobInfo
 from jobs.submit.package import files_to_ship, ignore_lines, packages, write_package
 from pipeline.cluster.environment import CODE, ENDPOINTS, forwarded
 from pipeline.cluster.private import rayignore_matcher
@@ -102,9 +102,9 @@ def begin(head: Head, submission: Submission, say: Say) -> JobInfo:
 def exit_code(job: JobInfo) -> int:
     """The command's own, as a shell would see it; 130 for a job that was stopped, 3 where it never began."""
     if job.status == SUCCEEDED:
-        return 0
+        return DONE
     if job.exit_code is None:
-        return 130 if job.status == "STOPPED" else 3
+        return INTERRUPTED if job.status == STOPPED else FAILURES
     return job.exit_code if job.exit_code > 0 else 128 - job.exit_code
 
 
@@ -119,13 +119,13 @@ def why(job: JobInfo) -> str:
             f"{job.id}: the head has no `python` with Ray on its PATH: start it with its environment activated "
             "(PATH=/path/to/venv/bin:$PATH ray start --head), or submit with --packages pinned"
         )
-    if code > 128 and job.exit_code is not None and job.exit_code != 130:
+    if code > 128 and job.exit_code is not None and job.exit_code != INTERRUPTED:
         return f"{job.id} was killed by signal {code - 128}; the same command goes on where it was"
     return ""
 
 
 def _how(job: JobInfo) -> str:
-    if job.status == "STOPPED":
+    if job.status == STOPPED:
         return "was stopped"
     return "failed" if job.exit_code is None else f"failed with exit code {job.exit_code}"
 

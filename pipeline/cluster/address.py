@@ -33,11 +33,13 @@ def check_address(address: str | None) -> None:
     That is where nothing listens at HOST:PORT (Ray itself tries for minutes), and for http:// and ray:// addresses.
     """
     if (address or "").startswith(HEAD_SCHEMES):
-        host = str(urlsplit(address).hostname)
+        # Ray Data does not support Ray Client.
+        dashboard = (
+            f"http://{urlsplit(address).hostname}:8265" if str(address).startswith("ray:") else address
+        )
         raise UsageError(
-            f"--address {address}: a run's driver works on a machine of the cluster, because Ray Data does not support "
-            f"Ray Client: imgtx submit --address http://{host}:8265 -- upscale ... runs it there; on such a machine "
-            f"give HOST:6379 or auto"
+            f"--address {address}: a run joins a cluster only from one of its machines, with HOST:6379 or auto; from "
+            f"elsewhere use imgtx submit --address {dashboard} -- COMMAND"
         )
     host, colon, port = (address or "").rpartition(":")
     if not colon:

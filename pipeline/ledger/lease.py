@@ -62,19 +62,19 @@ class Lease:
     """The right of one run to write to `store`, as a context manager.
 
     ttl: seconds without a sign of life after which a holder is dead; it beats every ttl / 4.
-    steal: take the lease from a live holder, which learns of it within ttl / 4.
+    force_unlock: take the lease from a live holder, which learns of it within ttl / 4.
 
     Entering raises LeaseHeldError, with the holder's name, when another run holds it: at once for a run on
     this machine, after up to ttl / 4 for one elsewhere, which is watched. It raises StorageError where the
     storage fails. A process that ends without leaving (SIGKILL) holds it until it is found dead.
     """
 
-    def __init__(self, store: Store, run_id: str, *, ttl: float = 60.0, steal: bool = False):
+    def __init__(self, store: Store, run_id: str, *, ttl: float = 60.0, force_unlock: bool = False):
         self._store = store
         # A beat that goes on trying for longer than the lease lives would be a beat too late.
         self._hasty = replace(store, patience=HASTY)
         self._ttl = ttl
-        self._steal = steal
+        self._force_unlock = force_unlock
         self._holder = _this_process(run_id)
         self._generation = 0
         self._last_beat = math.inf  # until it is held it cannot be lost
@@ -104,12 +104,12 @@ class Lease:
                 self._hasty.write(_key(self._generation), _encode(replace(self._holder, state=RELEASED)))
 
     def _acquire(self) -> None:
-        steal = self._steal
+        force = self._force_unlock
         while True:
             highest = max(_generations(self._store), default=0)
-            if highest and not steal:
+            if highest and not force:
                 self._wait_until_free(highest)
-            steal = False  # from the holder that stood there, never from a racer who was faster
+            force = False  # from the holder that stood there, never from a racer who was faster
             self._generation = highest + 1
             asked = time.monotonic()
             if not self._store.create(_key(self._generation), _encode(self._holder)):
@@ -151,7 +151,7 @@ class Lease:
         who = holder.describe() if holder is not None else "a run whose lease cannot be read"
         return LeaseHeldError(
             f"the destination {self._store.describe()} is held by {who}; one run at a time writes to a "
-            "destination: wait for its end, or break its lease with --steal if you know that it is dead"
+            "destination: wait for its end, or take its lease with --force-unlock if you know that it is dead"
         )
 
     def _read(self, generation: int) -> bytes | None:

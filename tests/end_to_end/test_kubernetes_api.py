@@ -96,7 +96,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
 
 
 def tick(job: str) -> str:
-    result = imgtx("schedule", str(SHIPPED), "--target", "rayjob", "--tick", job)
+    result = imgtx("schedule", str(SHIPPED), "--target", "rayjob", "--job-name", job)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -112,7 +112,7 @@ def test_a_date_has_one_ray_job_however_often_it_ticks(made: dict[str, dict]):
 
 
 def test_a_token_that_is_not_taken_and_a_server_that_is_not_trusted(made: dict[str, dict], tmp_path: Path):
-    command = ("schedule", str(SHIPPED), "--target", "rayjob", "--tick", FIRST)
+    command = ("schedule", str(SHIPPED), "--target", "rayjob", "--job-name", FIRST)
     (tmp_path / "token").write_text("another")
     assert "401 says 401; the pod's token is not taken" in complaint(*command)
     (tmp_path / "other").mkdir()

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from imgtx.errors import DONE, USAGE
 from imgtx.models.references import read_info
 from imgtx.models.sidecar import write_sidecar
-from jobs.cli import DONE, USAGE, main
+from jobs.cli import main
 from pipeline.runs import last_spec
 from pipeline.storage.store import Store
 from tests.support.archive import save_tiny_model

@@ -7,7 +7,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from jobs.cli import DONE, INTERRUPTED
+from imgtx.errors import DONE, INTERRUPTED
 from pipeline import flow
 from pipeline.ledger.ledger import Ledger
 from pipeline.storage.store import open_store
@@ -111,7 +111,7 @@ def test_an_expired_key_stops_the_run_and_a_new_one_goes_on(
     rows = Ledger(open_store(destination)).current(["status"]) if destination == "out" else None
     assert rows is None or rows["status"].to_pylist() == ["written"] * BEFORE
     # the process that could not release its lease is this one, which lives
-    result = imgtx(*command, "--json", *(["--steal"] if destination != "out" else []))
+    result = imgtx(*command, "--json", *(["--force-unlock"] if destination != "out" else []))
     assert result.exit_code == DONE, result.output
     summary = json.loads(result.stdout)
     assert summary["written"] + summary["current"] == COUNT

@@ -75,7 +75,14 @@ def test_the_second_is_told_who_holds_it(store: Store, never_watched: None):
         with pytest.raises(LeaseHeldError) as caught, Lease(store, "second"):
             pass
         holder = content(store)
-        for told in ("first", holder["host"], str(holder["pid"]), holder["user"], holder["since"], "--steal"):
+        for told in (
+            "first",
+            holder["host"],
+            str(holder["pid"]),
+            holder["user"],
+            holder["since"],
+            "--force-unlock",
+        ):
             assert told in str(caught.value)
         assert not first.lost
         assert files(store) == ["lease/000001.json"]
@@ -174,7 +181,7 @@ def test_a_release_while_watched_lets_the_watcher_in(store: Store):
 
 def test_a_stolen_lease_is_lost(store: Store):
     with Lease(store, "first", ttl=2) as first:
-        with Lease(store, "thief", ttl=60, steal=True) as thief:
+        with Lease(store, "thief", ttl=60, force_unlock=True) as thief:
             deadline = time.monotonic() + 60
             while not first.lost and time.monotonic() < deadline:
                 time.sleep(0.05)

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 
-from jobs.cli import USAGE, main
+from imgtx.errors import USAGE
+from jobs.cli import main
 from pipeline import flow
 from pipeline.cluster import session as cluster
 from pipeline.stages.decode import decode

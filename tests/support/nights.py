@@ -3,6 +3,7 @@
 import json
 from contextlib import nullcontext
 from dataclasses import asdict
+from datetime import date as day
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -74,7 +75,7 @@ class World:
 
     def night(self, date: str, spec: NightlySpec | None = None) -> Night:
         shown = Shown(Console(file=StringIO()), lambda: nullcontext(lambda tally: None))
-        return open_night(spec or self.spec, date, self.work, shown)
+        return open_night(spec or self.spec, day.fromisoformat(date), self.work, shown)
 
     def run(self, date: str, spec: NightlySpec | None = None) -> dict[str, Any]:
         return run_night(self.night(date, spec))

@@ -225,7 +225,7 @@ class TestJobs:
     def test_the_destination_tells_what_the_head_no_longer_can(
         self, head: RunningHead, place: str, model: str
     ):
-        watching = head.start("watch", f"{place}/many-out", "--every", "1", "--next")
+        watching = head.start("watch", f"{place}/many-out", "--every", "1", "--wait-for-next")
         submitted = head.imgtx(*self.long(head, "longer", place, model, "--no-wait"))
         assert submitted.stdout == "longer\n", submitted.stderr
         wait_until(lambda: self.running(f"{place}/many-out"), watching)

@@ -4,14 +4,28 @@ Runs go over the real stages in this process; only Ray is left out (see `command
 """
 
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from imgtx import __version__
-from imgtx.errors import ImageError, LeaseHeldError, StorageError, UsageError
-from jobs.cli import BUG, DONE, FAILURES, INTERRUPTED, USAGE
+from imgtx.errors import (
+    BUG,
+    DONE,
+    FAILURES,
+    INTERRUPTED,
+    USAGE,
+    ImageError,
+    LeaseHeldError,
+    StorageError,
+    UsageError,
+)
+from jobs.cli import main
 from pipeline.cluster import pool
 from tests.support.archive import save_tiny_model
 from tests.support.commands import InProcess, complaint, imgtx, without_ray
@@ -41,19 +55,19 @@ def place(tmp_path: Path, monkeypatch) -> Path:
 COMMANDS = {
     (): "Image Transformers over whole archives",
     ("upscale",): "Enlarge every image",
-    ("plan",): "fetch nothing",
-    ("status",): "what the ledger of DESTINATION says",
+    ("plan",): "without downloading anything",
+    ("status",): "the counts of its ledger",
     ("verify",): "missing, truncated or swapped",
-    ("retry",): "that failed once more",
+    ("retry",): "the failed images of DESTINATION again",
     ("evaluate",): "beside bicubic",
-    ("train",): "goes on after an interruption",
-    ("nightly",): "what is new in the archive",
-    ("models",): "models at hand",
+    ("train",): "After an interruption the same command continues",
+    ("nightly",): "if it passes the quality gate",
+    ("models",): "import and promote models",
     ("models", "list"): "packaged models",
     ("models", "show"): "weights of MODEL say of themselves",
     ("models", "import"): "next version of NAME",
     ("models", "promote"): "the latest of its model",
-    ("models", "rollback"): "again goes further back",
+    ("models", "rollback"): "repeat to go further back",
 }
 
 
@@ -63,6 +77,34 @@ def test_help_says_what_a_command_does(command, flag):
     result = imgtx(*command, flag)
     assert result.exit_code == DONE
     assert COMMANDS[command] in " ".join(result.stdout.split())
+
+
+def test_every_command_has_an_example_and_every_option_help():
+    def commands(group: click.Group, words: tuple[str, ...]) -> Iterator[tuple[str, click.Command]]:
+        for name, command in group.commands.items():
+            if isinstance(command, click.Group):
+                yield from commands(command, (*words, name))
+            else:
+                yield " ".join((*words, name)), command
+
+    for name, command in commands(main, ("imgtx",)):
+        assert f"\n    {name} " in f"{command.help}", f"{name} has no example"
+        for option in command.params:
+            assert not isinstance(option, click.Option) or option.help, f"{name} {option.name}"
+
+
+def test_the_commands_are_listed_in_a_useful_order_with_whole_summaries():
+    listed = imgtx("--help").stdout.split("Run:")[1]
+    rows = [line for line in listed.partition("Exit codes")[0].splitlines() if line[2:3].strip()]
+    names = [row.split()[0] for row in rows if row.startswith("  ")]
+    assert names[:4] == ["upscale", "restore", "plan", "retry"]
+    assert {*names} == {*main.commands}
+    assert "..." not in listed
+
+
+def test_the_package_is_a_program_too():
+    done = subprocess.run([sys.executable, "-m", "imgtx", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (DONE, f"imgtx, version {__version__}\n")
 
 
 def test_version():
@@ -146,7 +188,7 @@ def raising(error: BaseException):
     [
         (LeaseHeldError("held by ada"), USAGE, "held by ada"),
         (StorageError("storage", "no answer", transient=True), FAILURES, "run the same command again"),
-        (KeyboardInterrupt(), INTERRUPTED, "the same command goes on"),
+        (KeyboardInterrupt(), INTERRUPTED, "the same command continues"),
         (ImageError("bug", "a sentence"), FAILURES, "a sentence"),
     ],
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import DONE
+from imgtx.errors import DONE
 from tests.support.archive import save_tiny_model
 from tests.support.commands import imgtx, without_ray
 from tests.support.zoo import photo, saved

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import DONE
+from imgtx.errors import DONE
 from pipeline.runs import last_spec
 from tests.support.archive import look, save_tiny_model
 from tests.support.commands import complaint, imgtx, without_ray

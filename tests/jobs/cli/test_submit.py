@@ -11,6 +11,8 @@ from jobs.cli.submit import LogView
 from jobs.submit import head as ray_jobs
 from jobs.submit import submission as submit
 from jobs.submit.head import HeadGoneError, JobInfo
+from tests.support.commands import complaint, imgtx, without_ray
+from tests.support.zoo import photo, saved
 
 COMMAND = ("submit", "--address", "http://head:8265", "--", "upscale", "s3://in/", "s3://out/")
 
@@ -119,32 +121,21 @@ def test_the_help_is_there(submitted):
         assert CliRunner().invoke(main, [*command, "-h"]).exit_code == 0
 
 
-@pytest.mark.parametrize(
-    ("address", "dashboard"),
-    [("ray://head:10001", "http://head:8265"), ("https://head/ray", "https://head/ray")],
-)
-@pytest.mark.parametrize("given", ["option", "word", "environment"])
-def test_a_run_through_a_heads_door_becomes_its_job(monkeypatch, address, dashboard, given):
-    asked: list = []
-    monkeypatch.setattr(
-        ray_jobs, "connect", lambda where: asked.append(where) or FakeHead(ended("FAILED", 3), "done\n")
-    )
-    monkeypatch.setattr(submit, "begin", lambda *given: asked.append(given[1]) or ended("RUNNING"))
-    words = {"option": ["--address", address], "word": [f"--address={address}"], "environment": []}[given]
+@pytest.mark.parametrize("address", ["ray://head:10001", "http://head:8265", "https://head/ray"])
+@pytest.mark.parametrize("given", ["option", "environment"])
+@pytest.mark.parametrize("command", ["upscale", "restore", "retry"])
+def test_a_run_that_is_given_a_dashboard_names_imgtx_submit(tmp_path, monkeypatch, command, address, given):
+    without_ray(monkeypatch)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "0.png").write_bytes(saved(photo(20, 24)))
+    source, destination = str(tmp_path / "in"), str(tmp_path / "out")
+    assert imgtx("upscale", source, destination, "--limit", "1").exit_code == 0
+    monkeypatch.setattr(ray_jobs, "connect", lambda where: pytest.fail("it was asked"))
+    words = () if given == "environment" else ("--address", address)
     if given == "environment":
         monkeypatch.setenv("RAY_ADDRESS", address)
-    result = CliRunner().invoke(main, ["upscale", "s3://in/", *words, "s3://out/", "--scale", "4"])
-    assert (result.exit_code, result.stdout) == (3, "done\n")
-    where, submission = asked
-    assert where == dashboard
-    assert submission.command.arguments == ("upscale", "s3://in/", "s3://out/", "--scale", "4")
-    assert submission.packages == "pinned"
-    assert submission.id.startswith("imgtx-upscale-")
-    assert ("this runs as a job of http://head:8265" in result.stderr) == address.startswith("ray://")
-
-
-def test_what_cannot_be_a_job_is_told_before_a_head_is_asked(monkeypatch):
-    monkeypatch.setattr(ray_jobs, "connect", lambda where: pytest.fail("it was asked"))
-    result = CliRunner().invoke(main, ["upscale", "photos/", "s3://out/", "--address", "ray://head:10001"])
-    assert result.exit_code == 2
-    assert "photos/" in result.stderr
+    ends = (destination,) if command == "retry" else (source, destination)
+    line = complaint(command, *ends, *words)
+    assert f"--address {address}: " in line
+    dashboard = "http://head:8265" if address.startswith("ray:") else address
+    assert f"imgtx submit --address {dashboard} -- COMMAND" in line

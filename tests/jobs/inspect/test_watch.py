@@ -126,7 +126,7 @@ def test_the_next_run_is_waited_for_where_the_last_is_over(finished, monkeypatch
         following.symlink_to(run)
 
     monkeypatch.setattr(watch.time, "sleep", begins)
-    result = imgtx("watch", str(finished), "--next")
+    result = imgtx("watch", str(finished), "--wait-for-next")
     assert result.stderr.splitlines()[0] == "no run here yet"
     assert result.exit_code == 3
     following.unlink()

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgtx.errors import UsageError
+from imgtx.errors import DONE, UsageError
 from imgtx.settings import parse_settings
-from jobs.cli import DONE
 from jobs.nightly.spec import load_nightly_spec
 from tests.support.archive import save_tiny_model
 from tests.support.commands import complaint, imgtx
@@ -76,7 +75,7 @@ def test_what_only_the_ends_can_tell_is_told_before_any_work(place: Path):
 
     assert "models/tiny@latest is not set, and a night goes on from it: imgtx models import" in night()
     assert imgtx("models", "promote", "models/tiny@1").exit_code == DONE
-    assert "--date 23.11.2026 is no date" in night(date="23.11.2026")
+    assert "--date 23.11.2026 is not a date" in night(date="23.11.2026")
     assert "there is no folder" in night("archive=gone")
     assert "found no image in" in night("datasets=['empty']")
     assert "two have one name" in night("datasets=['valid', 'valid']")

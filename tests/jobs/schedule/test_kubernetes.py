@@ -103,4 +103,4 @@ def test_a_pod_without_its_token_is_told(pod, tmp_path):
 
 def test_outside_a_pod_the_way_is_kubectl(monkeypatch):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    assert "kubectl apply" in complaint("schedule", str(SHIPPED), "--target", "rayjob", "--tick", TICK)
+    assert "kubectl apply" in complaint("schedule", str(SHIPPED), "--target", "rayjob", "--job-name", TICK)

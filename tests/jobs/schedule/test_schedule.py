@@ -219,10 +219,10 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
-            (["--target", "cron"], "--target cron: legal are cronjob, rayjob, raycronjob, systemd"),
-            (["--date", "2026-11-23"], "--date and --tick are for --target rayjob"),
-            (["--target", "rayjob", "--date", "tomorrow"], "--date tomorrow is no date"),
-            (["--out", f"{SHIPPED}/units"], "cannot be written"),
+            (["--target", "cron"], "--target cron: expected one of cronjob, rayjob, raycronjob, systemd"),
+            (["--date", "2026-11-23"], "--date and --job-name are for --target rayjob"),
+            (["--target", "rayjob", "--date", "tomorrow"], "--date tomorrow is not a date"),
+            (["--out", f"{SHIPPED}/units"], "cannot write"),
         ],
     )
     def test_mistakes(self, arguments: list[str], words: str):

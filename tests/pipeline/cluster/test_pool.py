@@ -125,7 +125,7 @@ def test_ray_address_is_heeded_and_local_is_a_word_against_it(monkeypatch):
 
 @pytest.mark.parametrize("door", ["ray://head:10001", "http://head:8265", "https://head:8265"])
 def test_other_doors_of_a_cluster_are_answered_with_the_right_one(door):
-    with pytest.raises(UsageError, match=r"imgtx submit --address http://head:8265 -- upscale"):
+    with pytest.raises(UsageError, match=r"imgtx submit --address https?://head:8265 -- COMMAND"):
         check_address(door)
 
 

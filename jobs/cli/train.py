@@ -1,0 +1,48 @@
+"""`imgtx train`: train a model on this machine or on a cluster."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from jobs.cli.options import endpoint_option, ray_address_option, set_option
+
+
+@click.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="Where to put state and weights.  [default: runs/<name>]",
+)
+@set_option
+@click.option("--workers", type=int, metavar="N", help="Train on Ray with N workers.  [default: without Ray]")
+@click.option("--min-workers", type=int, metavar="N", help="Continue with N workers while nodes are missing.")
+@click.option(
+    "--storage", metavar="URI", help="Where the workers keep checkpoints: a folder or s3://bucket/prefix."
+)
+@endpoint_option
+@ray_address_option
+def train(spec: Path, folder: Path | None, settings: tuple[str, ...], **options: Any) -> None:
+    """Train a model from the TOML file SPEC.
+
+    After an interruption the same command continues.
+
+    With --workers, the images of the spec may be in object storage (train = "s3://bucket/photos"), and --storage keeps
+    the checkpoints. The batch size is that of all workers together: their number changes neither the crops nor the
+    learning rate.
+
+    \b
+    imgtx train jobs/specs/sr-x2.toml --set train=photos/ --set valid=more-photos/
+    imgtx train jobs/specs/sr-x2.toml --workers 2 --storage s3://bucket/training
+    """
+    from imgtx.settings import parse_settings
+    from imgtx.training.spec import load_train_spec
+    from jobs.train.ray import read_fleet
+    from jobs.train.terminal import run_training
+
+    fleet = read_fleet(options)
+    loaded = load_train_spec(spec, parse_settings(settings), folders=fleet is None)
+    path = run_training(loaded, folder or Path("runs") / loaded.name, Console(stderr=True), fleet)
+    click.echo(path)
