@@ -32,23 +32,22 @@ def check_address(address: str | None) -> None:
 
     That is where nothing listens at HOST:PORT (Ray itself tries for minutes), and for http:// and ray:// addresses.
     """
-    if (address or "").startswith(HEAD_SCHEMES):
+    address = address or ""
+    if address.startswith(HEAD_SCHEMES):
         # Ray Data does not support Ray Client.
-        dashboard = (
-            f"http://{urlsplit(address).hostname}:8265" if str(address).startswith("ray:") else address
-        )
+        dashboard = f"http://{urlsplit(address).hostname}:8265" if address.startswith("ray:") else address
         raise UsageError(
             f"--address {address}: a run joins a cluster only from one of its machines, with HOST:6379 or auto; from "
             f"elsewhere use imgtx submit --address {dashboard} -- COMMAND"
         )
-    host, colon, port = (address or "").rpartition(":")
+    host, colon, port = address.rpartition(":")
     if not colon:
         # No address, or one of Ray's own words such as "auto".
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except (OSError, ValueError, OverflowError) as error:
-        raise no_cluster(str(address), error) from error
+        raise no_cluster(address, error) from error
 
 
 def no_cluster(address: str, error: Exception) -> UsageError:
