@@ -7,11 +7,11 @@ without torch, as with our own weights, which carry their facts inside.
 import json
 import logging
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from imgtx.errors import ModelError, UsageError
+from imgtx.files import write_atomically
 from imgtx.models.info import ModelInfo
 
 log = logging.getLogger("imgtx")
@@ -53,10 +53,7 @@ def write_sidecar(model: Path, digest: str, info: ModelInfo, probe: dict[str, An
     record = {"version": VERSION, "digest": digest, "info": info.to_dict(), "probe": probe}
     path = sidecar_path(model)
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-            file.write(json.dumps(record, indent=1, allow_nan=False) + "\n")
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        write_atomically(path, json.dumps(record, indent=1, allow_nan=False) + "\n", durable=False)
     except OSError as error:
         raise UsageError(
             f"what was measured cannot be written to {path} ({error.strerror}): copy the model to a folder that may be "

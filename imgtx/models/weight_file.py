@@ -13,13 +13,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import safetensors
+
 from imgtx.errors import ModelError, UsageError
 from imgtx.models.info import ModelConfig, ModelInfo
-
-try:
-    import safetensors as tensor_reader
-except ImportError:  # a bare machine that trains (imgtx/training/__main__.py)
-    from imgtx.models import tensor_file as tensor_reader  # type: ignore[no-redef]  # the same to us
 
 
 def read_info(name_or_path: str | Path) -> tuple[ModelInfo, str]:
@@ -34,9 +31,9 @@ def read_info(name_or_path: str | Path) -> tuple[ModelInfo, str]:
 def opened(path: Path, *, framework: str) -> Iterator[Any]:
     """The file open for reading, its tensors as `framework` ("numpy", "pt") has them; ModelError for another file."""
     try:
-        with tensor_reader.safe_open(path, framework=framework) as file:
+        with safetensors.safe_open(path, framework=framework) as file:
             yield file
-    except (tensor_reader.SafetensorError, OSError) as error:
+    except (safetensors.SafetensorError, OSError) as error:
         raise ModelError(
             f"{path} is not a whole safetensors file ({error}): copy it again, or train it anew"
         ) from error

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from imgtx.errors import ModelError
+from imgtx.files import write_atomically
 from imgtx.models.info import ModelInfo
-from imgtx.models.tensor_file import write_tensors
 from imgtx.models.transformer import EncoderDecoder
 from imgtx.models.weight_file import file_digest, find_weights, opened, read_facts
 
@@ -34,10 +35,10 @@ class Model(nn.Module):
 
 
 def save_weights(path: Path, network: EncoderDecoder, info: ModelInfo) -> None:
-    """Write one self-describing weight file."""
+    """Write one self-describing weight file, whole or not at all; the same weights and info give the same bytes."""
     facts = json.dumps({"config": asdict(network.config), "info": info.to_dict()}, sort_keys=True)
     tensors = {name: t.detach().to("cpu", torch.float32).numpy() for name, t in network.state_dict().items()}
-    write_tensors(path, tensors, {"imgtx": facts})
+    write_atomically(path, lambda part: save_file(tensors, part, {"imgtx": facts}), durable=True)
 
 
 def load_model(name_or_path: str | Path) -> Model:

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from imgtx.errors import ImgtxError
+from imgtx.files import write_atomically
 from imgtx.inference.compiled import Compiled, alone, cache_folder, in_one_line
 from imgtx.inference.tiling import largest_tile, smallest_tile
 from imgtx.models.info import ModelInfo
@@ -114,9 +115,7 @@ def child() -> None:
         found = _measured(trial, load_model(trial.reference, trial.info), np.load(folder / "photo.npy"))
     except (ImgtxError, RuntimeError, MemoryError) as error:
         found = {"fails": in_one_line(error.__cause__ or error)}
-    temporary = folder / "found.tmp"
-    temporary.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
-    temporary.rename(folder / "found.json")
+    write_atomically(folder / "found.json", json.dumps(found, allow_nan=False), durable=False)
 
 
 @torch.inference_mode()

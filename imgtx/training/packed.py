@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from imgtx.errors import UsageError
+from imgtx.files import replacing
 from imgtx.training.crops import Pair, check_size, reduced
 
 TRAIN, VALID = "train/", "valid/"
@@ -28,15 +29,16 @@ def pack(train: Path, valid: Path, out: Path, *, valid_images: int) -> int:
 
     named = [(TRAIN + key, path) for key, path in find_photos(train)]
     named += [(VALID + key, path) for key, path in find_photos(valid)[:valid_images]]
-    temporary = out.with_name(out.name + ".tmp")
     try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
+        with (
+            replacing(out, durable=False) as temporary,
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file,
+        ):
             for name, path in named:
                 data = path.read_bytes()
                 pixels = photo_pixels(data, str(path), scale=1, smallest=1)
                 info = zipfile.ZipInfo(name)  # without the time: the same folders give the same bytes
                 file.writestr(info, data if _same(data, pixels) else _webp(pixels))
-        temporary.replace(out)
     except OSError as error:
         raise UsageError(f"{out} cannot be written ({error.strerror}): give another file") from error
     return out.stat().st_size

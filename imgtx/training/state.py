@@ -7,7 +7,6 @@ spec that it began with.
 
 import logging
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgtx.errors import ImgtxError, UsageError
+from imgtx.files import remove_leftovers, write_atomically
 from imgtx.models.info import ModelInfo
 from imgtx.models.transformer import EncoderDecoder
 from imgtx.models.weights import load_model, save_weights
@@ -117,12 +117,18 @@ class Training:
         self.average = WeightAverage(self.network, spec.average)
         self.torn = False  # an update is under way: network, optimizer and average belong to different steps
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.checkpoint)
+        remove_leftovers(self.weights)
         if self.checkpoint.exists():
             self.resume()
 
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / f"{self.spec.name}.safetensors"
 
     @property
     def share(self) -> float:
@@ -181,12 +187,7 @@ class Training:
             "progress": asdict(self.progress),
             "spec": asdict(self.spec),
         }
-        temporary = self.checkpoint.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.checkpoint)
+        write_atomically(self.checkpoint, lambda part: torch.save(state, part), durable=True)
 
     def resume(self) -> None:
         try:
@@ -255,8 +256,5 @@ def warm_start(network: EncoderDecoder, init_from: str) -> dict[str, Any]:
 
 def write_weights(training: Training) -> Path:
     """The averaged weights as a weight file whose info records how they were made."""
-    path = training.folder / f"{training.spec.name}.safetensors"
-    temporary = path.with_suffix(".tmp")
-    save_weights(temporary, training.averaged(), training.info())
-    os.replace(temporary, path)
-    return path
+    save_weights(training.weights, training.averaged(), training.info())
+    return training.weights

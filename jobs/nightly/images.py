@@ -8,7 +8,6 @@ was killed and starts anew on another machine takes the same.
 
 import hashlib
 import io
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 
 from imgtx.codecs.pixels import SUFFIXES, decode, encode
 from imgtx.errors import ImageError, StorageError, UsageError
+from imgtx.files import write_atomically
 from pipeline.planning.inventory import images
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import INVENTORY
@@ -80,7 +80,9 @@ def fetch_cuts(archive: Store, rows: pa.Table, folder: Path, *, smallest: int, l
         try:
             if not path.exists():
                 data = archive.read(row["key"], version=row["version"])
-                _write_whole(path, cut(data, row["key"], smallest=smallest, largest=largest))
+                write_atomically(
+                    path, cut(data, row["key"], smallest=smallest, largest=largest), durable=False
+                )
             return ""
         except ImageError as error:
             return error.reason
@@ -131,12 +133,6 @@ def to_parquet(rows: pa.Table) -> bytes:
 
 def from_parquet(data: bytes) -> pa.Table:
     return pq.read_table(io.BytesIO(data)).select(SEEN.names).cast(SEEN)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 def _listed(archive: Store) -> pa.Table:

@@ -19,15 +19,13 @@ import os
 import re
 import shutil
 import time
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from imgtx.errors import ModelError, StorageError, UsageError
-from imgtx.files import user_cache
+from imgtx.files import replacing, user_cache
 from imgtx.models.weight_file import file_digest
 from pipeline.models.store import LATEST, MODEL, ModelStore, Version, check_name
-from pipeline.storage.retry import TEMPORARY
 from pipeline.storage.store import Store, open_store
 
 KEPT_DAYS = 30
@@ -232,22 +230,17 @@ def _is_sound(path: Path, digest: str) -> bool:
 @contextlib.contextmanager
 def _whole(path: Path):
     """A temporary path beside `path`, which takes its place if it still exists in the end."""
-    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _forget_unused(cache_folder(), but=path.parent)
-        temporary.touch()
-        yield temporary
-        if temporary.exists():
-            os.replace(temporary, path)
+        with replacing(path, durable=False) as temporary:
+            temporary.touch()
+            yield temporary
     except OSError as error:
         raise ModelError(
             f"the model cache {cache_folder()} cannot be written ({error.strerror or error}): make room or give "
             "access, or set XDG_CACHE_HOME to another folder on every machine"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # gone already, or never made
-            temporary.unlink()
 
 
 def _forget_unused(folder: Path, *, but: Path) -> None:

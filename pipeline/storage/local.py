@@ -17,6 +17,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from imgtx.errors import StorageError
+from imgtx.files import sync_folder
 from pipeline.storage.retry import TEMPORARY, Answer, Patience, check_version, retried
 from pipeline.tables.schemas import INVENTORY
 
@@ -82,7 +83,7 @@ class LocalFiles:
                 os.unlink(path)
             except (FileNotFoundError, NotADirectoryError):
                 return
-            _sync_directory(os.path.dirname(path))
+            sync_folder(os.path.dirname(path))
 
         self._ask("delete", path, unlink)
 
@@ -175,7 +176,7 @@ class LocalFiles:
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(temporary)
-            _sync_directory(folder)
+            sync_folder(folder)
             return committed
 
         return self._ask("write", path, put)
@@ -226,18 +227,7 @@ def _make_directories(folder: str) -> None:
     except FileExistsError:
         if not os.path.isdir(folder):
             raise
-    _sync_directory(parent)
-
-
-def _sync_directory(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network mounts that cannot sync a directory
-            raise
-    finally:
-        os.close(descriptor)
+    sync_folder(parent)
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

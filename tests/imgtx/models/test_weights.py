@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as write_tensors
 from safetensors.torch import load_file, save_file
 
 from imgtx.errors import ModelError, UsageError
@@ -65,6 +68,16 @@ def test_round_trip_is_bit_equal(path, network):
     assert list(model.network.state_dict()) == list(saved)
     assert all(torch.equal(t, saved[name]) for name, t in model.network.state_dict().items())
     assert read_info(path) == (INFO, model.digest)
+
+
+@pytest.mark.parametrize("name", packaged_models())
+def test_weights_written_anew_are_the_same_bytes(name, tmp_path):
+    """The digest is part of every output's recipe: the writer may not change what it writes."""
+    before, after = find_weights(name), tmp_path / "again.safetensors"
+    with safe_open(before, framework="numpy") as file:
+        metadata = file.metadata()
+    write_tensors(load_arrays(before), after, metadata)
+    assert after.read_bytes() == before.read_bytes()
 
 
 def test_info_round_trips_through_json():

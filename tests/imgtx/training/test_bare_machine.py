@@ -1,17 +1,15 @@
 """Training on a bare machine: what it may import, the packed file, crops cut on the device, one run end to end."""
 
+import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from imgtx.degradations.archive import ArchiveDamage
 from imgtx.errors import UsageError
-from imgtx.models.tensor_file import SafetensorError, TensorFile, write_tensors
 from imgtx.training.__main__ import main
 from imgtx.training.crops import Cutting, Sampler, reduced
 from imgtx.training.device_feed import DeviceFeed
@@ -22,12 +20,7 @@ from tests.support.archive import TINY_NETWORK
 from tests.support.source_tree import LAYERS, imports, packages, source_modules
 from tests.support.zoo import exif_block, photo, saved
 
-BARE = {"torch", "numpy", "PIL"}
-TENSORS = {
-    "b": np.arange(6, dtype=np.float32).reshape(2, 3),
-    "a": np.array(7, np.int64),
-    "c": np.zeros((0, 2)),
-}
+BARE = {"torch", "numpy", "PIL", "safetensors"}
 SPEC = f"""
 name = "tiny"
 train = "x"
@@ -53,7 +46,7 @@ def packed(tmp_path_factory) -> tuple[Path, Path]:
     return folder, file
 
 
-def test_nothing_but_torch_numpy_and_pillow_is_imported():
+def test_nothing_but_torch_numpy_pillow_and_safetensors_is_imported():
     """Followed through the project's own files; what is imported late is for other commands."""
     sources = {module.name: module for module in source_modules()}
     waiting, seen, foreign = ["imgtx.training.__main__"], set(), set()
@@ -70,10 +63,7 @@ def test_nothing_but_torch_numpy_and_pillow_is_imported():
         "imgtx.models.weights",
         "imgtx.training.crops",
     } <= seen
-    allowed = (
-        BARE | {"safetensors"} | set(__import__("sys").stdlib_module_names)
-    )  # weight_file does without it
-    assert foreign <= allowed
+    assert foreign <= BARE | sys.stdlib_module_names
 
 
 def test_what_is_unpacked_is_what_was_in_the_folders(packed):
@@ -143,37 +133,3 @@ def test_one_run_end_to_end(packed, tmp_path, capsys):
     assert "began with batch = 2, now 3" in capsys.readouterr().err
     assert main(["train", str(spec), str(tmp_path / "none.zip")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-class TestTensorFile:
-    """Written and read by hand, and by the safetensors package."""
-
-    def test_what_is_written_by_hand_the_package_reads(self, tmp_path):
-        path = tmp_path / "x.safetensors"
-        write_tensors(path, TENSORS, {"imgtx": "{}"})
-        read = load_file(path)
-        assert all(np.array_equal(read[name].numpy(), tensor) for name, tensor in TENSORS.items())
-        with TensorFile(path) as file:
-            assert file.metadata() == {"imgtx": "{}"}
-            assert sorted(file.keys()) == ["a", "b", "c"]
-            assert all(np.array_equal(file.get_tensor(n), tensor) for n, tensor in TENSORS.items())
-
-    def test_what_the_package_wrote_is_read_by_hand(self, tmp_path):
-        path = tmp_path / "x.safetensors"
-        tensors = {"w": torch.randn(3, 4), "n": torch.arange(3, dtype=torch.uint8)}
-        save_file(tensors, path)
-        with TensorFile(path) as file:
-            assert file.metadata() is None
-            assert all(np.array_equal(file.get_tensor(n), t.numpy()) for n, t in tensors.items())
-
-    @pytest.mark.parametrize("damage", ["cut", "longer", "empty", "no header", "huge"])
-    def test_a_broken_file_is_told(self, tmp_path, damage):
-        path = tmp_path / "x.safetensors"
-        write_tensors(path, TENSORS, {})
-        whole = path.read_bytes()
-        path.write_bytes({
-            "cut": whole[:-5], "longer": whole + b"x", "empty": b"", "no header": b"\x10" + bytes(40),
-            "huge": b"\xff" * 64,
-        }[damage])  # fmt: skip
-        with pytest.raises(SafetensorError):
-            TensorFile(path)
