@@ -10,8 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from imgtx.errors import ModelError, UsageError
+from imgtx.models.adapters.base import Source
 from imgtx.models.info import ModelInfo
-from imgtx.models.references import OWN, SPANDREL, Source, digest_of, find_source, load_model, read_info
+from imgtx.models.references import OWN, adapter_of, digest_of, find_source, load_model, read_info
 from imgtx.models.sidecar import read_record, write_sidecar
 from imgtx.models.weight_file import file_digest, opened, read_facts
 from pipeline.models.references import (
@@ -78,13 +79,12 @@ def own(source: Source) -> Incoming:
 
 def converted(source: Source, folder: Path) -> Incoming:
     """Somebody else's weights as safetensors, loaded once, with their probe's answers bound to the new file."""
-    if source.kind != SPANDREL:
+    convert = adapter_of(source).convert
+    if convert is None:
         raise UsageError(
             f"{source}: a model store takes imgtx's own weights and files that spandrel reads: use this one as it is, "
             f"--model '{source}'"
         )
-    from imgtx.models.adapters.spandrel import convert  # brings torch
-
     digest, path = digest_of(source), folder / f"{source.path.stem}.safetensors"
     convert(source.path, path)
     info = load_model(path).info

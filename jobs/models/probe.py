@@ -11,8 +11,9 @@ from rich.table import Table
 import imgtx
 from imgtx.codecs.pixels import decode
 from imgtx.errors import UsageError
+from imgtx.models.adapters.base import Source
 from imgtx.models.info import ModelInfo
-from imgtx.models.references import OWN, Source, absolute, digest_of, find_source, load_model, read_info
+from imgtx.models.references import OWN, absolute, digest_of, find_source, load_model, read_info
 from imgtx.models.sidecar import read_record, write_sidecar
 from imgtx.models.weight_file import count_parameters
 from jobs.evaluation.super_resolution import find_datasets

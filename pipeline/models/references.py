@@ -24,12 +24,12 @@ from pathlib import Path
 
 from imgtx.errors import ModelError, StorageError, UsageError
 from imgtx.files import replacing, user_cache
+from imgtx.models.references import suffixes
 from imgtx.models.weight_file import file_digest
 from pipeline.models.store import LATEST, MODEL, ModelStore, Version, check_name
 from pipeline.storage.store import Store, open_store
 
 KEPT_DAYS = 30
-SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 SIDECAR = ".imgtx.json"  # what `imgtx models probe` lays beside somebody else's model
 STORE_VARIABLE = "IMGTX_STORE"
 
@@ -56,7 +56,7 @@ def parse_reference(reference: str) -> InStore | InStorage | None:
     """What has to be fetched for a reference, None for what this machine has already; UsageError where unclear."""
     remote = re.fullmatch(r"(?P<prefix>[a-z]+:)?(?P<uri>[A-Za-z][\w+.-]*://.*?)(?P<query>\?.*)?", reference)
     last = reference.rpartition("/")[2]
-    if "@" in last and not last.partition("?")[0].endswith(SUFFIXES) and not os.path.exists(reference):
+    if "@" in last and not last.partition("?")[0].endswith(suffixes()) and not os.path.exists(reference):
         return _in_store(reference)
     if remote is None or remote["uri"].startswith("file://"):
         if os.path.isdir(os.path.join(reference, LATEST)):
@@ -64,10 +64,10 @@ def parse_reference(reference: str) -> InStore | InStorage | None:
                 f"{reference} is a model in a store; write {reference}@{LATEST}, or @ and a version"
             )
         return None
-    if not remote["uri"].endswith(SUFFIXES):
+    if not remote["uri"].endswith(suffixes()):
         raise UsageError(
             f"{reference} names no model; legal are STORE/NAME@latest, STORE/NAME@VERSION and files that end "
-            f"in {' '.join(SUFFIXES)}"
+            f"in {' '.join(suffixes())}"
         )
     return InStorage(remote["uri"], remote["prefix"] or "", remote["query"] or "")
 

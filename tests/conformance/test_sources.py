@@ -37,7 +37,7 @@ def test_what_a_name_stands_for(tmp_path, references):
     (tmp_path / "config.json").write_text("{}")
     assert find_source(tmp_path).kind == "transformers"
     program = find_source(f"torchscript:{tmp_path}/m.pth?scale=2&range=255")
-    assert (program.kind, program.signature) == ("torchscript", {"range": "255", "scale": "2"})
+    assert (program.kind, program.declared) == ("torchscript", {"range": "255", "scale": "2"})
 
 
 @pytest.mark.parametrize(
@@ -199,12 +199,12 @@ def test_a_programs_signature_is_part_of_its_digest(tmp_path):
 @pytest.mark.parametrize(
     ("declared", "complaint"),
     [
-        ({}, "no signature; legal is"),
-        ({"channels": "3"}, "channels=3; legal is torchscript"),
-        ({"scale": "2", "colour": "3"}, "legal is torchscript"),
-        ({"scale": "two"}, "scale=two; legal is a whole number"),
-        ({"scale": "0"}, "scale=0; legal is a whole number"),
-        ({"scale": "2", "range": "100"}, "range=100; legal are 1 and 255"),
+        ({}, "no signature: expected"),
+        ({"channels": "3"}, "channels=3: expected torchscript"),
+        ({"scale": "2", "colour": "3"}, "expected torchscript"),
+        ({"scale": "two"}, "scale=two: expected a whole number"),
+        ({"scale": "0"}, "scale=0: expected a whole number"),
+        ({"scale": "2", "range": "100"}, "range=100: expected 1 or 255"),
     ],
 )
 def test_a_signature_that_cannot_be_is_one_line(declared, complaint):
@@ -228,7 +228,7 @@ def test_a_broken_program_is_one_line(tmp_path):
 @pytest.mark.parametrize("config", ["{", "[]", "{}", '{"model_type": "bert"}'])
 def test_a_folder_of_something_else_is_refused(tmp_path, config):
     (tmp_path / "config.json").write_text(config)
-    with pytest.raises(UsageError, match="legal are Swin2SR folders"):
+    with pytest.raises(UsageError, match="expected Swin2SR folders"):
         load_model(tmp_path)
 
 

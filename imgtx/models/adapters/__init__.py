@@ -1,5 +1,10 @@
-"""Other people's models behind the contract of our own; `imgtx.models.references` is the door to them.
+"""Other people's models behind the contract of our own: one file a library or format, listed in ADAPTERS.
 
-A file here is one library or format. It turns files into an `AdaptedModel`: `info`, `digest`, `prepare`, and a call from
-a batch to a batch. docs/development/add-an-adapter.md says how to write another.
+`imgtx.models.references` asks them in this order. To add one: a file with what `base.Adapter` names, and its line here
+(docs/development/add-an-adapter.md).
 """
+
+from imgtx.models.adapters import spandrel, torchscript, transformers
+from imgtx.models.adapters.base import Adapter
+
+ADAPTERS: tuple[Adapter, ...] = (spandrel, transformers, torchscript)

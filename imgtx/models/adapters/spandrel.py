@@ -2,7 +2,7 @@
 
 spandrel knows some forty architectures by the names and shapes of their tensors, and calls each as it was trained:
 colour order, value range, noise maps. What it does not say, the window on which tiles must begin, is read off the
-network; what nobody can read off, `imgtx.probing.probe` measures.
+network; what cannot be read off, `imgtx.probing.probe` measures.
 """
 
 import importlib
@@ -12,17 +12,23 @@ import sys
 import types
 import warnings
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from imgtx.errors import ModelError, UsageError
-from imgtx.models.adapters.checkpoint import licence_of, read_checkpoint
-from imgtx.models.contract import UNMEASURED_HALO, UNMEASURED_TILE, AdaptedModel, check_channels
+from imgtx.models.adapters.base import Source
 from imgtx.models.info import ModelInfo
+from imgtx.models.weight_file import file_digest
 
+if TYPE_CHECKING:  # torch is imported where a model is loaded: planning does without
+    from torch import Tensor, nn
+
+    from imgtx.models.contract import AdaptedModel
+
+PREFIX = "spandrel"
+SUFFIXES = (".pth", ".pt", ".ckpt")  # and .safetensors, which our own weights share
+IS_FOLDER = False
+FORM = "spandrel:{path} for somebody's weights"
+DECLARES = False
 INSTALL = "pip install --no-deps spandrel==0.4.2 einops==0.8.2"
 TASKS = {
     "SR": "super-resolution",
@@ -30,33 +36,45 @@ TASKS = {
     "FaceSR": "face-restoration",
     "Inpainting": "inpainting",
 }
-# Attributes in which networks keep the side of an attention window, in input pixels but for what lies deeper.
+# Attributes in which networks keep the side of an attention window, in input pixels except in deeper stages.
 WINDOWS = ("window_size", "split_size", "win_size")
-# Networks that halve their picture inside: windows and convolutions lie on this grid of input pixels.
+# Networks that halve their image inside: their windows and convolutions are aligned to this grid of input pixels.
 GRIDS = {"SCUNet": 64, "NAFNet": 16, "FBCNN": 8, "Uformer": 128, "KBNet": 16}
 LARGEST_GRID = 256
 
 
-def load(path: Path, digest: str) -> AdaptedModel:
-    """The model that spandrel finds in a .pth, .pt, .ckpt or .safetensors file.
+def recognizes(path: Path) -> bool:
+    """Return whether the suffix says weights; imgtx's own .safetensors are told apart before."""
+    return path.suffix in SUFFIXES or (path.suffix == ".safetensors" and path.is_file())
+
+
+def digest(source: Source) -> str:
+    """Return the file's SHA-256 in hex."""
+    return file_digest(source.path)
+
+
+def load(source: Source, digest: str) -> "AdaptedModel":
+    """Return the model that spandrel finds in a .pth, .pt, .ckpt or .safetensors file.
 
     Raises UsageError where spandrel is not installed, ModelError for a file that cannot be trusted or is of no
     architecture that spandrel knows.
     """
-    spandrel = import_spandrel()
+    from imgtx.models.adapters.checkpoint import licence_of, read_checkpoint
+    from imgtx.models.contract import UNMEASURED_HALO, UNMEASURED_TILE, AdaptedModel, check_channels
+
+    path, spandrel = source.path, import_spandrel()
     tensors = spandrel.canonicalize_state_dict(read_checkpoint(path))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of torch's own ways, which its makers could mend and users cannot
+            # torch warns of what spandrel's makers could change, and users cannot
+            warnings.simplefilter("ignore")
             found = spandrel.ModelLoader().load_from_state_dict(tensors)
     except spandrel.UnsupportedModelError as error:
         raise ModelError(
             f"{path}: spandrel {spandrel.__version__} knows no architecture with these tensors (the first are "
             f"{', '.join(map(str, list(tensors)[:3]))}): see docs/guides/your-models.md for those it knows"
         ) from error
-    except Exception as error:  # its makers assert, index and allocate as the file's shapes say
+    except Exception as error:  # its networks assert, index and allocate as the file's shapes say
         raise ModelError(
             f"{path} does not fit its own architecture ({type(error).__name__}: {str(error).strip()[:200]}): copy "
             f"it again, or give another file"
@@ -81,24 +99,30 @@ def load(path: Path, digest: str) -> AdaptedModel:
     # spandrel's call without its own inference mode: `imgtx.inference.predictor` has one, and torch.compile fails in it
     run = inspect.unwrap(type(found).__call__)
 
-    def call(batch: Tensor) -> Tensor:
+    def call(batch: "Tensor") -> "Tensor":
+        # cloned because some networks normalise their input in place
         if masks:
             return run(found, batch[:, :-1].clone(), batch[:, -1:].clone())
-        return run(found, batch.clone())  # some networks normalise their input in place
+        return run(found, batch.clone())
 
     return AdaptedModel(found.model, call, info, digest, _record(found))
 
 
 def convert(path: Path, target: Path) -> None:
-    """Write the tensors of somebody's file as safetensors; raises as `load` for a file that cannot be trusted."""
+    """Write the tensors of a file as safetensors; raises as `load` for a file that cannot be trusted."""
+    from safetensors.torch import save_file
+    from torch import Tensor
+
+    from imgtx.models.adapters.checkpoint import licence_of, read_checkpoint
+
     tensors = import_spandrel().canonicalize_state_dict(read_checkpoint(path))
     whole = {name: t.detach().clone().contiguous() for name, t in tensors.items() if isinstance(t, Tensor)}
-    # one entry alone: the library writes several in any order, and the same tensors shall be the same file
+    # a single entry: the library writes several in any order, and the same tensors must give the same file
     save_file(whole, target, metadata={"license": licence_of(path)})
 
 
 def grid_of(found: Any) -> int:
-    """Input pixels on whose multiples a tile must begin, so that the network sees it as in the whole picture."""
+    """Return the input pixels on whose multiples tiles must begin for the network to see them as in the whole."""
     sides = [found.size_requirements.multiple_of, GRIDS.get(found.architecture.id, 1)]
     for module in found.model.modules():
         for name in WINDOWS:
@@ -114,7 +138,7 @@ def grid_of(found: Any) -> int:
 
 
 def _record(found: Any) -> dict[str, Any]:
-    """What `imgtx models show` prints beside the info."""
+    """Return what `imgtx models show` prints beside the info."""
     needs = found.size_requirements
     return {
         "architecture": found.architecture.name,
@@ -127,7 +151,7 @@ def _record(found: Any) -> dict[str, Any]:
 
 
 def import_spandrel() -> Any:
-    """spandrel itself; UsageError with the command that installs it where it is missing."""
+    """Return spandrel; UsageError with the command that installs it where it is missing."""
     if "spandrel" in sys.modules:
         return sys.modules["spandrel"]
     try:
@@ -136,13 +160,13 @@ def import_spandrel() -> Any:
             return importlib.import_module("spandrel")
         finally:
             for name in stand_in or ():
-                sys.modules.pop(name, None)  # nobody else shall find torchvision where there is none
+                sys.modules.pop(name, None)  # no other code must find torchvision where there is none
     except ImportError as error:
         raise UsageError(f"other people's models need spandrel ({error}): {INSTALL}") from error
 
 
 def _has_torchvision() -> bool:
-    """Whether torchvision works here; beside a torch of another build its import fails with a RuntimeError."""
+    """Return whether torchvision works here; beside a torch of another build its import fails with a RuntimeError."""
     try:
         importlib.import_module("torchvision.transforms.functional")
     except (ImportError, RuntimeError, AttributeError):
@@ -153,9 +177,9 @@ def _has_torchvision() -> bool:
 
 
 def _stand_in() -> list[str]:
-    """The two things that spandrel takes from torchvision, put in its place; returns the modules' names.
+    """Put the two things that spandrel takes from torchvision in its place; return the modules' names.
 
-    LaMa's `rotate` belongs to a variant that no checkpoint at large has: it fails there in a sentence.
+    LaMa's `rotate` belongs to a variant that no published checkpoint has: it fails there in a sentence.
     """
     functional: Any = types.ModuleType("torchvision.transforms.functional")
     functional.normalize, functional.rotate, functional.InterpolationMode = _normalize, _no_rotate, None
@@ -164,15 +188,17 @@ def _stand_in() -> list[str]:
     return [*modules, functional.__name__]
 
 
-def _normalize(image: Tensor, mean: list[float], std: list[float], inplace: bool = False) -> Tensor:
-    """As torchvision's: (..., C, H, W) less mean, over std, channel by channel."""
+def _normalize(image: "Tensor", mean: list[float], std: list[float], inplace: bool = False) -> "Tensor":
+    """Subtract the mean of (..., C, H, W) and divide by std, channel by channel, as torchvision does."""
+    import torch
+
     means, stds = (
         torch.tensor(v, dtype=image.dtype, device=image.device)[:, None, None] for v in (mean, std)
     )
     return image.sub_(means).div_(stds) if inplace else (image - means) / stds
 
 
-def _no_rotate(*arguments: Any) -> nn.Module:
+def _no_rotate(*arguments: Any) -> "nn.Module":
     raise ModelError(
         "this network rotates with torchvision: install the torchvision that belongs to your torch"
     )

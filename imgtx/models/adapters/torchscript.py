@@ -1,21 +1,34 @@
 """TorchScript programs with a declared signature: `torchscript:PATH?scale=4&channels=3&multiple=8&range=255`.
 
-An archive says nothing of its scale, channels or value range, so the person does. And it is a program: torch's own
+An archive says nothing of its scale, channels or value range, so the user does. And it is a program: torch's own
 documentation warns that loading one can run anything its maker wrote. That is why no suffix ever leads here, only the
-word `torchscript:`, by which the person vouches for the maker.
+prefix `torchscript:`, with which the user vouches for the maker.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from imgtx.errors import ModelError, UsageError
-from imgtx.models.contract import UNMEASURED_HALO, UNMEASURED_TILE, AdaptedModel, check_channels
+from imgtx.models.adapters.base import Source
 from imgtx.models.info import ModelInfo
+from imgtx.models.weight_file import file_digest
 
-LEGAL = "scale=N, and where they differ from these channels=3&out_channels=3&multiple=1&range=1"
+if TYPE_CHECKING:  # torch is imported where a model is loaded: planning does without
+    from torch import Tensor
+
+    from imgtx.models.contract import AdaptedModel
+
+PREFIX = "torchscript"
+SUFFIXES = ()
+IS_FOLDER = False
+FORM = "torchscript:{path}?scale=N for a program"
+DECLARES = True
+convert = None
+
+EXPECTED = "scale=N, and where they differ from these channels=3&out_channels=3&multiple=1&range=1"
 
 
 @dataclass(frozen=True)
@@ -32,11 +45,27 @@ class Signature:
     range: int = 1
 
 
-def load(path: Path, digest: str, declared: dict[str, str]) -> AdaptedModel:
-    """The program at `path` with its signature.
+def recognizes(path: Path) -> bool:
+    """Return False: a program is run only where the user says that it is one."""
+    return False
+
+
+def digest(source: Source) -> str:
+    """Return the SHA-256 in hex of the program and of what is declared of it."""
+    parts = {"file": file_digest(source.path)} | source.declared
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def load(source: Source, digest: str) -> "AdaptedModel":
+    """Return the program with its signature.
 
     Raises UsageError for a signature that cannot be, ModelError for a file that is no TorchScript archive.
     """
+    import torch
+
+    from imgtx.models.contract import UNMEASURED_HALO, UNMEASURED_TILE, AdaptedModel, check_channels
+
+    path, declared = source.path, source.declared
     signature = read_signature(declared, path)
     check_channels(signature.channels, signature.out_channels, f"{path} as declared")
     try:
@@ -60,7 +89,7 @@ def load(path: Path, digest: str, declared: dict[str, str]) -> AdaptedModel:
         batches=False,
     )
 
-    def call(batch: Tensor) -> Tensor:
+    def call(batch: "Tensor") -> "Tensor":
         return program(batch * signature.range) / signature.range
 
     record = {
@@ -73,15 +102,15 @@ def load(path: Path, digest: str, declared: dict[str, str]) -> AdaptedModel:
 
 
 def read_signature(declared: dict[str, str], path: Path) -> Signature:
-    """Whole numbers under the names of Signature; UsageError says which is wrong."""
+    """Read whole numbers under the names of Signature; UsageError says which is wrong."""
     names = [field.name for field in fields(Signature)]
     if "scale" not in declared or set(declared) - set(names):
         given = "&".join(f"{name}={value}" for name, value in declared.items()) or "no signature"
-        raise UsageError(f"torchscript:{path} came with {given}; legal is torchscript:{path}?{LEGAL}")
+        raise UsageError(f"torchscript:{path} came with {given}: expected torchscript:{path}?{EXPECTED}")
     for name, text in declared.items():
         if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1024):
-            raise UsageError(f"torchscript:{path}: {name}={text}; legal is a whole number from 1 to 1024")
+            raise UsageError(f"torchscript:{path}: {name}={text}: expected a whole number from 1 to 1024")
     signature = Signature(**{name: int(text) for name, text in declared.items()})
     if signature.range not in (1, 255):
-        raise UsageError(f"torchscript:{path}: range={signature.range}; legal are 1 and 255")
+        raise UsageError(f"torchscript:{path}: range={signature.range}: expected 1 or 255")
     return Signature(**(vars(signature) | {"out_channels": signature.out_channels or signature.channels}))

@@ -1,37 +1,64 @@
 """Swin2SR folders as transformers writes them: config.json beside model.safetensors.
 
-Network and config are transformers' own; weights are read as everybody else's (`checkpoint`), strictly, and never by
-its loader, which would look for files at a hub. Its image processor is left out: it adds eight pixels where none are
+Network and config are transformers' own; weights are read as all others (`checkpoint`), strictly, and never by its
+loader, which would look for files at a hub. Its image processor is left out: it adds eight pixels where none are
 needed; padding to whole windows is done here.
 """
 
+import hashlib
 import importlib
 import json
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from imgtx.errors import ModelError, UsageError
-from imgtx.models.adapters.checkpoint import licence_of, read_checkpoint
-from imgtx.models.contract import UNMEASURED_HALO, UNMEASURED_TILE, AdaptedModel, check_channels
+from imgtx.models.adapters.base import Source
 from imgtx.models.info import ModelInfo
+from imgtx.models.weight_file import file_digest
+
+if TYPE_CHECKING:  # torch is imported where a model is loaded: planning does without
+    from torch import Tensor
+
+    from imgtx.models.contract import AdaptedModel
+
+PREFIX = "transformers"
+SUFFIXES = ()
+IS_FOLDER = True
+FORM = ""
+DECLARES = False
+convert = None
 
 INSTALL = "pip install transformers"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-LEGAL = "Swin2SR folders (config.json with model_type swin2sr, beside model.safetensors)"
+FILES = ("config.json", *WEIGHTS)
+EXPECTED = "Swin2SR folders (config.json with model_type swin2sr, beside model.safetensors)"
 
 
-def load(folder: Path, digest: str) -> AdaptedModel:
-    """The Swin2SR model in `folder`.
+def recognizes(path: Path) -> bool:
+    """Return whether `path` is a folder with a config."""
+    return (path / "config.json").is_file()
+
+
+def digest(source: Source) -> str:
+    """Return the SHA-256 in hex of the folder's config and weights."""
+    parts = {name: file_digest(source.path / name) for name in FILES if (source.path / name).is_file()}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def load(source: Source, digest: str) -> "AdaptedModel":
+    """Return the Swin2SR model in a folder.
 
     Raises UsageError where transformers is not installed or the folder holds something else, ModelError for weights
     that do not fit their config.
     """
+    from imgtx.models.adapters.checkpoint import licence_of, read_checkpoint
+    from imgtx.models.contract import UNMEASURED_HALO, UNMEASURED_TILE, AdaptedModel, check_channels
+
+    folder = source.path
     values = _config(folder)
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if values.get("model_type") != "swin2sr" or weights is None:
-        raise UsageError(f"{folder} is not a model that imgtx runs through transformers; legal are {LEGAL}")
+        raise UsageError(f"{folder} is not a model that imgtx runs through transformers: expected {EXPECTED}")
     library = _import_transformers()
     try:
         config = library.Swin2SRConfig(**values)
@@ -58,7 +85,7 @@ def load(folder: Path, digest: str) -> AdaptedModel:
         licence=licence_of(weights),
     )
 
-    def call(batch: Tensor) -> Tensor:
+    def call(batch: "Tensor") -> "Tensor":
         return network(pixel_values=batch).reconstruction
 
     record = {
@@ -74,14 +101,14 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read ({error}); legal are {LEGAL}") from error
+        raise UsageError(f"{path} cannot be read ({error}): expected {EXPECTED}") from error
     if not isinstance(values, dict):
-        raise UsageError(f"{path} is no table of settings; legal are {LEGAL}")
+        raise UsageError(f"{path} is not a table of settings: expected {EXPECTED}")
     return values
 
 
 def _without_ids(tensors: dict[str, Any]) -> dict[str, Any]:
-    """Older folders store what newer networks compute."""
+    """Drop the indices that older folders store and newer networks compute."""
     return {name: t for name, t in tensors.items() if not name.endswith("relative_position_index")}
 
 

@@ -1,0 +1,62 @@
+"""What an adapter is: one file that finds, digests and loads the models of one library or format."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from imgtx.models.contract import ImageModel  # brings torch
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is and which adapter reads it, by prefix. `declared` is what a reference says after its `?`."""
+
+    kind: str
+    path: Path
+    declared: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        query = "&".join(f"{name}={value}" for name, value in self.declared.items())
+        return f"{self.kind}:{self.path}" + (f"?{query}" if query else "")
+
+
+class Adapter(Protocol):
+    """A module of this package. Importing it is cheap: its library and torch are imported in `load` alone."""
+
+    @property
+    def PREFIX(self) -> str:  # noqa: N802 - a module's constant
+        """`PREFIX:PATH` names a model of this kind outright."""
+
+    @property
+    def SUFFIXES(self) -> tuple[str, ...]:  # noqa: N802 - a module's constant
+        """File suffixes that this kind of model may have, in local folders and in storage."""
+
+    @property
+    def IS_FOLDER(self) -> bool:  # noqa: N802 - a module's constant
+        """Whether a model is a folder rather than a file."""
+
+    @property
+    def FORM(self) -> str:  # noqa: N802 - a module's constant
+        """What to write for a file whose suffix says nothing: "prefix:{path} for ..."; "" to stay silent."""
+
+    @property
+    def DECLARES(self) -> bool:  # noqa: N802 - a module's constant
+        """Whether references end in `?name=value&...`, which says what the file does not."""
+
+    @property
+    def convert(self) -> Callable[[Path, Path], None] | None:
+        """Write a file's tensors as safetensors for a model store; None where that is impossible."""
+
+    def recognizes(self, path: Path) -> bool:
+        """Return whether `path` without a prefix is a model of this kind."""
+
+    def digest(self, source: Source) -> str:
+        """Return the SHA-256 in hex of everything that decides what the model computes."""
+
+    def load(self, source: Source, digest: str) -> "ImageModel":
+        """Return the model, in float32 on the CPU.
+
+        Raises UsageError where its library is missing, ModelError where the file cannot be trusted or used.
+        """
