@@ -6,7 +6,7 @@ from typing import Any
 
 from imgtx.errors import StorageError, UsageError
 from pipeline.spec import RunSpec
-from pipeline.storage.retry import HASTY
+from pipeline.storage.retry import FAIL_FAST
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import RUNS
 
@@ -14,7 +14,7 @@ from pipeline.tables.schemas import RUNS
 def last_run(store: Store) -> str:
     """The id of the newest run under a destination; UsageError where there never was one."""
     runs: set[str] = set()
-    for batch in replace(store, patience=HASTY).list(RUNS):
+    for batch in replace(store, retry=FAIL_FAST).list(RUNS):
         runs.update(
             key.split("/")[1] for key in batch.column("key").to_pylist() if key.endswith("/spec.json")
         )

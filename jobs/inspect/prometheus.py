@@ -12,7 +12,7 @@ from typing import Any
 from imgtx.errors import StorageError, UsageError
 from pipeline.cluster.metrics import STATUS_METRICS
 from pipeline.ledger.ledger import Ledger
-from pipeline.storage.retry import HASTY
+from pipeline.storage.retry import FAIL_FAST
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.rows import counts_of
 from pipeline.tables.schemas import FAILED, PENDING, RUNS, SKIPPED, WRITTEN
@@ -26,7 +26,7 @@ def exposition(destination: str, endpoint_url: str | None) -> str:
     """The text format 0.0.4 of STATUS_METRICS; UsageError where there never was a run. Needs no Ray."""
     store = open_store(destination, endpoint_url=endpoint_url)
     here = {"destination": store.uri}
-    files = replace(store, patience=HASTY)
+    files = replace(store, retry=FAIL_FAST)
     runs = _runs(files)
     if not runs:
         raise UsageError(f"{store.describe()} holds no imgtx run: give the destination of an earlier run")

@@ -20,7 +20,7 @@ from jobs.inspect.status import KILLED, print_status, read_status
 from jobs.run.progress import failures_of, left_of
 from pipeline.ledger.lease import Holder, living_holder
 from pipeline.runs import last_run, last_spec, read_json
-from pipeline.storage.retry import HASTY
+from pipeline.storage.retry import FAIL_FAST
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import RUNS
 
@@ -76,7 +76,7 @@ def watch_run(watching: Watching, console: Console, *, wait_for_next: bool) -> i
     wait_for_next: a run that is over already is not meant, but the one that comes after it.
     """
     store = open_store(watching.destination, endpoint_url=watching.endpoint_url)
-    store = replace(store, patience=HASTY)
+    store = replace(store, retry=FAIL_FAST)
     store.probe()
     pulse, first = Pulse(), look(store, Pulse())
     before = first.run if wait_for_next and first and first.over else ""

@@ -24,7 +24,8 @@ from pipeline.models.references import (
     split_name,
 )
 from pipeline.models.store import MODEL, ModelStore, Pointer, Version
-from pipeline.storage.store import check_destination, open_store
+from pipeline.storage.checks import check_destination
+from pipeline.storage.store import open_store
 
 CARD_FILES = {".md": "card.md", ".json": "evaluation.json"}  # what `imgtx models finish` lays beside weights
 

@@ -23,7 +23,8 @@ from jobs.run.tally import Watcher
 from pipeline.models.references import local_model
 from pipeline.models.store import ModelStore, Pointer
 from pipeline.spec import RunSpec, check_spec
-from pipeline.storage.store import Store, check_destination, check_source, open_store
+from pipeline.storage.checks import check_destination, check_source
+from pipeline.storage.store import Store, open_store
 
 NIGHTS = "nights/"
 

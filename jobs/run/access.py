@@ -1,4 +1,4 @@
-"""Whether the storage still lets a run in, told from its outcomes: a right that ends must not fail a whole archive."""
+"""Detect expired or revoked storage credentials, so that they stop the run instead of failing every image."""
 
 from dataclasses import replace
 
@@ -6,27 +6,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgtx.errors import StorageError
-from pipeline.storage.retry import HASTY
+from pipeline.storage.retry import FAIL_FAST
 from pipeline.storage.store import Store
 from pipeline.tables.schemas import CREDENTIALS, FORBIDDEN, WRITTEN
 
-REFUSALS = 100  # images in a row that the storage refuses before it is asked what is the matter
+# So many refused images in a row make the monitor check the storage itself.
+REFUSALS = 100
 
 
-class Access:
-    """Judges outcome rows as they come in; source: where their images lie."""
+class AccessMonitor:
+    """Checks outcome rows as they arrive. `source` is the store of their images."""
 
     def __init__(self, source: Store):
-        self._source = replace(source, patience=HASTY)
-        self._refused = 0  # images in a row
-        self._readable = ""  # the key of one that could be read
+        self._source = replace(source, retry=FAIL_FAST)
+        # Refused images in a row.
+        self._refused = 0
+        # The key of an image that could be read.
+        self._readable = ""
 
-    def judge(self, rows: pa.Table) -> tuple[pa.Table, str]:
-        """The rows that tell of their images, and why the run cannot go on, "" where it can.
+    def check(self, rows: pa.Table) -> tuple[pa.Table, str]:
+        """Return the rows to record, and why the run must stop ("" where it need not).
 
-        Credentials that the storage does not know end it at once: whatever comes after would fail alike. Rights may be
-        missing for some images only, which are rows that failed; after many in a row one is asked for that could be
-        read before.
+        Invalid credentials stop it at once, because every later image would fail too; their rows are not recorded.
+        Access may be denied for single images, which are recorded as failed; after REFUSALS in a row an image that
+        could be read before is requested again.
         """
         unknown = pc.equal(rows["reason"], CREDENTIALS)
         rows, ended = rows.filter(pc.invert(unknown)), rows["message"].filter(unknown).to_pylist()

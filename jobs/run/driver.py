@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from imgtx.codecs.pixels import SUFFIXES
 from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, StorageError, UsageError
 from imgtx.models.references import absolute, read_info
-from jobs.run.access import Access
+from jobs.run.access import AccessMonitor
 from jobs.run.tally import Summary, Tally, Watcher
 from pipeline.cluster.address import address_of, check_address
 from pipeline.cluster.session import check_compiles
@@ -32,14 +32,8 @@ from pipeline.models.references import exact_reference, is_fetched, local_model
 from pipeline.planning.plan import OVERWRITES, PLANNED, Plan, make_plan
 from pipeline.runs import last_spec
 from pipeline.spec import Job, RunSpec, make_job
-from pipeline.storage.store import (
-    Store,
-    check_apart,
-    check_destination,
-    check_shared,
-    check_source,
-    open_store,
-)
+from pipeline.storage.checks import check_apart, check_destination, check_shared, check_source
+from pipeline.storage.store import Store, open_store
 from pipeline.tables.rows import to_table
 from pipeline.tables.schemas import (
     CREDENTIALS,
@@ -201,7 +195,7 @@ class Session:
         self.buffer: list[pa.Table] = []
         self.flushed = self.reported = time.monotonic()
         self.begun = False
-        self.access = Access(run.source)
+        self.access = AccessMonitor(run.source)
         self.metrics: RunMetrics | None = None  # from when Ray is up
 
     def waves(self) -> Iterator[pa.Table]:
@@ -335,7 +329,7 @@ class Session:
         return work.filter(pc.invert(pc.is_in(work["key"], value_set=done))), whole
 
     def _take(self, rows: pa.Table) -> None:
-        rows, ended = self.access.judge(rows)
+        rows, ended = self.access.check(rows)
         if rows.num_rows:
             self._count(rows)
         if ended:

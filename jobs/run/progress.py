@@ -1,4 +1,4 @@
-"""How a run shows itself while it goes: a bar on a terminal, a line every half minute elsewhere, JSON for machines."""
+"""Show a run's progress: a bar on a terminal, a line every 30 s elsewhere, JSON for programs."""
 
 import json
 import re
@@ -22,12 +22,13 @@ from rich.progress import (
 from jobs.run.tally import Tally, Watcher
 
 LINE_SECONDS = 30.0
-LINE = re.compile(r"\d+/\d+ images  ")  # how `line` begins, to tell it from the rest of a log
+# Matches the beginning of what `line` returns, to find it in a log.
+LINE = re.compile(r"\d+/\d+ images  ")
 
 
 @contextmanager
 def watcher(*, as_json: bool, console: Console) -> Iterator[Watcher]:
-    """A function to call with the tally as often as it changes; draws on stderr, stdout stays for results."""
+    """Yield a function to call with every change of the tally. It draws on stderr; stdout is for results."""
     if as_json:
         shown = _every(LINE_SECONDS, _document)
     elif console.is_terminal:
@@ -47,13 +48,13 @@ def _line(tally: Tally) -> None:
 
 
 def line(tally: Tally) -> str:
-    """Where the run stands, in one line: `320/2000 images  1.84 MP/s  ETA 0:12:31  failed 3 (truncated 2, empty 1)`."""
+    """Return the progress in one line: `320/2000 images  1.84 MP/s  ETA 0:12:31  failed 3 (truncated 2, empty 1)`."""
     text = f"{tally.done}/{tally.to_do} images  {rate(tally)}"
     return text + left_of(tally.done, tally.to_do, tally.seconds) + failures(tally)
 
 
 def left_of(done: int, to_do: int, seconds: float) -> str:
-    """The time that the rest takes at the pace so far; "" before anything is done."""
+    """Return the time that the rest takes at the rate so far; "" before anything is done."""
     if not done or not seconds:
         return ""
     left = int((to_do - done) * seconds / done)
@@ -71,7 +72,7 @@ def failures(tally: Tally) -> str:
 
 
 def failures_of(failed: int, reasons: Mapping[str, int]) -> str:
-    """How many failed, and for which reasons most; "" where none did."""
+    """Return how many failed and the most frequent reasons; "" where none did."""
     if not failed:
         return ""
     most = ", ".join(f"{reason} {count}" for reason, count in Counter(reasons).most_common(3))
@@ -103,7 +104,7 @@ def _bar(console: Console) -> Iterator[Watcher]:
 
 @contextmanager
 def _every(seconds: float, show: Callable[[Tally], None], *, at_once: bool = False) -> Iterator[Watcher]:
-    """Shows the tally as often as this, also while nothing changes: a slow image is no silence."""
+    """Show the tally every so many seconds, also while nothing changes, as during a slow image."""
     seen: list[Tally] = []
     stop = threading.Event()
 

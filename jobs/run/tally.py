@@ -1,4 +1,4 @@
-"""Counting a run: the accounting identity, rates, and what limited it.
+"""Count a run's images: the accounting identity, rates, and what limited it.
 
 listed = written + current + skipped + failed + pending, at every moment.
 """
@@ -18,42 +18,50 @@ from pipeline.planning.plan import CURRENT, FAILED_BEFORE, REFUSED, RUN, Plan
 from pipeline.tables.rows import counts_of
 from pipeline.tables.schemas import FAILED, SKIPPED, WAITED, WRITTEN
 
-SHORT_SECONDS = 60.0  # start-up limits a run of less
-WORTH_SAYING = 0.15  # of the models' time, spent in waiting; below they are what limits
-USED_UP = 0.75  # of a stage's tasks at work all the time: it lacks CPUs
+# In shorter runs start-up is what limits.
+SHORT_SECONDS = 60.0
+# Share of the models' time spent waiting below which the models are what limits.
+MIN_WAITING_SHARE = 0.15
+# Share of a stage's tasks busy on average above which it lacks CPUs.
+SATURATED_SHARE = 0.75
 STAGE_SECONDS = ("decode", "transform", "encode")
 
 
 @dataclass
 class Tally:
-    """Counts of one run while it goes; megapixels are input megapixels, seconds are summed over workers."""
+    """Counts of one run while it runs; megapixels are input megapixels, seconds are summed over workers.
+
+    vanished: keys of the ledger that are no longer listed.
+    failed_before: images that would fail again, and names that no output can have.
+    left: images that the plan includes and this run does not process: beyond --limit, or not selected by retry.
+    pool: None until Ray has started.
+    waited: seconds that actors were without an image or could not hand one over, summed over them.
+    """
 
     run: str
     listed: int
-    vanished: int  # keys of the ledger that are no longer listed
+    vanished: int
     current: int
     skipped: int
-    failed_before: int  # failed as they would again, and names that no output can have
+    failed_before: int
     to_do: int
-    left: int  # that the plan asks for and this run does not take up: beyond --limit, or not what is retried
+    left: int
     causes: dict[str, int]
     written: int = 0
     failed: int = 0
     megapixels: float = 0.0
     bytes_in: int = 0
     bytes_out: int = 0
-    pool: Pool | None = None  # from when Ray is up
+    pool: Pool | None = None
     reasons: Counter[str] = field(default_factory=Counter)
     stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGE_SECONDS, 0.0))
-    waited: float = (
-        0.0  # seconds that actors stood without an image or could not hand one over, summed over them
-    )
+    waited: float = 0.0
     started: float = field(default_factory=time.monotonic)
     started_work: float = 0.0
 
     @classmethod
     def from_plan(cls, run: str, plan: Plan, work: Iterable[pa.Table]) -> "Tally":
-        """`work`: the rows of the plan that this run takes up."""
+        """Return the tally before the first image; `work` is the rows of the plan that this run processes."""
         counts, taken = plan.counts, Counter[str]()
         for rows in work:
             taken.update(counts_of(rows["cause"]))
@@ -74,17 +82,17 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """Images this run has finished, well or badly."""
+        """Images that this run has finished: written or failed."""
         return self.written + self.failed
 
     @property
     def pending(self) -> int:
-        """Images that still wait: interrupted, or not taken up. Below 0 where more came back than was asked for."""
+        """Images not processed, or not yet. Negative where more images came back than were sent."""
         return self.to_do - self.done + self.left
 
     @property
     def seconds(self) -> float:
-        """Wall seconds since the pipeline was up; 0 before."""
+        """Wall seconds since the pipeline started; 0 before."""
         return time.monotonic() - self.started_work if self.started_work else 0.0
 
     @property
@@ -104,11 +112,12 @@ class Tally:
         self.bytes_out += pc.sum(written["out_bytes"]).as_py() or 0
         for stage in STAGE_SECONDS:
             self.stage_seconds[stage] += pc.sum(outcomes[f"seconds_{stage}"]).as_py() or 0.0
-        if WAITED.name in outcomes.column_names:  # rows of the driver's own have none
+        # Rows that the driver made itself lack this column.
+        if WAITED.name in outcomes.column_names:
             self.waited += pc.sum(outcomes[WAITED.name]).as_py() or 0.0
 
     def to_dict(self, state: str) -> dict[str, Any]:
-        """The content of `status.json`."""
+        """Return the content of `status.json`."""
         return {
             "run": self.run,
             "state": state,
@@ -128,6 +137,7 @@ class Tally:
         }
 
     def summary(self, state: str) -> "Summary":
+        """Return the counts of a run that ended in `state`."""
         seconds = self.seconds
         return Summary(
             run=self.run,
@@ -155,24 +165,27 @@ class Tally:
         )
 
     def bottleneck(self) -> str:
-        """What limited the run and what would help, in a sentence; "" where nothing stands out.
+        """Return what limited the run and what would help, in a sentence; "" where nothing clearly did.
 
-        By what was measured: how long the actors worked and waited, and how many codec tasks were at work meanwhile.
+        Derived from how long the actors worked and waited, and from how many codec tasks were busy meanwhile.
         """
         worked = self.stage_seconds["transform"]
         if self.pool is None or self.seconds < SHORT_SECONDS or not worked:
             return ""
         waiting = self.waited / (worked + self.waited)
         models = "model" if self.actors == 1 else f"{self.actors} models"
-        if waiting < WORTH_SAYING:
+        if waiting < MIN_WAITING_SHARE:
             return f"the {models} limited this run (busy {1 - waiting:.0%} of the time): more or faster devices help"
         slots = {"decode": self.pool.decoders, "encode": self.pool.encoders}
         at_work = {stage: self.stage_seconds[stage] / self.seconds for stage in slots}
         stage = max(slots, key=lambda stage: at_work[stage] / slots[stage])
-        if at_work[stage] < USED_UP * slots[stage]:
-            return ""  # both had CPUs to spare: the models waited for something else, such as Ray or other programs
-        lacking = at_work[stage] * self.waited / worked  # tasks, beside those, for models that never wait
-        share = slots[stage] / sum(slots.values())  # of new CPUs that this stage would get
+        if at_work[stage] < SATURATED_SHARE * slots[stage]:
+            # Both stages had CPUs to spare: the models waited for something else, such as Ray or other programs.
+            return ""
+        # How many more tasks would keep the models from waiting.
+        lacking = at_work[stage] * self.waited / worked
+        # The share of new CPUs that this stage would get.
+        share = slots[stage] / sum(slots.values())
         more = math.ceil(lacking * self.pool.task_cpus / share)
         remedy = {"decode": "bring the source nearer", "encode": "take --format jpeg"}[stage]
         return (
@@ -210,7 +223,7 @@ class Summary:
 
     @property
     def accounted(self) -> bool:
-        """Whether every listed image is in exactly one place, and none waits that a run which is done took up."""
+        """Whether every listed image is counted exactly once, and a run that is done has no image of its own pending."""
         places = self.written + self.current + self.skipped + self.failed + self.pending
         waiting = self.pending - self.left
         return self.listed == places and (waiting == 0 if self.state == "done" else waiting >= 0)
@@ -219,4 +232,5 @@ class Summary:
         return asdict(self) | {"accounted": self.accounted}
 
 
-Watcher = Callable[[Tally], None]  # is shown the tally whenever it has moved
+# Called with the tally whenever it has changed.
+Watcher = Callable[[Tally], None]

@@ -14,7 +14,8 @@ from imgtx.training.crops import SMALLEST_VALID, Pair, reduced
 from imgtx.training.images import photo_pixels
 from imgtx.training.spec import TrainSpec
 from pipeline.planning.inventory import images
-from pipeline.storage.store import Store, check_source
+from pipeline.storage.checks import check_source
+from pipeline.storage.store import Store
 
 LOOKED_AT = 16  # images of which the size is read before workers start
 TRAIN, VALID = "train", "valid"

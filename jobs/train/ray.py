@@ -25,7 +25,8 @@ from pipeline.cluster.address import address_of, check_address
 from pipeline.cluster.session import ray_session
 from pipeline.ledger.lease import Lease
 from pipeline.storage.arrow import arrow_filesystem
-from pipeline.storage.store import Store, check_destination, check_shared, open_store
+from pipeline.storage.checks import check_destination, check_shared
+from pipeline.storage.store import Store, open_store
 
 log = logging.getLogger("imgtx.train")
 

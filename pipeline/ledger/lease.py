@@ -1,18 +1,18 @@
-"""One run at a time on a destination.
+"""A lease keeps every destination to one run at a time.
 
     with Lease(store, run_id) as lease:
         while work and not lease.lost:
             ...
 
 A lease is a chain of generations, `lease/000001.json`, `lease/000002.json`, ...: the highest is the holder's.
-A run takes the lease by creating the next generation (conditionally: of any number of racers one wins) once
-the holder has released it or is dead. Old generations are removed, the highest never: so whoever creates one
-late, from an old listing, finds a higher one beside it and stands back.
+A run takes the lease by creating the next generation once the holder has released it or is dead. The creation is
+conditional, so that exactly one of any number of competing runs succeeds. Old generations are removed, but never the
+highest: a run that creates a generation late, from an old listing, finds a higher one beside it and withdraws.
 
-Who is dead? No clocks are compared, since hosts disagree about the time. A holder changes its file every
-ttl / 4; one whose file does not change while somebody watches it for ttl seconds of his own clock is dead. A
-holder that could not change its file for so long has lost the lease by its own account, no later than the
-watcher takes it. On the machine of the holder its process id and start time settle the matter at once.
+Liveness never compares clocks across hosts. A holder rewrites its file every ttl / 4. If the file does not change
+while another run watches it for ttl seconds of its own clock, the holder is dead. A holder that could not rewrite its
+file for that long considers the lease lost, no later than a watcher takes it. On the holder's own machine its process
+id and start time decide at once.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 
 from imgtx.errors import LeaseHeldError, StorageError
-from pipeline.storage.retry import HASTY
+from pipeline.storage.retry import FAIL_FAST
 from pipeline.storage.store import Store
 from pipeline.tables.schemas import LEASES
 
@@ -41,16 +41,22 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Holder:
-    """What a lease file says. `machine` names one boot of one host, so that process ids can be compared."""
+    """The content of a lease file.
+
+    machine: one boot of one host, so that process ids can be compared.
+    started: the process's start time in the kernel's own format, because process ids are used again.
+    since: UTC, for display only; never compared.
+    token: unique for each acquisition.
+    """
 
     run: str
     host: str
     machine: str
     pid: int
-    started: str  # the process's start time, in the kernel's own words: ids are used again
+    started: str
     user: str
-    since: str  # UTC, for people: never compared
-    token: str  # no two acquisitions have the same
+    since: str
+    token: str
     state: str = HELD
     beat: int = 0
 
@@ -61,30 +67,31 @@ class Holder:
 class Lease:
     """The right of one run to write to `store`, as a context manager.
 
-    ttl: seconds without a sign of life after which a holder is dead; it beats every ttl / 4.
-    force_unlock: take the lease from a live holder, which learns of it within ttl / 4.
+    ttl: a holder is dead after so many seconds without a heartbeat; it beats every ttl / 4.
+    force_unlock: take the lease from a live holder, which notices within ttl / 4.
 
     Entering raises LeaseHeldError, with the holder's name, when another run holds it: at once for a run on
-    this machine, after up to ttl / 4 for one elsewhere, which is watched. It raises StorageError where the
-    storage fails. A process that ends without leaving (SIGKILL) holds it until it is found dead.
+    this machine, after watching it for up to ttl / 4 for one elsewhere. It raises StorageError where the storage fails.
+    A process that ends without releasing the lease (SIGKILL) holds it until it is found dead.
     """
 
     def __init__(self, store: Store, run_id: str, *, ttl: float = 60.0, force_unlock: bool = False):
         self._store = store
-        # A beat that goes on trying for longer than the lease lives would be a beat too late.
-        self._hasty = replace(store, patience=HASTY)
+        # A heartbeat that is retried for longer than the ttl would come too late.
+        self._fail_fast = replace(store, retry=FAIL_FAST)
         self._ttl = ttl
         self._force_unlock = force_unlock
         self._holder = _this_process(run_id)
         self._generation = 0
-        self._last_beat = math.inf  # until it is held it cannot be lost
+        # A lease that is not held yet cannot be lost.
+        self._last_beat = math.inf
         self._lost = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat_until_stopped, name="imgtx-lease", daemon=True)
 
     @property
     def lost(self) -> bool:
-        """True, for ever, once another run may hold the lease: stop, and write nothing more."""
+        """True once another run may hold the lease, and from then on: stop, and write nothing more."""
         if time.monotonic() - self._last_beat > self._ttl:
             self._lost = True
         return self._lost
@@ -98,10 +105,10 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(5)
-        # A release that fails is harmless: this process is soon found dead.
+        # A release that fails is harmless: this process will soon be found dead.
         with contextlib.suppress(StorageError):
             if not self.lost and not self._newer_exists():
-                self._hasty.write(_key(self._generation), _encode(replace(self._holder, state=RELEASED)))
+                self._fail_fast.write(_key(self._generation), _encode(replace(self._holder, state=RELEASED)))
 
     def _acquire(self) -> None:
         force = self._force_unlock
@@ -109,7 +116,8 @@ class Lease:
             highest = max(_generations(self._store), default=0)
             if highest and not force:
                 self._wait_until_free(highest)
-            force = False  # from the holder that stood there, never from a racer who was faster
+            # Only from the holder that was found first, not from a competing run that was faster.
+            force = False
             self._generation = highest + 1
             asked = time.monotonic()
             if not self._store.create(_key(self._generation), _encode(self._holder)):
@@ -120,7 +128,7 @@ class Lease:
             self._store.delete(_key(self._generation))
 
     def _wait_until_free(self, generation: int) -> None:
-        """Return when this generation is released, dead or gone; raise LeaseHeldError when it lives."""
+        """Return once this generation is released, dead or gone; raises LeaseHeldError if its holder lives."""
         first = self._read(generation)
         begin = time.monotonic()
         if first is None:
@@ -148,7 +156,7 @@ class Lease:
                 return
 
     def _held_by(self, holder: Holder | None) -> LeaseHeldError:
-        who = holder.describe() if holder is not None else "a run whose lease cannot be read"
+        who = holder.describe() if holder is not None else "a run whose lease file is not readable"
         return LeaseHeldError(
             f"the destination {self._store.describe()} is held by {who}; one run at a time writes to a "
             "destination: wait for its end, or take its lease with --force-unlock if you know that it is dead"
@@ -170,16 +178,16 @@ class Lease:
                     return
                 asked = time.monotonic()
                 self._holder = replace(self._holder, beat=self._holder.beat + 1)
-                self._hasty.write(_key(self._generation), _encode(self._holder))
+                self._fail_fast.write(_key(self._generation), _encode(self._holder))
                 self._last_beat = asked
             except StorageError as error:
                 _log.warning("the lease could not be renewed, and will be tried again: %s", error)
 
     def _newer_exists(self) -> bool:
-        return max(_generations(self._hasty), default=0) > self._generation
+        return max(_generations(self._fail_fast), default=0) > self._generation
 
     def _is_ours(self) -> bool:
-        """Whether the file is still the one that this run put: somebody may have removed it, and another begun anew."""
+        """Return whether the file is still this run's; a user may have removed it, and another run may have started."""
         content = self._read(self._generation)
         holder = None if content is None else _decode(content)
         return holder is not None and holder.token == self._holder.token
@@ -191,7 +199,7 @@ class Lease:
 
 
 def living_holder(store: Store) -> Holder | None:
-    """Who holds the store's lease, as far as can be told without watching; None where nobody does."""
+    """Return the holder of the store's lease, as far as is known without watching it; None where there is none."""
     highest = max(_generations(store), default=0)
     try:
         holder = _decode(store.read(_key(highest))) if highest else None
@@ -207,7 +215,8 @@ def living_holder(store: Store) -> Holder | None:
 def _this_process(run_id: str) -> Holder:
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):
+        # A container's user may have no name.
         user = str(os.getuid())
     return Holder(
         run=run_id,
@@ -222,7 +231,7 @@ def _this_process(run_id: str) -> Holder:
 
 
 def _machine() -> str:
-    """One boot and process-id namespace of one host; "" where that cannot be told, and nothing equals it."""
+    """Return an id of this boot and process-id namespace; "", which equals no other, where it is unknown."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
@@ -231,7 +240,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process began, in clock ticks since boot; "ended" for a zombie, None if it cannot be seen."""
+    """Return when a process began, in clock ticks since boot; "ended" for a zombie, None if it is not visible."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             state, *rest = file.read().rpartition(")")[2].split()
@@ -241,7 +250,7 @@ def _started(pid: int) -> str | None:
 
 
 def _runs_here(holder: Holder) -> bool | None:
-    """Whether the holder's process runs on this machine; None if that cannot be told from here."""
+    """Return whether the holder's process runs on this machine; None if it is on another, or not visible."""
     if not holder.machine or holder.machine != _machine():
         return None
     try:
@@ -249,7 +258,8 @@ def _runs_here(holder: Holder) -> bool | None:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # somebody else's process, which /proc may hide
+        # The process of another user, which /proc may hide.
+        pass
     started = _started(holder.pid)
     return None if started is None else started == holder.started
 
@@ -268,7 +278,7 @@ def _encode(holder: Holder) -> bytes:
 
 
 def _decode(content: bytes) -> Holder | None:
-    """The holder, or None for content that is no lease of ours."""
+    """Return the holder, or None for content that is not a lease of ours."""
     try:
         values = json.loads(content)
         return Holder(**{field.name: values[field.name] for field in fields(Holder)})

@@ -1,4 +1,4 @@
-"""A store as Arrow's file system, for libraries that write by themselves: Ray Train's checkpoints."""
+"""A store as an Arrow file system, for libraries that do their own I/O, such as Ray Train's checkpoints."""
 
 import fsspec
 import pyarrow.fs
@@ -7,10 +7,10 @@ from pipeline.storage.store import Store
 
 
 def arrow_filesystem(store: Store) -> tuple[pyarrow.fs.FileSystem | None, str]:
-    """The file system and the store's root in it; None and a path on local disk.
+    """Return an Arrow file system and the store's root in it, or None and a path for local disk.
 
-    Goes through fsspec, as every other access: the same credentials, the same servers. Arrow's own S3 client is
-    answered 411 by older ones.
+    Goes through fsspec like every other access, so that the same credentials and servers work. Older servers answer
+    411 to Arrow's own S3 client.
     """
     if store.is_local:
         return None, store.uri

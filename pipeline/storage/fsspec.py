@@ -1,7 +1,7 @@
-"""The back end of `pipeline.storage.store` for all else that fsspec opens: `memory://`; `gs://`, ... if installed.
+"""The back end for everything else that fsspec opens: `memory://`; `gs://` and others if installed.
 
-Written against `memory://`. Elsewhere it is as good as the file system's own `pipe_file`: whole-object writes
-on object stores; `create` is only atomic where the file system makes `mode="create"` so.
+Tested with `memory://`. With others it is as good as the file system's own `pipe_file`: writes are whole on object
+stores, and `create` is only atomic where the file system implements `mode="create"` so.
 """
 
 import os
@@ -14,27 +14,28 @@ import fsspec
 import pyarrow as pa
 
 from imgtx.errors import StorageError
-from pipeline.storage.retry import Answer, Patience, is_hidden, retried
+from pipeline.storage.objects import is_hidden
+from pipeline.storage.retry import Answer, RetryPolicy, retried
 from pipeline.tables.schemas import INVENTORY
 
 _BATCH = 8192
-# The memory file system is one dictionary per process, and so is the lock that makes its `create` atomic.
+# Makes `create` atomic on the memory file system, which is one dictionary per process.
 _CREATING = threading.Lock()
 
 
 class FsspecFiles:
     """Objects under `uri`, through the file system that fsspec has for its scheme."""
 
-    def __init__(self, uri: str, patience: Patience):
+    def __init__(self, uri: str, retry: RetryPolicy):
         self._fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
         self._root = root.rstrip("/")
-        self._patience = patience
+        self._retry = retry
 
     def probe(self) -> None:
         self._ask("list", "", lambda: self._fs.exists(self._root))
 
     def read(self, key: str, version: str) -> bytes:
-        # `version` would cost another request: not every file system's answer to a read says it
+        # Checking `version` would cost another request: not every file system returns it with the data.
         return self._ask("read", key, lambda: self._fs.cat_file(self._path(key)))
 
     def download(self, key: str, target: str, version: str) -> None:
@@ -45,7 +46,8 @@ class FsspecFiles:
 
     def upload(self, key: str, source: str) -> None:
         if os.path.getsize(source) == 0:
-            return self.write(key, b"")  # put_file of an empty file makes a directory on some file systems
+            # On some file systems put_file of an empty file makes a directory.
+            return self.write(key, b"")
         return self._ask("write", key, lambda: self._fs.put_file(source, self._path(key)))
 
     def create(self, key: str, data: bytes) -> bool:
@@ -92,19 +94,20 @@ class FsspecFiles:
             yield pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=INVENTORY)
 
     def sweep(self, prefix: str) -> int:
-        return 0  # writes here leave no temporary names
+        # Writes here use no temporary names.
+        return 0
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
 
     def _ask(self, verb: str, key: str, call: Callable[[], Answer]) -> Answer:
-        return retried(call, partial(_explain, verb, self._path(key)), self._patience)
+        return retried(call, partial(_explain, verb, self._path(key)), self._retry)
 
 
 def _version(info: dict[str, Any]) -> str:
     for name in ("ETag", "etag", "md5Hash", "content_md5", "created", "mtime", "LastModified", "updated"):
         if (value := info.get(name)) is not None:
-            # The memory file system's `find` says seconds where its `info` says a datetime.
+            # The memory file system's `find` returns seconds where its `info` returns a datetime.
             stamp = value.timestamp() if hasattr(value, "timestamp") else value
             return str(stamp).strip('"') + f"-{info['size']}"
     return str(info["size"])
@@ -113,7 +116,7 @@ def _version(info: dict[str, Any]) -> str:
 def _explain(verb: str, path: str, error: Exception) -> StorageError | None:
     given = f"cannot {verb} {path}: {error or type(error).__name__}"
     if isinstance(error, FileNotFoundError):
-        return StorageError("not_found", f"{given}; an object must stand there: check the name")
+        return StorageError("not_found", f"{given}; there must be an object with this key: check the name")
     if isinstance(error, PermissionError):
         return StorageError("forbidden", f"{given}; these credentials need access: ask the owner for it")
     if isinstance(error, (ConnectionError, TimeoutError)):

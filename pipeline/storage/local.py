@@ -1,7 +1,7 @@
-"""The local-disk back end of `pipeline.storage.store`: whole-object writes and a streaming tree walk.
+"""The back end for local disk: atomic writes and a streaming tree walk.
 
-An object is put whole: temporary file in the same directory, fsync, rename, fsync of the directory. A crash
-leaves the old object, the new one, or neither, and at worst a temporary file that `sweep` removes.
+A write fills a temporary file in the same directory, then fsync, rename, fsync of the directory. A crash leaves the
+old object or the new one whole, and at worst a temporary file that `sweep` removes.
 """
 
 import contextlib
@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from imgtx.errors import StorageError
 from imgtx.files import sync_folder
-from pipeline.storage.retry import TEMPORARY, Answer, Patience, check_version, retried
+from pipeline.storage.objects import TEMPORARY, check_version
+from pipeline.storage.retry import Answer, RetryPolicy, retried
 from pipeline.tables.schemas import INVENTORY
 
 _BATCH = 8192
@@ -27,11 +28,11 @@ _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 class LocalFiles:
-    """Objects as files under the directory `root` (absolute)."""
+    """Objects as files under the directory `root`, an absolute path."""
 
-    def __init__(self, root: str, patience: Patience):
+    def __init__(self, root: str, retry: RetryPolicy):
         self._root = root
-        self._patience = patience
+        self._retry = retry
 
     def probe(self) -> None:
         def first_entry() -> None:
@@ -65,7 +66,7 @@ class LocalFiles:
         self._put(key, lambda file: file.write(data), _replace)
 
     def upload(self, key: str, source: str) -> None:
-        # Copied even on one device: a rename would carry the spool file's private mode to the output.
+        # Copied even on one device: a rename would keep the spool file's private mode.
         def copy(file: BinaryIO) -> None:
             with open(source, "rb") as spooled:
                 shutil.copyfileobj(spooled, file, 1 << 20)
@@ -107,11 +108,12 @@ class LocalFiles:
             try:
                 status = entry.stat()
             except OSError:
-                # A dangling link, or a file behind a closed door: listed, so that fetching it says why.
+                # A dangling link, or a file that this user cannot look at: listed, so that reading it gives the reason.
                 rows.append((_text(key), 0, ""))
             else:
                 if not modes.S_ISREG(status.st_mode):
-                    continue  # a FIFO or a device would hang its reader
+                    # A FIFO or a device would block its reader.
+                    continue
                 rows.append((_text(key), *_facts(status)))
             if len(rows) == _BATCH:
                 yield _batch(rows)
@@ -129,10 +131,10 @@ class LocalFiles:
         return swept
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """Every (key, entry) below the root whose key starts with `prefix` and is no directory.
+        """Yield (key, entry) for everything but directories below the root whose key starts with `prefix`.
 
-        Follows linked directories except to one of their own ancestors, as `find -L` does. Holds one
-        directory open at a time and none in memory.
+        Follows linked directories except to their own ancestors, as `find -L` does. Keeps one directory open at a time
+        and none in memory.
         """
         folders = [prefix.rpartition("/")[0]]
         while folders:
@@ -151,7 +153,8 @@ class LocalFiles:
             except OSError as error:
                 gone = isinstance(error, (FileNotFoundError, NotADirectoryError))
                 if gone and (prefix or folder):
-                    continue  # nothing under this prefix yet, or removed since its parent was read
+                    # Nothing is under this prefix yet, or it was removed since its parent was read.
+                    continue
                 raise _failure("list", path, error) from error
 
     def _is_loop(self, folder: str, link: os.DirEntry[str]) -> bool:
@@ -182,7 +185,7 @@ class LocalFiles:
         return self._ask("write", path, put)
 
     def _ask(self, verb: str, path: str, call: Callable[[], Answer]) -> Answer:
-        return retried(call, partial(_explain, verb, path), self._patience)
+        return retried(call, partial(_explain, verb, path), self._retry)
 
     def _path(self, key: str) -> str:
         parts = key.split("/")
@@ -207,7 +210,7 @@ def _link_if_absent(temporary: str, path: str) -> bool:
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
                 raise
-            # exFAT and some network mounts: still exclusive, though a reader may meet half of the bytes.
+            # exFAT and some network mounts: still exclusive, though a reader may see part of the bytes.
             with open(path, "xb") as file, open(temporary, "rb") as whole:
                 shutil.copyfileobj(whole, file)
                 file.flush()
@@ -242,9 +245,9 @@ def _facts(status: os.stat_result) -> tuple[int, str]:
 
 
 def _text(key: str) -> str:
-    """`key` as valid Unicode: a byte that is not UTF-8 becomes SUBSTITUTE (U+001A) and its hexadecimal.
+    """Return `key` as valid Unicode: each byte that is not UTF-8 becomes SUBSTITUTE (U+001A) and its hexadecimal.
 
-    A control character makes the key unsafe, so the file is accounted for by name and never fetched.
+    The control character makes the key unsafe, so that the file is counted under this name and never read.
     """
     if key.isascii():
         return key
@@ -264,12 +267,12 @@ def _failure(verb: str, path: str, error: OSError) -> StorageError:
     given = f"cannot {verb} {path}: {error.strerror or error}"
     number = error.errno
     if number in (errno.ENOENT, errno.EISDIR) or (number == errno.ENOTDIR and verb != "write"):
-        return StorageError("not_found", f"{given}; a file must stand there: check the name")
+        return StorageError("not_found", f"{given}; there must be a file with this name: check it")
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StorageError("forbidden", f"{given}; this user needs access: change its permissions or owner")
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError("storage", f"{given}; the disk must have room: free some and run again")
+        return StorageError("storage", f"{given}; the disk must have room: free some space and run again")
     if number in (errno.ENOTDIR, errno.EEXIST):
-        return StorageError("storage", f"{given}; a file stands where a folder is needed: move it away")
+        return StorageError("storage", f"{given}; there is a file where a folder is needed: move it")
     again = "run again" if number in _TRANSIENT else "check the disk and its mount"
     return StorageError("storage", f"{given}; {again}", transient=number in _TRANSIENT)

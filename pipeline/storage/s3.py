@@ -1,16 +1,16 @@
-"""The S3 back end of `pipeline.storage.store`.
+"""The back end for S3.
 
-Requests go straight to the client inside s3fs, with bucket and key as they are: s3fs's own paths lose what
-follows "?versionId=" and fold slashes, its `cat_file` sends a HEAD before each GET, and its errors hide the
-HTTP status. The client's own retries are off, so that one request here is one on the wire (aiohttp alone
+Requests go straight to the client inside s3fs, with bucket and key as they are: s3fs's own paths drop what
+follows "?versionId=" and collapse slashes, its `cat_file` sends a HEAD before each GET, and its errors hide the
+HTTP status. The client's own retries are off, so that one request here is one on the wire (except that aiohttp
 repeats a request whose connection was cut before any answer).
 
-Its pacing is on (`retries` mode `adaptive`): after the first answer SlowDown a process sends no faster than the server
-takes it, by CUBIC, the rate control of TCP (RFC 9438): the rate falls to 0.7, then climbs back to what it was and
-beyond. A rate, because a worker has one request in flight at a time, of which there is nothing to halve. Each process
-finds its own share, so workers need not know of one another. It heeds S3's throttling codes alone; any other 500 or
-503 is asked again after the pauses of `storage_retry`, whose jitter keeps workers out of step. Against retries alone it
-meets a seventh to a fourteenth of the refusals and takes some 30 % longer (`bench/slow_down.py`).
+The client's rate limit is on (`retries` mode `adaptive`): after the first SlowDown a process sends no faster than the
+server accepts, by CUBIC, the congestion control of TCP (RFC 9438): the rate falls to 0.7, then climbs back and
+beyond. It limits a rate rather than the requests in flight, because a worker has only one of those. Each process finds
+its own share, so workers need not know of one another. Only S3's throttling codes count; any other 500 or 503 is
+repeated after the pauses of a RetryPolicy, whose jitter keeps workers out of step. Compared with retries alone, a
+seventh to a fourteenth of the requests are refused, and the work takes some 30 % longer (`bench/slow_down.py`).
 """
 
 import os
@@ -29,7 +29,8 @@ from botocore.parsers import ResponseParserError
 from fsspec.asyn import sync
 
 from imgtx.errors import StorageError
-from pipeline.storage.retry import Answer, Patience, check_version, is_hidden, retried
+from pipeline.storage.objects import check_version, is_hidden
+from pipeline.storage.retry import Answer, RetryPolicy, retried
 from pipeline.storage.s3_listing import Page, Piece, objects, read_contents
 from pipeline.tables.schemas import CREDENTIALS, FORBIDDEN, INVENTORY
 
@@ -69,12 +70,12 @@ _OLDER_SERVER = (
 
 
 class S3Objects:
-    """Objects of `bucket` whose keys start with `root` ("" or ending in "/")."""
+    """Objects of `bucket` whose keys start with `root`, which is "" or ends in "/"."""
 
-    def __init__(self, bucket: str, root: str, endpoint_url: str | None, patience: Patience):
+    def __init__(self, bucket: str, root: str, endpoint_url: str | None, retry: RetryPolicy):
         self._bucket = bucket
         self._root = root
-        self._patience = patience
+        self._retry = retry
         self._endpoint_url = endpoint_url
 
     def probe(self) -> None:
@@ -101,7 +102,8 @@ class S3Objects:
         self._ask("read", key, get)
 
     def write(self, key: str, data: bytes | memoryview) -> None:
-        body = bytes(data)  # the client refuses a view
+        # The client refuses a view.
+        body = bytes(data)
         self._ask("write", key, lambda client: client.put_object(**self._object(key), Body=body))
 
     def upload(self, key: str, source: str) -> None:
@@ -111,8 +113,8 @@ class S3Objects:
         return self._upload_parts(key, source)
 
     def create(self, key: str, data: bytes) -> bool:
-        # A put whose answer was lost is repeated, here or inside aiohttp, and then refused because of the
-        # object that it made itself: the mark tells that object from a rival's.
+        # A put whose answer was lost is repeated, here or inside aiohttp, and then refused because of the object that
+        # it created itself. The mark tells that object from one of another writer.
         mark = uuid.uuid4().hex
 
         async def put(client: Any) -> bool:
@@ -155,7 +157,7 @@ class S3Objects:
         return self._ask("stat", key, head)
 
     def list(self, prefix: str) -> Iterator[pa.RecordBatch]:
-        """Pages of up to 1,000 keys; of a longer listing several at once (`storage_s3_listing`)."""
+        """Yield pages of up to 1,000 keys; a longer listing asks for several at once (`s3_listing`)."""
         first = self._page(Piece(self._root + prefix))
         if not first["IsTruncated"]:
             yield self._batch(first.get("Contents", []))
@@ -226,29 +228,29 @@ class S3Objects:
         return {"Bucket": self._bucket, "Key": self._root + key}
 
     def _ask(self, verb: str, key: str, request: Callable[[Any], Awaitable[Answer]]) -> Answer:
-        fs = _connection(self._endpoint_url, self._patience, os.getpid(), _environment())
+        fs = _connection(self._endpoint_url, self._retry, os.getpid(), _environment())
 
         async def once() -> Answer:
             return await request(await fs.set_session())
 
         where = f"s3://{self._bucket}/{self._root}{key}"
-        return retried(lambda: sync(fs.loop, once), partial(_explain, verb, where), self._patience)
+        return retried(lambda: sync(fs.loop, once), partial(_explain, verb, where), self._retry)
 
 
 @lru_cache(maxsize=8)
 def _connection(
-    endpoint_url: str | None, patience: Patience, _pid: int, _environment: int
+    endpoint_url: str | None, retry: RetryPolicy, _pid: int, _environment: int
 ) -> s3fs.S3FileSystem:
-    """The client of a process for all its stores: opening one costs 0.2 s.
+    """Return this process's client for all its stores: opening one costs 0.2 s.
 
-    A fork and a changed environment open another: sockets do not survive the one, nor credentials the other.
+    A fork or a changed environment opens another, because of its sockets or its credentials.
     """
     return s3fs.S3FileSystem(
         endpoint_url=endpoint_url,
         config_kwargs={
             "retries": {"mode": PACING, "total_max_attempts": 1},
-            "connect_timeout": patience.connect,
-            "read_timeout": patience.read,
+            "connect_timeout": retry.connect,
+            "read_timeout": retry.read,
             "max_pool_connections": 64,
         },
         use_listings_cache=False,
@@ -309,13 +311,13 @@ def _explain_answer(given: str, error: boto.ClientError) -> StorageError:
     if code == "NoSuchBucket":
         return StorageError("not_found", f"{given}; the bucket must exist: check its name and the endpoint")
     if status == 404:
-        return StorageError("not_found", f"{given}; an object must stand there: check the name")
+        return StorageError("not_found", f"{given}; there must be an object with this key: check the name")
     if code in _UNKNOWN or status == 401:
         return StorageError(CREDENTIALS, f"{given}; S3 does not accept these credentials: {_SET_CREDENTIALS}")
     if status == 403:
         return StorageError(FORBIDDEN, f"{given}; these credentials need access: {_SET_CREDENTIALS}")
     if status in _TRANSIENT_STATUS or code in _TRANSIENT_CODES:
         return StorageError(
-            "storage", f"{given}; the server fails: check the endpoint, run again later", transient=True
+            "storage", f"{given}; the server failed: check the endpoint, run again later", transient=True
         )
     return StorageError("storage", f"{given}; check bucket, endpoint and region")

@@ -1,9 +1,9 @@
-"""A long S3 listing, cut where folders are and read side by side.
+"""Split a long S3 listing at folders and read the pieces in parallel.
 
-A server hands a listing out a page of 1,000 keys after the other, so one reader is as slow as a page's round trip. But
-any piece of it can be asked for. Folders are read level by level (`delimiter`) while they are few; where there are
-many, every page of their names becomes some ranges of neighbouring folders, which are listed flat: a request for each
-folder would cost more than the keys where folders are small. A folder without folders is one piece.
+A server returns a listing in pages of 1,000 keys, one after the other, so a single reader waits for every round trip.
+But any part of it can be requested. Folders are read level by level (`delimiter`) while they are few; where there are
+many, every page of their names becomes several ranges of neighbouring folders, which are listed flat: where folders
+are small, a request for each would cost more than the keys themselves. A folder without subfolders is one piece.
 """
 
 from collections import deque
@@ -13,19 +13,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree
 
-LISTERS = 16  # pages asked for at once
-MOST_SHARDS = 64  # pieces that wait; below so many, folders are looked into for more
-RANGES = 4  # that a full page of folders becomes
+# Pages requested at once.
+LISTERS = 16
+# While fewer pieces wait, folders are opened to find more.
+MOST_SHARDS = 64
+# Into how many ranges a full page of folders is split.
+RANGES = 4
 
-Page = dict[str, Any]  # the answer to ListObjectsV2
+# The response to ListObjectsV2.
+Page = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What one request asks for. Keys are whole, from the bucket's root.
+    """The part of a listing that one request covers. Keys are whole, from the bucket's root.
 
-    by_level: the keys in the folder itself, and the names of its folders. Otherwise all keys below `folder`; with
-    `first` and `last` those below its folders from the one to the other.
+    by_level: the keys in the folder itself, and the names of its subfolders. Otherwise all keys below `folder`, or
+        those below its subfolders from `first` to `last`.
     """
 
     folder: str
@@ -35,18 +39,19 @@ class Piece:
     token: str | None = None
 
     def request(self) -> dict[str, str]:
-        """Its arguments to ListObjectsV2."""
+        """Return the arguments for ListObjectsV2."""
         asked = {"Prefix": self.folder}
         if self.by_level:
             asked["Delimiter"] = "/"
         if self.token is not None:
             asked["ContinuationToken"] = self.token
         elif self.first:
-            asked["StartAfter"] = self.first  # which leaves out the folder's own marker, and nothing else
+            # Leaves out only the folder's own marker.
+            asked["StartAfter"] = self.first
         return asked
 
     def found(self, page: Page) -> list[dict[str, Any]]:
-        """The objects of the page that belong to it."""
+        """Return the objects of the page that belong to this piece."""
         found: list[dict[str, Any]] = page.get("Contents", [])
         if not self.last:
             return found
@@ -54,7 +59,7 @@ class Piece:
         return [item for item in found if not self._beyond(item["Key"]) and "/" in item["Key"][below:]]
 
     def rest(self, page: Page) -> "Piece | None":
-        """What is left of it after this page."""
+        """Return what is left of this piece after the page, None where nothing is."""
         if not page["IsTruncated"] or (self.last and self._beyond(_last_name(page))):
             return None
         return replace(self, token=page["NextContinuationToken"])
@@ -64,9 +69,9 @@ class Piece:
 
 
 def objects(ask: Callable[[Piece], Page], prefix: str) -> Iterator[list[dict[str, Any]]]:
-    """Every object whose key starts with `prefix` exactly once, by pages, in no promised order.
+    """Yield pages with every object whose key starts with `prefix` exactly once, in no particular order.
 
-    ask: one request, called from up to LISTERS threads.
+    ask: makes one request; called from up to LISTERS threads.
     """
     waiting = deque([Piece(prefix, by_level=True)])
     running: dict[Future[Page], Piece] = {}
@@ -85,10 +90,10 @@ def objects(ask: Callable[[Piece], Page], prefix: str) -> Iterator[list[dict[str
 
 
 def _pieces(piece: Piece, page: Page, *, look_into: bool) -> Iterator[Piece]:
-    """The folders that a page names, as pieces; each is looked into in turn if they are few."""
+    """Yield the folders that a page names as pieces; if they are few, each is opened in turn."""
     folders = [common["Prefix"] for common in page.get("CommonPrefixes", [])]
     few = len(folders) <= LISTERS
-    # each range costs a request that is not full; where more pages of folders follow, they bring ranges too
+    # Each range costs a request that is not full; further pages of folders bring ranges of their own.
     size = 1 if few else -(-len(folders) // (RANGES if page["IsTruncated"] else LISTERS))
     for start in range(0, len(folders), size):
         first, last = folders[start], folders[min(start + size, len(folders)) - 1]
@@ -105,17 +110,18 @@ def _last_name(page: Page) -> str:
 def read_contents(
     response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object
 ) -> None:
-    """Take key, size and etag of the objects out of a page's XML before botocore reads it.
+    """Take key, size and ETag of the objects from a page's XML before botocore parses it.
 
-    A handler of botocore's event before-parse. Its own reading of a page by the model of the service, dates and all, is
-    most of what listing costs a driver (`bench/list_s3.py`).
+    A handler for botocore's event before-parse. Its own parsing of a page by the service model, dates included, is most
+    of what listing costs a driver (`bench/list_s3.py`).
     """
     if response_dict["status_code"] != 200:
         return
     try:
         page = ElementTree.fromstring(response_dict["body"])
     except ElementTree.ParseError:
-        return  # which botocore finds as well, and says so
+        # botocore finds this too and reports it.
+        return
     space = page.tag[: page.tag.find("}") + 1]
     contents = page.findall(f"{space}Contents")
     if not contents:

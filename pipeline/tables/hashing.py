@@ -1,8 +1,9 @@
-"""A stable 64-bit hash of strings, for whole Arrow columns at once, and the bucket a key falls into.
+"""A stable 64-bit hash of whole Arrow string columns, and the bucket of each key.
 
-Tabulation hashing: the hash is the sum, modulo 2**64, of one random word per (position, byte). Any two
-strings collide with probability 2**-64, the same on every machine and in every process, which Python's `hash`
-is not. It shares work out and finds candidates; what must be exact compares the strings themselves.
+Tabulation hashing: the hash is the sum, modulo 2**64, of one random word per (position, byte). Two strings collide
+with probability 2**-64. Unlike Python's `hash` it is the same on every machine and in every process. It distributes
+work and finds candidates; where equality must be exact, the strings themselves are compared. Written by hand because
+xxhash and its like take one string per call, where this takes a column.
 """
 
 from functools import cache
@@ -10,12 +11,14 @@ from functools import cache
 import numpy as np
 import pyarrow as pa
 
-_ROWS_AT_ONCE = 1 << 16  # bounds the temporaries: 8 bytes for every byte of this many strings
-_POSITIONS = 4096  # longer strings reuse the words of the positions before; S3 keys end at 1024 bytes
+# Bounds the temporaries: 8 bytes for every byte of this many strings.
+_ROWS_AT_ONCE = 1 << 16
+# Longer strings reuse the words of earlier positions; S3 keys have at most 1024 bytes.
+_POSITIONS = 4096
 
 
 def hash64(strings: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Hashes of a string column: uint64 of shape (rows,). Nulls hash like the empty string."""
+    """Return the hashes of a string column: uint64 of shape (rows,). Nulls hash like the empty string."""
     chunks = strings.chunks if isinstance(strings, pa.ChunkedArray) else [strings]
     hashes = [
         _hash_chunk(chunk.slice(start, _ROWS_AT_ONCE))
@@ -26,17 +29,17 @@ def hash64(strings: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def bucket_of(keys: pa.Array | pa.ChunkedArray, buckets: int) -> np.ndarray:
-    """The bucket of each key among `buckets`, a power of two: int64 of shape (rows,).
+    """Return the bucket of each key among `buckets`, a power of two: int64 of shape (rows,).
 
-    Bucket i of n holds exactly the buckets i and i + n of 2n, so a file cut for one count serves another.
+    Bucket i of n consists of the buckets i and i + n of 2n, so that a file split for one count serves another.
     """
     if buckets < 1 or buckets & (buckets - 1):
-        raise ValueError(f"{buckets} buckets were asked for; the count is a power of two from 1 up")
+        raise ValueError(f"{buckets} buckets: the count must be a power of two, 1 or more")
     return (hash64(keys) & np.uint64(buckets - 1)).astype(np.int64)
 
 
 def among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Which values are among the known, which are sorted: bool of the values' shape."""
+    """Return which values are in `known`, a sorted array: bool of the shape of `values`."""
     place = np.searchsorted(known, values)
     found = place < len(known)
     found[found] = known[place[found]] == values[found]
@@ -58,7 +61,7 @@ def _hash_chunk(strings: pa.Array) -> np.ndarray:
 
 @cache
 def _words() -> np.ndarray:
-    """The random word of each (position, byte): splitmix64 of its index, so that no seed has to be kept."""
+    """Return the random word of each (position, byte): splitmix64 of its index, so that no seed has to be stored."""
     x = np.arange(1, _POSITIONS * 256 + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,7 +1,8 @@
-"""Tables that outgrow memory, on local disk: sorted into buckets (`Spill`), or one after the other (`Rows`).
+"""Tables larger than memory, on local disk: sorted into buckets (`Spill`) or in order (`Rows`).
 
-Their files have no name: whatever ends the process, even SIGKILL, also frees their space. What is small stays in
-memory. They lie where `tempfile` says (TMPDIR), compressed, and are read back by pieces.
+Small tables stay in memory. Larger ones go to compressed temporary files in the folder that `tempfile` chooses
+(TMPDIR), and are read back in pieces. The files have no name, so that the end of the process, even by SIGKILL, frees
+their space.
 """
 
 import tempfile
@@ -13,32 +14,35 @@ import pyarrow as pa
 
 from imgtx.errors import UsageError
 
-MOST_BUCKETS = 1024  # that rows are sorted into; a reader takes any smaller power of two
-BUCKET_ROWS = (
-    1 << 19
-)  # in one bucket, at about 1 kB each while they are compared: what bounds a plan's memory
-HELD_BYTES = 64 << 20  # of rows that wait in memory until they are sorted and written together
+# Buckets that rows are sorted into; a reader may ask for any smaller power of two.
+MOST_BUCKETS = 1024
+# Rows in one bucket. They take about 1 kB each while they are compared, which bounds a plan's memory.
+BUCKET_ROWS = 1 << 19
+# Rows that wait in memory until they are sorted and written together.
+HELD_BYTES = 64 << 20
 _BATCH_ROWS = 1 << 14
 
 
 def buckets_for(rows: int) -> int:
-    """How many buckets, a power of two, so that each holds about BUCKET_ROWS at most."""
+    """Return how many buckets, a power of two, keep each at about BUCKET_ROWS or fewer."""
     return min(MOST_BUCKETS, 1 << max(0, -(-rows // BUCKET_ROWS) - 1).bit_length())
 
 
 class Spill:
-    """Rows of one schema, read back bucket by bucket of a hash. All are added before the first is read."""
+    """Rows of one schema, read back one hash bucket at a time. All rows are added before the first read."""
 
     def __init__(self, schema: pa.Schema):
         self.num_rows = 0
         self._schema = schema
         self._held: list[tuple[pa.Table, np.ndarray]] = []
         self._held_bytes = 0
-        self._file: _Batches | None = None  # from when the rows are too many to be held
-        self._places: list[np.ndarray] = []  # of each sorting: the number of each bucket's batch, -1 for none
+        # None until the rows are too many for memory.
+        self._file: _Batches | None = None
+        # For each sorted write: the number of each bucket's batch, -1 for a bucket without rows.
+        self._places: list[np.ndarray] = []
 
     def add(self, rows: pa.Table, hashes: np.ndarray) -> None:
-        """Rows of the schema with their hashes, uint64 of shape (rows,), whose lowest bits are the bucket."""
+        """Add rows of the schema with their hashes, uint64 of shape (rows,), whose lowest bits are the bucket."""
         if not len(rows):
             return
         self.num_rows += len(rows)
@@ -48,7 +52,7 @@ class Spill:
             self._write()
 
     def read(self, index: int, buckets: int) -> pa.Table:
-        """Bucket `index` of `buckets`, a power of two up to MOST_BUCKETS, in no promised order."""
+        """Return bucket `index` of `buckets`, a power of two up to MOST_BUCKETS, in no particular order."""
         if self._file is None:
             kept = [
                 table.filter(pa.array((hashes & np.uint64(buckets - 1)) == index))
@@ -66,7 +70,7 @@ class Spill:
         return pa.Table.from_batches(batches, self._schema).combine_chunks()
 
     def _write(self) -> None:
-        """Sort what is held by bucket and write a batch for each that has rows."""
+        """Sort the rows in memory by bucket and write a batch for each bucket that has any."""
         if self._file is None:
             self._file = _Batches(self._schema)
         rows = pa.concat_tables([table for table, _ in self._held])
@@ -81,7 +85,7 @@ class Spill:
 
 
 class Rows:
-    """Rows of one schema in the order in which they were added. All are added before the first is read."""
+    """Rows of one schema in the order in which they were added. All rows are added before the first read."""
 
     def __init__(self, schema: pa.Schema):
         self.num_rows = 0
@@ -89,7 +93,8 @@ class Rows:
         self._held: list[pa.Table] = []
         self._held_bytes = 0
         self._file: _Batches | None = None
-        self._starts: list[int] = []  # of the file's batches
+        # The first row number of each batch in the file.
+        self._starts: list[int] = []
 
     def add(self, rows: pa.Table) -> None:
         if not len(rows):
@@ -101,7 +106,7 @@ class Rows:
             self._write()
 
     def slice(self, offset: int = 0, length: int | None = None) -> pa.Table:
-        """Rows from `offset` on, `length` of them or all, as a table in memory."""
+        """Return `length` rows from `offset`, or all that follow it, as a table in memory."""
         stop = self.num_rows if length is None else min(self.num_rows, offset + length)
         if self._file is None:
             return pa.concat_tables([self.schema.empty_table(), *self._held]).slice(
@@ -116,7 +121,7 @@ class Rows:
         return table.slice(offset - self._starts[first], max(0, stop - offset))
 
     def tables(self, most: int) -> Iterator[pa.Table]:
-        """All rows, by tables of at most so many."""
+        """Yield all rows in tables of at most `most` rows."""
         for start in range(0, self.num_rows, most):
             yield self.slice(start, most)
 
@@ -132,7 +137,7 @@ class Rows:
 
 
 class _Batches:
-    """Numbered batches in one temporary file without a name. All are appended before the first is got."""
+    """Numbered batches in one unnamed temporary file. All are appended before the first is read."""
 
     def __init__(self, schema: pa.Schema):
         self._file = tempfile.TemporaryFile(prefix="imgtx-")  # noqa: SIM115 - lives as long as this object
@@ -142,7 +147,7 @@ class _Batches:
         self._count = 0
 
     def append(self, rows: pa.Table) -> int:
-        """Write rows as one batch; returns its number. UsageError where the disk is full."""
+        """Write rows as one batch and return its number; raises UsageError where the disk is full."""
         (batch,) = rows.combine_chunks().to_batches()
         with _named_disk():
             self._writer.write_batch(batch)
@@ -165,5 +170,5 @@ def _named_disk() -> Iterator[None]:
     except OSError as error:
         raise UsageError(
             f"temporary files cannot be written to {tempfile.gettempdir()} ({error.strerror or error}): "
-            "a million listed images need some 200 MB there; free them, or name a folder on another disk by TMPDIR"
+            "a million listed images need some 200 MB there; free some space, or set TMPDIR to a folder on another disk"
         ) from error

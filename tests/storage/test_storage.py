@@ -8,15 +8,9 @@ from pathlib import Path
 import pytest
 
 from imgtx.errors import StorageError, UsageError
-from pipeline.storage.retry import TEMPORARY
-from pipeline.storage.store import (
-    Store,
-    check_apart,
-    check_destination,
-    check_source,
-    open_store,
-    same_or_inside,
-)
+from pipeline.storage.checks import check_apart, check_destination, check_source, same_or_inside
+from pipeline.storage.objects import TEMPORARY
+from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import INVENTORY
 
 ODD_KEYS = [

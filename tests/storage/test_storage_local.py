@@ -11,8 +11,9 @@ import pytest
 
 from imgtx.errors import StorageError, UsageError
 from pipeline.storage import local as storage_local
-from pipeline.storage.retry import TEMPORARY
-from pipeline.storage.store import Store, check_destination, check_source, open_store, same_or_inside
+from pipeline.storage.checks import check_destination, check_source, same_or_inside
+from pipeline.storage.objects import TEMPORARY
+from pipeline.storage.store import Store, open_store
 from tests.storage.test_storage import listed
 
 
@@ -104,7 +105,7 @@ def test_a_key_never_leaves_the_root(store: Store, key: str):
 
 def test_a_file_where_a_folder_is_needed(store: Store):
     store.write("a", b"1")
-    with pytest.raises(StorageError, match="a file stands where a folder is needed"):
+    with pytest.raises(StorageError, match="there is a file where a folder is needed"):
         store.write("a/b", b"1")
     with pytest.raises(StorageError) as caught:
         store.create("a/b", b"1")

@@ -20,13 +20,14 @@ from imgtx.errors import StorageError, UsageError
 from pipeline.storage import retry as storage_retry
 from pipeline.storage import s3 as storage_s3
 from pipeline.storage import s3_listing as storage_s3_listing
-from pipeline.storage.retry import HASTY, PATIENT, Patience
-from pipeline.storage.store import Store, check_destination, check_source, open_store
+from pipeline.storage.checks import check_destination, check_source
+from pipeline.storage.retry import DEFAULT_RETRY, FAIL_FAST, RetryPolicy
+from pipeline.storage.store import Store, open_store
 from tests.storage.test_storage import listed
 from tests.support.s3server import S3Server, serving
 
 # Quick to ask again, slow to give an answer up: one that a busy machine delays would be one request more.
-QUICK = Patience(attempts=3, first_pause=0.01, connect=30.0, read=30.0)
+QUICK = RetryPolicy(attempts=3, first_pause=0.01, connect=30.0, read=30.0)
 
 
 @pytest.fixture
@@ -284,7 +285,7 @@ def stage(s3_server: S3Server) -> Iterator[Stage]:
 
 @pytest.fixture
 def shaky(stage: Stage) -> Store:
-    return replace(open_store("s3://bucket/root", endpoint_url=stage.url), patience=QUICK)
+    return replace(open_store("s3://bucket/root", endpoint_url=stage.url), retry=QUICK)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +300,7 @@ def test_a_passing_failure_is_asked_again(shaky: Store, stage: Stage, failure: t
 
 
 @pytest.mark.parametrize("failure", [(503, error_body("SlowDown")), CUT, HALF], ids=["slow", "cut", "half"])
-def test_patience_ends(shaky: Store, stage: Stage, failure: tuple[int, bytes]):
+def test_retries_end(shaky: Store, stage: Stage, failure: tuple[int, bytes]):
     stage.script = [failure] * 10
     with pytest.raises(StorageError, match="s3://bucket/root/k") as caught:
         shaky.read("k")
@@ -368,11 +369,11 @@ def test_a_server_that_ignores_conditions_is_warned_of(
     assert "ignores If-None-Match" in caplog.text
 
 
-def test_patience_grows_and_is_bounded():
-    for patience in (PATIENT, HASTY):
-        pauses = [patience.pause(attempt) for attempt in range(1, 20)]
-        assert all(0 < pause <= patience.longest_pause for pause in pauses)
-    assert sum(PATIENT.pause(attempt) for attempt in range(1, PATIENT.attempts)) > 25
+def test_pauses_grow_and_are_bounded():
+    for retry in (DEFAULT_RETRY, FAIL_FAST):
+        pauses = [retry.pause(attempt) for attempt in range(1, 20)]
+        assert all(0 < pause <= retry.longest_pause for pause in pauses)
+    assert sum(DEFAULT_RETRY.pause(attempt) for attempt in range(1, DEFAULT_RETRY.attempts)) > 25
 
 
 def test_a_fork_opens_its_own_connection(store: Store):

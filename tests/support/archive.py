@@ -12,7 +12,7 @@ from imgtx.models.info import ModelConfig, ModelInfo
 from imgtx.models.transformer import EncoderDecoder
 from imgtx.models.weights import save_weights
 from pipeline.ledger.ledger import Ledger
-from pipeline.storage.retry import TEMPORARY
+from pipeline.storage.objects import TEMPORARY
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import IMAGES
 from tests.support.zoo import photo, saved

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.storage.retry import TEMPORARY
+from pipeline.storage.objects import TEMPORARY
 from pipeline.storage.store import open_store
 from tests.support.archive import Destination, fill, look, save_tiny_model
 

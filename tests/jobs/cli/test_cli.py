@@ -118,8 +118,8 @@ def test_version():
         (("nowhere", "out"), "the source cannot be read"),
         (("in/0.png", "out"), "is a file; a source is a folder"),
         (("empty", "out"), "is empty: give a folder or prefix that holds images"),
-        (("in", "in/out"), "lies in the source"),
-        (("in", "in"), "lies in the source"),
+        (("in", "in/out"), "is inside the source"),
+        (("in", "in"), "is inside the source"),
         (("", "out"), "an empty URI"),
         (("in", "out", "--scale", "9"), "--scale 9: the packaged models enlarge by"),
         (("in", "out", "--model", "sr-x2", "--scale", "4"), "--scale 4 contradicts --model sr-x2"),
@@ -137,7 +137,10 @@ def test_version():
         (("in", "out", "--set", "quality=high"), "quality = 'high' is text; legal is a whole number"),
         (("in", "out", "--set", "qualty=3"), "did you mean 'quality'?"),
         (("in", "out", "--spec", "no.toml"), "no spec at no.toml"),
-        (("s3://bucket/in", "out", "--endpoint-url", "localhost:9000"), "'localhost:9000' is no plain http"),
+        (
+            ("s3://bucket/in", "out", "--endpoint-url", "localhost:9000"),
+            "'localhost:9000' is not a plain http",
+        ),
         (("s3://key:secret@bucket/in", "out"), "put credentials in the environment"),
         (("gopher://in", "out"), "cannot open gopher://in"),
     ],
@@ -311,7 +314,7 @@ def test_a_stopped_change_of_settings_taken_back_leaves_no_pixels_of_either(
 
 
 def test_memory_is_no_place_for_a_run(place, model):
-    assert "lies in the memory of one process" in complaint("upscale", "in", "memory://out", "--model", model)
+    assert "is in the memory of one process" in complaint("upscale", "in", "memory://out", "--model", model)
 
 
 def test_a_stopped_run_says_how_to_go_on(place, in_process, model, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 
 from imgtx.errors import StorageError
 from jobs.run import access
-from jobs.run.access import Access
+from jobs.run.access import AccessMonitor
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import CREDENTIALS, FAILED, FORBIDDEN
 from tests.support.ledger_rows import outcome, outcomes
@@ -41,37 +41,37 @@ def test_rows_of_refused_credentials_are_nobodys_and_end_the_run():
         outcome("b", status=FAILED, reason=CREDENTIALS, message="400 ExpiredToken"),
         outcome("c", status=FAILED, reason="corrupt"),
     )
-    kept, ended = Access(open_store("memory://x")).judge(rows)
+    kept, ended = AccessMonitor(open_store("memory://x")).check(rows)
     assert kept["key"].to_pylist() == ["a", "c"]
     assert ended == "400 ExpiredToken"
 
 
 def test_a_folder_that_is_somebody_elses_is_rows(asked):
-    judge = Access(open_store("memory://x")).judge
-    assert judge(good("readable"))[1] == ""
+    check = AccessMonitor(open_store("memory://x")).check
+    assert check(good("readable"))[1] == ""
     for _ in range(10):
-        rows, ended = judge(refused(5))
+        rows, ended = check(refused(5))
         assert (rows.num_rows, ended) == (5, "")
     assert asked == ["readable"] * 5  # after every ten
 
 
 def test_what_could_be_read_and_can_no_more_ends_the_run(asked):
-    judge = Access(open_store("memory://x")).judge
-    judge(good("refused-now"))
-    assert judge(refused(9))[1] == ""
-    rows, ended = judge(refused(1))
+    check = AccessMonitor(open_store("memory://x")).check
+    check(good("refused-now"))
+    assert check(refused(9))[1] == ""
+    rows, ended = check(refused(1))
     assert rows.num_rows == 1
     assert ended == "10 images in a row were refused, and cannot stat refused-now: 403 AccessDenied"
 
 
 def test_any_other_outcome_in_between_begins_the_row_anew(asked):
-    judge = Access(open_store("memory://x")).judge
+    check = AccessMonitor(open_store("memory://x")).check
     for _ in range(5):
-        judge(refused(9))
-        judge(outcomes(outcome("x", status=FAILED, reason="corrupt")))
+        check(refused(9))
+        check(outcomes(outcome("x", status=FAILED, reason="corrupt")))
     assert asked == []
 
 
 def test_where_nothing_could_be_read_yet_the_listing_is_asked_for(asked):
-    assert Access(open_store("memory://x")).judge(refused(10))[1] == ""
+    assert AccessMonitor(open_store("memory://x")).check(refused(10))[1] == ""
     assert asked == ["the listing"]

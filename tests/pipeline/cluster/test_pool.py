@@ -156,5 +156,5 @@ def test_workers_are_told_where_storage_is_and_no_secret(monkeypatch):
     told = joined_environment()["env_vars"]
     assert told == WORKER_ENVIRONMENT | {"AWS_ENDPOINT_URL": "http://store:9000"}
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:pass@store:9000")
-    with pytest.raises(UsageError, match="no plain http"):
+    with pytest.raises(UsageError, match="not a plain http"):
         joined_environment()

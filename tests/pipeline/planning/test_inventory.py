@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from imgtx.errors import StorageError
 from pipeline.planning import inventory as module
 from pipeline.planning.inventory import CLASSIFIED, classify, inventory
-from pipeline.storage.retry import HASTY
+from pipeline.storage.retry import FAIL_FAST
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import FAILED, INVENTORY, REASONS, SKIPPED
 
@@ -64,7 +64,7 @@ def test_an_empty_source_has_no_batches(store: Store):
 
 def test_a_missing_folder_is_no_empty_source(tmp_path: Path):
     with pytest.raises(StorageError):
-        list(inventory(Store(str(tmp_path / "missing"), patience=HASTY)))
+        list(inventory(Store(str(tmp_path / "missing"), retry=FAIL_FAST)))
 
 
 @pytest.mark.parametrize("key", ["a.jpg", "a.JPG", "b/c.Jpeg", "x.tar.png", ".jpg", "..a.jpg", "a..b/...jpg"])
