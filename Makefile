@@ -17,7 +17,7 @@ FAST := tests/imgtx tests/pipeline tests/jobs tests/conformance tests/storage te
 ONE_BY_ONE := tests/end_to_end
 # A failed install leaves no stamp, so that the next make tries again.
 .DELETE_ON_ERROR:
-.PHONY: help demo spandrel test test-nightly check bench lock clean
+.PHONY: help demo spandrel test test-nightly check docs bench lock clean
 
 help: ## show these targets (what bare `make` does)
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -40,10 +40,14 @@ endif
 test-nightly: $(VENV)/.develop ## run every test, also those that take many minutes
 	$(TESTING) $(BIN)/python -m pytest --timeout 3600 --hypothesis-profile=random $(ARGS)
 
-check: $(VENV)/.develop ## lint, formatting, types
+check: $(VENV)/.develop ## lint, formatting, types, generated pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m docs.generate --check
+
+docs: $(VENV)/.run ## write docs/reference/ from the code
+	$(BIN)/python -m docs.generate
 
 bench: $(VENV)/.bench ## measure; tables on the screen, JSON under bench/results/
 	$(BIN)/python -m bench.run_all $(ARGS)

@@ -2,13 +2,17 @@
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
+from dataclasses import MISSING, fields
 from functools import cache
 
 import click
 import pytest
 
+from docs import generate
 from jobs.cli import main
+from pipeline.spec import RunSpec
 from tests.support.manifests import misread
 from tests.support.source_tree import ROOT, files
 
@@ -50,8 +54,13 @@ def test_relative_links_lead_somewhere(path: str):
 
 
 def commands_in_blocks(path: str) -> Iterator[str]:
-    for _, block in FENCE.findall(text_of(path)):
-        yield from re.findall(r"^(?:\$ |\.venv/bin/)?(imgtx (?:[^|#&<>\n]|(?<=')#)*)", block, re.MULTILINE)
+    for language, block in FENCE.findall(text_of(path)):
+        # A diagram, or how a command is called in general.
+        if language == "text":
+            continue
+        yield from re.findall(
+            r"^(?:\$ |\.venv/bin/)?(imgtx (?=\S)(?:[^|#&<>\n]|(?<=')#)*)", block, re.MULTILINE
+        )
 
 
 @pytest.mark.parametrize("path", [p for p in PAGES if p not in HISTORY])
@@ -77,3 +86,38 @@ def test_commands_in_the_text_name_commands_and_options_that_exist(path: str):
         }
         given = {word.partition("=")[0] for word in words if re.match(r"--[a-z]", word)}
         assert given <= known, f"{path}: imgtx {span}"
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if p not in HISTORY])
+def test_files_named_in_the_text_exist(path: str):
+    for name in re.findall(r"`((?:imgtx|pipeline|jobs|tests|bench|infra|docs)/[\w./-]+)`", prose_of(path)):
+        # A page that says how to add a file calls it so.
+        if "yours" not in name:
+            assert (ROOT / name).exists(), f"{path} names {name}"
+
+
+def test_generated_pages_are_current():
+    assert generate.outdated() == [], "run `make docs`"
+
+
+def test_every_generated_row_says_what_it_means():
+    for name, text in generate.pages().items():
+        empty = [
+            line
+            for line in text.splitlines()
+            if re.match(r"\| `[^|]*\|.*\|  \|$", line) and "---" not in line
+        ]
+        # The last column of the ledger's reasons is often empty.
+        if name not in ("ledger.md", "run-spec.md", "nightly-spec.md"):
+            assert empty == [], name
+
+
+def test_the_run_spec_in_jobs_has_every_setting_with_its_default():
+    text = (ROOT / "jobs/specs/upscale.toml").read_text(encoding="utf-8")
+    given = tomllib.loads(text)
+    unset = set(re.findall(r"^# (\w+) = ", text, re.MULTILINE))
+    defaults = {f.name: f.default for f in fields(RunSpec) if f.default is not MISSING}
+    for name in ("task", "masks", "missing_mask", "mask_color", "mask_tolerance"):
+        del defaults[name]
+    assert {name: value for name, value in defaults.items() if value is not None} == given
+    assert {name for name, value in defaults.items() if value is None} == unset

@@ -36,42 +36,72 @@ FREE = (
 class TrainSpec:
     """Everything that decides the weights. Paths are read relative to the working directory.
 
-    Training lasts `steps` updates, and then repeats exactly on the same machine; or `minutes` of time spent in the
-    loop, the CPU's own on a CPU (neither interruptions nor waiting count). The schedule follows the share that is done.
-    `batch` is what all workers take together, so that neither their number nor a change of it touches the learning
-    rate or the crops. `crops_per_image` is of one visit to an image, where they are streamed (`jobs/train/stream.py`).
+    The learning rate follows the share of the training that is done. `batch` counts all workers, so neither their
+    number nor a change of it affects the learning rate or the crops. `make docs` reads the comments.
     """
 
+    # Name of the model and of its weight file.
     name: str
+    # Folder or URI of clean images to train on; the more kinds the better.
     train: str
+    # Folder or URI of other clean images of the same kind, for the learning curve only.
     valid: str
+    # Number of updates. Give `steps`, which repeats exactly on the same machine, or `minutes`.
     steps: int = 0
+    # Minutes of computing, which end in time; neither interruptions nor waiting count.
     minutes: float = 0.0
+    # Enlargement: 2, 3 or 4; 1 with `restoration` and `holes`.
     scale: int = 2
+    # What the model card says of the weights' licence.
     licence: str = "unknown"
+    # What the model card says of the images.
     data_note: str = ""
+    # Start from these weights: a packaged name, a file, `s3://.../NAME@VERSION`. Every tensor that fits is used;
+    # another scale keeps all but the last layer. Empty: start from nothing.
     init_from: str = ""
+    # Crops per step, of all workers together.
     batch: int = 16
+    # Side of a crop in pixels of the model's input; a multiple of the model's attention window.
     crop: int = 48
+    # `adamw`, or `muon`, which makes the updates of linear layers orthogonal at the same cost.
     optimizer: str = "adamw"
+    # Highest learning rate. It rises for 2 % of the training and falls as a cosine.
     peak_lr: float = 1e-3
+    # Share of the training at `peak_lr` between rising and falling, 0 to 0.9; may be changed on the way.
     hold: float = 0.0
+    # Decay of the weights.
     weight_decay: float = 0.0
+    # Longest gradient; longer ones are scaled down.
     clip: float = 1.0
+    # Decay of the weights' exponential average, which is what is validated and written.
     average: float = 0.999
+    # Seed of the crops and of the first weights.
     seed: int = 0
+    # `bfloat16`, or `float32` for CPUs without AMX or AVX512-BF16.
     precision: str = "bfloat16"
+    # `l1`, `mse`, or `psnr`, which counts weak damage as much as strong; with `psnr` give `clip = 100`.
     loss: str = "l1"
+    # What makes the damaged side: `bicubic`, `archive`, `restoration` or `holes`.
     degradation: str = "bicubic"
+    # Where crops are cut: `livelier` of two places, in proportion to gradient `energy`, or `uniform`.
     crop_choice: str = "livelier"
+    # Share of procedural crops (dead leaves), 0 to 1: for few images.
     procedural_share: float = 0.0
+    # Half of the crops are first reduced by up to this factor, so that images of one collection teach for others.
     shrink: float = 1.0
+    # Half of the crops are first blurred by up to this many pixels, for the same reason.
     soften: float = 0.0
+    # Crops per visit to an image, where images are streamed (`--workers`).
     crops_per_image: int = 16
+    # Number of images that the learning curve is measured on.
     valid_images: int = 12
+    # Minutes between two validations.
     validate_minutes: float = 8.0
+    # Minutes between two checkpoints: how much a kill may cost.
     checkpoint_minutes: float = 2.0
+    # Shape of the network: fields of `imgtx.models.info.ModelConfig`.
     model: dict[str, Any] = field(default_factory=dict)
+    # Strength of the damage: fields of the degradation's own table.
     damage: dict[str, Any] = field(default_factory=dict)
 
     @property

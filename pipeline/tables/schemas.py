@@ -8,6 +8,14 @@ in silence, Arrow bytes do neither and are read without a copy.
 import pyarrow as pa
 
 WRITTEN, CURRENT, SKIPPED, FAILED, PENDING = "written", "current", "skipped", "failed", "pending"
+# What the ledger and a run's counts say of an image; `current` is never stored.
+STATUSES = {
+    WRITTEN: "its output is at the destination",
+    CURRENT: "an earlier run's output is still valid; only in a run's counts, never in the ledger",
+    SKIPPED: "it is not an image by its name, or has no mask where one is needed; it was not downloaded",
+    FAILED: "it has no output; `stage`, `reason` and `message` say why",
+    PENDING: "a run is about to process it, or was interrupted before it did; the next run processes it",
+}
 TOO_LARGE = "too_large"
 NO_MASK, BAD_MASK = "no_mask", "bad_mask"
 FORBIDDEN, CREDENTIALS = "forbidden", "credentials"
@@ -83,6 +91,34 @@ LEDGER = pa.schema(
         ("sequence", pa.int64()),
     ]
 )
+
+# What the columns of the ledger mean, for readers of its files (docs/reference/ledger.md).
+COLUMNS = {
+    "key": "path of the source, relative to its root, exactly as stored",
+    "size": "bytes of the source",
+    "version": "the storage's mark of the source's content: its etag, or time and size; with a mask, of both",
+    "mask": "key of its mask, or empty",
+    "output": "path of the output under `images/`",
+    "status": "what became of it: see statuses",
+    "stage": "stage at which it failed, else empty",
+    "reason": "why it was not written: see reasons; else empty",
+    "message": "the error in full, else empty",
+    "notes": "what was converted or dropped: see notes",
+    "in_height": "pixels, after EXIF orientation",
+    "in_width": "pixels, after EXIF orientation",
+    "out_height": "pixels",
+    "out_width": "pixels",
+    "out_bytes": "bytes of the output",
+    "out_sha256": "SHA-256 of the output",
+    "hole_share": "share of the pixels that were filled; 0 without holes",
+    "noise_level": "estimated noise of the source, as standard deviation in levels of 255; 0 where not estimated",
+    "seconds_decode": "download and decoding",
+    "seconds_transform": "the model",
+    "seconds_encode": "encoding and upload",
+    "recipe": "digest of everything that decided the pixels",
+    "run": "id of the run; its settings are in `runs/<id>/spec.json`",
+    "sequence": "nanoseconds since 1970, strictly increasing: the highest of a key is its current row",
+}
 
 # Columns that older ledgers lack; read there as "" and 0.
 ADDED = ("mask", "hole_share", "noise_level")

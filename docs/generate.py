@@ -1,0 +1,275 @@
+"""Write the pages of docs/reference that say what the code says: commands, specs, ledger, exit codes.
+
+    python -m docs.generate            # what `make docs` runs
+    python -m docs.generate --check    # exit code 1 where a page is not current; what `make check` runs
+
+Names, types, defaults and options are read from the code. So is the text: the help of a command or option, the comment
+above a field, the tables of columns, reasons and notes.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+import click
+import pyarrow as pa
+
+from imgtx.codecs.convert import NOTES
+from imgtx.errors import EXIT_CODES
+from imgtx.training.spec import TrainSpec
+from jobs.cli import main
+from jobs.nightly.gate import Gate
+from jobs.nightly.schedule import Schedule
+from jobs.nightly.spec import NightlySpec
+from pipeline.spec import RunSpec
+from pipeline.tables import schemas
+
+FOLDER = Path(__file__).parent / "reference"
+HEADER = "<!-- Written by `make docs` from the code. Do not edit this page: edit the code and run it again. -->\n\n"
+TYPES = {
+    int: "whole number",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    dict: "table",
+    list: "list",
+}
+
+
+def pages() -> dict[str, str]:
+    """Every generated page by its file name under docs/reference."""
+    made = {
+        "cli.md": commands_page(),
+        "run-spec.md": run_spec_page(),
+        "training-spec.md": training_spec_page(),
+        "nightly-spec.md": nightly_spec_page(),
+        "ledger.md": ledger_page(),
+        "exit-codes.md": exit_codes_page(),
+    }
+    return {name: HEADER + text.rstrip() + "\n" for name, text in made.items()}
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+# Commands
+
+
+def walk(command: click.Command, name: str = "imgtx") -> Iterator[tuple[str, click.Command]]:
+    """Every command that runs something, with its full name, in the order of `--help`."""
+    if not isinstance(command, click.Group):
+        yield name, command
+        return
+    context = click.Context(command, info_name=name)
+    for child in command.list_commands(context):
+        found = command.get_command(context, child)
+        assert found is not None
+        if not found.hidden:
+            yield from walk(found, f"{name} {child}")
+
+
+def first_sentence(command: click.Command) -> str:
+    return " ".join((command.help or "").split("\n\n")[0].split())
+
+
+def commands_page() -> str:
+    found = list(walk(main))
+    text = "# Commands\n\n`imgtx COMMAND --help` prints the same. How a command ends: [exit codes](exit-codes.md).\n\n"
+    text += table(
+        ("command", "what it does"),
+        [(f"[`{name}`](#{name.replace(' ', '-')})", first_sentence(command)) for name, command in found],
+    )
+    for name, command in found:
+        text += f"\n## {name}\n\n"
+        context = click.Context(command, info_name=name)
+        text += f"```text\n{command.get_usage(context).removeprefix('Usage: ')}\n```\n\n"
+        text += help_text(command.help or "")
+        records = [p.get_help_record(context) for p in command.params if isinstance(p, click.Option)]
+        options = [(f"`{record[0]}`", clean(record[1])) for record in records if record]
+        text += table(("option", "meaning"), options) if options else ""
+    return text
+
+
+def help_text(text: str) -> str:
+    """A docstring that click reads, as Markdown: paragraphs, and examples after a `\\b` as a code block."""
+    made = ""
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        if paragraph.startswith("\b"):
+            made += f"```\n{paragraph.removeprefix(chr(8)).strip()}\n```\n\n"
+        else:
+            made += " ".join(paragraph.split()) + "\n\n"
+    return made
+
+
+def clean(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip().replace("<", "\\<")
+
+
+# Specs
+
+
+def comments_above(cls: type) -> dict[str, str]:
+    """The comment above each field of a dataclass, on one line; read from its source."""
+    found, lines = {}, list[str]()
+    for line in inspect.getsource(cls).splitlines():
+        line = line.strip()
+        if line.startswith("# "):
+            lines.append(line.removeprefix("# "))
+            continue
+        if match := re.match(r"(\w+): ", line):
+            found[match[1]] = " ".join(lines)
+        lines = []
+    return found
+
+
+def described(cls: type, texts: dict[str, str] | None = None) -> str:
+    """A dataclass's fields as a table; `texts` say what fields mean that have no comment."""
+    rows = []
+    meaning = (texts or {}) | {name: text for name, text in comments_above(cls).items() if text}
+    for field in fields(cls):
+        if field.default is not MISSING:
+            default = value_as_toml(field.default)
+        elif field.default_factory is not MISSING:
+            made = field.default_factory()
+            default = "" if made in ({}, []) else value_as_toml(made)
+        else:
+            default = "required"
+        rows.append((f"`{field.name}`", kind_of(field.type), default, meaning.get(field.name, "")))
+    return table(("field", "type", "default", "meaning"), rows)
+
+
+def kind_of(kind: Any) -> str:
+    union = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+    return " or ".join(TYPES.get(get_origin(k) or k, "table") for k in union if k is not type(None))
+
+
+def value_as_toml(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
+
+
+def option_texts(command: click.Command) -> dict[str, str]:
+    """The help of a command's options by the field that they set, without the default."""
+    texts = {}
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.name and parameter.help:
+            text = re.sub(r"\s*\[default: [^]]*\]", "", parameter.help)
+            texts[parameter.name] = f"{clean(text)} Option `{parameter.opts[0]}`."
+    return texts
+
+
+def run_spec_page() -> str:
+    texts = option_texts(main.commands["upscale"]) | option_texts(main.commands["restore"])
+    return f"""# Run spec
+
+Every setting of a command that runs images: `imgtx upscale`, `imgtx restore`, `imgtx plan`. A setting is given as an
+option, as `--set NAME=VALUE`, or in a TOML file that `--spec` names; settings win over options, options over the file,
+the file over the defaults. [jobs/specs/upscale.toml](../../jobs/specs/upscale.toml) is such a file with every default.
+
+{described(RunSpec, texts)}
+The spec of each run is stored at the destination, in `runs/<run id>/spec.json`, with the model resolved to an exact
+version. `imgtx retry` reads it there.
+"""
+
+
+def training_spec_page() -> str:
+    return f"""# Training spec
+
+What `imgtx train SPEC.toml` reads. The guide: [training](../guides/training.md). Examples:
+[jobs/specs](../../jobs/specs). `--set NAME=VALUE` overrides a field, `--set model.dim=64` one of a table.
+
+{described(TrainSpec)}"""
+
+
+def nightly_spec_page() -> str:
+    return f"""# Nightly spec
+
+What `imgtx nightly SPEC.toml` and `imgtx schedule SPEC.toml` read. The guides: [nightly](../guides/nightly.md),
+[schedules](../guides/schedules.md). Example: [jobs/specs/nightly.toml](../../jobs/specs/nightly.toml).
+
+{described(NightlySpec)}
+## [gate]
+
+{described(Gate)}
+## [schedule]
+
+{described(Schedule)}"""
+
+
+# Ledger and exit codes
+
+
+def ledger_page() -> str:
+    columns = [(f"`{c.name}`", arrow_type(c.type), schemas.COLUMNS.get(c.name, "")) for c in schemas.LEDGER]
+    retried = schemas.RETRIED_BY_A_PLAIN_RUN
+    reasons = [
+        (f"`{name}`", text, "yes" if name in retried else "") for name, text in schemas.REASONS.items()
+    ]
+    return f"""# Ledger
+
+The ledger at `ledger/*.parquet` under a destination says what became of every image. The newest row of a key, the one
+with the highest `sequence`, is its current state; older rows are removed as the files are merged. Read it with anything
+that reads Parquet, or with `imgtx status`.
+
+## Columns
+
+{table(("column", "type", "meaning"), columns)}
+## Statuses
+
+{table(("status", "meaning"), [(f"`{name}`", text) for name, text in schemas.STATUSES.items()])}
+## Reasons
+
+Why an image was not written. A plain second run tries those marked *retried* again, because time alone may cure them.
+The others wait for a changed source, other settings, or `imgtx retry`.
+
+{table(("reason", "meaning", "retried"), reasons)}
+## Notes
+
+What was converted or dropped on the way from the source to the output.
+
+{table(("note", "meaning"), [(f"`{name}`", text) for name, text in NOTES.items()])}"""
+
+
+def arrow_type(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"list of {kind.value_type}"
+    return f"map of {kind.key_type} to {kind.item_type}" if pa.types.is_map(kind) else str(kind)
+
+
+def exit_codes_page() -> str:
+    return f"""# Exit codes
+
+{table(("code", "meaning"), [(f"`{code}`", text) for code, text in EXIT_CODES.items()])}
+A submitted command (`imgtx submit`, `imgtx jobs logs --follow`) ends with the code of the job, `imgtx watch` with that
+of the run. Errors are one line on standard error: what was given, what is allowed, what to do. A bug names a file that
+holds its traceback.
+"""
+
+
+def outdated() -> list[str]:
+    """The names of the pages whose file is not what the code says."""
+    return [name for name, text in pages().items() if read(FOLDER / name) != text]
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv[1:]:
+        if late := outdated():
+            sys.exit(f"not current under docs/reference: {', '.join(late)}; run `make docs`")
+    else:
+        FOLDER.mkdir(exist_ok=True)
+        for name, text in pages().items():
+            (FOLDER / name).write_text(text, encoding="utf-8")
