@@ -29,7 +29,7 @@ def start(model: str, barrier) -> None:
 
 
 def work(paths: tuple[str, str]) -> None:
-    from imgtx.codecs.pixels import Picture, decode, encode
+    from imgtx.codecs import Picture, decode, encode
 
     source, target = paths
     picture = decode(Path(source).read_bytes(), max_pixels=10**9)

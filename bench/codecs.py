@@ -25,7 +25,7 @@ import PIL
 import pyvips
 from PIL import Image
 
-from imgtx.codecs.pixels import Picture, decode, encode
+from imgtx.codecs import Picture, decode, encode
 
 SIDES = (512, 2048)
 SECONDS_A_ROW = 0.25  # measure at least twice, and until this long

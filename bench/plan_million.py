@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from bench.report import save
-from imgtx.codecs.pixels import SUFFIXES
+from imgtx.codecs import SUFFIXES
 from pipeline.ledger.ledger import Ledger
 from pipeline.planning.inventory import ROWS, classify
 from pipeline.planning.plan import make_plan

@@ -21,7 +21,7 @@ import torch
 
 from bench.photos import photo_archive
 from bench.report import save
-from imgtx.codecs.pixels import SUFFIXES
+from imgtx.codecs import SUFFIXES
 from imgtx.training.crops import Sampler
 from imgtx.training.feeds import Feed
 from imgtx.training.images import load_pairs

@@ -9,7 +9,7 @@ import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from imgtx.codecs.pixels import WRITABLE
+from imgtx.codecs import WRITABLE
 from imgtx.errors import UsageError
 from imgtx.models.info import ModelInfo, refusal_to_compile
 

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgtx.codecs.header import examine
+from imgtx.codecs import read_facts
 from imgtx.errors import ImageError, StorageError
 from pipeline.ledger.ledger import Ledger
 from pipeline.planning.names import fold
@@ -268,7 +268,7 @@ def _complaint(file: BytesIO | BufferedReader, row: dict[str, Any]) -> tuple[str
     if digest != row["out_sha256"]:
         return "swapped", f"the file's sha256 begins {digest[:12]}, {row['out_sha256'][:12]} was written"
     try:
-        header = examine(file).header
+        header = read_facts(file).header
     except ImageError as error:
         return "dimensions", f"the header cannot be read: {error}"
     if (header.height, header.width) != (row["out_height"], row["out_width"]):

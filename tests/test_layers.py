@@ -60,7 +60,7 @@ TORCH_FREE = (
     "imgtx.imageops.resize",
     "imgtx.errors",
     "imgtx.imageops.metrics",
-    "imgtx.codecs.pixels",
+    "imgtx.codecs",
     "imgtx.models.sidecar",
     "imgtx.models.references",
     "imgtx.codecs.spool",

@@ -1,18 +1,23 @@
-"""The rules by which samples change form, each with the name that the ledger gives it (`NOTES`).
+"""The rules by which samples change form, each with its name in the ledger (`NOTES`).
 
-`Converter` takes stored samples to pixels, `reduced` takes pixels to what 8-bit formats hold. Both work on
-any strip of rows, so that pictures in memory and pictures on disk go by the same rules.
+`Converter` takes stored samples to pixels, `reduced` takes pixels to what a format can hold. Both work on any strip of
+rows, so that pictures in memory and pictures on disk go by the same rules.
 """
 
 import io
 import struct
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imgtx.codecs.picture import Facts
+from imgtx.codecs.format import Writer
+from imgtx.codecs.picture import Facts, Header, Picture
 
-# Every conversion that `decode` and `encode` may name in a picture's notes.
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Every conversion and loss that the notes of `decode` and `encode` may name.
 NOTES = {
     "oriented": "turned as its EXIF orientation says; the tag now says upright",
     "palette->rgb": "palette colours written out",
@@ -33,9 +38,9 @@ NOTES = {
     "gamma-dropped": "a PNG gamma other than sRGB's, without a profile, is not carried",
     "chromaticities-dropped": "primaries, white or transfer curves, without a profile, are not carried",
     "cicp-dropped": "PNG's cICP colour description is not carried",
-    "chunks-dropped": "PNG and WebP chunks for which there is no other word are not carried",
-    "tags-dropped": "TIFF tags for which there is no other word are not carried (of maps, of programs)",
-    "app-segments-dropped": "JPEG segments for which there is no other word are not carried",
+    "chunks-dropped": "PNG and WebP chunks for which there is no other note are not carried",
+    "tags-dropped": "TIFF tags for which there is no other note are not carried (of maps, of programs)",
+    "app-segments-dropped": "JPEG segments for which there is no other note are not carried",
     "extra-channel-dropped": "a channel that is not stated to be alpha is not carried",
     "extra-pictures-dropped": "the further pictures of a multi-picture JPEG are not carried",
 }
@@ -43,9 +48,9 @@ _FORM_NOTES = {"palette": "palette->rgb", "1bit": "1bit->grey", "lowbit": "lowbi
 
 
 class Converter:
-    """Samples as stored -> pixels and alpha, by the rules of `NOTES`; works on any strip of rows.
+    """Converts samples as stored to pixels and alpha, by the rules of `NOTES`, in any strip of rows.
 
-    `icc` is the profile of the pixels it delivers, `notes` every conversion and loss of the picture.
+    `icc` is the profile of the converted pixels, `notes` every conversion and loss of the picture.
     """
 
     def __init__(self, facts: Facts):
@@ -71,14 +76,15 @@ class Converter:
         self.notes = tuple(notes)
 
     def __call__(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """`samples` (rows, width, bands) -> pixels (rows, width, 1 or 3), alpha (rows, width) or None."""
+        """(rows, width, bands) as stored -> pixels (rows, width, 1 or 3), alpha (rows, width) or None."""
         if self._cmyk:
             return self._cmyk(samples), None
         alpha = samples[:, :, -1] if self._header.alpha else None
         colours = samples.shape[2] - self._header.alpha
         if colours < (1 if self._header.form == "palette" else self._header.channels):
-            raise ValueError(f"{samples.shape[2]} bands; its header tells of {self._header}")
-        if self._header.channels == 3 and colours < 3:  # libvips makes a grey palette grey
+            raise ValueError(f"{samples.shape[2]} bands; its header states {self._header}")
+        if self._header.channels == 3 and colours < 3:
+            # libvips makes a palette of greys grey.
             return np.repeat(samples[:, :, :1], 3, axis=2), alpha
         return samples[:, :, : self._header.channels], alpha
 
@@ -119,27 +125,27 @@ def oriented(plane: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def reduced(
-    pixels: np.ndarray, alpha: np.ndarray | None, format: str, notes: list[str]
+    pixels: np.ndarray, alpha: np.ndarray | None, writer: Writer, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pixels and alpha as jpeg, webp and bmp can hold them: 8 bit, no alpha but in webp, no grey in webp.
+    """Convert pixels (rows, width, 1 or 3) and alpha (rows, width) to what a format can hold.
 
-    Takes any strip of rows; each rule is named in `notes` once.
+    Takes any strip of rows; each conversion is added to `notes` once.
     """
 
     def note(name: str) -> None:
         if name not in notes:
             notes.append(name)
 
-    if pixels.dtype == np.uint16:
+    if pixels.dtype == np.uint16 and not writer.depth16:
         note("16bit->8bit")
         pixels = _to_8bit(pixels)
         alpha = None if alpha is None else _to_8bit(alpha)
-    if alpha is not None and format != "webp":
+    if alpha is not None and not writer.alpha:
         note("alpha->white")
         cover = alpha[:, :, None].astype(np.uint16)
         pixels = ((pixels * cover + 255 * (255 - cover) + 127) // 255).astype(np.uint8)
         alpha = None
-    if format == "webp" and pixels.shape[2] == 1:
+    if pixels.shape[2] == 1 and not writer.grey:
         note("grey->rgb")
         pixels = np.repeat(pixels, 3, axis=2)
     return pixels, alpha
@@ -147,3 +153,28 @@ def reduced(
 
 def _to_8bit(values: np.ndarray) -> np.ndarray:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def as_stated(samples: np.ndarray, header: Header) -> np.ndarray:
+    """Return a decoder's samples (height, width, bands). Raises ValueError if they contradict the header."""
+    if samples.shape[:2] != header.stored_size or samples.itemsize * 8 != header.depth:
+        raise ValueError(f"the pixels are {samples.shape} {samples.dtype}, its header {header.stored_size}")
+    return samples
+
+
+def from_pillow(image: "Image", header: Header) -> np.ndarray:
+    """Load an opened image of Pillow's: (height, width, bands) uint8 as stored."""
+    image.load()
+    mode = ("L" if header.channels == 1 else "RGB") + ("A" if header.alpha else "")
+    if image.mode != mode:
+        image = image.convert(mode)
+    samples = np.asarray(image)
+    return as_stated(samples[:, :, None] if samples.ndim == 2 else samples, header)
+
+
+def to_pillow(picture: Picture) -> "Image":
+    """Make Pillow's image of a picture of 8 bits."""
+    from PIL import Image
+
+    samples = picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
+    return Image.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else samples)

@@ -1,16 +1,22 @@
-"""What is known of an encoded image before a pixel is decoded."""
+"""Pictures: as a file describes them (`Header`, `Facts`), decoded (`Picture`), and what travels with them (`Carry`)."""
 
+import struct
 from dataclasses import dataclass
+
+import numpy as np
+
+# Bytes of one profile or EXIF block; a larger one is an attack or an accident.
+METADATA_LIMIT = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class Header:
-    """An encoded image before decoding. `height` and `width` are pixels as displayed (EXIF orientation
-    applied).
+    """An encoded image before decoding.
 
-    `channels` is 1 or 3 and `depth` 8 or 16 bits, as `decode` will deliver them; `alpha` says whether it
-    delivers an alpha plane too. `frames` above 1 is an animation or several pages. `orientation` is EXIF's
-    1..8. `form` is the stored form: 1bit, lowbit, grey, palette, rgb, cmyk.
+    `height` and `width` are pixels as displayed (EXIF orientation applied). `channels` is 1 or 3 and `depth` 8 or
+    16 bits, as `decode` delivers them; `alpha` says whether it also delivers an alpha plane. `frames` above 1 is
+    an animation or several pages. `orientation` is EXIF's 1..8. `form` is the stored form: 1bit, lowbit, grey,
+    palette, rgb, cmyk.
     """
 
     format: str
@@ -31,11 +37,12 @@ class Header:
 
 @dataclass(frozen=True)
 class Facts:
-    """A header with what must survive: `icc` (b"" or a profile), `exif` (bare block), notes of what will not.
+    """A header, the metadata that must survive, and notes of what will not.
 
-    `end` is the byte after the last pixel byte where the format tells, else 0: a shorter file is truncated.
-    `premultiplied` colours were multiplied by their alpha. `deflated` is (offset, length) of each zlib stream of
-    a TIFF.
+    `icc` is a profile or b"", `exif` a bare block (`imgtx.codecs.exif.bare`) or b"", `notes` keys of `NOTES`.
+    `end` is the byte after the last pixel byte where the format states it, else 0: a shorter file is truncated.
+    `premultiplied` means that the stored colours were multiplied by their alpha. `deflated` is the (offset,
+    length) of each zlib stream of a TIFF.
     """
 
     header: Header
@@ -47,6 +54,53 @@ class Facts:
     deflated: tuple[tuple[int, int], ...] = ()
 
 
-def displayed(height: int, width: int, turned: int) -> tuple[int, int]:
-    """(height, width) of the stored size as EXIF orientation `turned` shows it."""
-    return (width, height) if turned >= 5 else (height, width)
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image, upright.
+
+    `pixels` (height, width, 1 or 3) and `alpha` (height, width) or None, both uint8 in [0, 255] or both uint16 in
+    [0, 65535]; alpha is straight. `icc` is the profile of `pixels` or b"" (then sRGB or grey by convention), `exif`
+    a bare block or b"", `format` that of the source, `notes` keys of `NOTES`.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None
+    icc: bytes
+    exif: bytes
+    format: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Carry:
+    """What travels beside the pixels through the pipeline; fields as in `Picture`."""
+
+    icc: bytes
+    exif: bytes
+    format: str
+
+
+def displayed(height: int, width: int, orientation: int) -> tuple[int, int]:
+    """Return the stored (height, width) as EXIF `orientation` displays it."""
+    return (width, height) if orientation >= 5 else (height, width)
+
+
+def dropped(**lost: bool) -> tuple[str, ...]:
+    """Return the note `<name>-dropped` of each loss that is true, in the order given; `_` in a name becomes `-`."""
+    return tuple(f"{name.replace('_', '-')}-dropped" for name, is_lost in lost.items() if is_lost)
+
+
+def pack_carry(picture: Picture) -> bytes:
+    """Pack a picture's `Carry` into bytes for the `carry` column; the inverse is `unpack_carry`."""
+    name = picture.format.encode()
+    lengths = struct.pack("<III", len(name), len(picture.icc), len(picture.exif))
+    return lengths + name + picture.icc + picture.exif
+
+
+def unpack_carry(packed: bytes) -> Carry:
+    """Unpack the bytes of `pack_carry`. Raises ValueError if their length is not the one they state."""
+    name, icc, block = struct.unpack_from("<III", packed)
+    if len(packed) != 12 + name + icc + block:
+        raise ValueError(f"a carry of {len(packed)} bytes; its lengths ask for {12 + name + icc + block}")
+    body = packed[12:]
+    return Carry(bytes(body[name : name + icc]), bytes(body[name + icc :]), bytes(body[:name]).decode())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imgtx.codecs.pixels import SUFFIXES, decode
+from imgtx.codecs import SUFFIXES, decode
 from imgtx.errors import ImageError, UsageError
 from imgtx.training.crops import Pair, check_size, reduced
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from imgtx.codecs.pixels import decode
+from imgtx.codecs import decode
 from imgtx.degradations.holes import random_mask
 from imgtx.errors import ModelError
 from imgtx.imageops.holes import with_mask

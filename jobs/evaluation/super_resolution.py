@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from imgtx.codecs.pixels import SUFFIXES, decode, read_header
+from imgtx.codecs import SUFFIXES, decode, read_header
 from imgtx.degradations.archive import archive
 from imgtx.errors import ImageError, ImgtxError, UsageError
 from imgtx.imageops.metrics import psnr_y, ssim_y

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 import imgtx
-from imgtx.codecs.pixels import decode
+from imgtx.codecs import decode
 from imgtx.errors import UsageError
 from imgtx.models.adapters.base import Source
 from imgtx.models.info import ModelInfo

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imgtx.codecs.pixels import SUFFIXES, decode, encode
+from imgtx.codecs import SUFFIXES, decode, encode
 from imgtx.errors import ImageError, StorageError, UsageError
 from imgtx.files import write_atomically
 from pipeline.planning.inventory import images

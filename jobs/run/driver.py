@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgtx.codecs.pixels import SUFFIXES
+from imgtx.codecs import SUFFIXES
 from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, StorageError, UsageError
 from imgtx.models.references import absolute, read_info
 from jobs.run.access import AccessMonitor

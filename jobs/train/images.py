@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from imgtx.codecs.pixels import SUFFIXES, read_header
+from imgtx.codecs import SUFFIXES, read_header
 from imgtx.errors import ImageError, StorageError, UsageError
 from imgtx.training.crops import SMALLEST_VALID, Pair, reduced
 from imgtx.training.images import photo_pixels

@@ -57,7 +57,7 @@ def inventory(store: Store) -> Iterator[pa.RecordBatch]:
 def classify(batch: pa.RecordBatch, suffixes: Collection[str], *, local_destination: bool) -> pa.RecordBatch:
     """`batch` (schema INVENTORY) with the columns of CLASSIFIED: what the name alone decides.
 
-    `suffixes` are lower-case with their dot (`imgtx.codecs.pixels.SUFFIXES`); case is ignored. Other names are
+    `suffixes` are lower-case with their dot (`imgtx.codecs.SUFFIXES`); case is ignored. Other names are
     skipped (reason suffix). An image whose key would escape the destination, or cannot be a file name on a
     local one, is failed (reason unsafe_key) with a message that says what is wrong with it.
     """

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgtx.codecs.pixels import SUFFIXES, output_format, suffix_for
+from imgtx.codecs import SUFFIXES, output_format, suffix_for
 from pipeline.tables.hashing import hash64
 
 DIGITS = (0, 8, 16, 32, 64)  # hex digits after the "~" at each level; a name climbs until it stands alone

@@ -10,8 +10,8 @@ from functools import partial
 
 import pyarrow as pa
 
-from imgtx.codecs.pixels import Header, pack_carry, read_header
-from imgtx.codecs.pixels import decode as decode_picture
+from imgtx.codecs import Header, pack_carry, read_header
+from imgtx.codecs import decode as decode_picture
 from imgtx.errors import ImageError
 from imgtx.imageops.holes import with_mask
 from imgtx.imageops.noise import noise_level

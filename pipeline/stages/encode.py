@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from imgtx.codecs.pixels import Picture, unpack_carry
-from imgtx.codecs.pixels import encode as encode_picture
+from imgtx.codecs import Picture, unpack_carry
+from imgtx.codecs import encode as encode_picture
 from pipeline.planning.names import format_of
 from pipeline.spec import Job
 from pipeline.tables.rows import Row, guarded, rows_of, to_table

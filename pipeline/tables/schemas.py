@@ -129,7 +129,7 @@ WAITED = pa.field("seconds_waited", pa.float32())
 
 # decode -> transform: the patch tensors. `tiles` holds uint8 or uint16 in C order; `shape` is
 # (tiles, height, width, channels). `alpha` is (in_height, in_width) of the same dtype, or empty.
-# `carry` is what must survive (ICC profile, EXIF, source format), packed by `imgtx.codecs.pixels.pack_carry`.
+# `carry` is what must survive (ICC profile, EXIF, source format), packed by `imgtx.codecs.pack_carry`.
 # transform -> encode: the same columns, now one whole image: shape (1, out_height, out_width, channels),
 # alpha (out_height, out_width). A row with a `status` carries empty pixels. `large`: too big for memory, so the
 # row carries no pixels and the transform takes it from the source to the destination through local disk.

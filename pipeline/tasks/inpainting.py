@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgtx.codecs.pixels import SUFFIXES, Picture, decode, read_header
+from imgtx.codecs import SUFFIXES, Picture, decode, read_header
 from imgtx.errors import ImageError
 from imgtx.imageops.holes import hole_of_colour, hole_of_mask
 from pipeline.planning.inventory import CLASSIFIED, classify, images, inventory

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from imgtx.codecs.header import Header
+from imgtx.codecs import Header
 from imgtx.errors import ImageError, UsageError
 from imgtx.inference.predictor import Predictor
 from imgtx.inference.tiling import plan_for_model

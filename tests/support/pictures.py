@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from imgtx.codecs.pixels import Picture
+from imgtx.codecs import Picture
 
 MAX_PIXELS = 50_000_000
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import imgtx
-from imgtx.codecs.pixels import decode
+from imgtx.codecs import decode
 from imgtx.models.references import read_info
 from imgtx.models.sidecar import write_sidecar
 from jobs.run.driver import run

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgtx.codecs.pixels import decode
+from imgtx.codecs import decode
 from imgtx.degradations.holes import random_mask
 from jobs.inspect.status import run_verify
 from jobs.run.driver import plan_run, prepare, run

@@ -7,7 +7,7 @@ import pytest
 import pyvips
 from PIL import Image
 
-from imgtx.codecs.pixels import decode
+from imgtx.codecs import decode
 from imgtx.errors import ImageError
 from tests.support import zoo
 from tests.support.pictures import MAX_PIXELS, assert_equal

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from imgtx.codecs.pixels import NOTES, decode
+from imgtx.codecs import NOTES, decode
 from tests.support import zoo
 from tests.support.pictures import MAX_PIXELS, assert_equal, picture
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import imgtx
-from imgtx.codecs.pixels import decode
+from imgtx.codecs import decode
 from imgtx.imageops.metrics import psnr_y
 from imgtx.imageops.resize import imresize, modcrop
 from imgtx.inference.predictor import Predictor

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgtx.codecs.pixels import SUFFIXES
+from imgtx.codecs import SUFFIXES
 from pipeline.ledger import ledger as ledger_module
 from pipeline.ledger.ledger import Ledger
 from pipeline.planning.inventory import classify

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pytest
 
 import imgtx
-from imgtx.codecs import exif
-from imgtx.codecs.pixels import SUFFIXES, Carry, Picture
-from imgtx.codecs.pixels import decode as decode_picture
+from imgtx.codecs import SUFFIXES, Carry, Picture, exif
+from imgtx.codecs import decode as decode_picture
 from imgtx.codecs.spool import SpooledPicture
 from imgtx.errors import ModelError
 from imgtx.imageops.resize import imresize

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import imgtx
-from imgtx.codecs.pixels import decode as decode_picture
+from imgtx.codecs import decode as decode_picture
 from imgtx.degradations.holes import random_mask
 from imgtx.errors import UsageError
 from imgtx.models.weight_file import read_info

@@ -1,0 +1,109 @@
+"""BMP: header, decoder and writer. https://learn.microsoft.com/windows/win32/gdi/bitmap-storage
+
+Pillow decodes it, whole: libvips does not read BMP. The writer takes rows, because Pillow's wants the whole picture.
+"""
+
+import io
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from imgtx.codecs.convert import from_pillow
+from imgtx.codecs.format import Format, Writer
+from imgtx.codecs.picture import Facts, Header, dropped
+from imgtx.codecs.rows import Raster, in_memory, on_disk
+
+# The lengths of the headers that follow the 14 bytes of the file's own.
+_HEADERS = (12, 40, 52, 56, 64, 108, 124)
+_START = 14 + 40
+# Offsets have 32 bits; the margin covers header and palette.
+_LARGEST_BYTES = 2**32 - 2**10
+# Pixels a metre: 96 dots an inch.
+_DENSITY = 3780
+
+
+def recognise(start: bytes) -> bool:
+    is_long = len(start) >= 26
+    return start.startswith(b"BM") and is_long and struct.unpack_from("<I", start, 14)[0] in _HEADERS
+
+
+def read_facts(file: BinaryIO) -> Facts:
+    """Read the header by Pillow's plug-in."""
+    from PIL.BmpImagePlugin import BmpImageFile
+
+    start = file.read(74)
+    # The profile itself, or the path of one.
+    has_profile = start[14] == 124 and start[70:] in (b"DEBM", b"KNIL")
+    file.seek(0)
+    image = BmpImageFile(file)
+    form = {"1": "1bit", "L": "grey", "P": "palette", "RGB": "rgb", "RGBA": "rgb"}[image.mode]
+    header = Header(
+        "bmp",
+        image.height,
+        image.width,
+        channels=1 if image.mode in ("1", "L") else 3,
+        depth=8,
+        alpha=image.mode == "RGBA",
+        frames=1,
+        orientation=1,
+        form=form,
+    )
+    return Facts(header, notes=dropped(icc=has_profile))
+
+
+def samples(data: bytes, header: Header) -> np.ndarray:
+    """Decode a whole file, by Pillow: (height, width, bands) uint8 as stored."""
+    from PIL.BmpImagePlugin import BmpImageFile
+
+    # By class: Image.open checks for bombs by a global of the process.
+    return from_pillow(BmpImageFile(io.BytesIO(data)), header)
+
+
+def strips(path: Path, header: Header) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode a file as one strip, in memory; it has at most 4 GB."""
+    yield 0, samples(path.read_bytes(), header)
+
+
+def fits(height: int, width: int) -> bool:
+    """Whether a picture of 24 bits a pixel stays below 4 GB."""
+    return height * (width * 3 + 3) <= _LARGEST_BYTES
+
+
+def write_rows(file: BinaryIO, rows: Iterable[np.ndarray], raster: Raster) -> tuple[str, ...]:
+    """Write 8-bit `rows`, arrays (any number, width, 1 or 3), top to bottom, as one BMP.
+
+    Grey has 8 bits and a palette, colour 24 bits in the order B, G, R. The bottom row is stored first, as readers
+    expect.
+    """
+    stride = -(-raster.row_bytes // 4) * 4
+    palette = b"".join(bytes([level, level, level, 0]) for level in range(256)) if raster.bands == 1 else b""
+    first, size, colours = _START + len(palette), stride * raster.height, len(palette) // 4
+    sides, bits = (raster.width, raster.height), 8 * raster.bands
+    file.write(struct.pack("<2sIII", b"BM", first + size, 0, first))
+    file.write(
+        struct.pack("<IiiHHIIiiII", 40, *sides, 1, bits, 0, size, _DENSITY, _DENSITY, colours, colours)
+    )
+    file.write(palette)
+    at = first + size
+    for strip in rows:
+        lines = strip[::-1, :, ::-1].reshape(len(strip), -1)
+        at -= stride * len(strip)
+        file.seek(at)
+        file.write(np.pad(lines, ((0, 0), (0, stride - lines.shape[1]))).tobytes())
+    return ()
+
+
+FORMAT = Format(
+    name="bmp",
+    title="BMP",
+    suffixes=(".bmp", ".dib"),
+    recognise=recognise,
+    read_facts=read_facts,
+    samples=samples,
+    strips=strips,
+    writer=Writer(encode=in_memory(write_rows), write=on_disk(write_rows), fits=fits, grey=True),
+    same="png",
+)

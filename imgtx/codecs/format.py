@@ -1,0 +1,69 @@
+"""What imgtx needs to know of a file format. Each format's file ends with one `Format`; `imgtx.codecs` lists them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from imgtx.codecs.picture import Facts, Header, Picture
+from imgtx.codecs.rows import Raster
+
+
+def _nothing_to_check(file: BinaryIO, facts: Facts) -> None:
+    """Formats without checksums, and formats whose decoder checks them."""
+
+
+def _any_size(height: int, width: int) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Writer:
+    """How a format is written, and what its files can hold.
+
+    `encode(picture, quality)` returns the file's bytes and notes. `write(path, rows, raster, quality)` writes the
+    same picture from rows, arrays (any number, width, raster.bands) from top to bottom, in bounded memory where
+    the format allows it, and returns notes; it may put temporary files beside `path`. Both get pixels that the
+    format can hold (`imgtx.codecs.convert.reduced`) and only metadata that it can carry.
+
+    The largest side is `side_limit` pixels; `fits(height, width)` holds what else limits the size. `depth16`,
+    `alpha` and `grey` say whether the format holds such pixels, `icc` and `exif_limit` (bytes) which metadata.
+    """
+
+    encode: Callable[[Picture, int], tuple[bytes, tuple[str, ...]]]
+    write: Callable[[Path, Iterable[np.ndarray], Raster, int], tuple[str, ...]]
+    side_limit: int = 2**31 - 1
+    fits: Callable[[int, int], bool] = _any_size
+    depth16: bool = False
+    alpha: bool = False
+    grey: bool = False
+    icc: bool = False
+    exif_limit: int = 0
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format: how it is recognised, read and checked, and its `writer` if imgtx can write it.
+
+    `name` is used in specs and ledgers, `title` in messages. `suffixes` are lower case with their dot; outputs get
+    the first. `same` names the format that is written for `--format same`, if it is not this one.
+
+    `recognise(start)` decides by the first 32 bytes; names are never asked. `read_facts(file)` reads the header of
+    a seekable file without decoding or allocating by the stated size, so that a decompression bomb costs nothing.
+    `check(file, facts)` finds damage that the decoder passes over. `samples(data, header)` decodes a whole file in
+    memory to (height, width, bands) uint8 or uint16 as stored, `strips(path, header)` a file on disk to (top,
+    samples (rows, width, bands)) from top to bottom. Both raise whatever the decoder raises.
+    """
+
+    name: str
+    title: str
+    suffixes: tuple[str, ...]
+    recognise: Callable[[bytes], bool]
+    read_facts: Callable[[BinaryIO], Facts]
+    samples: Callable[[bytes, Header], np.ndarray]
+    strips: Callable[[Path, Header], Iterator[tuple[int, np.ndarray]]]
+    check: Callable[[BinaryIO, Facts], None] = _nothing_to_check
+    writer: Writer | None = None
+    same: str = ""

@@ -1,0 +1,277 @@
+"""TIFF: header, which of the many forms imgtx refuses, and checksums; `tiff_writer.py` writes it.
+
+TIFF 6.0, https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
+
+Why the tags are judged by hand (Pillow only parses them): for some of TIFF's forms libvips delivers zeros or wrong
+colours without an error.
+"""
+
+from typing import BinaryIO
+
+from isal import isal_zlib
+
+import imgtx.codecs.exif as exif
+import imgtx.codecs.vips as vips
+from imgtx.codecs.format import Format, Writer
+from imgtx.codecs.picture import Facts, Header, displayed, dropped
+from imgtx.codecs.refusals import decoder_errors
+from imgtx.codecs.rows import in_memory, on_disk
+from imgtx.codecs.tiff_writer import write_rows
+from imgtx.errors import ImageError
+
+# The second pair of each has 64-bit offsets.
+_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+_PHOTOMETRIC = {
+    0: "grey",
+    1: "grey",
+    2: "rgb",
+    3: "palette",
+    5: "cmyk",
+    # YCbCr, which libtiff converts.
+    6: "rgb",
+    8: "CIE L*a*b*",
+    9: "ICC L*a*b*",
+    10: "ITU L*a*b*",
+    32803: "colour filter array",
+    32844: "LogL",
+    32845: "LogLuv",
+    34892: "linear raw",
+}
+# What the wheel of libvips decodes. It lacks the other codecs and would deliver zeros for them.
+_COMPRESSIONS = {
+    1: "none",
+    2: "CCITT",
+    3: "CCITT group 3",
+    4: "CCITT group 4",
+    5: "LZW",
+    7: "JPEG",
+    8: "deflate",
+    32773: "PackBits",
+    32946: "deflate",
+    50001: "WebP",
+}
+_OTHER_COMPRESSIONS = {
+    6: "old-style JPEG",
+    34712: "JPEG 2000",
+    34887: "LERC",
+    34925: "LZMA",
+    50000: "Zstandard",
+    50002: "JPEG XL",
+}
+# Tags of the first directory that describe the picture and not its storage.
+_DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432, 34665, 34853)
+# Tags that lay out the pixels, and densities, which would be untrue of an image of another size.
+_STORAGE = {
+    *range(254, 269), 273, 274, *range(277, 285), 288, 289, 290, 291, 292, 293, 296, 297, 317, *range(320, 329),
+    330, 332, 334, *range(336, 344), 347, *range(512, 522), *range(529, 533), 559,
+}  # fmt: skip
+_NOTED = {
+    700: "xmp", 33723: "iptc", 34377: "photoshop", 301: "chromaticities", 318: "chromaticities",
+    319: "chromaticities", 34675: "icc",
+}  # fmt: skip
+# Bytes of a deflated strip that are inflated together.
+_INFLATED = 2**18
+
+
+def recognise(start: bytes) -> bool:
+    return start.startswith(_SIGNATURES)
+
+
+def read_facts(file: BinaryIO) -> Facts:
+    """Read the first page's header and metadata from its tags.
+
+    Raises `ImageError` (unsupported, corrupt) for forms that cannot be carried.
+    """
+    ifd, bigger = _directory(file)
+    file.seek(ifd.next)
+    ifd.load(file)
+    bits = ifd.get(258, (1,))
+    # What each channel beyond the colours is: 1 premultiplied alpha, 2 straight alpha.
+    extra = ifd.get(338, ())
+    photometric = ifd.get(262, -1)
+    form = _PHOTOMETRIC.get(photometric, f"photometric {photometric}")
+    if form == "grey" and bits[0] < 8:
+        form = "1bit" if bits[0] == 1 else "lowbit"
+    block = _exif_of_tags(ifd, file, bigger)
+    orientation = ifd.get(274, 1) if ifd.get(274, 1) in range(1, 9) else 1
+    samples = ifd.get(277, 1)
+    colours = {"rgb": 3, "cmyk": 4}.get(form, 1)
+    header = Header(
+        "tiff",
+        *displayed(ifd[257], ifd[256], orientation),
+        channels=3 if form in ("rgb", "palette", "cmyk") else 1,
+        depth=16 if bits[0] == 16 else 8,
+        alpha=samples > colours and form != "cmyk" and bool(extra) and extra[0] in (1, 2),
+        frames=_pages(ifd, file),
+        orientation=orientation,
+        form=form,
+    )
+    _refuse_form(header, ifd, samples - colours)
+    _refuse_storage(ifd)
+    notes = _lost_tags(ifd)
+    notes += dropped(extra_channel=samples > colours + header.alpha, exif=block is None)
+    return Facts(
+        header,
+        ifd.get(34675, b"") or b"",
+        block or b"",
+        notes,
+        end=max((offset + length for offset, length in zip(*_parts(ifd), strict=False)), default=0),
+        premultiplied=header.alpha and extra[0] == 1,
+        deflated=tuple(zip(*_parts(ifd), strict=False)) if ifd.get(259) in (8, 32946) else (),
+    )
+
+
+def _lost_tags(ifd) -> tuple[str, ...]:
+    lost = {_NOTED.get(tag, "tags") for tag in ifd if tag not in (*_DESCRIPTIVE, *_STORAGE)}
+    if ifd.get(34675):
+        # A profile overrides them.
+        lost.discard("chromaticities")
+    return dropped(**{name: name in lost for name in ("xmp", "iptc", "photoshop", "chromaticities", "tags")})
+
+
+def _refuse_form(header: Header, ifd, extra: int) -> None:
+    bits, sign = ifd.get(258, (1,)), ifd.get(339, (1,))[0]
+    kind = {2: "signed ", 3: "float "}.get(sign, "")
+    named = f"{bits[0]}-bit {kind}{header.form} TIFF"
+    known = header.form in ("1bit", "lowbit", "grey", "palette", "rgb", "cmyk") and sign in (1, 4)
+    depths = {
+        "palette": (1, 2, 4, 8),
+        "rgb": (8, 16),
+        "cmyk": (8,),
+        "grey": (8, 16),
+        "1bit": (1,),
+        "lowbit": (2, 4),
+    }
+    if not known or len(set(bits)) > 1 or bits[0] not in depths[header.form]:
+        raise ImageError(
+            "unsupported", f"a {named}; imgtx carries 8 and 16 bit grey and RGB, 8 bit CMYK: convert it"
+        )
+    if extra > 1 or (header.form == "cmyk" and extra):
+        raise ImageError(
+            "unsupported", f"a {named} with {extra} extra channels; imgtx carries one alpha: flatten it"
+        )
+
+
+def _refuse_storage(ifd) -> None:
+    compression, photometric = ifd.get(259, 1), ifd.get(262)
+    if compression not in _COMPRESSIONS:
+        name = _OTHER_COMPRESSIONS.get(compression, "an unknown codec")
+        known = ", ".join(dict.fromkeys(_COMPRESSIONS.values()))
+        raise ImageError(
+            "unsupported",
+            f"a TIFF compressed by {name} (tag 259 is {compression}); imgtx reads {known}: convert it",
+        )
+    if photometric == 6 and compression != 7:
+        raise ImageError(
+            "unsupported",
+            f"a YCbCr TIFF with compression {_COMPRESSIONS[compression]}; imgtx reads YCbCr only in JPEG: "
+            "convert it to RGB",
+        )
+    if ifd.get(284, 1) == 2 and 322 in ifd:
+        raise ImageError(
+            "unsupported",
+            "a TIFF of tiles with a plane for each channel; imgtx reads separate planes in strips only: "
+            "convert it",
+        )
+    offsets, lengths = _parts(ifd)
+    if missing := max(offsets.count(0), lengths.count(0)):
+        raise ImageError(
+            "corrupt",
+            f"a TIFF in which {missing} of {len(offsets)} strips or tiles are empty (sparse, or never "
+            "finished); imgtx takes whole pictures: write it again",
+        )
+
+
+def _directory(file: BinaryIO):
+    """Return a directory to be loaded from the offset in its `next`, and whether offsets have 64 bits."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    file.seek(0)
+    start = file.read(16)
+    bigger = start[2:4] in (b"\0+", b"+\0")
+    if bigger:
+        # Pillow recognises this form by the third byte alone, but not when the file is big-endian.
+        return ImageFileDirectory_v2(b"II+\0" + start[4:], prefix=start[:2]), True
+    return ImageFileDirectory_v2(start[:8]), False
+
+
+def _exif_of_tags(ifd, file: BinaryIO, bigger: bool) -> bytes | None:
+    """Return an EXIF block made of the descriptive tags; None if there are some that cannot be taken over.
+
+    TIFF keeps them among the tags that lay out its pixels.
+    """
+    from PIL import Image
+
+    if not any(tag in ifd for tag in _DESCRIPTIVE):
+        return b""
+    block = Image.Exif()
+    file.seek(0)
+    try:
+        if not bigger:
+            block.load_from_fp(file)
+            for tag in [tag for tag in block if tag not in _DESCRIPTIVE]:
+                del block[tag]
+            return exif.bare(block.tobytes())
+    except Exception:
+        # Metadata that Pillow cannot read or write must not cost the picture.
+        return None
+    return None
+
+
+def _pages(ifd, file: BinaryIO) -> int:
+    """Count the pages up to two: directories that are neither a reduced copy (1) nor a mask (4)."""
+    pages, at, seen = 1, ifd.next, set()
+    while at and at not in seen and pages < 2:
+        seen.add(at)
+        page, _ = _directory(file)
+        file.seek(at)
+        page.load(file)
+        pages += not page.get(254, 0) & 5
+        at = page.next
+    return pages
+
+
+def _parts(ifd) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the offsets of the strips or tiles, and their lengths, in bytes."""
+    return ifd.get(273) or ifd.get(324) or (), ifd.get(279) or ifd.get(325) or ()
+
+
+def check(file: BinaryIO, facts: Facts) -> None:
+    """Check the checksum of each deflated strip and tile: libtiff stops before it, with wrong pixels.
+
+    What the streams inflate to is bounded: several times the picture, whatever they claim. Raises `ImageError`.
+    """
+    room = 16 * facts.header.height * facts.header.width + 2**24
+    with decoder_errors("tiff"):
+        for offset, length in facts.deflated:
+            file.seek(offset)
+            stream, left = isal_zlib.decompressobj(), length
+            while left > 0 and room > 0 and not stream.eof and (part := file.read(min(left, 2**20))):
+                left -= len(part)
+                inflated = _INFLATED
+                while not stream.eof and room > 0 and (part or inflated == _INFLATED):
+                    inflated = len(stream.decompress(part, _INFLATED))
+                    part = stream.unconsumed_tail
+                    room -= inflated
+
+
+FORMAT = Format(
+    name="tiff",
+    title="TIFF",
+    suffixes=(".tif", ".tiff"),
+    recognise=recognise,
+    read_facts=read_facts,
+    check=check,
+    samples=vips.samples,
+    strips=vips.strips,
+    writer=Writer(
+        encode=in_memory(write_rows),
+        write=on_disk(write_rows),
+        depth16=True,
+        alpha=True,
+        grey=True,
+        icc=True,
+        exif_limit=2**31 - 1,
+    ),
+)

@@ -1,0 +1,113 @@
+"""libvips: decodes PNG, JPEG and TIFF in memory, these and WebP strip by strip, and encodes JPEG and WebP on disk.
+
+Why not Pillow for these: it cuts 16 bit to 8, refuses PNGs for the length of their texts, and hides that a JPEG's
+data are damaged. pyvips is imported at the first use.
+"""
+
+import gc
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from imgtx.codecs.convert import as_stated
+from imgtx.codecs.picture import Header
+from imgtx.codecs.rows import Raster
+from imgtx.codecs.tiff_writer import write_plain_rows
+
+# Pixels of the rows that are decoded together.
+_STRIP_PIXELS = 2**22
+
+_ALONE = threading.Lock()
+# Of libjpeg's warnings those that leave the pixels whole: odd versions and headers, bytes behind the last pixel.
+_HARMLESS = re.compile(
+    r"^VipsJpeg: (?!Corrupt JPEG data|Premature)|extraneous bytes before marker 0xd9$", re.IGNORECASE
+)
+
+
+def library() -> ModuleType:
+    """Import pyvips, without its cache of operations, which keeps pictures alive."""
+    import pyvips
+
+    pyvips.cache_set_max(0)
+    return pyvips
+
+
+def samples(data: bytes, header: Header) -> np.ndarray:
+    """Decode a whole file: (height, width, bands) uint8 or uint16 as stored. Raises whatever libvips raises."""
+    with _step() as vips:
+        image = vips.Image.new_from_buffer(data, "", access="sequential", fail_on="error")
+        pixels = image.numpy().reshape(image.height, image.width, image.bands)
+    return as_stated(pixels, header)
+
+
+def strips(path: Path, header: Header) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode a file from top to bottom: (top, samples (rows, width, bands)). Raises whatever libvips raises."""
+    with _step() as vips:
+        image = vips.Image.new_from_file(str(path), access="sequential", fail_on="error")
+        region = vips.Region.new(image)
+    height, width = header.stored_size
+    expected = {"uchar": np.uint8, "ushort": np.uint16}.get(image.format)
+    if (image.height, image.width) != (height, width) or np.dtype(expected).itemsize * 8 != header.depth:
+        raise ValueError(
+            f"{image.width} x {image.height} {image.format} against the header's {width} x {height}"
+        )
+    count = max(8, _STRIP_PIXELS // width)
+    for top in range(0, height, count):
+        rows = min(count, height - top)
+        with _step():
+            pixels = np.frombuffer(region.fetch(0, top, width, rows), expected)
+        yield top, pixels.reshape(rows, width, image.bands)
+
+
+@contextmanager
+def image_of_rows(path: Path, rows: Iterable[np.ndarray], raster: Raster) -> Iterator:
+    """A libvips image that reads 8-bit `rows` from a temporary file at `path`, without metadata.
+
+    The file is an uncompressed TIFF: of the forms that libvips streams, the one it does not map into memory.
+    """
+    try:
+        with path.open("wb") as file:
+            write_plain_rows(file, rows, replace(raster, icc=b"", exif=b""))
+        yield library().Image.tiffload(str(path), access="sequential")
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _step() -> Iterator[ModuleType]:
+    """libvips for one step of decoding; raises damage that libvips only logs before it goes on.
+
+    It does so in tiles of TIFF and in JPEG even with `fail_on`. It has one error text for the whole process, so
+    steps exclude one another and each begins by clearing it: else one picture's errors would be reported for the
+    next.
+    """
+    vips = library()
+    with _ALONE, _no_collection():
+        vips.vips_lib.vips_error_clear()
+        yield vips
+        # This takes the text and clears it.
+        logged = vips.Error("the decoder went on after an error")
+        if any(line and not _HARMLESS.search(line) for line in logged.detail.splitlines()):
+            raise logged
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold off Python's garbage collector.
+
+    pyvips logs libvips' warnings in libvips' own threads, and a collection that begins there and frees another
+    picture aborts the process.
+    """
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
