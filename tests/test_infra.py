@@ -5,6 +5,8 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import ray
 import yaml
 
 from imgtx import __version__
+from jobs.nightly.spec import load_nightly_spec
+from jobs.schedule.kubernetes import TARGETS, manifests
 from pipeline.cluster.metrics import METRICS, STATUS_METRICS
 from tests.support.manifests import check_time_to_go, commands, misread, problems, read
 from tests.support.source_tree import ROOT, files
@@ -93,6 +97,75 @@ class TestKubernetes:
     def test_the_kustomization_names_what_is_there(self):
         kustomization = yaml.safe_load(text_of("kuberay/kustomization.yaml"))
         assert all((INFRA / "kuberay" / name).is_file() for name in kustomization["resources"])
+
+
+def manifests_of_infra() -> list[dict[str, Any]]:
+    paths = [p for p in files() if re.fullmatch(r"infra/kuberay/(?!kust).*\.yaml", p)]
+    return [item for path in paths for item in read((ROOT / path).read_text())]
+
+
+def generated() -> list[dict[str, Any]]:
+    """The objects of every target of `imgtx schedule`, from the shipped spec as it is."""
+    spec = load_nightly_spec(ROOT / "jobs/specs/nightly.toml")
+    lists = [manifests(spec, target, date(2026, 11, 23)) for target in TARGETS]
+    return [item for objects in lists for item in objects]
+
+
+def values_of(value: Any, key: str) -> Iterator[Any]:
+    """Every value of a key, anywhere in a manifest."""
+    if isinstance(value, dict):
+        yield from (found for name, found in value.items() if name == key)
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in items:
+        yield from values_of(item, key)
+
+
+class TestNames:
+    """What one manifest or page names, another one makes: with the defaults everything fits together."""
+
+    page = text_of("kuberay/README.md")
+    objects = (*manifests_of_infra(), *generated())
+
+    def named(self, kind: str) -> set[str]:
+        return {item["metadata"]["name"] for item in self.objects if item["kind"] == kind}
+
+    def test_one_namespace(self):
+        (namespace,) = self.named("Namespace")
+        assert yaml.safe_load(text_of("kuberay/kustomization.yaml"))["namespace"] == namespace
+        for item in self.objects:
+            if item["kind"] != "Namespace":
+                assert item["metadata"]["namespace"] == namespace, item["metadata"]["name"]
+            assert {s["namespace"] for found in values_of(item, "subjects") for s in found} <= {namespace}
+        assert {*re.findall(r"kubectl -n (\S+)", self.page)} == {namespace}
+        assert [*values_of(yaml.safe_load(text_of("prometheus/prometheus.yaml")), "namespaces")] == [
+            {"names": [namespace]}
+        ]
+
+    def test_every_account_and_role_exists(self):
+        accounts = {name for item in self.objects for name in values_of(item, "serviceAccountName")}
+        assert accounts == self.named("ServiceAccount")
+        for item in self.objects:
+            for subjects in values_of(item, "subjects"):
+                assert {(s["kind"], s["name"] in accounts) for s in subjects} == {("ServiceAccount", True)}
+            assert {reference["name"] for reference in values_of(item, "roleRef")} <= self.named("Role")
+
+    def test_pods_read_the_secret_that_the_page_creates_and_start_without_it(self):
+        created = re.findall(r"kubectl -n \S+ create secret generic (\S+)", self.page)
+        references = [found for item in self.objects for found in values_of(item, "secretRef")]
+        assert references
+        assert all([found] == [{"name": name, "optional": True} for name in created] for found in references)
+
+    def test_every_config_map_exists(self):
+        mounted = {found["name"] for item in self.objects for found in values_of(item, "configMap")}
+        assert mounted == self.named("ConfigMap")
+
+    def test_the_page_submits_with_the_token_of_the_standing_cluster(self):
+        (cluster,) = [item for item in self.objects if item["kind"] == "RayCluster"]
+        name = cluster["metadata"]["name"]
+        assert cluster["spec"]["authOptions"] == {"mode": "token"}
+        assert f"port-forward svc/{name}-head-svc 8265" in self.page
+        token = f"RAY_AUTH_TOKEN=$(kubectl -n imgtx get secret {name} -o jsonpath='{{.data.auth_token}}' | base64 -d)"
+        assert self.page.index(token) < self.page.index("imgtx submit --address http://127.0.0.1:8265 -- ")
 
 
 class TestRayUp:

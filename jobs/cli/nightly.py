@@ -42,8 +42,8 @@ def nightly(spec: Path, day: str | None, folder: Path | None, as_json: bool, **o
     imgtx nightly jobs/specs/nightly.toml --date 2026-11-23
     """
     from imgtx.settings import parse_settings
-    from jobs.nightly.context import Shown, open_night
-    from jobs.nightly.loop import read_state, run_night, summary
+    from jobs.nightly.context import NightlyConsole, open_nightly_run
+    from jobs.nightly.loop import read_state, run_nightly, summary
     from jobs.nightly.spec import load_nightly_spec
     from jobs.run.progress import watcher
 
@@ -51,11 +51,11 @@ def nightly(spec: Path, day: str | None, folder: Path | None, as_json: bool, **o
     if options["endpoint_url"]:
         changes["endpoint_url"] = options["endpoint_url"]
     stderr = Console(stderr=True)
-    watching = partial(watcher, as_json=as_json, console=stderr)
     date = parse_date(day) if day else None
-    night = open_night(load_nightly_spec(spec, changes), date, folder, Shown(stderr, watching))
-    before = bool(read_state(night).get("finished"))
-    state = run_night(night, force_unlock=options["force_unlock"])
+    display = NightlyConsole(stderr, partial(watcher, as_json=as_json, console=stderr))
+    opened = open_nightly_run(load_nightly_spec(spec, changes), date, folder, display)
+    before = bool(read_state(opened).get("finished"))
+    state = run_nightly(opened, force_unlock=options["force_unlock"])
     click.echo(json.dumps(state) if as_json else summary(state, before=before))
     if state["stages"]["upscale"].get("too_many_failed"):
         raise click.exceptions.Exit(FAILURES)

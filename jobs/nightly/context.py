@@ -1,4 +1,4 @@
-"""One night as its stages see it: what was asked, which stores, which folder, and what a person can get wrong."""
+"""The context shared by the stages of a nightly run, and the checks made before it starts."""
 
 import hashlib
 from collections.abc import Callable
@@ -30,34 +30,34 @@ NIGHTS = "nights/"
 
 
 @dataclass(frozen=True)
-class Shown:
-    """How a night shows itself: lines and the bar of a training on `console`, a run through `watching`."""
+class NightlyConsole:
+    """Where a nightly run shows its progress: lines on `console`, the run of its last stage with `watch_run`."""
 
     console: Console
-    watching: Callable[[], AbstractContextManager[Watcher]]
+    watch_run: Callable[[], AbstractContextManager[Watcher]]
 
 
 @dataclass(frozen=True)
-class Night:
-    """A night's spec, date, stores, and folder on this machine."""
+class NightlyRun:
+    """The spec, date and stores of a nightly run, and its folder on this machine."""
 
     spec: NightlySpec
     date: str
     folder: Path
-    shown: Shown
+    display: NightlyConsole
     archive: Store
-    state: Store  # of all nights
+    state: Store
     models: ModelStore
     name: str
 
     @cached_property
-    def own(self) -> Store:
-        """The part of the state that is this night's."""
+    def record(self) -> Store:
+        """The part of the state that belongs to this date."""
         return replace(self.state, uri=f"{self.state.uri.rstrip('/')}/{NIGHTS}{self.date}/")
 
     @property
     def images(self) -> Path:
-        """Cuts of the archive's images."""
+        """The folder of the crops to train on."""
         return self.folder / "images"
 
     @cached_property
@@ -71,108 +71,111 @@ class Night:
         return uris or [self.valid]
 
     def reference(self, number: str) -> str:
-        """The model's version as everybody names it."""
+        """Return the reference of a version of the model: STORE/NAME@VERSION."""
         return f"{self.models.store.uri.rstrip('/')}/{self.name}@{number}"
 
-    def say(self, stage: str, text: str) -> None:
-        self.shown.console.print(
+    def log(self, stage: str, text: str) -> None:
+        """Print a line about a stage."""
+        self.display.console.print(
             f"{self.date} {stage}: {text}", highlight=False, soft_wrap=True, markup=False
         )
 
 
 def default_folder(spec: NightlySpec) -> Path:
-    """Where nights work on this machine: a folder for each state, in the user's cache."""
+    """Return the working folder of all dates: one per state, in the user's cache."""
     mark = hashlib.sha256(spec.state.encode()).hexdigest()[:8]
     return user_cache() / "nights" / f"{spec.store_and_name[1]}-{mark}"
 
 
-def open_night(spec: NightlySpec, day: date | None, folder: Path | None, shown: Shown) -> Night:
+def open_nightly_run(
+    spec: NightlySpec, day: date | None, folder: Path | None, display: NightlyConsole
+) -> NightlyRun:
     """Return the nightly run of a date, in `folder`/<date>; asks nothing of storage.
 
     day: by default today in the schedule's time zone.
     """
     day = day or Schedule(**spec.schedule).date_of(datetime.now(UTC))
+    work = (folder or default_folder(spec)) / day.isoformat()
     archive, state = (open_store(uri, endpoint_url=spec.endpoint_url) for uri in (spec.archive, spec.state))
     uri, name = spec.store_and_name
     models = ModelStore(open_store(uri, endpoint_url=spec.endpoint_url))
-    name_of_day = day.isoformat()
-    return Night(
-        spec, name_of_day, (folder or default_folder(spec)) / name_of_day, shown, archive, state, models, name
-    )
+    return NightlyRun(spec, day.isoformat(), work, display, archive, state, models, name)
 
 
-def check_night(night: Night) -> None:
-    """Everything a person can mend, with UsageError: ends, model, photos, datasets, rule, training, outputs."""
-    spec = night.spec
-    check_source(night.archive)
-    for store in (night.state, night.models.store):
+def check_nightly_run(nightly: NightlyRun) -> None:
+    """Raise UsageError for any mistake in the spec: stores, model, photos, datasets, gate, training, outputs."""
+    spec = nightly.spec
+    check_source(nightly.archive)
+    for store in (nightly.state, nightly.models.store):
         check_destination(store)
     try:
-        night.folder.mkdir(parents=True, exist_ok=True)
+        nightly.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"--folder {night.folder} cannot be made ({error.strerror}): give another"
+            f"--folder {nightly.folder} cannot be created ({error.strerror}): give another folder"
         ) from error
-    find_datasets([night.valid])
-    names = [dataset.name for dataset in find_datasets(night.datasets)]
+    find_datasets([nightly.valid])
+    names = [dataset.name for dataset in find_datasets(nightly.datasets)]
     if len(set(names)) < len(names):
         raise UsageError(
-            f"datasets: of {', '.join(names)} two have one name, by which the gate goes: rename one"
+            f"datasets: two of {', '.join(names)} have the same name, and the gate needs different ones: rename one"
         )
     check_gate(spec.rule, names)
-    training = training_spec(night, latest(night).version)
+    training = training_spec(nightly, latest(nightly).version)
     if spec.largest_side < training.scale * training.crop:
         raise UsageError(
             f"largest_side = {spec.largest_side}; a crop of {training.crop} px at scale {training.scale} needs "
             f"{training.scale * training.crop} or more"
         )
     if spec.upscale:
-        check_spec(upscale_spec(night, ""))
+        check_spec(upscale_spec(nightly, ""))
 
 
-def latest(night: Night) -> Pointer:
-    latest = night.models.latest(night.name)
+def latest(nightly: NightlyRun) -> Pointer:
+    """Return the pointer to the latest version; UsageError if there is none."""
+    latest = nightly.models.latest(nightly.name)
     if latest is None:
         raise UsageError(
-            f"{night.reference('latest')} is not set, and a night goes on from it: imgtx models import WEIGHTS "
-            f"{night.spec.model}, then imgtx models promote"
+            f"{nightly.reference('latest')} is not set, and training continues from it: imgtx models import WEIGHTS "
+            f"{nightly.spec.model}, then imgtx models promote"
         )
     return latest
 
 
-def training_spec(night: Night, begin: str) -> TrainSpec:
-    """[train] of the spec, completed by what the version to begin with says of itself.
+def training_spec(nightly: NightlyRun, begin: str) -> TrainSpec:
+    """Return the spec's [train] table, completed with the facts of the version to start from.
 
-    Weights that were trained on damage go on so, unless [train] says otherwise: on clean reductions they would lose
-    what they are for, and a gate that measures on those would let them pass.
+    Weights trained on a degradation continue on it unless [train] sets another: on clean reductions they would lose
+    what they are for, and a gate that measures on those would accept them.
     """
-    weights = Path(local_model(night.reference(begin), night.spec.endpoint_url))
+    weights = Path(local_model(nightly.reference(begin), nightly.spec.endpoint_url))
     with opened(weights, framework="numpy") as file:
         config, info = read_facts(file, weights)
-    night.images.mkdir(parents=True, exist_ok=True)
+    nightly.images.mkdir(parents=True, exist_ok=True)
     began = info.training.get("spec", {})
     kept = (
         {}
-        if "degradation" in night.spec.train
+        if "degradation" in nightly.spec.train
         else {n: began[n] for n in ("degradation", "damage") if n in began}
     )
     values = (
         kept
-        | night.spec.train
+        | nightly.spec.train
         | {
-            "name": night.name,
+            "name": nightly.name,
             "scale": info.scale,
-            "train": str(night.images),
-            "valid": str(night.valid),
+            "train": str(nightly.images),
+            "valid": str(nightly.valid),
             "init_from": str(weights),
-            "licence": night.spec.licence,
-            "data_note": night.spec.data_note,
+            "licence": nightly.spec.licence,
+            "data_note": nightly.spec.data_note,
             "model": {name: value for name, value in asdict(config).items() if name not in DERIVED},
         }
     )
     return make_train_spec(values, Path("[train]"))
 
 
-def upscale_spec(night: Night, model: str) -> RunSpec:
-    values = {"source": night.spec.archive} | night.spec.upscale
-    return RunSpec(**values, model=model, endpoint_url=night.spec.endpoint_url)
+def upscale_spec(nightly: NightlyRun, model: str) -> RunSpec:
+    """Return the run of the last stage: the archive with this model, as [upscale] says."""
+    values = {"source": nightly.spec.archive} | nightly.spec.upscale
+    return RunSpec(**values, model=model, endpoint_url=nightly.spec.endpoint_url)

@@ -1,7 +1,7 @@
-"""The gate that a new version passes before it becomes the latest: a stated rule on PSNR-Y, nothing else.
+"""The quality gate that a new version must pass to become the latest: a rule on PSNR-Y.
 
-It passes if no dataset loses more than `worse_by` dB against the current version, and if `better_on` (or, where none
-is named, the mean over the datasets) gains `better_by` dB or more. Both are measured in the same run.
+A version passes if no dataset loses more than `worse_by` dB against the current version, and if `better_on` (by default
+the mean over the datasets) gains at least `better_by` dB. Both versions are measured in the same run.
 """
 
 import math
@@ -11,7 +11,7 @@ from statistics import fmean
 
 from imgtx.errors import UsageError
 
-# PSNR-Y in dB by dataset; None where the output equals the clean images
+# PSNR-Y in dB by dataset; None if the outputs equal the clean images.
 Scores = Mapping[str, float | None]
 
 
@@ -26,38 +26,40 @@ class Gate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`why` says it in numbers: it goes into the night's state and, where it passed, beside the pointer."""
+    """The decision; `why` gives its numbers, for the state of the date and, if it passed, the history of `latest`."""
 
     passed: bool
     why: str
 
 
 def check_gate(gate: Gate, datasets: list[str]) -> None:
-    """UsageError for a rule that cannot be applied to these datasets."""
+    """Raise UsageError for a rule that cannot be applied to these datasets."""
     if not (gate.worse_by >= 0 and math.isfinite(gate.worse_by)) or not math.isfinite(gate.better_by):
         raise UsageError(
-            f"[gate] worse_by = {gate.worse_by} and better_by = {gate.better_by}; legal are numbers of dB, the first "
-            "0 or more"
+            f"[gate] worse_by = {gate.worse_by} and better_by = {gate.better_by}: expected numbers of dB, the "
+            "first 0 or more"
         )
     if gate.better_on and gate.better_on not in datasets:
-        raise UsageError(f"[gate] better_on = {gate.better_on!r}; the datasets are {', '.join(datasets)}")
+        raise UsageError(
+            f"[gate] better_on = {gate.better_on!r}: expected one of the datasets {', '.join(datasets)}"
+        )
 
 
 def judge(gate: Gate, *, current: Scores, candidate: Scores) -> Verdict:
-    """Hold the candidate against the current version; both were measured on the same datasets."""
+    """Compare the candidate with the current version; both were measured on the same datasets."""
     gains = {name: _number(candidate[name]) - _number(current[name]) for name in current}
-    # what equals the clean images twice has gained nothing; what is no number has lost everything
+    # Equal to the clean images both times: no gain. Not a number: counts as a loss.
     gains = {name: 0.0 if candidate[name] == current[name] else gain for name, gain in gains.items()}
-    told = ", ".join(f"{name} {gain:+.3f} dB" for name, gain in gains.items())
+    numbers = ", ".join(f"{name} {gain:+.3f} dB" for name, gain in gains.items())
     lost = [name for name, gain in gains.items() if not gain >= -gate.worse_by]
     if lost:
-        return Verdict(False, f"refused: {told}; {', '.join(lost)} may lose {gate.worse_by:g} dB at most")
+        return Verdict(False, f"refused: {numbers}; {', '.join(lost)} may lose at most {gate.worse_by:g} dB")
     gain = gains[gate.better_on] if gate.better_on else fmean(gains.values())
     where = gate.better_on or "the mean"
     if not gain >= gate.better_by:
-        return Verdict(False, f"refused: {told}; {where} has to gain {gate.better_by:g} dB or more")
+        return Verdict(False, f"refused: {numbers}; {where} must gain at least {gate.better_by:g} dB")
     return Verdict(
-        True, f"passed: {told}; none lost more than {gate.worse_by:g} dB, {where} gained {gain:.3f}"
+        True, f"passed: {numbers}; none lost more than {gate.worse_by:g} dB, {where} gained {gain:.3f}"
     )
 
 

@@ -1,9 +1,9 @@
-"""What a night trains on: the archive's images that no night before has consumed, and some that one has.
+"""The images that a nightly run trains on: new ones of the archive, and a sample of older ones.
 
-    consumed/<date>.parquet     (key, version) of what a finished night has seen, usable or not
+    consumed/<date>.parquet     (key, version) of the images that a finished run has used or found unusable
 
-An image counts as new again when its version changes. Which ones are taken is drawn by the date, so that a night that
-was killed and starts anew on another machine takes the same.
+An image counts as new again when its version changes. The date seeds the draw, so a run that was killed and starts again
+on another machine takes the same images.
 """
 
 import hashlib
@@ -26,14 +26,16 @@ from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import INVENTORY
 
 CONSUMED = "consumed/"
-READERS = 4  # images that are fetched and decoded at once
-MOST_PIXELS = 50_000_000  # of an image to train on: four of them decoded are 0.6 GB
+# Images that are fetched and decoded at once.
+READERS = 4
+# The largest image to train on: four of them decoded take 0.6 GB.
+MAX_PIXELS = 50_000_000
 SEEN = pa.schema([INVENTORY.field("key"), INVENTORY.field("version")])
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The images of one night: (key, version), and how many there were to choose from."""
+    """The images of one date: rows of (key, version), and how many new ones there were to choose from."""
 
     new: pa.Table
     replayed: pa.Table
@@ -44,17 +46,17 @@ class Choice:
         return pa.concat_tables([self.new, self.replayed])
 
 
-def choose(archive: Store, state: Store, date: str, *, most_new: int, replayed: int) -> Choice:
-    """Draw the night's images from the listing; nothing is fetched."""
+def choose(archive: Store, state: Store, date: str, *, max_new_images: int, replay_images: int) -> Choice:
+    """Draw the images of a date from the archive's listing, without fetching any."""
     listed = _listed(archive)
     seen = consumed(state, but=date)
     new = listed.join(seen, keys=SEEN.names, join_type="left anti")
     old = listed.join(seen, keys=SEEN.names, join_type="left semi")
-    return Choice(_draw(new, most_new, date), _draw(old, replayed, date), new.num_rows)
+    return Choice(_draw(new, max_new_images, date), _draw(old, replay_images, date), new.num_rows)
 
 
 def consumed(state: Store, *, but: str) -> pa.Table:
-    """What the finished nights have seen, once each; the night `but` left out."""
+    """Return the (key, version) that finished runs have used, once each, leaving out the date `but`."""
     keys = [key for batch in state.list(CONSUMED) for key in batch.column("key").to_pylist()]
     with ThreadPoolExecutor(READERS) as pool:
         parts = list(pool.map(lambda key: from_parquet(state.read(key)), [k for k in keys if k != _key(but)]))
@@ -62,15 +64,15 @@ def consumed(state: Store, *, but: str) -> pa.Table:
 
 
 def mark_consumed(state: Store, date: str, rows: pa.Table) -> None:
-    """The last but one thing a night does; again it writes the same."""
+    """Record the images of a date as used; a second call writes the same."""
     if rows.num_rows:
         state.write(_key(date), to_parquet(rows))
 
 
 def fetch_cuts(archive: Store, rows: pa.Table, folder: Path, *, smallest: int, largest: int) -> Counter[str]:
-    """Put a cut of each image into `folder`, PNG of at most `largest` px a side; what lies there is not fetched again.
+    """Write a crop of each image into `folder`, as PNG of at most `largest` px per side, unless it is there.
 
-    Returns how many were left out, by reason: the ledger's words, and `too_small` below `smallest` px a side.
+    Returns how many images were left out, by reason: the ledger's reasons, and `too_small` below `smallest` px per side.
     """
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -87,7 +89,8 @@ def fetch_cuts(archive: Store, rows: pa.Table, folder: Path, *, smallest: int, l
         except ImageError as error:
             return error.reason
         except StorageError as error:
-            if error.transient:  # an archive that is away for a while must not count as one that is broken
+            # An archive that is briefly unavailable must not count as broken images.
+            if error.transient:
                 raise
             return error.reason
 
@@ -96,11 +99,14 @@ def fetch_cuts(archive: Store, rows: pa.Table, folder: Path, *, smallest: int, l
 
 
 def cut(data: bytes, key: str, *, smallest: int, largest: int) -> bytes:
-    """A place in the image that its key draws, as PNG of at most `largest` px a side; ImageError as `decode`."""
-    picture = decode(data, max_pixels=MOST_PIXELS)
+    """Return a crop of the image at a place seeded by its key, as PNG of at most `largest` px per side.
+
+    Raises ImageError as `decode` does, and `too_small` below `smallest` px per side.
+    """
+    picture = decode(data, max_pixels=MAX_PIXELS)
     sides = picture.pixels.shape[:2]
     if min(sides) < smallest:
-        raise ImageError("too_small", f"{sides[1]} x {sides[0]}; training needs {smallest} px a side")
+        raise ImageError("too_small", f"{sides[1]} x {sides[0]}; training needs {smallest} px per side")
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]))
     top, left = (int(rng.integers(max(0, side - largest) + 1)) for side in sides)
     pixels = np.ascontiguousarray(picture.pixels[top : top + largest, left : left + largest])
@@ -108,7 +114,7 @@ def cut(data: bytes, key: str, *, smallest: int, largest: int) -> bytes:
 
 
 def local_folder(uri: str, folder: Path, endpoint_url: str | None) -> Path:
-    """A folder of images on this machine: a local one as it is, a remote one copied to `folder` under its own name."""
+    """Return a local folder of the images at `uri`: itself if it is local, else a copy in `folder` with its name."""
     store = open_store(uri, endpoint_url=endpoint_url)
     if store.is_local:
         return Path(store.uri)
@@ -126,12 +132,14 @@ def local_folder(uri: str, folder: Path, endpoint_url: str | None) -> Path:
 
 
 def to_parquet(rows: pa.Table) -> bytes:
+    """Return (key, version) rows as a Parquet file."""
     file = io.BytesIO()
     pq.write_table(rows.select(SEEN.names).cast(SEEN), file, compression="zstd")
     return file.getvalue()
 
 
 def from_parquet(data: bytes) -> pa.Table:
+    """Return the rows that `to_parquet` wrote."""
     return pq.read_table(io.BytesIO(data)).select(SEEN.names).cast(SEEN)
 
 
@@ -141,16 +149,16 @@ def _listed(archive: Store) -> pa.Table:
 
 
 def _images(store: Store) -> Iterator[dict]:
-    """Rows of the images whose keys can be file names here; `classify` leaves out what would escape a folder."""
+    """Yield the images whose keys can be file names here; `classify` leaves out keys that would leave the folder."""
     for batch in images(store, SUFFIXES, local_destination=True):
         yield from batch.to_pylist()
 
 
-def _draw(rows: pa.Table, most: int, date: str) -> pa.Table:
-    """`most` rows at random, the same for the same rows in whatever order they come."""
+def _draw(rows: pa.Table, limit: int, date: str) -> pa.Table:
+    """Return up to `limit` rows at random, the same for the same rows in any order."""
     ordered = rows.sort_by([(name, "ascending") for name in SEEN.names])
     seed: Sequence[int] = [int(part) for part in date.split("-")]
-    return ordered.take(np.random.default_rng(seed).permutation(ordered.num_rows)[:most])
+    return ordered.take(np.random.default_rng(seed).permutation(ordered.num_rows)[:limit])
 
 
 def _key(date: str) -> str:

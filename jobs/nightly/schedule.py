@@ -1,4 +1,4 @@
-"""The table [schedule] of a nightly spec: when nights begin, and on what they run."""
+"""The [schedule] table of a nightly spec: when nightly runs start, and on which machines."""
 
 import math
 import re
@@ -8,43 +8,50 @@ from zoneinfo import ZoneInfo
 
 from imgtx import __version__
 from imgtx.errors import UsageError
-from jobs.nightly.cron import Cron, parse_cron
 
 WHERE = "[schedule]"
 
-# KubeRay submits by a Kubernetes Job, over HTTP from its operator, or from a container beside the head. Its fourth
-# mode, InteractiveMode, waits for a person. The schema takes any word.
+# The Secret with the keys of S3 that infra/kuberay/README.md creates. Pods start without it, because where pods
+# have a role of their own it does not exist; a secret that the user names must exist.
+DEFAULT_SECRET = "imgtx-s3"
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+# KubeRay submits with a Kubernetes Job, over HTTP from its operator, or from a container beside the head. Its fourth
+# mode, InteractiveMode, waits for a user. KubeRay's schema accepts any text.
 SUBMISSION_MODES = ("K8sJobMode", "HTTPMode", "SidecarMode")
 
-# KubeRay takes RayJobs of 47 characters; a night's bears `-20261123`, and those of a RayCronJob a number of up to ten.
-LONGEST_NAME = 36
+# KubeRay accepts RayJob names of 47 characters. Ours append `-20261123`; a RayCronJob appends a number of up to ten
+# digits.
+MAX_NAME_LENGTH = 36
 LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-# A Secret, a ServiceAccount: dots are allowed there.
+# The names of a Secret and a ServiceAccount may contain dots.
 OBJECT = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When nights begin, and on what they run; each target of `imgtx schedule` reads what concerns it.
+    """When nightly runs start and on which machines; each target of `imgtx schedule` reads the fields it needs.
 
-    `cron` ticks in `time_zone`, whose date is the night's. A tick that was missed is made up for within `late_hours`; a
-    night is stopped after `most_hours`, and begun again up to `retries` times where it failed. Credentials are named,
-    never held: `secret` is a Kubernetes Secret of environment variables, `environment_file` a file of them for systemd.
-    `workers` and `gpu_workers` are the least and the most nodes of each kind; the head trains, so it has sizes of its
-    own. Memory is in GiB a node.
+    A run starts `at` HH:MM in `time_zone` on `days` (every day if empty); its date is the date there. A missed start is
+    made up for within `late_hours`; a run is stopped after `max_hours`, and restarted up to `retries` times if it
+    fails. Credentials are referenced, never stored: `secret` is a Kubernetes Secret of environment variables,
+    `environment_file` a file of them for systemd. `workers` and `gpu_workers` are the minimum and maximum number of
+    nodes of each kind; the head trains, so it has its own sizes. Memory is in GiB per node.
     """
 
-    cron: str = "30 1 * * *"
+    at: str = "01:30"
+    days: list[str] = field(default_factory=list)
     time_zone: str = "Etc/UTC"
     late_hours: float = 6.0
-    most_hours: float = 12.0
+    max_hours: float = 12.0
     retries: int = 2
     name: str = ""
-    namespace: str = "default"
+    namespace: str = "imgtx"
     image: str = f"imgtx:{__version__}"
     gpu_image: str = f"imgtx:{__version__}-cuda"
     service_account: str = "imgtx"
-    secret: str = ""
+    secret: str = DEFAULT_SECRET
     environment_file: str = ""
     submission_mode: str = "K8sJobMode"
     head_cpus: int = 4
@@ -59,35 +66,44 @@ class Schedule:
     gpus: int = 1
 
     @property
-    def ticks(self) -> Cron:
-        return parse_cron(self.cron, f"{WHERE} cron")
+    def cron(self) -> str:
+        """The start times as Kubernetes reads them, such as `30 1 * * mon,fri`, in `time_zone`."""
+        hour, minute = map(int, self.at.split(":"))
+        return f"{minute} {hour} * * {','.join(self.days) or '*'}"
+
+    @property
+    def calendar(self) -> str:
+        """The same for systemd's `OnCalendar=`, such as `Mon,Fri *-*-* 01:30:00 Etc/UTC`."""
+        days = ",".join(day.capitalize() for day in self.days)
+        return f"{days} *-*-* {self.at}:00 {self.time_zone}".strip()
 
     @property
     def zone(self) -> ZoneInfo:
         try:
             return ZoneInfo(self.time_zone)
-        except (KeyError, ValueError, OSError) as error:  # OSError: the name of a folder
+        # OSError: the name of a folder of zones.
+        except (KeyError, ValueError, OSError) as error:
             raise UsageError(
-                f"{WHERE} time_zone = {self.time_zone!r} is no time zone here; give one such as Europe/Berlin or "
-                "Etc/UTC (a machine without them needs its package tzdata)"
+                f"{WHERE} time_zone = {self.time_zone!r}: unknown time zone; give one such as Europe/Berlin or Etc/UTC "
+                "(if this machine knows none, install tzdata)"
             ) from error
 
     def date_of(self, moment: datetime) -> date:
-        """The night that a tick at `moment` (aware) begins."""
+        """Return the date of the nightly run that starts at `moment`, a datetime with a time zone."""
         return moment.astimezone(self.zone).date()
 
 
 def check_schedule(schedule: Schedule) -> None:
-    """UsageError for what no schema would refuse but KubeRay, Kubernetes or the clock does."""
-    _ = schedule.ticks, schedule.zone
+    """Raise UsageError for values that pass every schema but that Kubernetes, KubeRay or the clock rejects."""
+    _check_times(schedule)
     if schedule.submission_mode not in SUBMISSION_MODES:
         raise UsageError(
-            f"{WHERE} submission_mode = {schedule.submission_mode!r}; legal are {', '.join(SUBMISSION_MODES)}"
+            f"{WHERE} submission_mode = {schedule.submission_mode!r}: expected one of {', '.join(SUBMISSION_MODES)}"
         )
-    for name in ("late_hours", "most_hours"):
+    for name in ("late_hours", "max_hours"):
         value = getattr(schedule, name)
         if not (value > 0 and math.isfinite(value)):
-            raise UsageError(f"{WHERE} {name} = {value:g}; legal is a number of hours above 0")
+            raise UsageError(f"{WHERE} {name} = {value:g}: expected a number of hours greater than 0")
     sizes = (
         "head_cpus",
         "head_memory",
@@ -99,9 +115,20 @@ def check_schedule(schedule: Schedule) -> None:
     for least, names in ((0, ("retries", "head_gpus")), (1, (*sizes, "gpus"))):
         for name in names:
             if getattr(schedule, name) < least:
-                raise UsageError(f"{WHERE} {name} = {getattr(schedule, name)}; legal is {least} or more")
+                raise UsageError(f"{WHERE} {name} = {getattr(schedule, name)}: expected {least} or more")
     _check_nodes(schedule)
     _check_names(schedule)
+
+
+def _check_times(schedule: Schedule) -> None:
+    if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", schedule.at, re.ASCII):
+        raise UsageError(f'{WHERE} at = {schedule.at!r}: expected a time of day from "00:00" to "23:59"')
+    days = schedule.days
+    if any(day not in DAYS for day in days) or len({*days}) < len(days):
+        raise UsageError(
+            f"{WHERE} days = {days}: expected some of {', '.join(DAYS)}, each once, or [] for every day"
+        )
+    _ = schedule.zone
 
 
 def _check_nodes(schedule: Schedule) -> None:
@@ -111,31 +138,32 @@ def _check_nodes(schedule: Schedule) -> None:
             len(nodes) == 2 and all(type(number) is int for number in nodes) and 0 <= nodes[0] <= nodes[1]
         ):
             raise UsageError(
-                f"{WHERE} {name} = {nodes}; legal is [least, most], two counts of nodes, such as [1, 4]"
+                f"{WHERE} {name} = {nodes}: expected [minimum, maximum], two numbers of nodes, such as [1, 4]"
             )
     if schedule.workers[0] + schedule.gpu_workers[0] < 1:
         raise UsageError(
-            f"{WHERE} workers = {schedule.workers}: a run sizes itself by the nodes that are up when it begins; give a "
-            "least of 1 or more"
+            f"{WHERE} workers = {schedule.workers}: a run sizes itself by the nodes that are up when it starts; give a "
+            "minimum of 1 or more"
         )
 
 
 def _check_names(schedule: Schedule) -> None:
-    # KubeRay makes Services of its names: these begin with a letter
-    for name, most in (("name", LONGEST_NAME), ("namespace", 63)):
+    # KubeRay derives Service names from these, and those must begin with a letter.
+    for name, most in (("name", MAX_NAME_LENGTH), ("namespace", 63)):
         value = getattr(schedule, name)
         if not LABEL.fullmatch(value) or len(value) > most:
             raise UsageError(
-                f"{WHERE} {name} = {value!r}; legal are up to {most} of a-z, 0-9 and -, a letter first and no - last"
+                f"{WHERE} {name} = {value!r}: expected up to {most} of a-z, 0-9 and -, beginning "
+                "with a letter and not ending with -"
             )
     for name in ("service_account", "secret"):
         value = getattr(schedule, name)
         if value and not OBJECT.fullmatch(value):
             raise UsageError(
-                f"{WHERE} {name} = {value!r} is no name of a Kubernetes object: a-z, 0-9, - and . in it"
+                f"{WHERE} {name} = {value!r} is not the name of a Kubernetes object: use a-z, 0-9, - and ."
             )
     for name in ("image", "gpu_image"):
         if not re.fullmatch(r"[\w][\w./:@-]*", getattr(schedule, name)):
             raise UsageError(
-                f"{WHERE} {name} = {getattr(schedule, name)!r}; give an image such as imgtx:{__version__}"
+                f"{WHERE} {name} = {getattr(schedule, name)!r}: give an image such as imgtx:{__version__}"
             )

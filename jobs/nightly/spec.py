@@ -1,4 +1,4 @@
-"""The spec of a nightly training: a frozen, validated reading of a TOML file."""
+"""The spec of a nightly run, read from a TOML file and checked."""
 
 import re
 from dataclasses import asdict, dataclass, field, replace
@@ -13,20 +13,20 @@ from jobs.nightly.schedule import Schedule, check_schedule
 from pipeline.models.references import split_name
 from pipeline.spec import RunSpec
 
-# What a night decides by itself, so that [train] and [upscale] cannot set it.
+# Fields that the nightly run sets itself, so [train] and [upscale] cannot.
 TRAIN_DERIVED = ("name", "train", "valid", "scale", "init_from", "model", "licence", "data_note")
 UPSCALE_DERIVED = ("task", "model", "scale", "endpoint_url")
 
 
 @dataclass(frozen=True)
 class NightlySpec:
-    """What happens every night. URIs are folders, `s3://`, or anything fsspec opens.
+    """What happens every night. URIs are folders, `s3://`, or any other URI that fsspec opens.
 
-    `most_new` images that no night has consumed and `replayed` ones that some has are trained on; of each at most
-    `largest_side` x `largest_side` pixels, which bounds memory. `valid` holds clean photos, larger than 12 times the
-    model's multiple a side, for the curve and the halo; the gate measures on `datasets`, or on `valid` where none are
-    named. `train` and `upscale` hold fields of TrainSpec and RunSpec; without `upscale` no output is made anew.
-    `schedule` holds fields of Schedule, for `imgtx schedule` and the date of a night that names none.
+    A run trains on up to `max_new_images` images that no run has used and `replay_images` older ones; it cuts at most
+    `largest_side` x `largest_side` pixels out of each, which bounds memory. `valid` holds clean photos, with sides
+    above 12 times the model's multiple, for the curve and the halo; the gate measures on `datasets`, by default on
+    `valid`. `train` and `upscale` hold fields of TrainSpec and RunSpec; without `upscale` no outputs are made.
+    `schedule` holds fields of Schedule, for `imgtx schedule` and for the default date.
     """
 
     archive: str
@@ -34,8 +34,8 @@ class NightlySpec:
     state: str
     valid: str
     datasets: list[str] = field(default_factory=list)
-    most_new: int = 500
-    replayed: int = 500
+    max_new_images: int = 500
+    replay_images: int = 500
     largest_side: int = 1024
     licence: str = "unknown"
     data_note: str = "the archive's own images"
@@ -47,7 +47,7 @@ class NightlySpec:
 
     @property
     def when(self) -> Schedule:
-        """The schedule, checked, and named after the model where it has no name."""
+        """The checked schedule, by default named after the model."""
         schedule = Schedule(**self.schedule)
         if not schedule.name:
             model = re.sub(r"[^a-z0-9]+", "-", self.store_and_name[1].lower()).strip("-")
@@ -69,7 +69,7 @@ class NightlySpec:
 
 
 def load_nightly_spec(path: Path, overrides: dict[str, Any] | None = None) -> NightlySpec:
-    """Read and check a spec; UsageError names the field, what was given and what is legal."""
+    """Read and check a spec; UsageError names the field, its value and what is allowed."""
     values = merge(read_toml(path), overrides or {})
     check_fields(values, NightlySpec, str(path))
     check_fields(values.get("gate", {}), Gate, f"{path} [gate]")
@@ -79,19 +79,19 @@ def load_nightly_spec(path: Path, overrides: dict[str, Any] | None = None) -> Ni
     missing = [name for name in ("archive", "model", "state", "valid") if not values.get(name)]
     if missing:
         raise UsageError(
-            f"{path} lacks {', '.join(missing)}: a nightly spec needs archive, model, state, valid"
+            f"{path} lacks {', '.join(missing)}: a nightly spec needs archive, model, state and valid"
         )
     spec = NightlySpec(**values)
-    for name, least in (("most_new", 1), ("replayed", 0), ("largest_side", 1)):
+    for name, least in (("max_new_images", 1), ("replay_images", 0), ("largest_side", 1)):
         if getattr(spec, name) < least:
-            raise UsageError(f"{path}: {name} = {getattr(spec, name)}; legal is {least} or more")
+            raise UsageError(f"{path}: {name} = {getattr(spec, name)}: expected {least} or more")
     if spec.upscale and not spec.upscale.get("destination"):
         raise UsageError(
-            f"{path} [upscale] lacks destination: where the archive's outputs go, or leave the table out"
+            f"{path} [upscale] lacks destination: set it to where the outputs go, or leave the table out"
         )
     if "@" in spec.model.rpartition("/")[2]:
         raise UsageError(
-            f"{path}: model = {spec.model!r} names a version; write STORE/NAME: its latest is meant"
+            f"{path}: model = {spec.model!r} names a version: write STORE/NAME, training continues from its latest version"
         )
     split_name(spec.model)
     return spec

@@ -1,11 +1,11 @@
-"""A nightly spec as objects for Kubernetes: CronJob and RayJob, or KubeRay's own RayCronJob.
+"""Kubernetes objects for a nightly spec: a CronJob that creates RayJobs, a RayJob, or KubeRay's own RayCronJob.
 
-    cronjob      a CronJob whose pod makes the night's RayJob, a Role that lets it, the spec as a ConfigMap
-    rayjob       one night's RayJob and the ConfigMap
-    raycronjob   KubeRay's own, behind a feature gate of its operator, and the ConfigMap
+    cronjob      a CronJob whose pod creates the RayJob of the date, a Role that allows it, the spec as a ConfigMap
+    rayjob       the RayJob of one date, and the ConfigMap
+    raycronjob   KubeRay's own kind, behind a feature gate of its operator, and the ConfigMap
 
-However often a schedule ticks, a date has one night: the RayJob is called after the date, so a second tick finds it
-there, and `imgtx nightly` itself holds a lease for each date and leaves a finished one alone.
+A date has one nightly run, however often the schedule fires: the RayJob is named after the date, so a second one cannot
+be created, and `imgtx nightly` itself holds a lease per date and does not repeat a finished one.
 """
 
 from datetime import date
@@ -16,7 +16,7 @@ import yaml
 
 from imgtx.errors import UsageError
 from imgtx.settings import to_toml
-from jobs.nightly.schedule import Schedule
+from jobs.nightly.schedule import DEFAULT_SECRET, Schedule
 from jobs.nightly.spec import NightlySpec
 from pipeline.storage.store import open_store
 
@@ -25,8 +25,9 @@ Manifest = dict[str, Any]
 TARGETS = ("cronjob", "rayjob", "raycronjob")
 SPEC_FOLDER, SPEC_FILE = "/etc/imgtx", "nightly.toml"
 KEPT_SECONDS = 7 * 24 * 3600
-DRAIN_SECONDS = 90  # that a worker which is told to go has to end what it has in hand
-# Which pod of the CronJob this is: Kubernetes writes the minute that a Job was due at the end of its name.
+# How long a worker that is being removed has to finish the work it holds.
+DRAIN_SECONDS = 90
+# The name of the Job that this pod belongs to: Kubernetes ends it with the minute at which the Job was due.
 JOB_NAME = {
     "name": "JOB_NAME",
     "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/job-name']"}},
@@ -40,30 +41,34 @@ USER = {
 }
 
 
-def manifests(spec: NightlySpec, target: str, night: date) -> list[Manifest]:
-    """The Kubernetes objects of a target, in the order to apply them; `night` is for the target rayjob."""
+def manifests(spec: NightlySpec, target: str, day: date) -> list[Manifest]:
+    """Return the Kubernetes objects of a target, in the order to apply them.
+
+    day: the date of the nightly run, for the target rayjob.
+    """
     schedule = spec.when
     _check_reachable(spec)
     objects = [_config_map(spec, schedule)]
     if target == "cronjob":
-        return [*_ticking_rights(schedule), *objects, _cron_job(schedule)]
+        return [*_starter_rights(schedule), *objects, _cron_job(schedule)]
     if target == "raycronjob":
         return [*objects, _ray_cron_job(spec, schedule)]
-    return [*objects, ray_job(spec, night)]
+    return [*objects, ray_job(spec, day)]
 
 
 def to_yaml(objects: list[Manifest]) -> str:
+    """Return the objects as YAML documents."""
     return yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False, width=120, explicit_start=True)
 
 
-def ray_job(spec: NightlySpec, night: date) -> Manifest:
-    """The RayJob of one night; made twice it is the same object, which Kubernetes refuses to make again."""
+def ray_job(spec: NightlySpec, day: date) -> Manifest:
+    """Return the RayJob of one date; its name is that of the date, so Kubernetes creates it only once."""
     schedule = spec.when
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
-        "metadata": _metadata(schedule, f"{schedule.name}-{night:%Y%m%d}"),
-        "spec": _ray_job_spec(spec, schedule, f" --date {night}"),
+        "metadata": _metadata(schedule, f"{schedule.name}-{day:%Y%m%d}"),
+        "spec": _ray_job_spec(spec, schedule, f" --date {day}"),
     }
 
 
@@ -75,7 +80,8 @@ def _ray_cron_job(spec: NightlySpec, schedule: Schedule) -> Manifest:
         "spec": {
             "schedule": schedule.cron,
             "timeZone": schedule.time_zone,
-            "jobTemplate": _ray_job_spec(spec, schedule, ""),  # the night's date is that of its first minute
+            # Without --date: the date is that on which the run starts.
+            "jobTemplate": _ray_job_spec(spec, schedule, ""),
         },
     }
 
@@ -85,8 +91,9 @@ def _ray_job_spec(spec: NightlySpec, schedule: Schedule, date_option: str) -> Ma
     return {
         "entrypoint": f"imgtx nightly {SPEC_FOLDER}/{SPEC_FILE}{date_option}{joined}",
         "submissionMode": schedule.submission_mode,
-        "backoffLimit": schedule.retries,  # each on a new cluster: what a night has done lies in its state
-        "activeDeadlineSeconds": _seconds(schedule.most_hours),
+        # Each retry gets a new cluster and continues from the state of the date.
+        "backoffLimit": schedule.retries,
+        "activeDeadlineSeconds": _seconds(schedule.max_hours),
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": 600,
         "rayClusterSpec": _cluster(schedule),
@@ -105,7 +112,7 @@ def _cluster(schedule: Schedule) -> Manifest:
         "enableInTreeAutoscaling": True,
         "autoscalerOptions": {"version": "v2", "idleTimeoutSeconds": 300, "securityContext": LOCKED},
         "headGroupSpec": {
-            # the head trains, Ray's tasks stay off it
+            # The head trains, so Ray places no tasks on it.
             "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": "0.0.0.0"},
             "template": head,
         },
@@ -154,20 +161,22 @@ def _container(schedule: Schedule, name: str, image: str, size: Manifest) -> Man
         "volumeMounts": [{"name": "spec", "mountPath": SPEC_FOLDER, "readOnly": True}],
     }
     if schedule.secret:
-        container["envFrom"] = [{"secretRef": {"name": schedule.secret}}]
+        optional = {"optional": True} if schedule.secret == DEFAULT_SECRET else {}
+        container["envFrom"] = [{"secretRef": {"name": schedule.secret} | optional}]
     return container
 
 
 def _cron_job(schedule: Schedule) -> Manifest:
-    tick = _container(schedule, "tick", schedule.image, {"cpu": "500m", "memory": "512Mi"})
-    tick.pop("envFrom", None)  # it makes a RayJob and touches no storage
+    starter = _container(schedule, "starter", schedule.image, {"cpu": "500m", "memory": "512Mi"})
+    # It creates a RayJob and reads no storage.
+    starter.pop("envFrom", None)
     command = f"imgtx schedule {SPEC_FOLDER}/{SPEC_FILE} --target rayjob --job-name $(JOB_NAME)"
-    tick |= {"command": command.split(), "env": [JOB_NAME]}
+    starter |= {"command": command.split(), "env": [JOB_NAME]}
     pod = {
         "restartPolicy": "OnFailure",
-        "serviceAccountName": _ticker(schedule),
+        "serviceAccountName": _starter(schedule),
         "securityContext": USER,
-        "containers": [tick],
+        "containers": [starter],
         "volumes": [_volume(schedule)],
     }
     return {
@@ -193,9 +202,12 @@ def _cron_job(schedule: Schedule) -> Manifest:
     }
 
 
-def _ticking_rights(schedule: Schedule) -> list[Manifest]:
-    """The tick's own account: it may make RayJobs, and nothing else; those of the nights are `service_account`'s."""
-    name, group = _ticker(schedule), "rbac.authorization.k8s.io"
+def _starter_rights(schedule: Schedule) -> list[Manifest]:
+    """Return the account of the CronJob's pods, which may create RayJobs and nothing else.
+
+    The pods of the RayJobs run under `service_account`.
+    """
+    name, group = _starter(schedule), "rbac.authorization.k8s.io"
     account = {"kind": "ServiceAccount", "name": name, "namespace": schedule.namespace}
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _metadata(schedule, name)},
@@ -220,12 +232,13 @@ def _config_map(spec: NightlySpec, schedule: Schedule) -> Manifest:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": _metadata(schedule),
-        "data": {SPEC_FILE: to_toml(spec.to_dict())},  # what was read, without the file's comments
+        # The values of the spec, without the comments of its file.
+        "data": {SPEC_FILE: to_toml(spec.to_dict())},
     }
 
 
-def _ticker(schedule: Schedule) -> str:
-    return f"{schedule.name}-tick"
+def _starter(schedule: Schedule) -> str:
+    return f"{schedule.name}-starter"
 
 
 def _volume(schedule: Schedule) -> Manifest:
@@ -245,7 +258,7 @@ def _seconds(hours: float) -> int:
 
 
 def _check_reachable(spec: NightlySpec) -> None:
-    """A pod has a disk of its own: a folder of this machine is not there."""
+    """Raise UsageError for a folder of this machine, which pods do not see."""
     places = {"archive": spec.archive, "model": spec.model, "state": spec.state, "valid": spec.valid}
     places |= {f"datasets[{number}]": uri for number, uri in enumerate(spec.datasets)}
     places |= {f"upscale.{n}": spec.upscale[n] for n in ("source", "destination") if spec.upscale.get(n)}
@@ -253,12 +266,12 @@ def _check_reachable(spec: NightlySpec) -> None:
         if open_store(uri, endpoint_url=spec.endpoint_url).is_local:
             raise UsageError(
                 f"{name} = {uri!r} is a folder of this machine, which pods do not see: give s3:// or another URI, or "
-                "--target systemd"
+                "use --target systemd"
             )
 
 
 class _Dumper(yaml.SafeDumper):
-    """Text of several lines as such, and no anchors: people read it."""
+    """A dumper for people: text of several lines as a block, and no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -1,7 +1,7 @@
-"""A nightly spec as systemd units: a timer, and the service that it starts on this machine.
+"""systemd units for a nightly spec: a timer, and the service that it starts on this machine.
 
-A tick that was missed while the machine was off is made up for once it is on; while a night is at work its service is
-active, and another tick does nothing.
+A start that was missed while the machine was off is made up for when it is on again. During a nightly run the service is
+active, and another start does nothing.
 """
 
 import os
@@ -10,26 +10,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imgtx.errors import UsageError
-from jobs.nightly.cron import on_calendar
-from jobs.nightly.schedule import WHERE, Schedule
+from jobs.nightly.schedule import Schedule
 from jobs.nightly.spec import NightlySpec
 
-MOST_LIMIT_HOURS = 20.0  # of counting failed starts: below a day, so that last night's do not count
+# For how long failed starts are counted: less than a day, so that those of the previous date do not count.
+MAX_LIMIT_HOURS = 20.0
 
 
 def units(spec: NightlySpec, path: Path, program: str) -> dict[str, str]:
-    """File names and contents of the systemd timer and its service; `program` is imgtx's own path.
+    """Return file names and contents of the systemd timer and its service.
 
-    Relative paths in the spec mean this working directory, as they do for `imgtx nightly`.
+    program: the absolute path of imgtx. Relative paths in the spec refer to the current working directory, as they do
+    for `imgtx nightly`.
     """
     schedule = spec.when
-    calendar = on_calendar(schedule.ticks, schedule.time_zone, f"{WHERE} cron")
     service = [
         "[Unit]",
         f"Description=imgtx nightly {_escaped(spec.model)}",
         "Wants=network-online.target",
         "After=network-online.target",
-        f"StartLimitIntervalSec={round(min(schedule.most_hours, MOST_LIMIT_HOURS) * 3600)}",
+        f"StartLimitIntervalSec={round(min(schedule.max_hours, MAX_LIMIT_HOURS) * 3600)}",
         f"StartLimitBurst={schedule.retries + 1}",
         "",
         "[Service]",
@@ -37,22 +37,23 @@ def units(spec: NightlySpec, path: Path, program: str) -> dict[str, str]:
         f"WorkingDirectory={_escaped(os.getcwd())}",
         f"ExecStart={_quoted(program)} nightly {_quoted(str(path.absolute()))}",
         *_environment(schedule),
-        f"TimeoutStartSec={round(schedule.most_hours * 3600)}",
-        # SIGTERM to imgtx alone: it lets Ray's processes go and keeps its state; what is left then is killed
+        f"TimeoutStartSec={round(schedule.max_hours * 3600)}",
+        # SIGTERM goes to imgtx alone, which stops Ray and keeps its state; remaining processes are then killed.
         "KillMode=mixed",
         "TimeoutStopSec=120",
-        "Restart=on-failure",  # the same night, as often as StartLimitBurst allows
+        # The same date, as often as StartLimitBurst allows.
+        "Restart=on-failure",
         "RestartSec=60",
-        # a mistake in the spec, or another process at this date; stopped, by a person or by TimeoutStartSec
+        # 2: a mistake in the spec, or another process runs this date; 130: stopped by the user or TimeoutStartSec.
         "RestartPreventExitStatus=2 130",
         "Nice=5",
     ]
     timer = [
         "[Unit]",
-        f"Description=when imgtx nightly {_escaped(spec.model)} begins",
+        f"Description=start times of imgtx nightly {_escaped(spec.model)}",
         "",
         "[Timer]",
-        f"OnCalendar={calendar}",
+        f"OnCalendar={schedule.calendar}",
         "Persistent=true",
         f"Unit={schedule.name}.service",
         "",
@@ -72,11 +73,13 @@ def _environment(schedule: Schedule) -> Iterator[str]:
 
 def _escaped(text: str) -> str:
     if re.search(r"[\x00-\x1f\x7f]", text):
-        raise UsageError(f"{text!r} holds a control character, which a systemd unit cannot: rename it")
+        raise UsageError(
+            f"{text!r} contains a control character, which a systemd unit cannot hold: rename it"
+        )
     return text.replace("%", "%%")
 
 
 def _quoted(text: str) -> str:
-    """A word of a command line as systemd reads it: quoted, with nothing left to expand."""
+    """Return a word of a command line as systemd reads it: quoted, with nothing to expand."""
     escaped = _escaped(text).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
     return f'"{escaped}"'

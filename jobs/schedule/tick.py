@@ -1,4 +1,7 @@
-"""One call to the Kubernetes API from inside a pod: make a RayJob, once."""
+"""Create a RayJob once, with one call to the Kubernetes API from inside a pod.
+
+Done with urllib: the official client would be a large dependency of every pod for a single POST.
+"""
 
 import json
 import os
@@ -12,32 +15,33 @@ from typing import Any
 
 from imgtx.errors import StorageError, UsageError
 
-# What Kubernetes gives to every pod of a service account.
+# Where Kubernetes puts the token and certificate of a pod's service account.
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 SECONDS = 30
 
 
 def due(job: str) -> datetime:
-    """When the CronJob's Job of this name was due: Kubernetes ends it in that minute, counted since the epoch."""
+    """Return when a CronJob's Job was due: its name ends with that minute, counted since the epoch."""
     found = re.fullmatch(r".+-(\d{7,9})", job)
     if not found:
         raise UsageError(
-            f"--job-name {job}: no name that a CronJob gives to its Jobs, such as nightly-29531234; to begin a night by "
-            "hand use --date"
+            f"--job-name {job}: expected the name that a CronJob gives to its Jobs, such as nightly-29531234; to start "
+            "a nightly run by hand use --date"
         )
     return datetime.fromtimestamp(int(found[1]) * 60, UTC)
 
 
 def create_ray_job(manifest: dict[str, Any]) -> str:
-    """Make the object; returns what came of it in one line. That it is there already is fine.
+    """Create the object, unless it exists; return the outcome in one line.
 
-    Raises UsageError outside a pod and for what a person can mend, StorageError where a later try may succeed.
+    Raises UsageError outside a pod and for mistakes that the user can correct, StorageError if a later try may succeed.
     """
     name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
     host, port = (os.environ.get(f"KUBERNETES_SERVICE_{part}") for part in ("HOST", "PORT"))
     if not host:
         raise UsageError(
-            "--job-name is for the pods of the CronJob; elsewhere pipe the manifest into kubectl apply -f - without it"
+            "--job-name works only in the pods of the CronJob; elsewhere omit it and pipe the manifest into kubectl apply "
+            "-f -"
         )
     host = f"[{host}]" if ":" in host else host
     request = urllib.request.Request(
@@ -51,14 +55,15 @@ def create_ray_job(manifest: dict[str, Any]) -> str:
         urllib.request.urlopen(request, timeout=SECONDS, context=trusted).close()
     except urllib.error.HTTPError as error:
         if error.code == 409:
-            return f"RayJob {name} is there already: this night was begun before"
+            return f"RayJob {name} exists already: the nightly run of this date was started before"
         raise _refused(name, namespace, error) from error
-    except OSError as error:  # URLError is one
+    # URLError is an OSError.
+    except OSError as error:
         reason = getattr(error, "reason", error)
         raise StorageError(
             "storage", f"the Kubernetes API did not answer ({reason})", transient=True
         ) from error
-    return f"RayJob {name} is made in {namespace}"
+    return f"created RayJob {name} in {namespace}"
 
 
 def _read(name: str) -> str:
@@ -66,7 +71,8 @@ def _read(name: str) -> str:
         return (ACCOUNT / name).read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(
-            f"this pod has no {ACCOUNT / name} ({error.strerror}): its account needs automountServiceAccountToken"
+            f"this pod has no {ACCOUNT / name} ({error.strerror}): its service account needs "
+            "automountServiceAccountToken"
         ) from error
 
 
@@ -75,15 +81,15 @@ def _refused(name: str, namespace: str, error: urllib.error.HTTPError) -> UsageE
         said = json.loads(error.read()).get("message", "")
     except (ValueError, AttributeError, OSError):
         said = ""
-    told = (
+    refusal = (
         f"RayJob {name} in {namespace} was refused: {error.code} {' '.join(str(said).split())[:300]}".rstrip()
     )
     remedies = {
-        401: "the pod's token is not taken; see its service account",
+        401: "the API does not accept the pod's token; check its service account",
         403: "its service account needs the Role that imgtx schedule --target cronjob prints",
-        404: "this cluster knows no RayJob: install the KubeRay operator",
-        422: "the manifest is not what this KubeRay takes",
+        404: "this cluster has no RayJob kind: install the KubeRay operator",
+        422: "this version of KubeRay does not accept the manifest",
     }
     if error.code in remedies:
-        return UsageError(f"{told}; {remedies[error.code]}")
-    return StorageError("storage", told, transient=error.code >= 500 or error.code == 429)
+        return UsageError(f"{refusal}; {remedies[error.code]}")
+    return StorageError("storage", refusal, transient=error.code >= 500 or error.code == 429)

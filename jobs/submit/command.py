@@ -91,7 +91,7 @@ def _places(name: str, values: Mapping[str, Any]) -> Places:
     elif name == "train":
         yield from _places_of_training(values)
     elif name == "nightly":
-        yield from _places_of_night(values)
+        yield from _places_of_nightly(values)
     else:
         yield from _places_of_run(values, "restoration" if name == "restore" else "super-resolution")
 
@@ -119,7 +119,7 @@ def _places_of_training(values: Mapping[str, Any]) -> Places:
         yield "init_from", spec.init_from
 
 
-def _places_of_night(values: Mapping[str, Any]) -> Places:
+def _places_of_nightly(values: Mapping[str, Any]) -> Places:
     spec = load_nightly_spec(values["spec"], parse_settings(values["settings"]))
     yield from (("archive", spec.archive), ("state", spec.state), ("valid", spec.valid))
     yield "model", spec.store_and_name[0]

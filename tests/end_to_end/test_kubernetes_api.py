@@ -33,7 +33,7 @@ class Api(BaseHTTPRequestHandler):
         name = body["metadata"]["name"]
         if self.headers["Authorization"] != "Bearer the-pods-token":
             self.answer(401)
-        elif self.path != "/apis/ray.io/v1/namespaces/default/rayjobs":
+        elif self.path != "/apis/ray.io/v1/namespaces/imgtx/rayjobs":
             self.answer(404)
         elif name in self.made:
             self.answer(409)
@@ -102,10 +102,10 @@ def tick(job: str) -> str:
 
 
 def test_a_date_has_one_ray_job_however_often_it_ticks(made: dict[str, dict]):
-    assert tick(FIRST) == "RayJob imgtx-sr-x2-20261123 is made in default\n"
-    assert "is there already" in tick(FIRST)
-    assert "is there already" in tick(SECOND)  # an hour later
-    assert "imgtx-sr-x2-20261124 is made" in tick(NEXT)
+    assert tick(FIRST) == "created RayJob imgtx-sr-x2-20261123 in imgtx\n"
+    assert "exists already" in tick(FIRST)
+    assert "exists already" in tick(SECOND)  # an hour later
+    assert "created RayJob imgtx-sr-x2-20261124 in" in tick(NEXT)
     assert [*made] == ["imgtx-sr-x2-20261123", "imgtx-sr-x2-20261124"]
     assert [problem for job in made.values() for problem in problems(job)] == []
     assert "--date 2026-11-24" in made["imgtx-sr-x2-20261124"]["spec"]["entrypoint"]
@@ -114,7 +114,7 @@ def test_a_date_has_one_ray_job_however_often_it_ticks(made: dict[str, dict]):
 def test_a_token_that_is_not_taken_and_a_server_that_is_not_trusted(made: dict[str, dict], tmp_path: Path):
     command = ("schedule", str(SHIPPED), "--target", "rayjob", "--job-name", FIRST)
     (tmp_path / "token").write_text("another")
-    assert "401 says 401; the pod's token is not taken" in complaint(*command)
+    assert "401 says 401; the API does not accept the pod's token" in complaint(*command)
     (tmp_path / "other").mkdir()
     certificate(tmp_path / "other")
     (tmp_path / "ca.crt").write_bytes((tmp_path / "other" / "ca.crt").read_bytes())

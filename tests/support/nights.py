@@ -18,8 +18,8 @@ from imgtx.models.info import ModelConfig, ModelInfo
 from imgtx.models.transformer import EncoderDecoder
 from imgtx.models.weights import save_weights
 from jobs.models.admin import import_model, promote
-from jobs.nightly.context import Night, Shown, open_night
-from jobs.nightly.loop import run_night
+from jobs.nightly.context import NightlyConsole, NightlyRun, open_nightly_run
+from jobs.nightly.loop import run_nightly
 from jobs.nightly.spec import NightlySpec
 from pipeline.models.store import ModelStore
 from pipeline.storage.store import open_store
@@ -73,12 +73,12 @@ class World:
             archive.write(f"{number % 3}/{number}.png", leaves(number, IMAGE))
         self.images += count
 
-    def night(self, date: str, spec: NightlySpec | None = None) -> Night:
-        shown = Shown(Console(file=StringIO()), lambda: nullcontext(lambda tally: None))
-        return open_night(spec or self.spec, day.fromisoformat(date), self.work, shown)
+    def night(self, date: str, spec: NightlySpec | None = None) -> NightlyRun:
+        shown = NightlyConsole(Console(file=StringIO()), lambda: nullcontext(lambda tally: None))
+        return open_nightly_run(spec or self.spec, day.fromisoformat(date), self.work, shown)
 
     def run(self, date: str, spec: NightlySpec | None = None) -> dict[str, Any]:
-        return run_night(self.night(date, spec))
+        return run_nightly(self.night(date, spec))
 
 
 def as_toml(spec: NightlySpec) -> str:

@@ -101,7 +101,7 @@ def test_a_finished_night_is_left_alone(undisturbed: World, monkeypatch: pytest.
     before = (Path(undisturbed.root) / "nights" / "nights" / DATE / "state.json").read_bytes()
     for stage in STAGES:
         monkeypatch.setitem(STAGES, stage, lambda *_: pytest.fail("ran again"))
-    monkeypatch.setattr(nightly, "check_night", lambda _: pytest.fail("asked for more than the state"))
+    monkeypatch.setattr(nightly, "check_nightly_run", lambda _: pytest.fail("asked for more than the state"))
     state = undisturbed.run(DATE)
     assert state == json.loads(before)
     assert "done at" in nightly.summary(state, before=True)
@@ -128,8 +128,8 @@ def test_both_versions_are_measured_on_the_damage_that_is_trained_on(undisturbed
 
 def test_one_process_a_date(undisturbed: World):
     night = undisturbed.night("2026-11-24")
-    with Lease(night.own, "another"), pytest.raises(LeaseHeldError, match="held by run another"):
-        nightly.run_night(night)
+    with Lease(nightly.record, "another"), pytest.raises(LeaseHeldError, match="held by run another"):
+        nightly.run_nightly(night)
     assert nightly.read_state(night)["stages"] == {}
 
 

@@ -31,8 +31,12 @@ def keys(rows: pa.Table) -> list[str]:
     return rows["key"].to_pylist()
 
 
-def night(archive: Store, state: Store, day: int, *, most_new: int = 4, replayed: int = 2) -> Choice:
-    choice = choose(archive, state, f"2026-11-{day}", most_new=most_new, replayed=replayed)
+def night(
+    archive: Store, state: Store, day: int, *, max_new_images: int = 4, replay_images: int = 2
+) -> Choice:
+    choice = choose(
+        archive, state, f"2026-11-{day}", max_new_images=max_new_images, replay_images=replay_images
+    )
     mark_consumed(state, f"2026-11-{day}", choice.rows)
     return choice
 
@@ -51,15 +55,15 @@ def test_nights_take_turns_until_nothing_is_new(archive: Store, state: Store):
 def test_the_date_decides_and_a_night_does_not_see_itself(archive: Store, state: Store):
     first = night(archive, state, 21)
     assert night(archive, state, 21).rows.equals(first.rows)
-    other = choose(archive, state, "2026-11-22", most_new=6, replayed=0)
+    other = choose(archive, state, "2026-11-22", max_new_images=6, replay_images=0)
     assert not {*keys(other.new)} & {*keys(first.new)}
 
 
 def test_what_changed_is_new_again_and_what_vanished_is_not_replayed(archive: Store, state: Store):
-    night(archive, state, 21, most_new=10)
+    night(archive, state, 21, max_new_images=10)
     archive.write("0/0.png", saved(photo(50, 50)))
     archive.delete("1/1.png")
-    choice = night(archive, state, 22, replayed=10)
+    choice = night(archive, state, 22, replay_images=10)
     assert keys(choice.new) == ["0/0.png"]
     assert sorted(keys(choice.replayed)) == sorted({f"{n % 2}/{n}.png" for n in range(2, 10)})
 
@@ -75,7 +79,7 @@ def test_consumed_counts_a_row_once(state: Store):
 def test_cuts_are_bounded_the_same_again_and_not_fetched_twice(
     archive: Store, state: Store, tmp_path: Path, monkeypatch
 ):
-    rows = night(archive, state, 21, most_new=10).rows
+    rows = night(archive, state, 21, max_new_images=10).rows
     assert not fetch_cuts(archive, rows, tmp_path / "one", smallest=32, largest=36)
     assert not fetch_cuts(archive, rows, tmp_path / "two", smallest=32, largest=36)
     for number in range(10):
@@ -87,7 +91,7 @@ def test_cuts_are_bounded_the_same_again_and_not_fetched_twice(
 
 
 def test_what_cannot_be_used_is_counted_by_reason(archive: Store, state: Store, tmp_path: Path):
-    rows = night(archive, state, 21, most_new=10).rows
+    rows = night(archive, state, 21, max_new_images=10).rows
     archive.write("0/0.png", saved(photo(60, 60)))
     archive.delete("1/1.png")
     left_out = fetch_cuts(archive, rows, tmp_path / "cuts", smallest=41, largest=64)

@@ -37,10 +37,10 @@ def test_the_shipped_spec_loads():
         (["train.scale=4"], "[train]: unknown field 'scale'"),
         (["upscale.model=x"], "[upscale]: unknown field 'model'"),
         (["upscale.destination=''"], "[upscale] lacks destination"),
-        (["state=''"], "lacks state: a nightly spec needs archive, model, state, valid"),
-        (["most_new=0"], "most_new = 0; legal is 1 or more"),
+        (["state=''"], "lacks state: a nightly spec needs archive, model, state and valid"),
+        (["max_new_images=0"], "max_new_images = 0: expected 1 or more"),
         (["datasets=photos"], "datasets = 'photos' is text; legal is a list"),
-        (["model=models/sr-x2@latest"], "names a version; write STORE/NAME"),
+        (["model=models/sr-x2@latest"], "names a version: write STORE/NAME"),
     ],
 )
 def test_mistakes_are_named(settings: list[str], words: str):
@@ -73,13 +73,13 @@ def test_what_only_the_ends_can_tell_is_told_before_any_work(place: Path):
         options = [part for setting in settings for part in ("--set", setting)]
         return complaint("nightly", "night.toml", "--date", date, *options)
 
-    assert "models/tiny@latest is not set, and a night goes on from it: imgtx models import" in night()
+    assert "models/tiny@latest is not set, and training continues from it: imgtx models import" in night()
     assert imgtx("models", "promote", "models/tiny@1").exit_code == DONE
     assert "--date 23.11.2026 is not a date" in night(date="23.11.2026")
     assert "there is no folder" in night("archive=gone")
     assert "found no image in" in night("datasets=['empty']")
-    assert "two have one name" in night("datasets=['valid', 'valid']")
-    assert "better_on = 'x'; the datasets are valid" in night("gate.better_on=x")
+    assert "have the same name" in night("datasets=['valid', 'valid']")
+    assert "better_on = 'x': expected one of the datasets valid" in night("gate.better_on=x")
     assert "crop = 20 is not a multiple of the model's 16 px" in night("train.crop=20")
     assert "legal is one of them more than 0" in night("train.minutes=1")
     assert "largest_side = 16; a crop of 16 px at scale 2 needs 32 or more" in night("largest_side=16")

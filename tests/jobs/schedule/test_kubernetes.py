@@ -54,12 +54,12 @@ def http_error(code: int, message: str = "") -> urllib.error.HTTPError:
 def test_the_minute_a_job_was_due_is_in_its_name():
     assert due(TICK) == datetime(2026, 11, 23, 1, 30, tzinfo=UTC)
     for name in ("imgtx", "imgtx-sr-x2-manual-8xk", "29923290", "imgtx-20261123T0130"):
-        with pytest.raises(UsageError, match="no name that a CronJob gives"):
+        with pytest.raises(UsageError, match="expected the name that a CronJob gives"):
             due(name)
 
 
 def test_a_ray_job_is_posted_with_the_pods_token(pod):
-    assert create_ray_job(JOB) == "RayJob nightly-20261123 is made in ml"
+    assert create_ray_job(JOB) == "created RayJob nightly-20261123 in ml"
     (request,) = pod
     assert request.full_url == "https://[fd00::1]:6443/apis/ray.io/v1/namespaces/ml/rayjobs"
     assert request.get_method() == "POST"
@@ -69,7 +69,10 @@ def test_a_ray_job_is_posted_with_the_pods_token(pod):
 
 def test_a_night_that_was_begun_is_left_alone(pod, monkeypatch):
     answer_with(monkeypatch, http_error(409))
-    assert create_ray_job(JOB) == "RayJob nightly-20261123 is there already: this night was begun before"
+    assert (
+        create_ray_job(JOB)
+        == "RayJob nightly-20261123 exists already: the nightly run of this date was started before"
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,11 @@ def test_a_night_that_was_begun_is_left_alone(pod, monkeypatch):
             "was refused: 403 may not; its service account needs the Role",
         ),
         (http_error(404), UsageError, "install the KubeRay operator"),
-        (http_error(422, "spec.x"), UsageError, "422 spec.x; the manifest is not what this KubeRay takes"),
+        (
+            http_error(422, "spec.x"),
+            UsageError,
+            "422 spec.x; this version of KubeRay does not accept the manifest",
+        ),
         (http_error(503), StorageError, "was refused: 503"),
         (urllib.error.URLError("refused"), StorageError, "did not answer (refused)"),
     ],

@@ -26,8 +26,14 @@ VARIANTS = {
     "gpu": ("gpu_workers=[1, 8]", "gpus=2", "head_gpus=1", "secret=s3-keys"),
     "gpu alone": ("workers=[0, 0]", "gpu_workers=[1, 1]"),
     "sidecar": ("submission_mode=SidecarMode",),
-    "http": ("submission_mode=HTTPMode", "retries=0", "most_hours=0.5"),
-    "longest": (f"name={'n' * 36}", "namespace=ml", "time_zone=America/St_Johns", "cron='0 1-5 * * mon-fri'"),
+    "http": ("submission_mode=HTTPMode", "retries=0", "max_hours=0.5"),
+    "longest": (
+        f"name={'n' * 36}",
+        "namespace=ml",
+        "time_zone=America/St_Johns",
+        "at='23:00'",
+        "days=['mon', 'fri']",
+    ),
 }
 
 
@@ -67,7 +73,7 @@ def test_the_checks_find_what_they_are_for():
     cron_job = of_kind(manifests(spec_with(), "cronjob", NIGHT), "CronJob")
     cron_job["spec"] |= {"schedule": "61 * * * *", "concurencyPolicy": "Forbid"}
     found = "\n".join(problems(cron_job))
-    assert "'61' is no minute" in found
+    assert "the schedule '61 * * * *' is not a time of day" in found
     assert "concurencyPolicy" in found
 
 
@@ -104,7 +110,7 @@ def test_a_worker_that_is_told_to_go_may_end_what_it_has_in_hand():
 
 def test_nights_follow_the_dates_of_the_time_zone():
     """At half past midnight in Lisbon two neighbouring nights of the spring begin on one date of UTC."""
-    when = spec_with("time_zone=Europe/Lisbon", "cron='30 0 * * *'").when
+    when = spec_with("time_zone=Europe/Lisbon", "at=00:30").when
     before, after = datetime(2026, 3, 29, 0, 30, tzinfo=UTC), datetime(2026, 3, 29, 23, 30, tzinfo=UTC)
     assert (when.date_of(before), when.date_of(after)) == (date(2026, 3, 29), date(2026, 3, 30))
 
@@ -127,24 +133,25 @@ def test_what_ticks_may_make_ray_jobs_and_nothing_else():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["cron='30 25 * * *'"], "cron: '25' is no hour"),
-        (["time_zone=Mars/Olympus"], "time_zone = 'Mars/Olympus' is no time zone here"),
-        (["time_zone=Europe"], "is no time zone here"),
-        (["time_zone=../etc/passwd"], "is no time zone here"),
-        (["submission_mode=InteractiveMode"], "legal are K8sJobMode, HTTPMode, SidecarMode"),
-        (["late_hours=0"], "late_hours = 0; legal is a number of hours above 0"),
-        (["most_hours=nan"], "most_hours = nan"),
-        (["retries=-1"], "retries = -1; legal is 0 or more"),
-        (["gpus=0"], "gpus = 0; legal is 1 or more"),
-        (["workers=[4, 1]"], "workers = [4, 1]; legal is [least, most]"),
+        (["at=25:30"], "at = '25:30': expected a time of day"),
+        (["days=['monday']"], "days = ['monday']: expected some of mon, tue"),
+        (["time_zone=Mars/Olympus"], "time_zone = 'Mars/Olympus': unknown time zone"),
+        (["time_zone=Europe"], "unknown time zone"),
+        (["time_zone=../etc/passwd"], "unknown time zone"),
+        (["submission_mode=InteractiveMode"], "expected one of K8sJobMode, HTTPMode, SidecarMode"),
+        (["late_hours=0"], "late_hours = 0: expected a number of hours greater than 0"),
+        (["max_hours=nan"], "max_hours = nan"),
+        (["retries=-1"], "retries = -1: expected 0 or more"),
+        (["gpus=0"], "gpus = 0: expected 1 or more"),
+        (["workers=[4, 1]"], "workers = [4, 1]: expected [minimum, maximum]"),
         (["workers=[1]"], "workers = [1]"),
         (["workers=[1, true]"], "workers = [1, True]"),
-        (["workers=[0, 4]"], "give a least of 1 or more"),
-        ([f"name={'n' * 37}"], "legal are up to 36"),
+        (["workers=[0, 4]"], "give a minimum of 1 or more"),
+        ([f"name={'n' * 37}"], "expected up to 36"),
         (["name=Nightly"], "name = 'Nightly'"),
         (["name=2nights"], "name = '2nights'"),
         (["namespace=a_b"], "namespace = 'a_b'"),
-        (["secret=Keys!"], "secret = 'Keys!' is no name"),
+        (["secret=Keys!"], "secret = 'Keys!' is not the name"),
         (["image='a b'"], "image = 'a b'"),
     ],
 )
@@ -168,7 +175,7 @@ def test_a_folder_of_this_machine_is_refused_for_pods():
 
 
 def test_systemd_units_say_what_was_asked(tmp_path: Path):
-    spec = spec_with("cron='30 1 * * mon'", "retries=3", "environment_file=/etc/imgtx.env", "most_hours=30")
+    spec = spec_with("days=['mon']", "retries=3", "environment_file=/etc/imgtx.env", "max_hours=30")
     found = units(spec, tmp_path / '50% "quoted" $HOME.toml', "/opt/imgtx/bin/imgtx")
     service, timer = found["imgtx-sr-x2.service"], found["imgtx-sr-x2.timer"]
     assert "OnCalendar=Mon *-*-* 01:30:00 Etc/UTC\nPersistent=true\n" in timer
