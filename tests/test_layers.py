@@ -82,6 +82,7 @@ TORCH_FREE = (
     "pipeline.planning.inventory",
     "pipeline.ledger.ledger",
     "pipeline.models.references",
+    "pipeline.models.resolve",
     "pipeline.planning.plan",
     "pipeline.stages.publish",
     "pipeline.spec",

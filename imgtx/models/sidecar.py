@@ -17,12 +17,13 @@ from imgtx.models.info import ModelInfo
 log = logging.getLogger("imgtx")
 
 VERSION = 1
+SUFFIX = ".imgtx.json"  # after the whole name of the file or folder
 
 
 def sidecar_path(model: Path) -> Path:
     """Beside the file or folder `model`."""
     model = Path(os.path.abspath(model))  # `.` and `..` have names only so
-    return model.with_name(model.name + ".imgtx.json")
+    return model.with_name(model.name + SUFFIX)
 
 
 def read_sidecar(model: Path, digest: str) -> ModelInfo | None:

@@ -55,7 +55,7 @@ def show_model(model: str, endpoint_url: str | None) -> None:
     """
     from jobs.models.admin import store_facts
     from jobs.models.probe import describe
-    from pipeline.models.references import exact_reference, local_model
+    from pipeline.models.resolve import exact_reference, local_model
 
     exact = exact_reference(model, endpoint_url)
     known = describe(local_model(exact, endpoint_url)) | store_facts(exact, endpoint_url)
@@ -103,7 +103,7 @@ def probe_model(model: str, endpoint_url: str | None, as_json: bool, **options: 
     """
     from jobs.models.probe import ProbeOptions, print_probe
     from jobs.models.probe import probe_model as run_probe
-    from pipeline.models.references import local_model
+    from pipeline.models.resolve import local_model
 
     found = run_probe(local_model(model, endpoint_url), ProbeOptions(**options))
     click.echo(json.dumps(found.measured | {"info": found.info.to_dict()})) if as_json else print_probe(

@@ -28,7 +28,7 @@ from jobs.evaluation.baselines import STRENGTH, non_local_means
 from jobs.evaluation.inpainting import hole_rows
 from jobs.evaluation.report import ProtocolReport, Row, each
 from jobs.evaluation.super_resolution import Dataset, check_writable, read_clean
-from pipeline.models.references import local_model
+from pipeline.models.resolve import local_model
 
 if TYPE_CHECKING:
     from imgtx.inference.predictor import Predictor  # brings torch

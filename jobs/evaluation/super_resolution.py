@@ -26,7 +26,7 @@ from imgtx.errors import ImageError, ImgtxError, UsageError
 from imgtx.imageops.metrics import psnr_y, ssim_y
 from imgtx.imageops.resize import imresize, modcrop
 from jobs.evaluation.report import conditions
-from pipeline.models.references import local_model
+from pipeline.models.resolve import local_model
 
 # (h, w, C) uint8 -> (scale h, scale w, C) uint8, with C 1 or 3
 Upscaler = Callable[[np.ndarray], np.ndarray]

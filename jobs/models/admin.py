@@ -13,16 +13,12 @@ from imgtx.errors import ModelError, UsageError
 from imgtx.models.adapters.base import Source
 from imgtx.models.info import ModelInfo
 from imgtx.models.references import OWN, adapter_of, digest_of, find_source, load_model, read_info
+from imgtx.models.sidecar import SUFFIX as SIDECAR
 from imgtx.models.sidecar import read_record, write_sidecar
 from imgtx.models.weight_file import file_digest, opened, read_facts
-from pipeline.models.references import (
-    SIDECAR,
-    InStore,
-    fetch_version,
-    local_model,
-    parse_reference,
-    split_name,
-)
+from pipeline.models.cache import fetch_version
+from pipeline.models.references import InStore, parse_reference, split_name
+from pipeline.models.resolve import local_model
 from pipeline.models.store import MODEL, ModelStore, Pointer, Version
 from pipeline.storage.checks import check_destination
 from pipeline.storage.store import open_store

@@ -20,7 +20,7 @@ from jobs.nightly.images import local_folder
 from jobs.nightly.schedule import Schedule
 from jobs.nightly.spec import NightlySpec
 from jobs.run.tally import Watcher
-from pipeline.models.references import local_model
+from pipeline.models.resolve import local_model
 from pipeline.models.store import ModelStore, Pointer
 from pipeline.spec import RunSpec, check_spec
 from pipeline.storage.checks import check_destination, check_source

@@ -14,7 +14,7 @@ from jobs.models.admin import facts_of
 from jobs.nightly.context import NightlyRun, latest, training_spec, upscale_spec
 from jobs.nightly.gate import Verdict, judge
 from jobs.nightly.images import choose, fetch_cuts, from_parquet, to_parquet
-from pipeline.models.references import exact_reference
+from pipeline.models.resolve import exact_reference
 
 IMAGES = "images.parquet"
 # How often `latest` may move during the gate before the run gives up.

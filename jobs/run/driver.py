@@ -28,7 +28,8 @@ from pipeline.cluster.address import address_of, check_address
 from pipeline.cluster.session import check_compiles
 from pipeline.ledger.lease import Lease
 from pipeline.ledger.ledger import Ledger
-from pipeline.models.references import exact_reference, is_fetched, local_model
+from pipeline.models.references import is_fetched
+from pipeline.models.resolve import exact_reference, local_model
 from pipeline.planning.plan import OVERWRITES, PLANNED, Plan, make_plan
 from pipeline.runs import last_spec
 from pipeline.spec import Job, RunSpec, make_job

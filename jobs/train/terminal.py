@@ -16,7 +16,7 @@ from imgtx.training.log import Record
 from imgtx.training.loop import train
 from imgtx.training.spec import TrainSpec
 from jobs.train.ray import Fleet, train_on_ray
-from pipeline.models.references import local_model
+from pipeline.models.resolve import local_model
 
 # sr-x2, batch 8 of 48 px, one thread on such a CPU: 1.07 s a step in bfloat16, 0.60 in float32.
 EMULATED = (

@@ -239,7 +239,7 @@ def check_name(name: str) -> None:
     """UsageError for what cannot be a model's name in a store."""
     if not NAME.fullmatch(name) or name.endswith(".safetensors"):
         raise UsageError(
-            f"the model's name {name!r}: legal are letters, digits, dots, hyphens and underscores, for example sr-x2"
+            f"the model's name {name!r}: expected letters, digits, dots, hyphens and underscores, for example sr-x2"
         )
 
 

@@ -13,7 +13,7 @@ from imgtx.errors import ModelError
 from imgtx.imageops.resize import imresize
 from imgtx.inference.tiling import Plan, plan_for_model
 from pipeline.cluster.drain import drain_watcher
-from pipeline.models.references import local_model
+from pipeline.models.resolve import local_model
 from pipeline.spec import Job
 from pipeline.stages.on_disk import transform_large
 from pipeline.tables.rows import Row, as_bytes, guarded, rows_of, to_table

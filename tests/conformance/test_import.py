@@ -13,7 +13,7 @@ from imgtx.errors import ModelError, UsageError
 from imgtx.models.references import digest_of, find_source, load_model, read_info
 from imgtx.models.sidecar import write_sidecar
 from jobs.models.admin import import_model, promote
-from pipeline.models.references import local_model
+from pipeline.models.resolve import local_model
 from pipeline.models.store import ModelStore
 from pipeline.storage.store import open_store
 from tests.conformance.architectures import save

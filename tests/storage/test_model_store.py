@@ -8,8 +8,7 @@ import pytest
 
 from imgtx.errors import ModelError, UsageError
 from imgtx.models.weight_file import file_digest, read_info
-from pipeline.models import references as model_store
-from pipeline.models.references import exact_reference, local_model
+from pipeline.models.resolve import exact_reference, local_model
 from pipeline.models.store import CARD, MODEL, ModelStore
 from pipeline.storage.store import Store
 from tests.support.archive import save_tiny_model
@@ -151,7 +150,7 @@ def test_a_pointer_that_was_never_set_cannot_be_rolled_back(models: ModelStore):
 
 @pytest.mark.parametrize("name", ["", "a/b", "../a", ".hidden", "a b", "a@1", "x.safetensors"])
 def test_names_are_simple(models: ModelStore, name: str):
-    with pytest.raises(UsageError, match="legal are letters"):
+    with pytest.raises(UsageError, match="expected letters"):
         models.add(name, b"1", {})
 
 
@@ -243,7 +242,7 @@ def test_what_is_not_there_is_told(filled: ModelStore):
 
 def test_what_nobody_used_for_a_month_leaves_the_cache(filled: ModelStore, cache: Path, monkeypatch):
     first = Path(local_model(reference(filled, "1")))
-    monkeypatch.setattr(model_store, "KEPT_DAYS", -1)
+    monkeypatch.setattr("pipeline.models.cache.KEPT_DAYS", -1)
     second = Path(local_model(reference(filled, "2")))
     assert second.exists()
     assert not first.exists()

@@ -15,7 +15,7 @@ from jobs.nightly import stages as night_stages
 from jobs.nightly.context import training_spec
 from jobs.nightly.stages import STAGES
 from pipeline.ledger.lease import Lease
-from pipeline.models.references import local_model
+from pipeline.models.resolve import local_model
 from tests.support.nights import World
 
 DATE = "2026-11-23"

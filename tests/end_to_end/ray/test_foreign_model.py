@@ -13,7 +13,7 @@ from imgtx.models.references import read_info
 from imgtx.models.sidecar import write_sidecar
 from jobs.run.driver import run
 from jobs.run.tally import Tally
-from pipeline.models.references import local_model
+from pipeline.models.resolve import local_model
 from pipeline.spec import RunSpec
 from pipeline.storage.store import Store, open_store
 from tests.conformance.architectures import save

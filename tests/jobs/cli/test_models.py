@@ -132,7 +132,7 @@ def test_a_truncated_file_is_not_taken_in(place: Path, weights: list[str]):
     [
         (("import", "gone.safetensors", "models/x"), "no weight file at gone.safetensors"),
         (("import", "sr-x2", "sr-x2"), "names no model store: write STORE/sr-x2, or set IMGTX_STORE"),
-        (("import", "sr-x2", "models/a@2"), "legal are letters, digits"),
+        (("import", "sr-x2", "models/a@2"), "expected letters, digits"),
         (("promote", "models/tiny"), "is a model in a store; write models/tiny@latest, or @ and a version"),
         (("promote", "models/tiny@latest"), "write STORE/NAME@VERSION"),
         (("promote", "models/tiny@9"), "no tiny@0009 in the model store"),

@@ -3,14 +3,8 @@
 import pytest
 
 from imgtx.errors import UsageError
-from pipeline.models.references import (
-    InStorage,
-    InStore,
-    exact_reference,
-    is_fetched,
-    local_model,
-    parse_reference,
-)
+from pipeline.models.references import InStorage, InStore, is_fetched, parse_reference
+from pipeline.models.resolve import exact_reference, local_model
 
 LOCAL = [
     "sr-x2", "x.safetensors", "models/a@2.safetensors", "/abs/x.pth", "spandrel:x.pth", "torchscript:x.pt?scale=4",
@@ -60,10 +54,10 @@ def test_an_existing_path_is_a_path(tmp_path):
 @pytest.mark.parametrize(
     ("reference", "words"),
     [
-        ("s3://bucket/sr-x2@newest", "'newest' is no version; write @latest or a number such as @0003"),
-        ("models/sr x2@1", "legal are letters, digits"),
-        ("s3://bucket/models/sr-x2", "names no model; legal are STORE/NAME@latest"),
-        ("transformers:s3://bucket/folder", "names no model; legal are STORE/NAME@latest"),
+        ("s3://bucket/sr-x2@newest", "'newest' is not a version: write @latest or a number such as @0003"),
+        ("models/sr x2@1", "expected letters, digits"),
+        ("s3://bucket/models/sr-x2", "names no model: expected STORE/NAME@latest"),
+        ("transformers:s3://bucket/folder", "names no model: expected STORE/NAME@latest"),
         ("s3://user:word@bucket/x.pth", "credentials"),
     ],
 )
