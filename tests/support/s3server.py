@@ -2,6 +2,8 @@
 
 with serving() as server:
     server.url, server.requests()
+    with server.holding(r"bucket/in/2/.*"):
+        ...  # who gets one of these objects waits for its answer until the block ends
 """
 
 import contextlib
@@ -22,7 +24,7 @@ _REQUEST = re.compile(r'"([A-Z]+) (\S+) HTTP/[\d.]+" (\d+)')
 # Moto on a port that the kernel chooses: one that was free a moment ago may be taken. Its standard input is a pipe
 # that the starting process holds: when that one ends, even by SIGKILL, the pipe does, and the server with it.
 _SERVE = """
-import functools, os, sys, threading
+import functools, os, re, sys, threading, time
 from moto.s3.responses import S3Response
 from moto.server import main
 
@@ -36,6 +38,23 @@ def put_object_in_one_step(self):
 
 S3Response.put_object = put_object_in_one_step
 
+held_file, get_object = sys.argv[1], S3Response.get_object
+
+def is_held(name):
+    try:
+        with open(held_file, encoding="utf-8") as file:
+            return re.fullmatch(file.read(), name) is not None
+    except FileNotFoundError:
+        return False
+
+@functools.wraps(get_object)
+def get_object_unless_held(self):
+    while is_held(f"{self.bucket_name}/{self.parse_key_name()}"):
+        time.sleep(0.05)
+    return get_object(self)
+
+S3Response.get_object = get_object_unless_held
+
 def end_with_whoever_started_it():
     os.read(0, 1)
     os._exit(0)
@@ -43,6 +62,7 @@ def end_with_whoever_started_it():
 threading.Thread(target=end_with_whoever_started_it, daemon=True).start()
 main(["-H", "127.0.0.1", "-p", "0"])
 """
+_HELD = ".held"  # behind the log's path: the file that holds the pattern of what is held
 
 
 @dataclass(frozen=True)
@@ -57,6 +77,21 @@ class S3Server:
         """(method, path with query, status) of every request so far, in order."""
         return [(method, path, int(status)) for method, path, status in _REQUEST.findall(_read(self.log))]
 
+    @contextlib.contextmanager
+    def holding(self, pattern: str) -> Iterator[None]:
+        """Answer no GET of an object whose "bucket/key" the pattern matches wholly, until the block ends.
+
+        This is how a test makes work last: a run cannot end while it waits for one of its images.
+        """
+        new, path = f"{self.log}.new", self.log + _HELD
+        with open(new, "w", encoding="utf-8") as file:
+            file.write(pattern)
+        os.replace(new, path)
+        try:
+            yield
+        finally:
+            os.unlink(path)
+
     def post(self, path: str, body: bytes = b"") -> None:
         """POST to moto's own interface, as "/moto-api/reset"."""
         # As text: of a form, urllib's default, moto sees no body.
@@ -70,7 +105,7 @@ def start(*, within: float = 60.0) -> S3Server:
     log = tempfile.NamedTemporaryFile(suffix=".imgtx-s3.log", delete=False)  # noqa: SIM115 - closed below
     with log:
         process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE], stdin=subprocess.PIPE, stdout=log, stderr=log
+            [sys.executable, "-c", _SERVE, log.name + _HELD], stdin=subprocess.PIPE, stdout=log, stderr=log
         )
     deadline = time.monotonic() + within
     while process.poll() is None and time.monotonic() < deadline:

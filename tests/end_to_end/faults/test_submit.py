@@ -31,6 +31,7 @@ S3_ENVIRONMENT = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 TOKEN = "a-token-for-tests-only-0123456789abcdef"
+HELD = "submitted/many/2/.*"  # a third of the images: while they are held back, no run over them can end
 LINE = re.compile(r"\d+/7 images")
 CHANGING = ("status", "exit_code", "message", "started", "ended")
 
@@ -161,6 +162,17 @@ def wait_until(
         time.sleep(0.2)
 
 
+def wait_until_said(process: subprocess.Popen, words: str) -> None:
+    """Read standard error as far as the words; `communicate` returns what comes after them."""
+    assert process.stderr
+    said = b""
+    # Byte by byte from the pipe itself: a buffer would keep what comes next from `communicate`.
+    while words.encode() not in said:
+        byte = os.read(process.stderr.fileno(), 1)
+        assert byte, said.decode()
+        said += byte
+
+
 @pytest.fixture(scope="module")
 def place(head: RunningHead, s3_server: S3Server) -> str:
     import boto3
@@ -203,34 +215,43 @@ class TestJobs:
         assert newest == oldest | {"id": f"{oldest['id']}-2"} | {n: newest[n] for n in CHANGING}
         assert (newest["exit_code"], oldest["exit_code"]) == (0, 3)
 
-    def test_a_job_is_left_found_again_and_stopped(self, head: RunningHead, place: str, model: str):
+    def test_a_job_is_left_found_again_and_stopped(
+        self, head: RunningHead, place: str, model: str, s3_server: S3Server
+    ):
         fill(open_store(f"{place}/many"), 300)
-        follower = head.start(*self.long(head, "long", place, model))
-        runs = open_store(f"{place}/many-out")
-        wait_until(lambda: any(b.num_rows for b in runs.list("runs/")), follower)
-        follower.send_signal(signal.SIGINT)
-        _, said = follower.communicate(timeout=60)
-        assert follower.returncode == 130
-        assert "imgtx jobs stop long" in said
-        second = head.start(*self.long(head, "long", place, model))
-        watching = head.start("watch", f"{place}/many-out", "--every", "1")
-        stopped = head.imgtx("jobs", "stop", "long", "--address", head.address)
-        assert "long stopped" in stopped.stdout, stopped.stdout + stopped.stderr
-        out, said = second.communicate(timeout=60)
-        assert (second.returncode, "following that" in said) == (130, True), said
-        assert "pending; run the same command to go on" in out  # it had the time to write down what it did
-        _, said = watching.communicate(timeout=90)
-        assert (watching.returncode, "interrupted" in said) == (130, True), said
+        with s3_server.holding(HELD):
+            follower = head.start(*self.long(head, "long", place, model))
+            runs = open_store(f"{place}/many-out")
+            wait_until(lambda: any(b.num_rows for b in runs.list("runs/")), follower)
+            follower.send_signal(signal.SIGINT)
+            _, said = follower.communicate(timeout=60)
+            assert follower.returncode == 130
+            assert "imgtx jobs stop long" in said
+            second = head.start(*self.long(head, "long", place, model))
+            wait_until_said(second, "following that")
+            watching = head.start("watch", f"{place}/many-out", "--every", "1")
+            wait_until_said(watching, "/300 images")
+            stopped = head.imgtx("jobs", "stop", "long", "--address", head.address)
+            assert "long stopped" in stopped.stdout, stopped.stdout + stopped.stderr
+            out, said = second.communicate(timeout=60)
+            assert second.returncode == 130, said
+            assert (
+                "pending; run the same command to go on" in out
+            )  # it had the time to write down what it did
+            _, said = watching.communicate(timeout=90)
+            assert (watching.returncode, "interrupted" in said) == (130, True), said
 
     def test_the_destination_tells_what_the_head_no_longer_can(
-        self, head: RunningHead, place: str, model: str
+        self, head: RunningHead, place: str, model: str, s3_server: S3Server
     ):
-        watching = head.start("watch", f"{place}/many-out", "--every", "1", "--wait-for-next")
-        submitted = head.imgtx(*self.long(head, "longer", place, model, "--no-wait"))
-        assert submitted.stdout == "longer\n", submitted.stderr
-        wait_until(lambda: self.running(f"{place}/many-out"), watching)
-        head.kill()
-        _, said = watching.communicate(timeout=150)
+        with s3_server.holding(HELD):
+            watching = head.start("watch", f"{place}/many-out", "--every", "1", "--wait-for-next")
+            wait_until_said(watching, "no run here yet")
+            submitted = head.imgtx(*self.long(head, "longer", place, model, "--no-wait"))
+            assert submitted.stdout == "longer\n", submitted.stderr
+            wait_until(lambda: self.running(f"{place}/many-out"), watching)
+            head.kill()
+            _, said = watching.communicate(timeout=150)
         assert (watching.returncode, "killed; the same command goes on" in said) == (3, True), said
         after = head.imgtx("watch", f"{place}/many-out")
         assert (after.returncode, "listed 300" in after.stderr) == (3, True), after.stderr
