@@ -1,0 +1,31 @@
+"""Halves are rounded up, as MATLAB does it, and not to the even neighbour: every tie of every level."""
+
+import numpy as np
+import pytest
+
+from imgtx.imageops.resize import imresize
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("across", [False, True], ids=["columns", "rows"])
+def test_a_tie_goes_up(dtype, across):
+    """An edge between `level` and `level + 1` in the middle of the eight taps of one output: exactly a half more."""
+    level = np.arange(0, np.iinfo(dtype).max, 1 if dtype == np.uint8 else 257)
+    image = np.repeat(level[:, None], 16, axis=1)
+    image[:, 7:] += 1
+    image, size = image.astype(dtype), (len(level), 8)
+    if across:
+        image, size = np.ascontiguousarray(image.T), size[::-1]
+    exact = imresize(image.astype(np.float64), size=size)
+    made = imresize(image, size=size)
+    if across:
+        exact, made = exact.T, made.T
+    np.testing.assert_array_equal(exact[:, 3], level + 0.5)
+    np.testing.assert_array_equal(made[:, 3], level + 1)
+
+
+def test_both_passes_round_up():
+    """The tie of the first pass is one of the second again: 0.5 becomes 1, and then (1 + 0) / 2 becomes 1."""
+    image = np.zeros((16, 16), np.uint8)
+    image[7:, 7:] = 1
+    assert imresize(image, 0.5)[3, 3] == 1

@@ -1,0 +1,96 @@
+"""A training that ends while it writes a checkpoint or weights leaves the old file whole, and goes on from it."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from imgtx.models import weights
+from imgtx.models.weights import load_model
+from imgtx.training import state as train_state
+from imgtx.training.spec import TrainSpec
+from imgtx.training.state import Training, write_weights
+
+MODEL = {
+    "dim": 16, "heads": 1, "window": 4, "encoder_blocks": 1, "decoder_blocks": 1,
+    "detail_channels": 4, "detail_blocks": 1, "ffn_ratio": 1.0,
+}  # fmt: skip
+SPEC = TrainSpec("tiny", "x", "x", minutes=1, batch=2, crop=8, precision="float32", model=MODEL)
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing in the code under test catches it."""
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Training:
+    return Training(SPEC, tmp_path)
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is asked of the file system, in order."""
+    done: list[str] = []
+    sync, rename = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        done.append("sync")
+        sync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        done.append(f"name {Path(target).name}")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    return done
+
+
+def test_killed_while_a_checkpoint_is_written(training, monkeypatch):
+    training.progress.step = 7
+    training.save()
+    before = training.checkpoint.read_bytes()
+    training.progress.step = 8
+
+    def half(state: dict, part: Path) -> None:
+        part.write_bytes(before[: len(before) // 2])
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", half)
+        with pytest.raises(Killed):
+            training.save()
+    assert training.checkpoint.read_bytes() == before
+    resumed = Training(SPEC, training.folder)
+    assert resumed.progress.step == 7
+    resumed.progress.step = 9
+    resumed.save()  # what was left half-written is not in its way
+    assert Training(SPEC, training.folder).progress.step == 9
+
+
+def test_killed_while_weights_are_written(training, monkeypatch):
+    path = write_weights(training)
+    before, write = path.read_bytes(), weights.save_file
+
+    def half(tensors: dict, part: Path, *facts) -> None:
+        write(tensors, part, *facts)
+        os.truncate(part, len(before) // 2)
+        raise Killed
+
+    training.progress.step = 5
+    with monkeypatch.context() as patch:
+        patch.setattr(weights, "save_file", half)
+        with pytest.raises(Killed):
+            write_weights(training)
+    assert path.read_bytes() == before
+    assert load_model(path).info.training["steps"] == 0
+    assert load_model(write_weights(training)).info.training["steps"] == 5
+
+
+@pytest.mark.parametrize("write", [Training.save, train_state.write_weights], ids=["checkpoint", "weights"])
+def test_bytes_are_on_the_disk_before_they_take_the_name(training, steps, write):
+    """Else a machine that loses power keeps the name and loses the bytes."""
+    write(training)
+    (named,) = [index for index, step in enumerate(steps) if step.startswith("name ")]
+    assert steps[named - 1] == "sync"

@@ -1,0 +1,51 @@
+"""A file that a new output replaces under another name is deleted before the row that no longer names it is written."""
+
+import pytest
+
+from jobs.run.driver import plan_run
+from pipeline.ledger.ledger import Ledger
+from pipeline.tables.schemas import IMAGES
+from tests.jobs.run.test_session import outcome, session
+
+__all__ = ["session"]  # a fixture
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing in the code under test catches it."""
+
+
+def test_killed_between_the_two_steps_no_file_is_left_that_no_row_names(session, monkeypatch):
+    (old,) = session.replacing["previous_output"].to_pylist()
+    (wave,) = session.waves()
+    session._mark_pending(wave)
+    session.buffer.append(outcome(session))
+    recorded: list[bool] = []
+
+    def killed(ledger: Ledger, *_: object, **__: object) -> None:
+        recorded.append(session.run.destination.stat(IMAGES + old) is None)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "append", killed)
+        with pytest.raises(Killed):
+            session._flush()
+    assert recorded == [True], "the file was there still when its row was written"
+    assert plan_run(session.run).work.num_rows == 1, "the key runs again"
+
+
+def test_killed_before_the_file_is_deleted_the_key_runs_again(session, monkeypatch):
+    (old,) = session.replacing["previous_output"].to_pylist()
+    (wave,) = session.waves()
+    session._mark_pending(wave)
+    session.buffer.append(outcome(session))
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(session.run.destination), "delete", killed)
+        with pytest.raises(Killed):
+            session._flush()
+    again = plan_run(session.run)
+    (work,) = again.work.slice().to_pylist()
+    assert work["previous_output"] == old, "the next run still knows what it has to delete"
