@@ -1,4 +1,4 @@
-"""CMYK with a profile becomes sRGB through that profile, in memory and on disk; libvips converts too, and is the judge."""
+"""CMYK with a profile becomes sRGB through that profile, in memory and on disk, as libvips converts it too."""
 
 import io
 from pathlib import Path
