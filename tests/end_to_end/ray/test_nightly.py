@@ -21,8 +21,26 @@ from tests.support.nights import World, as_toml
 
 pytestmark = pytest.mark.timeout(900)  # a minute of work, on a machine that starves it several
 
-LONG = {"steps": 500, "checkpoint_minutes": 0.005}  # killed behind its first checkpoint, long before its end
+LONG = {
+    "steps": 500,
+    "checkpoint_minutes": 0.005,
+}  # killed behind its first checkpoint, which is not its last
 WITHIN = 240.0  # seconds
+# `imgtx` whose training stands still behind its first checkpoint, until it is killed.
+STANDING_STILL = """
+import threading
+from jobs.cli import main
+from jobs.train_state import Training
+
+save = Training.save
+
+def save_and_stand_still(self):
+    save(self)
+    threading.Event().wait()
+
+Training.save = save_and_stand_still
+main()
+"""
 
 
 def made_by(world: World, number: str) -> set[str]:
@@ -38,8 +56,8 @@ def kill_amid_training(world: World, date: str, spec: Path) -> tuple[int, int]:
     """SIGKILL `imgtx nightly` once it has a checkpoint; returns the step of that and the lines of its log so far."""
     command = [
         sys.executable,
-        "-m",
-        "jobs.cli",
+        "-c",
+        STANDING_STILL,
         "nightly",
         str(spec),
         "--date",
