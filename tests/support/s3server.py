@@ -3,7 +3,7 @@
 with serving() as server:
     server.url, server.requests()
     with server.holding(r"bucket/in/2/.*"):
-        ...  # who gets one of these objects waits for its answer until the block ends
+        ...  # who gets one of these objects waits for its second half until the block ends
 """
 
 import contextlib
@@ -25,6 +25,7 @@ _REQUEST = re.compile(r'"([A-Z]+) (\S+) HTTP/[\d.]+" (\d+)')
 # that the starting process holds: when that one ends, even by SIGKILL, the pipe does, and the server with it.
 _SERVE = """
 import functools, os, re, sys, threading, time
+import moto.server
 from moto.s3.responses import S3Response
 from moto.server import main
 
@@ -38,7 +39,7 @@ def put_object_in_one_step(self):
 
 S3Response.put_object = put_object_in_one_step
 
-held_file, get_object = sys.argv[1], S3Response.get_object
+held_file, run_simple = sys.argv[1], moto.server.run_simple
 
 def is_held(name):
     try:
@@ -47,13 +48,23 @@ def is_held(name):
     except FileNotFoundError:
         return False
 
-@functools.wraps(get_object)
-def get_object_unless_held(self):
-    while is_held(f"{self.bucket_name}/{self.parse_key_name()}"):
-        time.sleep(0.05)
-    return get_object(self)
+def path_of(environ):
+    return environ["PATH_INFO"].encode("latin-1").decode().lstrip("/")
 
-S3Response.get_object = get_object_unless_held
+def in_halves(answer, name):
+    body = b"".join(answer)
+    yield body[: len(body) // 2]
+    while is_held(name):
+        time.sleep(0.05)
+    yield body[len(body) // 2 :]
+
+def run_holding(host, port, app, **options):
+    def holding_app(environ, start_response):
+        answer, name = app(environ, start_response), path_of(environ)
+        return in_halves(answer, name) if environ["REQUEST_METHOD"] == "GET" and is_held(name) else answer
+    run_simple(host, port, holding_app, **options)
+
+moto.server.run_simple = run_holding
 
 def end_with_whoever_started_it():
     os.read(0, 1)
@@ -79,7 +90,7 @@ class S3Server:
 
     @contextlib.contextmanager
     def holding(self, pattern: str) -> Iterator[None]:
-        """Answer no GET of an object whose "bucket/key" the pattern matches wholly, until the block ends.
+        """Send half of an object whose "bucket/key" the pattern matches wholly; the rest when the block ends.
 
         This is how a test makes work last: a run cannot end while it waits for one of its images.
         """

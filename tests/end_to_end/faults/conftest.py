@@ -12,15 +12,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
 import psutil
 import pytest
 
+from pipeline.cluster.pool import ROWS_PER_BLOCK
 from pipeline.storage.objects import TEMPORARY
 from pipeline.storage.store import open_store
 from tests.support.archive import Destination, fill, look, save_tiny_model
+from tests.support.s3server import S3Server, serving
 
 COUNT = 120
 WORKERS = ("ray::MapWorker", "ray::MapBatches", "ray::IDLE")
+S3_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 WITHIN = 900.0  # seconds after which a run hangs: one takes half a minute, on a machine that starves it five
 
 
@@ -108,13 +117,14 @@ def heed_ctrl_c() -> None:
 
 
 @contextlib.contextmanager
-def starting(model: str, logs: Path) -> Iterator[Start]:
+def starting(model: str, logs: Path, server: S3Server) -> Iterator[Start]:
     """`start(source, destination, *options)`; whatever still runs at the end is killed with all that it started."""
     started: list[Command] = []
     # Ray runs its workers at nice 15: on a machine that does other work too they starve.
     environment = os.environ | {"RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
+    environment |= S3_ENVIRONMENT | {"AWS_ENDPOINT_URL": server.url}
 
-    def start(source: Path, destination: Path, *options: str, **variables: str) -> Command:
+    def start(source: Path | str, destination: Path, *options: str, **variables: str) -> Command:
         log = logs / f"{len(started)}.log"
         arguments = ["upscale", str(source), str(destination), "--model", model, "--json", *options]
         began = time.time_ns()
@@ -144,30 +154,65 @@ def starting(model: str, logs: Path) -> Iterator[Start]:
 
 
 @pytest.fixture
-def start(tmp_path_factory: pytest.TempPathFactory, model: str) -> Iterator[Start]:
-    with starting(model, tmp_path_factory.mktemp("logs")) as start:
+def start(tmp_path_factory: pytest.TempPathFactory, model: str, source_server: S3Server) -> Iterator[Start]:
+    with starting(model, tmp_path_factory.mktemp("logs"), source_server) as start:
         yield start
 
 
 @dataclass(frozen=True)
 class Archive:
-    """`count` images under `source`, and what a run that nobody disturbed makes of them."""
+    """`count` images in a bucket at `source`, and what a run that nobody disturbs makes of them."""
 
-    source: Path
+    server: S3Server
+    bucket: str
     count: int
     undisturbed: Destination
 
+    @property
+    def source(self) -> str:
+        return f"s3://{self.bucket}"
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[int]:
+        """Hold back the last third of the images, so that no run can end before the block does.
+
+        Yields how many images are sure to come out all the same: all but those that share a block with the held ones.
+        """
+        with self.server.holding(f"{self.bucket}/2/.*"):
+            yield self.count * 2 // 3 - ROWS_PER_BLOCK
+
 
 @pytest.fixture(scope="session")
-def archive_of(model: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Archive]:
+def source_server() -> Iterator[S3Server]:
+    """Where the sources are. The environment of this process stays as it is: commands are told of the server."""
+    with serving() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def told_of(server: S3Server) -> Iterator[None]:
+    """This process knows the server, as the commands do, until the block ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in (S3_ENVIRONMENT | {"AWS_ENDPOINT_URL": server.url}).items():
+            patch.setenv(variable, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def archive_of(
+    model: str, source_server: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], Archive]:
     @functools.cache
     def make(count: int) -> Archive:
         folder = tmp_path_factory.mktemp(f"archive-of-{count}-")
-        fill(open_store(str(folder / "source")), count)
-        with starting(model, folder) as start:
-            command = start(folder / "source", folder / "undisturbed")
+        bucket = f"archive-of-{count}"
+        with told_of(source_server):
+            boto3.client("s3").create_bucket(Bucket=bucket)
+            fill(open_store(f"s3://{bucket}"), count)
+        with starting(model, folder, source_server) as start:
+            command = start(f"s3://{bucket}", folder / "undisturbed")
             assert command.finish() == 0, command.log.read_text()
-        return Archive(folder / "source", count, look(str(command.destination)))
+        return Archive(source_server, bucket, count, look(str(command.destination)))
 
     return make
 

@@ -3,6 +3,7 @@
 IMGTX_FAULT_KILLS: how many kills in the nightly size, 20 where it is not set.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.end_to_end.faults.conftest import COUNT, Archive, Command, Start, title
+from tests.end_to_end.faults.conftest import COUNT, Archive, Command, Start, title, told_of
 from tests.support.archive import Destination, assert_sound, look
 
 pytestmark = pytest.mark.timeout(3600)  # `WITHIN` tells of what hangs, and says what it had said
@@ -56,11 +57,11 @@ def is_alive(process: psutil.Process) -> bool:
 
 def kill_driver(command: Command, chance: random.Random, outputs: int) -> None:
     """SIGKILL after some outputs, at most `outputs`, and a moment more; in one of four, while it still starts."""
-    if chance.random() < 0.25:
+    if chance.random() < 0.25 or not outputs:
         time.sleep(chance.uniform(0, 8))
     else:
-        target = command.published() + chance.randint(1, outputs)
-        command.wait_for(lambda: command.published() >= target)
+        target = chance.randint(1, outputs)
+        assert command.wait_for(lambda: command.published() >= target), command.log.read_text()
         time.sleep(chance.uniform(0, 0.3))
     family = command.family()
     command.signal(signal.SIGKILL)
@@ -76,20 +77,21 @@ def kill_driver(command: Command, chance: random.Random, outputs: int) -> None:
 def test_driver_killed_again_and_again(
     kills: int, count: int, start: Start, archive_of: Callable[[int], Archive], tmp_path: Path
 ):
-    archive, chance, redone = archive_of(count), random.Random(kills), []
-    for _ in range(kills):
-        command = start(archive.source, tmp_path / "out")
-        kill_driver(command, chance, count // (2 * kills))
-        if command.process.returncode != -signal.SIGKILL:
-            break  # it was done before its turn came
-        state = look(str(command.destination))
-        redone.append(len(state.files) - len(state.outputs))
-        assert set(state.files) <= set(archive.undisturbed.files)
-    assert len(redone) > kills // 2
+    archive, chance, redone, done = archive_of(count), random.Random(kills), [], 0
+    with archive.held() as sure:
+        for _ in range(kills):
+            command = start(archive.source, tmp_path / "out")
+            kill_driver(command, chance, min(count // (2 * kills), max(0, sure - done)))
+            assert command.process.returncode == -signal.SIGKILL, command.log.read_text()
+            state = look(str(command.destination))
+            done = len(state.outputs)
+            redone.append(len(state.files) - done)
+            assert set(state.files) <= set(archive.undisturbed.files)
     last = start(archive.source, tmp_path / "out")
     assert last.finish() == 0, last.log.read_text()
     assert_equal(look(str(last.destination)), archive.undisturbed)
-    assert verify(last.destination) == 0
+    with told_of(archive.server):
+        assert verify(last.destination) == 0
     print(f"{len(redone)} kills of the driver: outputs without a row at each: {redone}")
 
 
@@ -98,17 +100,21 @@ def test_workers_killed_while_the_run_goes_on(
     kills: int, count: int, start: Start, archive_of: Callable[[int], Archive], tmp_path: Path
 ):
     archive, chance, killed = archive_of(count), random.Random(kills), []
-    command = start(archive.source, tmp_path / "out")
-    while len(killed) < kills:
-        target = command.published() + chance.randint(1, count // (4 * kills))
-        if not command.wait_for(lambda target=target: command.published() >= target and command.workers()):
-            break
-        victim = chance.choice(command.workers() or [None])
-        if victim is not None:
-            killed.append(victim.pid)
-            victim.kill()
+    with archive.held() as sure:
+        command = start(archive.source, tmp_path / "out")
+        while len(killed) < kills:
+            # On a fast machine all that is not held back is there by now: the next is killed at once.
+            target = min(sure, command.published() + chance.randint(1, count // (4 * kills)))
+            assert command.wait_for(
+                lambda target=target: command.published() >= target and bool(command.workers())
+            ), command.log.read_text()
+            victim = chance.choice(command.workers() or [None])
+            if victim is not None:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    victim.kill()
+                    killed.append(victim.pid)
     assert command.finish() == 0, command.log.read_text()
-    assert len(killed) > kills // 2
     assert_equal(look(str(command.destination)), archive.undisturbed)
-    assert verify(command.destination) == 0
+    with told_of(archive.server):
+        assert verify(command.destination) == 0
     print(f"{len(killed)} workers killed; {command.summary()['seconds_work']} s")

@@ -77,13 +77,14 @@ def test_images_that_kill_their_worker_are_rows_and_their_neighbours_survive(
 def test_ray_killed_under_the_driver_ends_the_run_and_blames_no_image(
     start: Start, archive: Archive, tmp_path: Path
 ):
-    command = start(archive.source, tmp_path / "out")
-    assert command.wait_for(lambda: command.published() >= 20)
-    for process in command.family():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.name() == "raylet":
-                process.send_signal(signal.SIGKILL)
-    code, said = command.finish(), command.log.read_text()
+    with archive.held():
+        command = start(archive.source, tmp_path / "out")
+        assert command.wait_for(lambda: command.published() >= 20)
+        for process in command.family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.name() == "raylet":
+                    process.send_signal(signal.SIGKILL)
+        code, said = command.finish(), command.log.read_text()
     assert "Traceback" not in said
     # 1, in silence: some ten seconds after, Ray's C++ side ends the driver; a starved machine lets it be faster
     assert code in (130, 1), said

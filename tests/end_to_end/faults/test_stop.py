@@ -18,12 +18,12 @@ LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 @pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
 def test_stopped_in_the_middle(how: str, start: Start, archive: Archive, tmp_path: Path):
-    command = start(archive.source, tmp_path / "out", "--workers", "1")
-    # the first image, not the first ledger part: on a fast machine all are made in the seconds between
-    assert command.wait_for(lambda: command.published() >= 1)
-    asked = time.monotonic()
-    stop(command, how)
-    assert command.finish() == 130, command.log.read_text()
+    with archive.held():
+        command = start(archive.source, tmp_path / "out", "--workers", "1")
+        assert command.wait_for(lambda: command.published() >= 1)
+        asked = time.monotonic()
+        stop(command, how)
+        assert command.finish() == 130, command.log.read_text()
     assert time.monotonic() - asked < SOON
     said = command.log.read_text()
     assert "run the same command to go on" in said
@@ -37,20 +37,22 @@ def test_stopped_in_the_middle(how: str, start: Start, archive: Archive, tmp_pat
 
 
 def test_stopped_while_ray_starts(start: Start, archive: Archive, tmp_path: Path):
-    command = start(archive.source, tmp_path / "out")
-    assert command.wait_for(lambda: any("gcs_server" in title(process) for process in command.family()))
-    asked = time.monotonic()
-    stop(command, "ctrl-c")
-    assert command.finish() == 130, command.log.read_text()
+    with archive.held():
+        command = start(archive.source, tmp_path / "out")
+        assert command.wait_for(lambda: any("gcs_server" in title(process) for process in command.family()))
+        asked = time.monotonic()
+        stop(command, "ctrl-c")
+        assert command.finish() == 130, command.log.read_text()
     assert time.monotonic() - asked < SOON
     assert "Traceback" not in command.log.read_text()
 
 
 def test_nothing_listens_beyond_this_machine(start: Start, archive: Archive, tmp_path: Path):
     """Ray's processes run whatever code reaches their ports."""
-    command = start(archive.source, tmp_path / "out")
-    assert command.wait_for(lambda: command.published() >= 1)
-    addresses = command.listens_at()
+    with archive.held():
+        command = start(archive.source, tmp_path / "out")
+        assert command.wait_for(lambda: command.published() >= 1)
+        addresses = command.listens_at()
     assert addresses
     assert addresses <= LOOPBACK
     assert command.finish() == 0, command.log.read_text()

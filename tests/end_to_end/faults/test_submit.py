@@ -33,13 +33,14 @@ S3_ENVIRONMENT = {
 TOKEN = "a-token-for-tests-only-0123456789abcdef"
 HELD = "submitted/many/2/.*"  # a third of the images: while they are held back, no run over them can end
 LINE = re.compile(r"\d+/7 images")
+WITHIN = 300.0  # seconds after which a command hangs
 CHANGING = ("status", "exit_code", "message", "started", "ended")
 
 pytestmark = [
     pytest.mark.skipif(
         not importlib.util.find_spec("opencensus"), reason="ray[default] is not installed: a head needs it"
     ),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
 ]
 
 
@@ -63,7 +64,7 @@ class RunningHead:
 
     def imgtx(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
         process = self.start(*arguments, **variables)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=WITHIN)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def submit(self, *arguments: str) -> subprocess.CompletedProcess:
@@ -153,7 +154,7 @@ def answers(address: str) -> bool:
 
 
 def wait_until(
-    condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 240.0, log: Path | None = None
+    condition: Callable[[], bool], process: subprocess.Popen, seconds: float = WITHIN, log: Path | None = None
 ) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -224,7 +225,7 @@ class TestJobs:
             runs = open_store(f"{place}/many-out")
             wait_until(lambda: any(b.num_rows for b in runs.list("runs/")), follower)
             follower.send_signal(signal.SIGINT)
-            _, said = follower.communicate(timeout=60)
+            _, said = follower.communicate(timeout=WITHIN)
             assert follower.returncode == 130
             assert "imgtx jobs stop long" in said
             second = head.start(*self.long(head, "long", place, model))
@@ -233,12 +234,12 @@ class TestJobs:
             wait_until_said(watching, "/300 images")
             stopped = head.imgtx("jobs", "stop", "long", "--address", head.address)
             assert "long stopped" in stopped.stdout, stopped.stdout + stopped.stderr
-            out, said = second.communicate(timeout=60)
+            out, said = second.communicate(timeout=WITHIN)
             assert second.returncode == 130, said
             assert (
                 "pending; run the same command to go on" in out
             )  # it had the time to write down what it did
-            _, said = watching.communicate(timeout=90)
+            _, said = watching.communicate(timeout=WITHIN)
             assert (watching.returncode, "interrupted" in said) == (130, True), said
 
     def test_the_destination_tells_what_the_head_no_longer_can(
@@ -251,7 +252,7 @@ class TestJobs:
             assert submitted.stdout == "longer\n", submitted.stderr
             wait_until(lambda: self.running(f"{place}/many-out"), watching)
             head.kill()
-            _, said = watching.communicate(timeout=150)
+            _, said = watching.communicate(timeout=WITHIN)
         assert (watching.returncode, "killed; the same command goes on" in said) == (3, True), said
         after = head.imgtx("watch", f"{place}/many-out")
         assert (after.returncode, "listed 300" in after.stderr) == (3, True), after.stderr
