@@ -30,7 +30,7 @@ WITHIN = 240.0  # seconds
 STANDING_STILL = """
 import threading
 from jobs.cli import main
-from jobs.train_state import Training
+from imgtx.training.state import Training
 
 save = Training.save
 
