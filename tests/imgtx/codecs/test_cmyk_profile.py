@@ -8,9 +8,9 @@ import pytest
 import pyvips
 from PIL import Image
 
-from imgtx.codecs.pixels import decode
+from imgtx.codecs import decode
 from imgtx.codecs.spool import spool_in
-from imgtx.inference.tiling import Tile
+from imgtx.imageops.geometry import Tile
 from tests.support.zoo import saved
 
 MAX_PIXELS = 10**6

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imgtx.codecs import pixels
-from imgtx.codecs.pixels import decode
+from imgtx.codecs import decode, read_header, vips
 from imgtx.codecs.spool import spool_in
 from imgtx.errors import ImageError
 from tests.support.zoo import photo, png_chunk, saved
@@ -41,7 +40,7 @@ def test_a_wrong_checksum_that_libpng_forgives_is_damage(kind: bytes, tmp_path: 
     whole = saved(photo()) if kind == b"IEND" else with_chunk(kind)
     decode(whole, max_pixels=10**6)
     data = damaged(whole, kind)
-    assert pixels._samples_vips(data).shape == photo().shape, "libpng forgives it"
+    assert vips.samples(data, read_header(whole)).shape == photo().shape, "libpng forgives it"
     for refused in (
         lambda: decode(data, max_pixels=10**6),
         lambda: spool_in(io.BytesIO(data), tmp_path, max_pixels=10**6),

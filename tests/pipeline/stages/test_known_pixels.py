@@ -10,7 +10,7 @@ import pyvips
 from torch import Tensor, nn
 
 import imgtx
-from imgtx.codecs.pixels import decode as decode_picture
+from imgtx.codecs import decode as decode_picture
 from imgtx.degradations.holes import random_mask
 from imgtx.inference.predictor import Predictor
 from imgtx.models.info import ModelInfo
