@@ -16,9 +16,8 @@ from bench.archive_pictures import PHOTOS
 from bench.pictures import SIDE, sheet
 from imgtx.degradations.holes import KINDS, random_mask
 from imgtx.degradations.restoration import RestorationDamage, restoration_pair
-from imgtx.imageops.hole_metrics import hole_scores
 from imgtx.imageops.holes import with_mask
-from imgtx.imageops.metrics import psnr
+from imgtx.imageops.metrics import hole_scores, psnr
 
 SEED = 2026
 AROUND = 288  # pixels a side that a model sees; half of SIDE is shown

@@ -1,1 +1,1 @@
-"""Functions on pixel arrays in NumPy: geometry, resizing, holes, noise, metrics."""
+"""Functions on pixel arrays, in NumPy alone: geometry, resizing, holes, noise, metrics."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tile:
-    """A rectangle in pixels: of the padded image, of the image or, where it says so, of the output."""
+    """A rectangle in pixels; whose (the image's, the padded image's, the output's) is said where it is used."""
 
     top: int
     left: int

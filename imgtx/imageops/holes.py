@@ -1,12 +1,13 @@
-"""Holes in a picture: which pixels they are, and the smooth fill that a model starts from (numpy only).
+"""Holes in an image: which pixels they are, and the smooth fill that a model starts from (numpy only).
 
-A fill is of the whole picture, however it is cut afterwards: a tile inside a hole larger than itself knows what lies
-around it, and tiles agree with each other. Averages of what is known, level by level until no hole is left, then back
-up: each level's hole takes the coarser level's values, relaxed towards the mean of the four neighbours (as Burt,
-"Moment images, polynomial fit filters and the problem of surface interpolation", CVPR 1988). Of a picture too large
-for memory only the coarse levels are held whole; `Fill` gives any window of the same result.
+A fill is computed from the whole image, however it is cut into tiles afterwards: a tile inside a hole larger than
+itself gets the colours around the hole, and tiles agree with each other. The known pixels are averaged level by level
+until no hole is left; on the way back each level's hole takes the coarser level's values, relaxed towards the mean of
+the four neighbours (as Burt, "Moment images, polynomial fit filters and the problem of surface interpolation", CVPR
+1988). Of an image too large for memory only the coarse levels are held whole; `Fill` computes any window of the same
+result.
 
-Shape legend: H and W pixels, C channels; a hole is (H, W) bool, true where the picture is to be made up.
+Shape legend: H and W pixels, C channels; a hole is (H, W) bool, true where the image is to be filled.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,22 +16,27 @@ import numpy as np
 
 from imgtx.imageops.geometry import Tile
 
-WHITE = 128  # the lowest level of 255 in a mask that means hole
-SWEEPS = 6  # of each level
-LEVELS = 4  # that a window computes itself
+# The lowest level of 255 in a mask that means hole.
+WHITE = 128
+# How often each level is relaxed.
+SWEEPS = 6
+# The levels that a window computes itself; the coarser ones are computed once for the image.
+LEVELS = 4
 BLOCK = 2**LEVELS
 # Pixels around a window that its own levels reach: SWEEPS and two more of each, then one of the coarse level.
 MARGIN = -(-(SWEEPS + 2) * (BLOCK - 1) // BLOCK) * BLOCK + BLOCK
-WINDOW = 1024  # pixels a side that `with_mask` fills at a time
+# Pixels a side that `with_mask` fills at a time.
+WINDOW = 1024
 
-# From a rectangle of the picture to its pixels (height, width, C), integers, and its hole (height, width).
+# From a rectangle of the image to its pixels (height, width, C), integers, and its hole (height, width).
 Read = Callable[[Tile], tuple[np.ndarray, np.ndarray]]
 
 
 def with_mask(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """(H, W, C) uint8 or uint16 -> (H, W, C + 1): the image with its hole filled, then the mask, full in the hole or 0.
+    """Fill the hole of an image and append the mask as a channel: the input of a model for holes.
 
-    What a model for holes gets, and what is cut into tiles. Mid grey where nothing is known at all.
+    (H, W, C) uint8 or uint16 -> (H, W, C + 1) of the same dtype. The mask is the dtype's maximum in the hole, else 0.
+    An image that is all hole becomes mid grey.
     """
     height, width, channels = image.shape
 
@@ -46,19 +52,22 @@ def with_mask(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 
 def as_channel(hole: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """(H, W) bool -> (H, W) of an integer dtype, full in the hole and 0 elsewhere."""
+    """Convert (H, W) bool to an integer dtype: its maximum in the hole, 0 elsewhere."""
     return np.where(hole, np.iinfo(dtype).max, 0).astype(dtype)
 
 
 def hole_of_mask(pixels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
-    """What a mask's picture, (H, W, 1 or 3) uint8 or uint16, says is hole: what is white, half or more, and opaque."""
+    """Return the hole of a mask's image, (H, W, 1 or 3) uint8 or uint16: what is at least half white and opaque."""
     full = np.iinfo(pixels.dtype).max
     level = pixels.mean(axis=2, dtype=np.float32) * (1 if alpha is None else alpha / np.float32(full))
     return level >= full * WHITE / 255
 
 
 def hole_of_colour(pixels: np.ndarray, colour: tuple[int, int, int], tolerance: int) -> np.ndarray:
-    """Pixels of (H, W, 1 or 3) uint8 or uint16 that lie within `tolerance` of a colour in each channel; both of 255."""
+    """Return the pixels of (H, W, 1 or 3) uint8 or uint16 that are within `tolerance` of a colour in each channel.
+
+    Colour and tolerance are in levels of 255.
+    """
     step = np.iinfo(pixels.dtype).max // 255
     wanted = np.array(colour, np.int32) * step
     return (np.abs(pixels.astype(np.int32) - wanted) <= tolerance * step).all(axis=2)
@@ -71,9 +80,9 @@ def _squares(height: int, width: int) -> Iterator[Tile]:
 
 
 class Fill:
-    """The fill of one picture of height x width pixels that `read` gives, window by window.
+    """The fill of one image of height x width pixels, window by window; `read` gives its pixels and hole.
 
-    `share` is the hole's part of the picture.
+    `share` is the hole's share of the image's pixels, 0 to 1.
     """
 
     def __init__(self, height: int, width: int, read: Read):
@@ -91,7 +100,7 @@ class Fill:
             self._coarse = _filled(values, hole)
 
     def __call__(self, window: Tile) -> np.ndarray:
-        """The pixels of `window` with the hole filled: (height, width, C) of the picture's dtype."""
+        """Return the pixels of `window` with the hole filled: (height, width, C) of the image's dtype."""
         around = self._around(window)
         pixels, hole = self._read(around)
         place = (
@@ -111,14 +120,14 @@ class Fill:
         return np.where(hole[place][..., None], made, pixels[place])
 
     def _around(self, window: Tile) -> Tile:
-        """With MARGIN around it, beginning on multiples of BLOCK."""
+        """Return the window with MARGIN around it, beginning on multiples of BLOCK."""
         top, left = (max(0, at - MARGIN) // BLOCK * BLOCK for at in (window.top, window.left))
         bottom, right = min(self._height, window.bottom + MARGIN), min(self._width, window.right + MARGIN)
         return Tile(top, left, bottom - top, right - left)
 
 
 def _pyramid(pixels: np.ndarray, hole: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """LEVELS + 1 levels, the finest first: (H, W, C) float32 and its hole."""
+    """Return LEVELS + 1 levels, the finest first: (H, W, C) float32 and its hole."""
     levels = [(pixels.astype(np.float32), hole)]
     for _ in range(LEVELS):
         levels.append(_half(*levels[-1]))
@@ -126,12 +135,12 @@ def _pyramid(pixels: np.ndarray, hole: np.ndarray) -> list[tuple[np.ndarray, np.
 
 
 def _filled(values: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """(H, W, C) float32 with the pixels of `hole`, not all of them, replaced."""
+    """Return (H, W, C) float32 with the pixels of `hole` replaced; at least one must be known."""
     return _refined(_filled(*_half(values, hole)), values, hole) if hole.any() else values
 
 
 def _refined(coarse: np.ndarray, values: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """The level below a filled one of half its size."""
+    """Fill a level from the filled coarser one of half its size."""
     if not hole.any():
         return values
     finer = _twice(coarse)[: hole.shape[0], : hole.shape[1]]
@@ -139,7 +148,7 @@ def _refined(coarse: np.ndarray, values: np.ndarray, hole: np.ndarray) -> np.nda
 
 
 def _half(values: np.ndarray, hole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means of the known pixels of each 2 x 2, and where there is none."""
+    """Return the means of the known pixels of each 2 x 2, and where there is none."""
     height, width = hole.shape
     padding = ((0, height % 2), (0, width % 2))
     known = np.pad(~hole, padding).astype(np.float32)[..., None]
@@ -150,7 +159,7 @@ def _half(values: np.ndarray, hole: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _twice(values: np.ndarray) -> np.ndarray:
-    """Twice the size by linear interpolation, edges repeated."""
+    """Double the size by linear interpolation, edges repeated."""
     for axis in (0, 1):
         values = np.moveaxis(values, axis, 0)
         before = np.concatenate([values[:1], values[:-1]])
@@ -161,7 +170,7 @@ def _twice(values: np.ndarray) -> np.ndarray:
 
 
 def _relaxed(values: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """SWEEPS times each pixel of the hole becomes the mean of its four neighbours, edges repeated."""
+    """Replace each pixel of the hole by the mean of its four neighbours, SWEEPS times, edges repeated."""
     padded = np.pad(values, ((1, 1), (1, 1), (0, 0)), mode="edge")
     width, flat = padded.shape[1], padded.reshape(-1, padded.shape[2])
     rows, columns = np.nonzero(hole)

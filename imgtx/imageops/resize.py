@@ -1,8 +1,7 @@
-"""From a clean image to its degraded partner, by the protocols of the papers (numpy only).
+"""Resizing and cutting as published super-resolution tables do it (numpy only).
 
-`imresize` reproduces MATLAB's function of that name with its default bicubic method, because published
-super-resolution tables are made with it: Pillow's bicubic is up to 15 levels away from it and moves PSNR by
-0.1-0.3 dB.
+`imresize` reproduces MATLAB's function of that name with its default bicubic method, because the tables are made with
+it: Pillow's bicubic is up to 15 levels away from it and moves PSNR by 0.1-0.3 dB.
 """
 
 import math
@@ -13,13 +12,13 @@ from imgtx.errors import UsageError
 
 # Elements of one float64 work array: small enough to stay in a core's cache, whatever the image's size.
 _BLOCK_ELEMENTS = 1 << 17
-_LEGAL_DTYPES = ("uint8", "uint16", "float32", "float64")
+_DTYPES = ("uint8", "uint16", "float32", "float64")
 
 
 def imresize(
     image: np.ndarray, scale: float | None = None, *, size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """Resize with MATLAB's bicubic: `imresize(image, scale)` or `imresize(image, [height width])`.
+    """Resize as MATLAB's bicubic does: `imresize(image, scale)` or `imresize(image, [height width])`.
 
     Cubic kernel with a = -0.5, widened when shrinking (antialias), edges mirrored. uint8 and uint16 are
     rounded (half up) and clipped after each of the two passes, as MATLAB does it; with float between the
@@ -64,12 +63,12 @@ def modcrop(image: np.ndarray, scale: int) -> np.ndarray:
 def _check_image(image: np.ndarray) -> None:
     if image.ndim not in (2, 3) or 0 in image.shape:
         raise UsageError(
-            f"imresize was given an array of shape {image.shape}; legal is (height, width) or "
-            f"(height, width, channels), none of them 0: pass one image at a time"
+            f"imresize: an array of shape {image.shape}, expected (height, width) or (height, width, channels), "
+            "none of them 0: pass one image at a time"
         )
-    if image.dtype.name not in _LEGAL_DTYPES:
+    if image.dtype.name not in _DTYPES:
         raise UsageError(
-            f"imresize was given dtype {image.dtype}; legal are {', '.join(_LEGAL_DTYPES)}: convert it first"
+            f"imresize: unknown dtype {image.dtype}, expected one of {', '.join(_DTYPES)}: convert the image first"
         )
 
 
@@ -78,20 +77,19 @@ def _scales_and_size(
 ) -> tuple[tuple[float, float], tuple[int, int]]:
     if (scale is None) == (size is None):
         raise UsageError(
-            f"imresize was given scale={scale} and size={size}; legal is exactly one of them: leave one out"
+            f"imresize: scale={scale} and size={size}, expected exactly one of them: leave one out"
         )
     height, width = image.shape[:2]
     if size is not None:
         if len(size) != 2 or min(size) < 1:
             raise UsageError(
-                f"imresize was given size={size}; legal is (height, width) of at least 1 pixel each: "
-                f"correct the size"
+                f"imresize: size={size}, expected (height, width) of at least 1 pixel each: correct the size"
             )
         return (size[0] / height, size[1] / width), (int(size[0]), int(size[1]))
     assert scale is not None
     if not 0 < scale < math.inf:
         raise UsageError(
-            f"imresize was given scale={scale}; legal is a finite factor above 0: use 0.5 to halve the sides"
+            f"imresize: scale={scale}, expected a finite factor above 0: use 0.5 to halve the sides"
         )
     return (scale, scale), (math.ceil(scale * height), math.ceil(scale * width))
 
@@ -104,7 +102,7 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 
 def _contributions(length: int, out_length: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """For each output position: which inputs count and how much; (taps, out_length) int and float64."""
+    """Return which inputs count for each output position, and how much: (taps, out_length) int and float64."""
     stretch = min(scale, 1.0)
     kernel_width = 4.0 / stretch
     # Centre of each output pixel in 0-based input coordinates; MATLAB counts from 1.
@@ -135,7 +133,7 @@ def _resize(pixels: np.ndarray, first, second) -> np.ndarray:
 
 
 def _resize_axis0(pixels: np.ndarray, index: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted sum along axis 0, tap by tap in MATLAB's order, so that ties round the same everywhere."""
+    """Sum the weighted inputs along axis 0, tap by tap in MATLAB's order, so that ties round the same everywhere."""
     total = np.zeros((index.shape[1], *pixels.shape[1:]))
     term = np.empty_like(total)
     for tap_index, tap_weights in zip(index, weights, strict=True):

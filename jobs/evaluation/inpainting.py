@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imgtx.degradations.holes import KINDS, random_mask
-from imgtx.imageops.hole_metrics import hole_scores
 from imgtx.imageops.holes import with_mask
+from imgtx.imageops.metrics import hole_scores
 from jobs.evaluation.baselines import Filler, fillers
 from jobs.evaluation.report import Row, each
 from jobs.evaluation.super_resolution import Dataset, read_clean

@@ -1,4 +1,4 @@
-"""Holes: masks of known kinds, the fill of a picture and of its windows, the model that fills them."""
+"""Holes: masks of each kind, the fill of an image and of its windows, the model that fills them."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from imgtx.errors import UsageError
 from imgtx.imageops import holes
 from imgtx.imageops.geometry import Tile
 from imgtx.imageops.holes import Fill, hole_of_colour, hole_of_mask, with_mask
-from imgtx.imageops.noise import noise_level
 from imgtx.inference.predictor import Predictor
 from imgtx.models.info import ModelConfig
 from imgtx.models.transformer import EncoderDecoder
@@ -49,14 +48,14 @@ class TestMasks:
 
         assert width("thin") * 2 < width("medium") < width("thick")
 
-    def test_training_draws_the_kinds_it_is_told(self):
+    def test_training_draws_the_given_kinds(self):
         crop = photo(64, 64)
         rng = [np.random.default_rng(5) for _ in range(2)]
         rng[1].choice(3, p=[0, 1, 0])
         made = with_random_hole(crop, rng[0], Holes(thin=0, medium=2, thick=0))
         np.testing.assert_array_equal(made[..., 3] > 0, random_mask(rng[1], 64, 64, "medium"))
-        for shares, told in (({"thin": -1}, "thin = -1"), ({"thin": 0, "medium": 0, "thick": 0}, "all 0")):
-            with pytest.raises(UsageError, match=told):
+        for shares, message in (({"thin": -1}, "thin = -1"), ({"thin": 0, "medium": 0, "thick": 0}, "all 0")):
+            with pytest.raises(UsageError, match=message):
                 Holes(**shares)
         with pytest.raises(UsageError, match="legal are thin, medium, thick"):
             random_mask(rng[0], 8, 8, "huge")
@@ -78,13 +77,13 @@ class TestFill:
         assert np.abs(made[mask][:, :2].astype(float) - image[mask]).max() < 4 * step
 
     @pytest.mark.parametrize("size", [(1, 1), (1, 7), (33, 50)])
-    def test_nothing_known_is_grey_and_no_hole_is_the_picture(self, size):
+    def test_all_hole_becomes_grey_and_no_hole_changes_nothing(self, size):
         image = noise(*size, 3)
         assert (with_mask(image, np.ones(size, bool))[..., :3] == 127).all()
         np.testing.assert_array_equal(with_mask(image, np.zeros(size, bool))[..., :3], image)
 
     @pytest.mark.parametrize("window", [(0, 0, 40, 40), (100, 130, 61, 77), (250, 301, 51, 62)])
-    def test_a_window_is_that_part_of_the_whole(self, window, monkeypatch):
+    def test_a_window_equals_its_part_of_the_whole(self, window, monkeypatch):
         """Also inside a hole that is larger than the window and everything it looks at."""
         image = np.cumsum(np.random.default_rng(1).normal(0, 8, (301, 363, 3)), 1).clip(-120, 120) + 127
         image = image.astype(np.uint8)
@@ -168,16 +167,17 @@ class TestPredictor:
             if image.ndim == 3 and shape[2] in (2, 4):
                 np.testing.assert_array_equal(output[..., -1], image[..., -1])
 
-    def test_what_lies_in_the_hole_does_not_matter(self, predictor):
+    def test_pixels_in_the_hole_do_not_matter(self, predictor):
         image, mask = photo(40, 50), hole(40, 50)
         other = image.copy()
         other[mask] = 255 - other[mask]
         np.testing.assert_array_equal(predictor(image, mask), predictor(other, mask))
         np.testing.assert_array_equal(predictor(image, mask), predictor(image, mask.astype(np.uint8) * 200))
 
-    def test_tiles_equal_the_whole_and_those_without_holes_cost_nothing(self, predictor):
+    def test_tiles_equal_the_whole_and_tiles_without_holes_are_skipped(self, predictor):
         image, mask = photo(150, 180), np.zeros((150, 180), bool)
-        mask[30:150, 20:70] = True  # taller than a tile
+        # Taller than a tile.
+        mask[30:150, 20:70] = True
         whole = predictor(image, mask)
         cut = Predictor(predictor.model, tile=64)
         calls = []
@@ -188,7 +188,7 @@ class TestPredictor:
         assert len(calls) < cut.plan_for(150, 180).count
 
     @pytest.mark.parametrize(
-        ("mask", "told"),
+        ("mask", "message"),
         [
             (None, "fills holes: give it a mask too"),
             (np.zeros((4, 4), np.float32), "legal is an array"),
@@ -196,24 +196,11 @@ class TestPredictor:
             (np.zeros((5, 4), bool), "legal is the same size"),
         ],
     )
-    def test_a_wrong_mask_is_told(self, predictor, mask, told):
-        with pytest.raises(UsageError, match=told):
+    def test_a_wrong_mask_is_refused(self, predictor, mask, message):
+        with pytest.raises(UsageError, match=message):
             predictor(noise(4, 4, 3), mask)
 
     def test_other_models_take_no_mask(self, tmp_path):
         model = load_model(save_tiny_model(tmp_path / "plain.safetensors"))
         with pytest.raises(UsageError, match="which takes none"):
             Predictor(model)(noise(4, 4, 3), np.zeros((4, 4), bool))
-
-
-class TestNoise:
-    @pytest.mark.parametrize("sigma", [5, 15, 50])
-    def test_the_level_of_added_noise_is_found(self, sigma):
-        flat = 127 + np.random.default_rng(0).normal(0, sigma, (200, 300, 3))
-        assert noise_level(flat.clip(0, 255).round().astype(np.uint8)) == pytest.approx(sigma, rel=0.06)
-        deep = (flat.clip(0, 255) * 257).round().astype(np.uint16)
-        assert noise_level(deep) == pytest.approx(sigma, rel=0.06)
-
-    def test_edges_and_slopes_are_no_noise(self):
-        assert noise_level(photo(200, 300)) < 1
-        assert noise_level(photo(1, 9)) == 0

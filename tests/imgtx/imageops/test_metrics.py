@@ -27,7 +27,7 @@ def test_luma_of_known_colours():
     np.testing.assert_allclose(rgb_to_y(colours), expected)
 
 
-def test_grey_is_compared_as_it_is():
+def test_grey_is_compared_without_conversion():
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
     np.testing.assert_array_equal(rgb_to_y(grey), grey)
     np.testing.assert_array_equal(rgb_to_y(grey[..., None]), grey)
@@ -82,7 +82,7 @@ def test_ssim_of_colour_is_the_mean_over_channels():
     assert ssim_y(a, b, crop=2) == pytest.approx(ssim(rgb_to_y(a), rgb_to_y(b), crop=2))
 
 
-def test_mistakes_are_one_sentence():
+def test_wrong_arguments_are_refused():
     with pytest.raises(UsageError, match="shapes"):
         psnr(np.zeros((4, 4)), np.zeros((4, 5)))
     with pytest.raises(UsageError, match="crop=2"):

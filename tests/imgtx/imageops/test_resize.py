@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imgtx.errors import UsageError
-from imgtx.imageops import resize as degrade
+from imgtx.imageops import resize
 from imgtx.imageops.resize import imresize, modcrop
 
 
@@ -22,7 +22,7 @@ def cubic(x: float) -> float:
 
 
 def matlab_line(line: list[float], out_length: int, scale: float) -> list[float]:
-    """`contributions` of imresize.m in its own 1-based words, one output pixel at a time."""
+    """`contributions` of imresize.m in its own 1-based indices, one output pixel at a time."""
     n = len(line)
     stretch = min(scale, 1.0)
     width = 4 / stretch
@@ -155,15 +155,15 @@ def test_constant_image_stays_constant_in_every_dtype():
             np.testing.assert_allclose(out, value, rtol=1e-6)
 
 
-def test_the_block_size_does_not_show(monkeypatch):
+def test_the_block_size_changes_nothing(monkeypatch):
     image = random_image(4, (37, 41, 3), "uint8")
     whole = {scale: imresize(image, scale) for scale in (0.5, 3)}
-    monkeypatch.setattr(degrade, "_BLOCK_ELEMENTS", 500)
+    monkeypatch.setattr(resize, "_BLOCK_ELEMENTS", 500)
     for scale, expected in whole.items():
         np.testing.assert_array_equal(imresize(image, scale), expected)
 
 
-def test_two_axes_equal_one_channel_and_views_are_welcome():
+def test_two_axes_equal_one_channel_and_views_equal_copies():
     image = random_image(5, (20, 30, 3), "uint8")
     np.testing.assert_array_equal(imresize(image, 2)[..., 1], imresize(image[..., 1], 2))
     np.testing.assert_array_equal(imresize(image[::-1], 0.5), imresize(image[::-1].copy(), 0.5))
@@ -188,6 +188,6 @@ def test_modcrop_cuts_bottom_and_right():
         (np.zeros((4, 4), np.uint8), {"size": (0, 8)}, "size=\\(0, 8\\)"),
     ],
 )
-def test_mistakes_are_one_sentence(image, arguments, part):
+def test_wrong_arguments_are_refused(image, arguments, part):
     with pytest.raises(UsageError, match=part):
         imresize(image, **arguments)

@@ -10,9 +10,8 @@ from PIL import Image
 
 import imgtx
 from imgtx.degradations.holes import random_mask
-from imgtx.imageops.hole_metrics import hole_scores
 from imgtx.imageops.holes import with_mask
-from imgtx.imageops.metrics import psnr
+from imgtx.imageops.metrics import hole_scores, psnr
 from imgtx.inference.predictor import Predictor
 from imgtx.models.weight_file import file_digest, find_weights, packaged_folder, read_info
 from tests.imgtx.models.test_packaged import RESTORING, part

@@ -12,8 +12,7 @@ from rich.console import Console
 
 import imgtx
 from imgtx.errors import UsageError
-from imgtx.imageops.hole_metrics import hole_scores
-from imgtx.imageops.metrics import psnr, ssim, ssim_map
+from imgtx.imageops.metrics import hole_scores, psnr, ssim, ssim_map
 from imgtx.models.weights import load_model, save_weights
 from jobs.evaluation import baselines as controls
 from jobs.evaluation import inpainting as hole_protocol
@@ -131,7 +130,7 @@ class TestHoles:
         flat[15:45, 15:55] = 127
         assert hole_scores(flat, clean, hole)["spectrum"] == 0
         assert ssim_map(output, clean)[0].mean() == ssim(output, clean)
-        with pytest.raises(UsageError, match="without a hole"):
+        with pytest.raises(UsageError, match="the mask has no hole"):
             hole_scores(clean, clean, ~hole & hole)
 
     def test_an_untrained_model_is_the_fill_and_every_row_has_the_same_masks(
