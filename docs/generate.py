@@ -26,6 +26,7 @@ from jobs.cli import main
 from jobs.nightly.gate import Gate
 from jobs.nightly.schedule import Schedule
 from jobs.nightly.spec import NightlySpec
+from pipeline.cluster.metrics import METRICS, STATUS_METRICS, Metric
 from pipeline.spec import RunSpec
 from pipeline.tables import schemas
 
@@ -49,6 +50,7 @@ def pages() -> dict[str, str]:
         "training-spec.md": training_spec_page(),
         "nightly-spec.md": nightly_spec_page(),
         "ledger.md": ledger_page(),
+        "metrics.md": metrics_page(),
         "exit-codes.md": exit_codes_page(),
     }
     return {name: HEADER + text.rstrip() + "\n" for name, text in made.items()}
@@ -238,6 +240,48 @@ The others wait for a changed source, other settings, or `imgtx retry`.
 What was converted or dropped on the way from the source to the output.
 
 {table(("note", "meaning"), [(f"`{name}`", text) for name, text in NOTES.items()])}"""
+
+
+METRIC_HEAD = ("metric", "kind", "tags", "meaning")
+
+
+def metric_row(metric: Metric) -> tuple[str, ...]:
+    name = metric.exported[0].removesuffix("_bucket") if metric in METRICS else metric.name
+    return f"`{name}`", metric.kind, ", ".join(f"`{tag}`" for tag in metric.tags), metric.meaning
+
+
+def metrics_page() -> str:
+    return f"""# Metrics
+
+A run exports metrics while it works. Its driver sees every image's row, with its seconds, sizes and reason, and passes the
+counts to Ray. Ray exports them to Prometheus with the prefix `ray_`, and the suffix `_total` for counters. It does so if
+`ray[default]` is installed (`pip install -e ".[cluster]"` in a checkout, and in the image of
+[infra/Dockerfile](../../infra/README.md#dockerfile)), at the port that `ray start --metrics-export-port` opens on each node,
+every ten seconds. A local run has no such port.
+
+All of them have the tags `destination` (its URI, without credentials) and `task`.
+
+{table(METRIC_HEAD, map(metric_row, METRICS))}
+Requests that storage answered late or not at all are repeated inside the workers and are not counted one by one. An image
+that needed them shows longer `decode` or `encode` seconds, and the reason `storage` if repeating did not help. How full the
+queues between the stages are is in Ray's own metrics (`ray_data_*`).
+
+## After the run
+
+A cluster's series end with the cluster, and so does any memory of the last success. The destination keeps it:
+
+```
+imgtx status s3://bucket/out/ --prometheus
+```
+
+{table(METRIC_HEAD, map(metric_row, STATUS_METRICS))}
+Run this from a timer on any machine every few minutes, and write its output to where Prometheus reads: the folder of
+node_exporter's textfile collector (write another file, then rename it), or a Pushgateway. It lists the runs and reads the
+ledger, but no image.
+
+Rules and a dashboard on these metrics: [infra/prometheus](../../infra/prometheus/README.md),
+[infra/grafana](../../infra/grafana/README.md).
+"""
 
 
 def arrow_type(kind: pa.DataType) -> str:

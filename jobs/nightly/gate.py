@@ -19,8 +19,11 @@ Scores = Mapping[str, float | None]
 class Gate:
     """The rule; all in dB."""
 
+    # What any dataset may lose, in dB of PSNR-Y.
     worse_by: float = 0.05
+    # What `better_on` has to gain, in dB of PSNR-Y.
     better_by: float = 0.0
+    # A dataset's name; empty means the mean over all datasets.
     better_on: str = ""
 
 

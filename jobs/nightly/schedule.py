@@ -33,36 +33,57 @@ OBJECT = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 class Schedule:
     """When nightly runs start and on which machines; each target of `imgtx schedule` reads the fields it needs.
 
-    A run starts `at` HH:MM in `time_zone` on `days` (every day if empty); its date is the date there. A missed start is
-    made up for within `late_hours`; a run is stopped after `max_hours`, and restarted up to `retries` times if it
-    fails. Credentials are referenced, never stored: `secret` is a Kubernetes Secret of environment variables,
-    `environment_file` a file of them for systemd. `workers` and `gpu_workers` are the minimum and maximum number of
-    nodes of each kind; the head trains, so it has its own sizes. Memory is in GiB per node.
+    `make docs` reads the comments.
     """
 
+    # Time of day at which a run starts, HH:MM.
     at: str = "01:30"
+    # Days of the week, such as `["mon", "thu"]`; empty means every day.
     days: list[str] = field(default_factory=list)
+    # Time zone of `at`; the date there is the date of the run.
     time_zone: str = "Etc/UTC"
+    # Hours within which a missed start is made up for.
     late_hours: float = 6.0
+    # Hours after which a run is stopped.
     max_hours: float = 12.0
+    # How often a failed run is restarted.
     retries: int = 2
+    # Name of all generated objects, up to 36 characters; by default `imgtx-<model>`.
     name: str = ""
+    # Kubernetes namespace of all generated objects.
     namespace: str = "imgtx"
+    # Container image of nodes without GPUs.
     image: str = f"imgtx:{__version__}"
+    # Container image of nodes with GPUs.
     gpu_image: str = f"imgtx:{__version__}-cuda"
+    # Kubernetes service account of the pods.
     service_account: str = "imgtx"
+    # Kubernetes Secret whose entries become environment variables of the pods; credentials are never in a manifest.
+    # Pods start without the default one, for example where they have a role; any other must exist.
     secret: str = DEFAULT_SECRET
+    # The same for systemd: a file of `NAME=value` lines that only you can read.
     environment_file: str = ""
+    # KubeRay's submission mode: `K8sJobMode`, `HTTPMode` or `SidecarMode`.
     submission_mode: str = "K8sJobMode"
+    # CPUs of the head, where training runs.
     head_cpus: int = 4
+    # Memory of the head in GiB.
     head_memory: int = 16
+    # GPUs of the head.
     head_gpus: int = 0
+    # Minimum and maximum number of nodes without GPUs.
     workers: list[int] = field(default_factory=lambda: [1, 4])
+    # CPUs of each.
     worker_cpus: int = 4
+    # Memory of each in GiB.
     worker_memory: int = 16
+    # Minimum and maximum number of nodes with GPUs.
     gpu_workers: list[int] = field(default_factory=lambda: [0, 0])
+    # CPUs of each.
     gpu_worker_cpus: int = 8
+    # Memory of each in GiB.
     gpu_worker_memory: int = 32
+    # GPUs of each.
     gpus: int = 1
 
     @property

@@ -22,27 +22,39 @@ UPSCALE_DERIVED = ("task", "model", "scale", "endpoint_url")
 class NightlySpec:
     """What happens every night. URIs are folders, `s3://`, or any other URI that fsspec opens.
 
-    A run trains on up to `max_new_images` images that no run has used and `replay_images` older ones; it cuts at most
-    `largest_side` x `largest_side` pixels out of each, which bounds memory. `valid` holds clean photos, with sides
-    above 12 times the model's multiple, for the curve and the halo; the gate measures on `datasets`, by default on
-    `valid`. `train` and `upscale` hold fields of TrainSpec and RunSpec; without `upscale` no outputs are made.
-    `schedule` holds fields of Schedule, for `imgtx schedule` and for the default date.
+    `make docs` reads the comments.
     """
 
+    # Folder or URI that is searched for images that no nightly run has used.
     archive: str
+    # STORE/NAME: training continues from its latest version.
     model: str
+    # Folder or URI for what each nightly run found and used.
     state: str
+    # Folder or URI of clean photos for the learning curve and the halo; their sides are longer than 12 times the
+    # model's multiple.
     valid: str
+    # Folders or URIs that the gate measures on; by default `valid`.
     datasets: list[str] = field(default_factory=list)
+    # New images per run; the rest stay new for the next.
     max_new_images: int = 500
+    # Older images that are trained on beside them.
     replay_images: int = 500
+    # Pixels a side that are cut out of each image, which bounds memory.
     largest_side: int = 1024
+    # What the model card says of the weights' licence.
     licence: str = "unknown"
+    # What the model card says of the images.
     data_note: str = "the archive's own images"
+    # An S3 server other than AWS.
     endpoint_url: str | None = None
+    # When new weights are promoted: see below.
     gate: dict[str, Any] = field(default_factory=dict)
+    # Fields of a training spec; shape, scale and damage are those of the model.
     train: dict[str, Any] = field(default_factory=dict)
+    # Fields of a run spec, and `destination`; without this table no outputs are made.
     upscale: dict[str, Any] = field(default_factory=dict)
+    # When runs start and on which machines: see below.
     schedule: dict[str, Any] = field(default_factory=dict)
 
     @property

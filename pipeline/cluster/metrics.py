@@ -4,7 +4,7 @@ Only the driver counts: every outcome row passes through it, with its seconds, s
 nothing. Ray hands the series on under the prefix `ray_`, and counters with the suffix `_total`, at the ports that
 `ray start` opens for it; it does so where `ray[default]` is installed, and elsewhere counting costs nothing. A
 cluster's series end with its run: what has to outlast it is read from the destination, by `imgtx status --prometheus`.
-docs/reference/metrics.md says it for people.
+`make docs` writes docs/reference/metrics.md from it.
 """
 
 from collections import Counter
@@ -41,21 +41,26 @@ METRICS = (
         "imgtx_images",
         COUNTER,
         ("outcome", "reason"),
-        "images that came to an end: written, or failed for a reason of the ledger's",
+        "images that were `written`, or `failed` for one of the ledger's reasons",
+    ),
+    Metric("imgtx_megapixels", COUNTER, ("outcome",), "their input pixels, in millions, if known"),
+    Metric(
+        "imgtx_bytes", COUNTER, ("direction",), "bytes of the images that were written: `read` and `written`"
     ),
     Metric(
-        "imgtx_megapixels", COUNTER, ("outcome",), "their input pixels, in millions, where they are known"
+        "imgtx_stage_seconds",
+        HISTOGRAM,
+        ("stage",),
+        "seconds that an image spent in `decode` (with its download), `transform`, `encode` (with its upload)",
     ),
-    Metric("imgtx_bytes", COUNTER, ("direction",), "bytes of the images that were written: read and written"),
-    Metric("imgtx_stage_seconds", HISTOGRAM, ("stage",), "seconds that an image spent in a stage"),
     Metric(
         "imgtx_model_wait_seconds",
         COUNTER,
         (),
-        "seconds that model actors waited for work or to hand over, summed over them",
+        "seconds that model actors waited for work, or to hand over their results; the sum over all actors",
     ),
-    Metric("imgtx_retried_images", COUNTER, (), "images that ran again because they came back without a row"),
-    Metric("imgtx_pending_images", GAUGE, (), "images that still wait in this run"),
+    Metric("imgtx_retried_images", COUNTER, (), "images that ran again because their worker ended"),
+    Metric("imgtx_pending_images", GAUGE, (), "images that this run has not processed yet"),
     Metric("imgtx_model_actors", GAUGE, (), "model actors of this run"),
 )
 
@@ -65,11 +70,9 @@ STATUS_METRICS = (
         "imgtx_last_success_timestamp_seconds",
         GAUGE,
         ("destination",),
-        "when the last run that was done ended",
+        "when the last successful run ended: one that finished and accounted for every image",
     ),
-    Metric(
-        "imgtx_last_run_timestamp_seconds", GAUGE, ("destination",), "when the last run was last heard of"
-    ),
+    Metric("imgtx_last_run_timestamp_seconds", GAUGE, ("destination",), "when the last run last reported"),
     Metric("imgtx_ledger_images", GAUGE, ("destination", "status"), "images of the ledger by status"),
 )
 
