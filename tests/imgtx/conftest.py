@@ -1,5 +1,5 @@
-"""The rules of fast tests, see `tests/support/door.py`."""
+"""Fast tests: `tests/support/no_side_effects.py` says what they cannot do."""
 
-from tests.support.door import locked_door
+from tests.support.no_side_effects import no_side_effects
 
-__all__ = ["locked_door"]
+__all__ = ["no_side_effects"]

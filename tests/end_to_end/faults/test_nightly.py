@@ -16,7 +16,7 @@ from jobs.nightly.context import training_spec
 from jobs.nightly.stages import STAGES
 from pipeline.ledger.lease import Lease
 from pipeline.models.resolve import local_model
-from tests.support.nights import World
+from tests.support.nightly import World
 
 DATE = "2026-11-23"
 

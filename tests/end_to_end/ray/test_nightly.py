@@ -17,7 +17,7 @@ from pipeline.ledger.ledger import Ledger
 from pipeline.models.store import ModelStore
 from pipeline.storage.store import open_store
 from tests.support.archive import assert_sound, look
-from tests.support.nights import World, as_toml
+from tests.support.nightly import World, as_toml
 
 pytestmark = pytest.mark.timeout(900)  # a minute of work, on a machine that starves it several
 

@@ -1,6 +1,6 @@
-"""The locked door: a unit test cannot start Ray, reach a network or wait. `test_door.py` tries the lock.
+"""A fast test cannot start Ray, open a network socket or sleep; `tests/test_no_side_effects.py` checks this fixture.
 
-What needs those belongs to tests/storage (sockets), tests/end_to_end/ray or tests/end_to_end/faults.
+Tests that need sockets belong in tests/storage, tests that need Ray in tests/end_to_end.
 """
 
 import socket
@@ -17,9 +17,7 @@ _open_socket, _sleep = socket.socket, time.sleep
 
 def _refuse(what: str):
     # A BaseException, so that an `except Exception` in the code under test cannot swallow it.
-    pytest.fail(
-        f"a unit test {what}: move it to tests/storage, tests/end_to_end/ray or tests/end_to_end/faults, or hand the code a fake"
-    )
+    pytest.fail(f"a fast test {what}: move it to tests/storage or tests/end_to_end, or give the code a fake")
 
 
 def _refuse_ray(*args: object, **options: object) -> None:
@@ -47,7 +45,7 @@ def _short_sleep(seconds: float) -> None:
 
 # Not `monkeypatch`: its scope is one function, and hypothesis runs many examples in that.
 @pytest.fixture(autouse=True, scope="module")
-def locked_door() -> Iterator[None]:
+def no_side_effects() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray, "init", _refuse_ray)
         patch.setattr(socket, "socket", _LocalSocket)
