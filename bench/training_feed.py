@@ -58,7 +58,7 @@ def measure(spec: TrainSpec, folder: Path, steps: int, rounds: int) -> dict[str,
     training = Training(spec, folder)
     memory = Sampler(
         load_pairs(Path(spec.train), spec.scale, smallest=spec.crop),
-        spec.cutting,
+        spec.crop_settings,
         seed=spec.seed,
         batch=spec.batch,
     )
@@ -87,7 +87,12 @@ def streamed(spec: TrainSpec) -> Stream:
     keys = sorted(path.name for path in Path(spec.train).iterdir() if path.suffix in SUFFIXES)
     images = Images(open_store(spec.train), pa.array(keys), spec.scale)
     return Stream(
-        images, spec.cutting, seed=spec.seed, batch=spec.batch, crops=spec.crops_per_image, shard=Shard()
+        images,
+        spec.crop_settings,
+        seed=spec.seed,
+        batch=spec.batch,
+        crops=spec.crops_per_image,
+        shard=Shard(),
     )
 
 

@@ -93,7 +93,7 @@ def check_fields(values: Values, cls: type, where: str, *, without: Sequence[str
     for name, value in values.items():
         if name not in kinds:
             near = difflib.get_close_matches(name, kinds, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"legal are {', '.join(kinds)}"
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(kinds)}"
             raise UsageError(f"{where}: unknown field {name!r}; {hint}")
         _check_type(name, value, kinds[name], where)
 
@@ -105,4 +105,4 @@ def _check_type(name: str, value: Any, kind: Any, where: str) -> None:
         return  # what WORDS does not know, the dataclass checks by itself
     wanted = " or ".join(WORDS[k] for k in legal)
     given = WORDS.get(type(value), "of another kind")
-    raise UsageError(f"{where}: {name} = {value!r} is {given}; legal is {wanted}")
+    raise UsageError(f"{where}: {name} = {value!r} is {given}: must be {wanted}")

@@ -1,4 +1,4 @@
-"""From a clean image to its partner as archives hold it: blurred, resized, noisy, compressed, in random order.
+"""Damage as archives hold it: blurred, resized, noisy, compressed, in random order.
 
 A pure function of image, generator and parameters (numpy and Pillow). The order is shuffled because the order of
 real damage is not known (Zhang et al., "Designing a practical degradation model for deep blind image
@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageFilter
 
+from imgtx.degradations.base import Degradation
 from imgtx.errors import UsageError
 
 STEPS = ("blur", "resize", "noise", "jpeg", "shrink")
@@ -47,7 +48,7 @@ class ArchiveDamage:
     skip: float = 0.3
 
     def __post_init__(self) -> None:
-        legal = {
+        limits = {
             "blur": 10.0,
             "resize": 0.9,
             "noise": 255.0,
@@ -56,9 +57,9 @@ class ArchiveDamage:
             "skip": 1,
         }
         for f in fields(self):
-            least, value = 1 if f.name.endswith("quality") else 0, getattr(self, f.name)
-            if not least <= value <= legal[f.name]:
-                raise UsageError(f"{f.name} = {value}; legal is {least} to {legal[f.name]:g}")
+            lowest, value = 1 if f.name.endswith("quality") else 0, getattr(self, f.name)
+            if not lowest <= value <= limits[f.name]:
+                raise UsageError(f"{f.name} = {value}: must be {lowest} to {limits[f.name]:g}")
         if self.worst_quality > self.best_quality:
             raise UsageError(
                 f"worst_quality = {self.worst_quality} is above best_quality = {self.best_quality}: swap them"
@@ -171,3 +172,21 @@ def jpeg(image: Image.Image, rng: np.random.Generator, damage: Qualities) -> Ima
 
 def _filter(rng: np.random.Generator) -> Image.Resampling:
     return FILTERS[int(rng.integers(len(FILTERS)))]
+
+
+def _pair(
+    clean: np.ndarray, scale: int, rng: np.random.Generator, damage: ArchiveDamage
+) -> tuple[np.ndarray, np.ndarray]:
+    return archive(clean, scale, rng, damage), clean
+
+
+ARCHIVE = Degradation(
+    name="archive",
+    task="super-resolution",
+    scales=(2, 3, 4),
+    card="for pictures as archives hold them: blurred, resized, noisy, JPEG.",
+    make=_pair,
+    damage=ArchiveDamage,
+    protocol="as RGB shrunk, blurred, resized, noised and compressed by imgtx.degradations.archive, its generator seeded "
+    "with the image's place among the dataset's names,",
+)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from imgtx.degradations.base import Degradation
 from imgtx.errors import UsageError
 from imgtx.imageops.holes import with_mask
 
@@ -42,9 +43,9 @@ class Holes:
     def __post_init__(self) -> None:
         for name, share in asdict(self).items():
             if not share >= 0:
-                raise UsageError(f"{name} = {share}; legal is 0 or more")
+                raise UsageError(f"{name} = {share}: must be 0 or more")
         if not sum(asdict(self).values()) > 0:
-            raise UsageError("thin, medium and thick are all 0; legal is more than 0 for one of them")
+            raise UsageError("thin, medium and thick are all 0: one of them must be more than 0")
 
 
 KINDS = {
@@ -57,7 +58,7 @@ KINDS = {
 def random_mask(rng: np.random.Generator, height: int, width: int, kind: str) -> np.ndarray:
     """(H, W) bool, true in the hole: between one pixel and half of them. UsageError for an unknown kind."""
     if kind not in KINDS:
-        raise UsageError(f"mask kind {kind!r}; legal are {', '.join(KINDS)}: use one")
+        raise UsageError(f"unknown mask kind {kind!r}: expected one of {', '.join(KINDS)}")
     chosen = KINDS[kind]
     while True:
         mask = np.zeros((height, width), bool)
@@ -119,3 +120,20 @@ def with_random_hole(clean: np.ndarray, rng: np.random.Generator, holes: Holes) 
     kind = list(asdict(holes))[int(rng.choice(len(shares), p=shares / shares.sum()))]
     height, width = clean.shape[:2]
     return with_mask(clean, random_mask(rng, height, width, kind))
+
+
+def _pair(
+    clean: np.ndarray, scale: int, rng: np.random.Generator, damage: Holes
+) -> tuple[np.ndarray, np.ndarray]:
+    return with_random_hole(clean, rng, damage), clean
+
+
+HOLES = Degradation(
+    name="holes",
+    task="inpainting",
+    scales=(1,),
+    card="holes of strokes and boxes, begun from a smooth fill. Thin ones come out well, wide ones smooth.",
+    make=_pair,
+    damage=Holes,
+    masks=True,
+)

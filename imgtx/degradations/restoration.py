@@ -1,9 +1,9 @@
-"""From a clean image to what restoration mends: noise, JPEG, both, mild blur, or nothing at all.
+"""Damage that restoration removes: noise, JPEG, both, mild blur, or nothing at all.
 
 A pure function of image, generator and parameters (numpy and Pillow). Noise alone is Gaussian as in the denoising
 tables; half of it stays in floats below 0 and above 255, as those tables measure it, and half ends in 8 bits, as files
-hold it. JPEG starts its blocks 0 to 7 pixels outside the image (`imgtx.degradations.archive.jpeg`). Undamaged images are
-among them, because a model that never sees one smooths them too.
+hold it. JPEG starts its blocks 0 to 7 pixels outside the image (`imgtx.degradations.archive.jpeg`). Some images stay undamaged,
+because a model that never sees one smooths them too.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -12,10 +12,11 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from imgtx.degradations.archive import jpeg, normal
+from imgtx.degradations.base import Degradation
 from imgtx.errors import UsageError
 
 KINDS = ("noise", "jpeg", "both", "blur", "none")
-LOW_QUALITY = 25  # JPEG up to here is damage that anybody sees
+LOW_QUALITY = 25  # JPEG damage is plainly visible up to here
 
 
 @dataclass(frozen=True)
@@ -40,24 +41,24 @@ class RestorationDamage:
     low_quality_share: float = 0.0
 
     def __post_init__(self) -> None:
-        legal = {"noise": 255.0, "worst_quality": 100, "best_quality": 100, "blur": 10.0}
+        limits = {"noise": 255.0, "worst_quality": 100, "best_quality": 100, "blur": 10.0}
         for f in fields(self):
-            least, value = 1 if f.name.endswith("quality") else 0, getattr(self, f.name)
-            if not least <= value <= legal.get(f.name, 1):
-                raise UsageError(f"{f.name} = {value}; legal is {least} to {legal.get(f.name, 1):g}")
+            lowest, value = 1 if f.name.endswith("quality") else 0, getattr(self, f.name)
+            if not lowest <= value <= limits.get(f.name, 1):
+                raise UsageError(f"{f.name} = {value}: must be {lowest} to {limits.get(f.name, 1):g}")
         if self.worst_quality > self.best_quality:
             raise UsageError(
                 f"worst_quality = {self.worst_quality} is above best_quality = {self.best_quality}: swap them"
             )
         if self.low_quality_share and self.worst_quality > LOW_QUALITY:
             raise UsageError(
-                f"low_quality_share = {self.low_quality_share:g} of JPEGs shall have quality {LOW_QUALITY} at most, "
-                f"and worst_quality = {self.worst_quality} forbids it: lower that, or leave the share out"
+                f"low_quality_share = {self.low_quality_share:g} needs qualities of {LOW_QUALITY} or less, which "
+                f"worst_quality = {self.worst_quality} excludes: lower worst_quality, or omit low_quality_share"
             )
         if sum(self.shares) > 1 + 1e-9:
             raise UsageError(
-                f"the shares of noise, jpeg, both and blur are {sum(self.shares):g} together; legal is 1 at most, "
-                f"and what they leave stays clean"
+                f"the shares of noise, jpeg, both and blur add up to {sum(self.shares):g}: must be 1 or less; the "
+                f"rest of the images stays clean"
             )
 
     @property
@@ -104,3 +105,19 @@ def _noise(clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Standard normal, of each channel its own; of a grey image the same in all."""
     grey = bool((clean[..., :1] == clean).all())
     return normal(rng, (*clean.shape[:2], 1 if grey else clean.shape[2]))
+
+
+def _pair(
+    clean: np.ndarray, scale: int, rng: np.random.Generator, damage: RestorationDamage
+) -> tuple[np.ndarray, np.ndarray]:
+    return restoration_pair(clean, rng, damage)
+
+
+RESTORATION = Degradation(
+    name="restoration",
+    task="restoration",
+    scales=(1,),
+    card="Gaussian noise of sigma 0 to 55, JPEG of quality 5 to 95 on any grid, both, mild blur; blind.",
+    make=_pair,
+    damage=RestorationDamage,
+)

@@ -17,12 +17,13 @@ import torch
 from imgtx.errors import ImgtxError, UsageError
 from imgtx.inference.predictor import default_device
 from imgtx.settings import parse_settings
-from imgtx.training.crops import SMALLEST_VALID, Sampler
+from imgtx.training.crops import Sampler
 from imgtx.training.device_feed import DeviceFeed
-from imgtx.training.feeds import Ahead, Data, from_pairs
+from imgtx.training.feeds import Data, PrefetchingFeed, from_pairs
 from imgtx.training.log import Record
 from imgtx.training.loop import train
 from imgtx.training.packed import TRAIN, VALID, pack, unpack
+from imgtx.training.pairs import MIN_VALID_SIDE
 from imgtx.training.spec import TrainSpec, load_train_spec
 
 MEGABYTE = 1_000_000
@@ -92,12 +93,15 @@ def _train(given: argparse.Namespace) -> None:
 def packed_data(spec: TrainSpec, file: Path, device: str) -> Data:
     """Crops out of a packed file: cut on a GPU where that can be, else made ahead of it by threads."""
     pairs = unpack(file, TRAIN, spec.scale, smallest=spec.crop)
-    valid = unpack(file, VALID, spec.scale, smallest=SMALLEST_VALID, most=spec.valid_images)
+    valid = unpack(file, VALID, spec.scale, smallest=MIN_VALID_SIDE, most=spec.valid_images)
     data = from_pairs(spec, pairs, valid)
     assert isinstance(data.feed, Sampler)
     if torch.device(device).type == "cpu":
         return data
-    return Data(DeviceFeed(data.feed, device) if DeviceFeed.fits(data.feed) else Ahead(data.feed), data.valid)
+    return Data(
+        DeviceFeed(data.feed, device) if DeviceFeed.fits(data.feed) else PrefetchingFeed(data.feed),
+        data.valid,
+    )
 
 
 if __name__ == "__main__":

@@ -1,53 +1,26 @@
-"""Training samples: where to cut, and the low-resolution partner of each cut.
+"""Training samples: where to cut, and the degraded partner of each cut.
 
 A batch is a pure function of (seed, step): a resumed run sees exactly the crops that an uninterrupted one sees.
 """
 
-from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from imgtx.degradations.archive import ArchiveDamage, archive
+from imgtx.degradations.base import Degradation
+from imgtx.degradations.bicubic import BICUBIC
 from imgtx.degradations.dead_leaves import dead_leaves
-from imgtx.degradations.holes import Holes, with_random_hole
-from imgtx.degradations.restoration import RestorationDamage, restoration_pair
-from imgtx.degradations.sharpness import Variety
-from imgtx.errors import UsageError
-from imgtx.imageops.resize import imresize
+from imgtx.degradations.sharpness import SharpnessAugmentation
+from imgtx.training.pairs import Pair, make_pair
 
-SMALLEST_VALID = 8  # pixels a side of a reduced validation image: its borders are not measured
-# What [damage] of a training spec may say for each; the exact reduction knows no strength.
-Damage = ArchiveDamage | RestorationDamage | Holes
-DAMAGES = {"archive": ArchiveDamage, "restoration": RestorationDamage, "holes": Holes}
-DEGRADATIONS = ("bicubic", *DAMAGES)
-CROP_CHOICES = ("livelier", "energy", "uniform")
+CROP_CHOICES = ("higher_gradient", "energy", "uniform")
 # Every LEAVES_STEPS steps a new procedural picture of LEAVES_SIDE pixels takes the place of the oldest of LEAVES_KEPT:
 # drawing one costs as much as training on four crops.
 LEAVES_SIDE, LEAVES_STEPS, LEAVES_KEPT = 512, 48, 4
 LEAVES_KEY = "dead leaves"
 PLACES_APART = 8  # reduced pixels between the places that "energy" chooses from
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A clean image and its exact bicubic reduction: uint8, (scale h, scale w, 3) and (h, w, 3)."""
-
-    key: str
-    clean: np.ndarray
-    small: np.ndarray
-
-    @cached_property
-    def scale(self) -> int:
-        return self.clean.shape[0] // self.small.shape[0]
-
-    @cached_property
-    def slope_sums(self) -> np.ndarray:
-        """Sums of absolute gradients of the reduction's green above and left of each pixel: (h + 1, w + 1) int64."""
-        green = self.small[..., 1].astype(np.int64)
-        down = np.abs(np.diff(green, axis=0, append=green[-1:]))
-        across = np.abs(np.diff(green, axis=1, append=green[:, -1:]))
-        return np.pad(down + across, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
 
 
 @dataclass(frozen=True)
@@ -64,7 +37,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Place:
+class CropPlacement:
     """A crop's top left corner in the reduced image, and which of the square's eight symmetries it is seen in.
 
     First `turns` quarter turns against the clock, then, if `mirrored`, left and right change sides.
@@ -77,71 +50,29 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Cutting:
-    """How crops are made: `crop` reduced pixels a side, their places by `choice`, their partners by `damage`.
+class CropSettings:
+    """How crops are made: `crop` reduced pixels a side, placed by `choice`, degraded by `degradation`.
 
-    livelier: of two places drawn at random the one with more gradient; energy: drawn in proportion to gradient
-    energy; uniform: anywhere. Without `damage` the partner is the exact bicubic reduction. `procedural_share` of the
-    crops come from dead leaves. `variety` changes the clean side first.
+    choice: "higher_gradient" takes, of two random places, the one with more gradient; "energy" draws places in
+    proportion to gradient energy; "uniform" takes any place. damage: the degradation's settings, by default its own.
+    procedural_share: the share of crops that come from dead leaves. sharpness: changes the clean side first.
     """
 
     crop: int
-    choice: str = "livelier"
-    damage: Damage | None = None
+    choice: str = "higher_gradient"
+    degradation: Degradation = BICUBIC
+    damage: Any = None
     procedural_share: float = 0.0
-    variety: Variety = field(default_factory=Variety)
+    sharpness: SharpnessAugmentation = field(default_factory=SharpnessAugmentation)
 
     @property
-    def ready(self) -> bool:
-        """Whether crops are cut out of pairs as they lie, without further work."""
-        return self.damage is None and not self.procedural_share and not self.variety
+    def only_cut(self) -> bool:
+        """Whether both sides of every crop are cut out of the images' own pairs."""
+        return self.degradation.exact and not self.procedural_share and not self.sharpness
 
 
-def check_size(pixels: np.ndarray, name: str, scale: int, smallest: int) -> None:
-    """UsageError for an image whose reduction has a side below `smallest`."""
-    height, width = pixels.shape[:2]
-    if min(height, width) < scale * smallest:
-        raise UsageError(
-            f"{name} is {width} x {height}; at scale {scale} a crop of {smallest} px needs "
-            f"{scale * smallest} px a side: lower crop, or remove the image"
-        )
-
-
-def reduced(key: str, pixels: np.ndarray, scale: int) -> Pair:
-    """The pair of an (H, W, 3) uint8 image, cut at the bottom and right to multiples of `scale`."""
-    height, width = (side // scale * scale for side in pixels.shape[:2])
-    clean = np.ascontiguousarray(pixels[:height, :width])
-    return Pair(key, clean, imresize(clean, 1 / scale) if scale > 1 else clean)
-
-
-def degraded(valid: list[Pair], cutting: Cutting) -> list[Pair]:
-    """Validation pairs as training crops are, in 8 bits; damage by fixed seeds, always the same."""
-    if cutting.damage is None:
-        return valid
-    made = []
-    for number, pair in enumerate(valid):
-        small, clean = damaged(pair.clean, pair.scale, cutting.damage, np.random.default_rng(number))
-        small = np.clip(np.rint(small), 0, 255).astype(np.uint8)
-        made.append(replace(pair, small=small, clean=clean))
-    return made
-
-
-def damaged(
-    clean: np.ndarray,
-    scale: int,
-    damage: Damage,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The damaged side of a clean (scale h, scale w, 3) uint8 image, and what a model should make of it."""
-    if isinstance(damage, RestorationDamage):
-        return restoration_pair(clean, rng, damage)
-    if isinstance(damage, Holes):
-        return with_random_hole(clean, rng, damage), clean
-    return archive(clean, scale, rng, damage), clean
-
-
-class Leaves:
-    """Dead leaves as training images: at each step the choice is among LEAVES_KEPT, and all is a function of `seed`."""
+class DeadLeavesSource:
+    """Dead leaves as training images: a choice of LEAVES_KEPT at each step, a function of `seed` and step."""
 
     def __init__(self, seed: int, scale: int, crop: int):
         self._seed, self._scale, self._side = seed, scale, max(LEAVES_SIDE, scale * crop)
@@ -152,34 +83,34 @@ class Leaves:
 
     def _draw(self, number: int) -> Pair:
         picture = dead_leaves(np.random.default_rng((self._seed, number, 1)), self._side, self._side)
-        return reduced(f"{LEAVES_KEY} {number}", picture, self._scale)
+        return make_pair(f"{LEAVES_KEY} {number}", picture, self._scale)
 
 
 class Sampler:
     """Batches from images in memory; `batch(step)` is pure."""
 
-    def __init__(self, pairs: list[Pair], cutting: Cutting, *, seed: int, batch: int):
-        self.pairs, self.cutting, self.seed, self.size = pairs, cutting, seed, batch
-        self._leaves = Leaves(seed, pairs[0].scale, cutting.crop)
+    def __init__(self, pairs: list[Pair], settings: CropSettings, *, seed: int, batch: int):
+        self.pairs, self.settings, self.seed, self.size = pairs, settings, seed, batch
+        self._leaves = DeadLeavesSource(seed, pairs[0].scale, settings.crop)
 
     def batch(self, step: int) -> Batch:
         """`batch` random crops, each turned and mirrored at random (one of the eight symmetries of the square)."""
         rng = np.random.default_rng((self.seed, step))
         return stacked(
             [
-                (pair.key, *cut(pair, self.cutting, draw_place(pair, self.cutting, rng), rng))
+                (pair.key, *cut(pair, self.settings, draw_place(pair, self.settings, rng), rng))
                 for pair in self._images(rng, step)
             ]
         )
 
-    def places(self, step: int) -> list[tuple[Pair, Place]]:
-        """Where the crops of a step lie, for who cuts them elsewhere; as `batch` has them without archive damage."""
+    def places(self, step: int) -> list[tuple[Pair, CropPlacement]]:
+        """Where the crops of a step are, to cut them elsewhere; the same as in `batch` where crops are only cut."""
         rng = np.random.default_rng((self.seed, step))
-        return [(pair, draw_place(pair, self.cutting, rng)) for pair in self._images(rng, step)]
+        return [(pair, draw_place(pair, self.settings, rng)) for pair in self._images(rng, step)]
 
     def _images(self, rng: np.random.Generator, step: int) -> list[Pair]:
         images = [self.pairs[index] for index in rng.integers(len(self.pairs), size=self.size)]
-        if share := self.cutting.procedural_share:
+        if share := self.settings.procedural_share:
             drawn = rng.random(self.size) < share
             images = [self._leaves.pair(step, rng) if d else i for i, d in zip(images, drawn, strict=True)]
         return images
@@ -191,38 +122,37 @@ def stacked(crops: list[tuple[str, np.ndarray, np.ndarray]]) -> Batch:
     return Batch(keys, np.stack(smalls), np.stack(cleans))
 
 
-def draw_place(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> Place:
-    top, left = _corner(pair, cutting, rng)
-    return Place(top, left, int(rng.integers(4)), bool(rng.integers(2)))
+def draw_place(pair: Pair, settings: CropSettings, rng: np.random.Generator) -> CropPlacement:
+    top, left = _corner(pair, settings, rng)
+    return CropPlacement(top, left, int(rng.integers(4)), bool(rng.integers(2)))
 
 
 def cut(
-    pair: Pair, cutting: Cutting, place: Place, rng: np.random.Generator
+    pair: Pair, settings: CropSettings, place: CropPlacement, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """One crop: small (crop, crop, 3) and clean (scale crop, scale crop, 3), turned alike, as in `Batch`."""
-    crop, scale, top, left = cutting.crop, pair.scale, place.top, place.left
-    clean = cutting.variety.crop(pair.clean, scale * top, scale * left, scale * crop, rng)
+    crop, scale, top, left = settings.crop, pair.scale, place.top, place.left
+    clean = settings.sharpness.crop(pair.clean, scale * top, scale * left, scale * crop, rng)
     clean = turn(clean, place.turns, place.mirrored)
-    if cutting.damage is not None:  # after the turn: chroma and grain of JPEG have a direction
-        return damaged(np.ascontiguousarray(clean), scale, cutting.damage, rng)
-    if cutting.variety:
-        return imresize(clean, 1 / scale), clean
+    if settings.sharpness or not settings.degradation.exact:
+        # After the turn: chroma and grain of JPEG have a direction.
+        return settings.degradation.pair(np.ascontiguousarray(clean), scale, rng, settings.damage)
     return turn(pair.small[top : top + crop, left : left + crop], place.turns, place.mirrored), clean
 
 
-def _corner(pair: Pair, cutting: Cutting, rng: np.random.Generator) -> tuple[int, int]:
-    """Top and left in the reduced image. Skies teach little, so that lively places come up more often."""
+def _corner(pair: Pair, settings: CropSettings, rng: np.random.Generator) -> tuple[int, int]:
+    """Top and left in the reduced image. Skies teach little, so places with more gradient come up more often."""
     height, width = pair.small.shape[:2]
-    if cutting.choice == "energy":
-        return _by_energy(pair, cutting.crop, rng)
-    draws = 2 if cutting.choice == "livelier" else 1
+    if settings.choice == "energy":
+        return _by_energy(pair, settings.crop, rng)
+    draws = 2 if settings.choice == "higher_gradient" else 1
     places = [
-        (int(rng.integers(height - cutting.crop + 1)), int(rng.integers(width - cutting.crop + 1)))
+        (int(rng.integers(height - settings.crop + 1)), int(rng.integers(width - settings.crop + 1)))
         for _ in range(draws)
     ]
     if draws == 1:
         return places[0]
-    return max(places, key=lambda place: _gradient_energy(pair.small, place[0], place[1], cutting.crop))
+    return max(places, key=lambda place: _gradient_energy(pair.small, place[0], place[1], settings.crop))
 
 
 def _gradient_energy(image: np.ndarray, top: int, left: int, crop: int) -> float:
@@ -233,9 +163,9 @@ def _gradient_energy(image: np.ndarray, top: int, left: int, crop: int) -> float
 def _by_energy(pair: Pair, crop: int, rng: np.random.Generator) -> tuple[int, int]:
     """A cell of a grid of places in proportion to its energy, then anywhere in the cell.
 
-    To each cell a quarter of the mean is added: who never sees a flat place cannot tell its noise from texture.
+    A quarter of the mean is added to each cell: a model that never sees flat places cannot tell noise from texture.
     """
-    sums, step = pair.slope_sums, PLACES_APART
+    sums, step = pair.gradient_sums, PLACES_APART
     height, width = (side - crop for side in pair.small.shape[:2])  # the last place
     high, low = sums[: height + 1 : step], sums[crop::step]
     cells = (

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imgtx.training.crops import Pair, Sampler, turn
+from imgtx.training.crops import Sampler, turn
+from imgtx.training.pairs import Pair
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,14 @@ class DeviceFeed:
     def __init__(self, sampler: Sampler, device: str):
         self._sampler, self._device = sampler, device
         self._number = {id(pair): number for number, pair in enumerate(sampler.pairs)}
-        crop, scale = sampler.cutting.crop, sampler.pairs[0].scale
-        self._small = Shelf([pair.small for pair in sampler.pairs], crop, device)
-        self._clean = Shelf([pair.clean for pair in sampler.pairs], scale * crop, device)
+        crop, scale = sampler.settings.crop, sampler.pairs[0].scale
+        self._small = DeviceImages([pair.small for pair in sampler.pairs], crop, device)
+        self._clean = DeviceImages([pair.clean for pair in sampler.pairs], scale * crop, device)
         self._scale = scale
 
     @staticmethod
     def fits(sampler: Sampler) -> bool:
-        return sampler.cutting.ready
+        return sampler.settings.only_cut
 
     def batch(self, step: int) -> DeviceBatch:
         places = self._sampler.places(step)
@@ -51,7 +52,7 @@ class DeviceFeed:
         return self._number[id(pair)]
 
 
-class Shelf:
+class DeviceImages:
     """Images of any sizes as one run of pixels, and crops of one side out of it by a single gather."""
 
     def __init__(self, images: list[np.ndarray], side: int, device: str):

@@ -5,8 +5,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from imgtx.training.crops import SMALLEST_VALID, Batch, Pair, Sampler, degraded
+from imgtx.training.crops import Batch, Sampler
 from imgtx.training.device_feed import DeviceBatch
+from imgtx.training.pairs import MIN_VALID_SIDE, Pair, degrade_validation
 from imgtx.training.spec import TrainSpec
 
 
@@ -23,20 +24,22 @@ class Data(NamedTuple):
 
 def from_folders(spec: TrainSpec) -> Data:
     """The spec's own folders, decoded into memory; UsageError for images that cannot be trained on."""
-    from imgtx.training.images import load_pairs  # not above: its decoders are missing on a bare machine
+    # Not above: a bare machine lacks its decoders.
+    from imgtx.training.images import load_pairs
 
     pairs = load_pairs(Path(spec.train), spec.scale, smallest=spec.crop)
-    valid = load_pairs(Path(spec.valid), spec.scale, smallest=SMALLEST_VALID, most=spec.valid_images)
+    valid = load_pairs(Path(spec.valid), spec.scale, smallest=MIN_VALID_SIDE, most=spec.valid_images)
     return from_pairs(spec, pairs, valid)
 
 
 def from_pairs(spec: TrainSpec, pairs: list[Pair], valid: list[Pair]) -> Data:
-    """The same from images that lie in memory already."""
-    sampler = Sampler(pairs, spec.cutting, seed=spec.seed, batch=spec.batch)
-    return Data(sampler, degraded(valid, spec.cutting))
+    """The same from images that are in memory already."""
+    settings = spec.crop_settings
+    sampler = Sampler(pairs, settings, seed=spec.seed, batch=spec.batch)
+    return Data(sampler, degrade_validation(valid, settings.degradation, settings.damage))
 
 
-class Ahead:
+class PrefetchingFeed:
     """A feed whose next batches are made by threads while the device computes."""
 
     def __init__(self, feed: Feed, threads: int | None = None):

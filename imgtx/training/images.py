@@ -6,7 +6,7 @@ import numpy as np
 
 from imgtx.codecs import SUFFIXES, decode
 from imgtx.errors import ImageError, UsageError
-from imgtx.training.crops import Pair, check_size, reduced
+from imgtx.training.pairs import Pair, check_size, make_pair
 
 MAX_PIXELS = 10**9
 
@@ -18,7 +18,7 @@ def load_pairs(folder: Path, scale: int, *, smallest: int, most: int | None = No
     `smallest` pixels.
     """
     return [
-        reduced(key, photo_pixels(path.read_bytes(), str(path), scale, smallest), scale)
+        make_pair(key, photo_pixels(path.read_bytes(), str(path), scale, smallest), scale)
         for key, path in find_photos(folder)[:most]
     ]
 

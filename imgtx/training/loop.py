@@ -18,11 +18,11 @@ import torch
 from imgtx.imageops.metrics import psnr_y
 from imgtx.inference.predictor import Predictor
 from imgtx.models.weights import Model
-from imgtx.training.crops import Pair
 from imgtx.training.feeds import Data, from_folders
+from imgtx.training.pairs import Pair
 from imgtx.training.spec import TrainSpec
 from imgtx.training.state import Training, write_weights
-from imgtx.training.strip import Shown, draw_strip
+from imgtx.training.strip import ValidationSample, draw_strip
 
 Reporter = Callable[[dict[str, Any]], None]
 
@@ -32,18 +32,18 @@ STRIP = "strip.png"
 
 def validate(predictor: Predictor, pairs: list[Pair]) -> float:
     """Mean PSNR-Y in dB of the uint8 output against the clean images, border of `scale` pixels cropped."""
-    return mean_psnr(shown(predictor, pairs))
+    return mean_psnr(validation_samples(predictor, pairs))
 
 
-def shown(predictor: Predictor, pairs: list[Pair]) -> list[Shown]:
+def validation_samples(predictor: Predictor, pairs: list[Pair]) -> list[ValidationSample]:
     """Every pair with the model's output between its sides."""
     if predictor.info.masks:
         whole = [(pair, pair.small[..., :-1], pair.small[..., -1]) for pair in pairs]
-        return [Shown(small, predictor(small, mask), pair.clean) for pair, small, mask in whole]
-    return [Shown(pair.small, predictor(pair.small), pair.clean) for pair in pairs]
+        return [ValidationSample(small, predictor(small, mask), pair.clean) for pair, small, mask in whole]
+    return [ValidationSample(pair.small, predictor(pair.small), pair.clean) for pair in pairs]
 
 
-def mean_psnr(images: list[Shown]) -> float:
+def mean_psnr(images: list[ValidationSample]) -> float:
     return float(
         np.mean([psnr_y(i.output, i.clean, crop=i.clean.shape[0] // i.small.shape[0]) for i in images])
     )
@@ -75,24 +75,24 @@ def train(
 
 
 def run(training: Training, data: Data, report: Reporter, clock: Callable[[], float] | None = None) -> Path:
-    """The loop, from where `training` stands to its end; alone or as one of a team, which then runs in step."""
-    spec, progress, team = training.spec, training.progress, training.team
+    """The loop, from where `training` stands to its end; alone or as one of a group, which then runs in step."""
+    spec, progress, group = training.spec, training.progress, training.group
     clock = clock or clock_of(training.device)
     while training.share < 1.0:
         started, before = clock(), progress.seconds
         progress.losses.append(training.step(data.feed.batch(progress.step)))
-        progress.seconds += float(team.mean(torch.tensor(clock() - started, dtype=torch.float64)))
+        progress.seconds += float(group.mean(torch.tensor(clock() - started, dtype=torch.float64)))
         if progress.step % REPORT_STEPS == 0:
             loss = float(np.mean(progress.losses))
             progress.losses.clear()
             report(_line(training, loss))
-        if _passed(before, progress.seconds, spec.validate_minutes) and team.leads:
+        if _passed(before, progress.seconds, spec.validate_minutes) and group.leads:
             report(_line(training, None) | _score(training, data.valid))
         if _passed(before, progress.seconds, spec.checkpoint_minutes):
-            team.keep(training)
-    if team.leads:
+            group.keep(training)
+    if group.leads:
         report(_line(training, None) | _score(training, data.valid))
-    team.keep(training)
+    group.keep(training)
     return write_weights(training)
 
 
@@ -124,7 +124,7 @@ def _score(training: Training, valid: list[Pair]) -> dict[str, float]:
     """Validate the averaged weights, write them and a strip of pictures beside the checkpoint."""
     progress = training.progress
     predictor = Predictor(Model(training.averaged(), training.info(), ""), device=training.device)
-    images = shown(predictor, valid)
+    images = validation_samples(predictor, valid)
     psnr = mean_psnr(images)
     draw_strip(images).save(training.folder / STRIP)
     if (

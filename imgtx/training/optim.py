@@ -62,17 +62,17 @@ def optimizer_of(
 
 
 def learning_rate(
-    progress: float, *, peak: float, hold: float = 0.0, warmup: float = 0.02, floor: float = 0.01
+    progress: float, *, peak: float, constant_share: float = 0.0, warmup: float = 0.02, floor: float = 0.01
 ) -> float:
     """Linear warm-up over the first `warmup` share of training, then a cosine from `peak` to `floor * peak`.
 
-    Between them it stays at `peak` for the share `hold` (Hägele et al. 2024, arXiv:2405.18392: as good as a cosine over
+    Between them it stays at `peak` for the share `constant_share` (Hägele et al. 2024, arXiv:2405.18392: as good as a cosine over
     all of it, and the plateau may be made longer on the way). `progress` is the share of training that is done, in
     [0, 1].
     """
     if progress < warmup:
         return peak * max(progress, 0.01 * warmup) / warmup
-    phase = (progress - warmup - hold) / (1 - warmup - hold)
+    phase = (progress - warmup - constant_share) / (1 - warmup - constant_share)
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(max(phase, 0.0), 1.0))))
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from imgtx.errors import UsageError
 from imgtx.files import replacing
-from imgtx.training.crops import Pair, check_size, reduced
+from imgtx.training.pairs import Pair, check_size, make_pair
 
 TRAIN, VALID = "train/", "valid/"
 
@@ -61,7 +61,7 @@ def unpack(path: Path, part: str, scale: int, *, smallest: int, most: int | None
         raise UsageError(f"{path} holds no images under {part}: make it with `python -m imgtx.training pack`")
     for key, pixels in images:
         check_size(pixels, f"{path}:{part}{key}", scale, smallest)
-    return [reduced(key, pixels, scale) for key, pixels in images]
+    return [make_pair(key, pixels, scale) for key, pixels in images]
 
 
 def _read(data: bytes) -> np.ndarray:

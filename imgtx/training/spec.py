@@ -1,40 +1,42 @@
-"""The training spec: a frozen, validated reading of a TOML file."""
+"""The training spec: a frozen, checked reading of a TOML file."""
 
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from imgtx.degradations.sharpness import Variety
+from imgtx.degradations import DEGRADATIONS, Degradation
+from imgtx.degradations.sharpness import SharpnessAugmentation
 from imgtx.errors import UsageError
 from imgtx.models.info import ModelConfig
 from imgtx.settings import check_fields, merge, read_toml
-from imgtx.training.crops import CROP_CHOICES, DAMAGES, DEGRADATIONS, Cutting
+from imgtx.training.crops import CROP_CHOICES, CropSettings
 
-# Fields of the network that follow from the spec and the data, so that [model] cannot set them.
+# Fields of the network that follow from the spec and the data, so [model] cannot set them.
 DERIVED = ("scale", "in_channels", "out_channels", "holes")
-TASKS = {"restoration": "restoration", "holes": "inpainting"}  # of degradations that leave the size alone
 POSITIVE = (
     "batch", "crop", "crops_per_image", "peak_lr", "clip", "valid_images", "validate_minutes", "checkpoint_minutes",
 )  # fmt: skip
-WORDS = {
+CHOICES = {
     "precision": ("float32", "bfloat16"),
     "loss": ("l1", "mse", "psnr"),
     "optimizer": ("adamw", "muon"),
-    "degradation": DEGRADATIONS,
+    "degradation": tuple(DEGRADATIONS),
     "crop_choice": CROP_CHOICES,
 }
-MOST_HELD = 0.9  # of `hold`
-# What may change between an interruption and the resumption: how long, when the rate falls, how often, where the
-# folders lie.
+MAX_CONSTANT_LR_SHARE = 0.9
+# What may change between an interruption and the resumption: how long, when the rate falls, how often, the folders.
 FREE = (
-    "minutes", "steps", "hold", "train", "valid", "init_from", "valid_images", "validate_minutes",
+    "minutes", "steps", "constant_lr_share", "train", "valid", "init_from", "valid_images", "validate_minutes",
     "checkpoint_minutes", "licence", "data_note",
 )  # fmt: skip
+# What weights and checkpoints made before 0.1.0 call fields and values of today.
+OLD_NAMES = {"hold": "constant_lr_share", "shrink": "downscale", "soften": "blur"}
+OLD_CROP_CHOICE = {"livelier": "higher_gradient"}
 
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """Everything that decides the weights. Paths are read relative to the working directory.
+    """Everything that decides the weights. Paths are relative to the working directory.
 
     The learning rate follows the share of the training that is done. `batch` counts all workers, so neither their
     number nor a change of it affects the learning rate or the crops. `make docs` reads the comments.
@@ -68,7 +70,7 @@ class TrainSpec:
     # Highest learning rate. It rises for 2 % of the training and falls as a cosine.
     peak_lr: float = 1e-3
     # Share of the training at `peak_lr` between rising and falling, 0 to 0.9; may be changed on the way.
-    hold: float = 0.0
+    constant_lr_share: float = 0.0
     # Decay of the weights.
     weight_decay: float = 0.0
     # Longest gradient; longer ones are scaled down.
@@ -83,14 +85,14 @@ class TrainSpec:
     loss: str = "l1"
     # What makes the damaged side: `bicubic`, `archive`, `restoration` or `holes`.
     degradation: str = "bicubic"
-    # Where crops are cut: `livelier` of two places, in proportion to gradient `energy`, or `uniform`.
-    crop_choice: str = "livelier"
+    # Where crops are cut: of two places the one with `higher_gradient`, in proportion to gradient `energy`, or `uniform`.
+    crop_choice: str = "higher_gradient"
     # Share of procedural crops (dead leaves), 0 to 1: for few images.
     procedural_share: float = 0.0
     # Half of the crops are first reduced by up to this factor, so that images of one collection teach for others.
-    shrink: float = 1.0
+    downscale: float = 1.0
     # Half of the crops are first blurred by up to this many pixels, for the same reason.
-    soften: float = 0.0
+    blur: float = 0.0
     # Crops per visit to an image, where images are streamed (`--workers`).
     crops_per_image: int = 16
     # Number of images that the learning curve is measured on.
@@ -105,38 +107,47 @@ class TrainSpec:
     damage: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def config(self) -> ModelConfig:
-        holes = self.degradation == "holes"
-        return ModelConfig(scale=self.scale, in_channels=4 if holes else 3, holes=holes, **self.model)
+    def kind(self) -> Degradation:
+        return DEGRADATIONS[self.degradation]
 
     @property
-    def cutting(self) -> Cutting:
-        damage = DAMAGES[self.degradation](**self.damage) if self.degradation in DAMAGES else None
-        return Cutting(
-            self.crop, self.crop_choice, damage, self.procedural_share, Variety(self.shrink, self.soften)
+    def config(self) -> ModelConfig:
+        masks = self.kind.masks
+        return ModelConfig(scale=self.scale, in_channels=4 if masks else 3, holes=masks, **self.model)
+
+    @property
+    def crop_settings(self) -> CropSettings:
+        return CropSettings(
+            self.crop,
+            self.crop_choice,
+            self.kind,
+            self.kind.damage(**self.damage) if self.kind.damage else None,
+            self.procedural_share,
+            SharpnessAugmentation(self.downscale, self.blur),
         )
 
     @property
     def task(self) -> str:
-        return TASKS.get(self.degradation, "super-resolution")
+        return self.kind.task
 
 
 def load_train_spec(
     path: Path, overrides: dict[str, Any] | None = None, *, folders: bool = True
 ) -> TrainSpec:
-    """Read and check a spec; UsageError names the field, what was given and what is legal.
+    """Read and check a spec; the UsageError names the field, what was given and what is allowed.
 
-    `folders`: whether its images are to lie in folders of this machine.
+    `folders`: whether its images must be in folders of this machine.
     """
     return make_train_spec(merge(read_toml(path), overrides or {}), path, folders=folders)
 
 
 def make_train_spec(values: dict[str, Any], path: Path, *, folders: bool = True) -> TrainSpec:
-    """`load_train_spec` for values that stand in another file, `path`."""
+    """Check `values` as `load_train_spec` does; `path` is the file that errors name."""
     check_fields(values, TrainSpec, str(path))
     check_fields(values.get("model", {}), ModelConfig, f"{path} [model]", without=DERIVED)
-    if (damage := DAMAGES.get(values.get("degradation", ""))) is not None:
-        check_fields(values.get("damage", {}), damage, f"{path} [damage]")
+    kind = DEGRADATIONS.get(values.get("degradation", ""))
+    if kind is not None and kind.damage is not None:
+        check_fields(values.get("damage", {}), kind.damage, f"{path} [damage]")
     missing = [name for name in ("name", "train", "valid") if name not in values]
     if missing:
         raise UsageError(f"{path} lacks {', '.join(missing)}: a training spec needs name, train, valid")
@@ -148,40 +159,42 @@ def make_train_spec(values: dict[str, Any], path: Path, *, folders: bool = True)
 
 
 def _check_values(spec: TrainSpec, path: Path) -> None:
-    for name, legal in WORDS.items():
-        if (value := getattr(spec, name)) not in legal:
-            raise UsageError(f"{path}: {name} = {value!r}; legal are {' and '.join(map(repr, legal))}")
-    scales = (1,) if spec.degradation in TASKS else (2, 3, 4)
-    if spec.scale not in scales:
+    for name, choices in CHOICES.items():
+        if (value := getattr(spec, name)) not in choices:
+            raise UsageError(f"{path}: {name} = {value!r}: must be one of {', '.join(choices)}")
+    if spec.scale not in spec.kind.scales:
         raise UsageError(
-            f"{path}: scale = {spec.scale}; legal with degradation = {spec.degradation!r} is "
-            f"{'1' if scales == (1,) else '2, 3 or 4'}"
+            f"{path}: scale = {spec.scale}: with degradation = {spec.degradation!r} it must be "
+            f"{' or '.join(map(str, spec.kind.scales))}"
         )
     if not spec.name or Path(spec.name).name != spec.name:
-        raise UsageError(f"{path}: name = {spec.name!r}; legal is a file name, for the weights bear it")
+        raise UsageError(f"{path}: name = {spec.name!r}: must be a file name, which the weights get")
     for name in POSITIVE:
-        if not getattr(spec, name) > 0:  # so that nan fails too
-            raise UsageError(f"{path}: {name} = {getattr(spec, name)}; legal is more than 0")
+        # Not `<= 0`, so that nan fails too.
+        if not getattr(spec, name) > 0:
+            raise UsageError(f"{path}: {name} = {getattr(spec, name)}: must be more than 0")
     if (spec.steps > 0) == (spec.minutes > 0):
         raise UsageError(
-            f"{path}: steps = {spec.steps} and minutes = {spec.minutes:g}; legal is one of them more than 0: "
-            f"steps for a training that repeats, minutes for one that ends in time"
+            f"{path}: steps = {spec.steps} and minutes = {spec.minutes:g}: one of them must be more than 0: "
+            f"steps for a training that repeats exactly, minutes for one that ends in time"
         )
     for name in ("steps", "minutes", "seed", "weight_decay", "average"):
         if not getattr(spec, name) >= 0:
-            raise UsageError(f"{path}: {name} = {getattr(spec, name)}; legal is 0 or more")
+            raise UsageError(f"{path}: {name} = {getattr(spec, name)}: must be 0 or more")
     if spec.average >= 1:
-        raise UsageError(f"{path}: average = {spec.average}; legal is less than 1: at 1 no step would count")
-    if not 0 <= spec.hold <= MOST_HELD:
+        raise UsageError(f"{path}: average = {spec.average}: must be less than 1; at 1 no step would count")
+    if not 0 <= spec.constant_lr_share <= MAX_CONSTANT_LR_SHARE:
         raise UsageError(
-            f"{path}: hold = {spec.hold}; legal is 0 to {MOST_HELD}, the share of training at peak_lr: "
-            f"2 % before it the rate rises, after it it falls"
+            f"{path}: constant_lr_share = {spec.constant_lr_share}: must be 0 to {MAX_CONSTANT_LR_SHARE}, the share "
+            f"of training at peak_lr, after the rate rises for 2 % and before it falls"
         )
     if not 0 <= spec.procedural_share < 1:
-        raise UsageError(f"{path}: procedural_share = {spec.procedural_share}; legal is 0 to less than 1")
+        raise UsageError(
+            f"{path}: procedural_share = {spec.procedural_share}: must be 0 or more, and less than 1"
+        )
     _check_damage(spec, path)
     try:
-        Variety(spec.shrink, spec.soften)
+        SharpnessAugmentation(spec.downscale, spec.blur)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     try:
@@ -196,15 +209,16 @@ def _check_values(spec: TrainSpec, path: Path) -> None:
 
 
 def _check_damage(spec: TrainSpec, path: Path) -> None:
-    if spec.degradation in DAMAGES:
+    if spec.kind.damage is not None:
         try:
-            DAMAGES[spec.degradation](**spec.damage)
+            spec.kind.damage(**spec.damage)
         except UsageError as error:
             raise UsageError(f"{path} [damage]: {error}") from error
     elif spec.damage:
+        having = [repr(kind.name) for kind in DEGRADATIONS.values() if kind.damage is not None]
         raise UsageError(
-            f"{path}: [damage] is of degradation = {' or '.join(map(repr, DAMAGES))}, which is "
-            f"{spec.degradation!r}: drop one"
+            f"{path}: [damage] needs degradation = {' or '.join(having)}, and it is {spec.degradation!r}: "
+            f"remove the table, or set another degradation"
         )
 
 
@@ -212,25 +226,34 @@ def _check_folders(spec: TrainSpec, path: Path) -> None:
     for name in ("train", "valid"):
         if not Path(getattr(spec, name)).is_dir():
             raise UsageError(
-                f"{path}: {name} = {getattr(spec, name)!r} is not a folder: give one that holds images"
+                f"{path}: {name} = {getattr(spec, name)!r} is not a folder: give one that contains images"
             )
 
 
 def check_same(spec: TrainSpec, began: dict[str, Any], where: str) -> None:
-    """UsageError where `spec` would finish another training than the one that `began` in `where`."""
+    """Raise UsageError if `spec` differs from the one that the training in `where` began with, but for FREE."""
     now = asdict(spec)
-    began = defaults() | began  # a checkpoint older than a field was trained as its default says
+    # A checkpoint older than a field was trained as its default says.
+    began = defaults() | with_current_names(began)
     changed = [name for name in now if name not in FREE and began.get(name) != now[name]]
     if changed:
-        told = ", ".join(f"{name} = {began.get(name)!r}, now {now[name]!r}" for name in changed)
+        differences = ", ".join(f"{name} = {began.get(name)!r}, now {now[name]!r}" for name in changed)
         raise UsageError(
-            f"the training in {where} began with {told}; only {', '.join(FREE)} may change on the way: "
-            f"train elsewhere, or take the change back"
+            f"the training in {where} began with {differences}; only {', '.join(FREE)} may change on the way: "
+            f"train in another folder, or undo the change"
         )
 
 
+def with_current_names(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A spec that a checkpoint or a weight file recorded, by the names of today."""
+    values = {OLD_NAMES.get(name, name): value for name, value in recorded.items()}
+    if (choice := values.get("crop_choice")) in OLD_CROP_CHOICE:
+        values["crop_choice"] = OLD_CROP_CHOICE[choice]
+    return values
+
+
 def defaults() -> dict[str, Any]:
-    """What a spec says where it says nothing."""
+    """The default of every field that has one."""
     plain = {f.name: f.default for f in fields(TrainSpec) if f.default is not MISSING}
     made = {f.name: f.default_factory() for f in fields(TrainSpec) if f.default_factory is not MISSING}
     return plain | made

@@ -61,7 +61,7 @@ class Progress:
     started_from: dict[str, Any] = field(default_factory=dict)
 
 
-class Team(Protocol):
+class WorkerGroup(Protocol):
     """The processes that train one network together, as one of them sees it."""
 
     leads: bool  # one of them validates, reports and writes
@@ -79,8 +79,8 @@ class Team(Protocol):
         """Called at every checkpoint by all of them."""
 
 
-class Alone:
-    """A team of one."""
+class SingleProcess:
+    """A group of one."""
 
     leads = True
 
@@ -100,13 +100,13 @@ class Alone:
 class Training:
     """The state of one training: network, optimizer, weight average, progress."""
 
-    def __init__(self, spec: TrainSpec, folder: Path, device: str = "cpu", team: Team | None = None):
+    def __init__(self, spec: TrainSpec, folder: Path, device: str = "cpu", group: WorkerGroup | None = None):
         torch.manual_seed(spec.seed)
-        self.team: Team = team or Alone()
+        self.group: WorkerGroup = group or SingleProcess()
         self.spec, self.folder, self.device = spec, folder, device
         self.network = EncoderDecoder(spec.config).to(device)
         # One shape for thousands of steps pays for compiling on a GPU; on a CPU it is slower (LOG.md).
-        wrapped = self.team.wrap(self.network)
+        wrapped = self.group.wrap(self.network)
         self.compute = torch.compile(wrapped) if torch.device(device).type == "cuda" else wrapped
         self.optimizer = optimizer_of(
             self.network, spec.optimizer, rate=spec.peak_lr, weight_decay=spec.weight_decay
@@ -140,7 +140,7 @@ class Training:
     @property
     def rate(self) -> float:
         """The learning rate of the next update."""
-        return learning_rate(self.share, peak=self.spec.peak_lr, hold=self.spec.hold)
+        return learning_rate(self.share, peak=self.spec.peak_lr, constant_share=self.spec.constant_lr_share)
 
     def step(self, batch: Batch | DeviceBatch) -> float:
         """One update; returns the spec's loss of values in [0, 1]. ImgtxError where loss or gradient is not finite."""
@@ -151,13 +151,13 @@ class Training:
         reduced = self.spec.precision == "bfloat16"
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=reduced):
             output = self.compute(inputs)
-        loss = LOSSES[self.spec.loss](output.float(), target) * self.team.share(
+        loss = LOSSES[self.spec.loss](output.float(), target) * self.group.share(
             len(batch.keys), self.spec.batch
         )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.clip)
-        told = self.team.mean(torch.stack([loss.detach(), norm.detach()]))
+        told = self.group.mean(torch.stack([loss.detach(), norm.detach()]))
         value, length = told.tolist()  # the one wait for the device
         self._check_finite("loss", value, batch)
         self._check_finite("gradient's norm", length, batch)

@@ -14,7 +14,7 @@ ROWS = 4
 
 
 @dataclass(frozen=True)
-class Shown:
+class ValidationSample:
     """One validation image as (h, w, 3) and (scale h, scale w, 3) uint8: input, output, original."""
 
     small: np.ndarray
@@ -22,7 +22,7 @@ class Shown:
     clean: np.ndarray
 
 
-def draw_strip(images: Sequence[Shown]) -> Image.Image:
+def draw_strip(images: Sequence[ValidationSample]) -> Image.Image:
     """A row for each of the first images by name, cut from the middle: nobody chose the place."""
     rows = [_row(image) for image in images[:ROWS]]
     picture = Image.new(
@@ -38,7 +38,7 @@ def draw_strip(images: Sequence[Shown]) -> Image.Image:
     return picture
 
 
-def _row(image: Shown) -> list[tuple[str, np.ndarray]]:
+def _row(image: ValidationSample) -> list[tuple[str, np.ndarray]]:
     scale = image.clean.shape[0] // image.small.shape[0]
     side = min(PANEL // 2, *(length // scale * scale for length in image.clean.shape[:2])) // scale
     top, left = ((length - side) // 2 for length in image.small.shape[:2])

@@ -39,10 +39,10 @@ def train(spec: Path, folder: Path | None, settings: tuple[str, ...], **options:
     """
     from imgtx.settings import parse_settings
     from imgtx.training.spec import load_train_spec
-    from jobs.train.ray import read_fleet
+    from jobs.train.ray import read_ray_config
     from jobs.train.terminal import run_training
 
-    fleet = read_fleet(options)
-    loaded = load_train_spec(spec, parse_settings(settings), folders=fleet is None)
-    path = run_training(loaded, folder or Path("runs") / loaded.name, Console(stderr=True), fleet)
+    config = read_ray_config(options)
+    loaded = load_train_spec(spec, parse_settings(settings), folders=config is None)
+    path = run_training(loaded, folder or Path("runs") / loaded.name, Console(stderr=True), config)
     click.echo(path)

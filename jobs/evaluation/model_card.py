@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from imgtx.codecs import decode
+from imgtx.degradations import DEGRADATIONS
 from imgtx.degradations.holes import random_mask
 from imgtx.errors import ModelError
 from imgtx.imageops.holes import with_mask
@@ -24,6 +25,7 @@ from imgtx.models.transformer import EncoderDecoder
 from imgtx.models.weight_file import file_digest
 from imgtx.models.weights import load_model, save_weights
 from imgtx.probing.halo import HaloReport, measure_halo
+from imgtx.training.spec import with_current_names
 from jobs.evaluation.card_quality import Quality, measure_quality
 from jobs.evaluation.super_resolution import find_datasets
 
@@ -36,12 +38,6 @@ TITLES = {
     "super-resolution": "Super-resolution x{scale}",
     "restoration": "Restoration at the same size",
     "inpainting": "Inpainting",
-}
-PURPOSE = {
-    "bicubic": "bicubic reduction undone on clean photos. Not trained on JPEG damage or noise.",
-    "archive": "for pictures as archives hold them: blurred, resized, noisy, JPEG.",
-    "restoration": "Gaussian noise of sigma 0 to 55, JPEG of quality 5 to 95 on any grid, both, mild blur; blind.",
-    "holes": "holes of strokes and boxes, begun from a smooth fill. Thin ones come out well, wide ones smooth.",
 }
 
 
@@ -123,7 +119,7 @@ def as_seen(photo: np.ndarray, info: ModelInfo) -> np.ndarray:
 def card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest: str) -> str:
     """The model card in Markdown."""
     training = info.training
-    spec: dict[str, Any] = training["spec"]
+    spec: dict[str, Any] = with_current_names(training["spec"])
     curve = ", ".join(f"{h['valid_psnr_y']:.2f} at {h['step']}" for h in training["history"])
     differences = "; ".join(
         f"halo {d.halo}: {d.as_float * 255:.3f} of 255, {d.as_uint8} levels after rounding"
@@ -131,11 +127,15 @@ def card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest: str) 
     )
     loss = {"l1": "L1", "mse": "mean square", "psnr": "minus the PSNR of each crop"}[spec.get("loss", "l1")]
     optimizer = {"adamw": "Adam", "muon": "Muon (and Adam beside it)"}[spec.get("optimizer", "adamw")]
-    schedule = f"for {spec['hold']:.0%} of the time, then a cosine" if spec.get("hold") else "with cosine"
+    schedule = (
+        f"for {spec['constant_lr_share']:.0%} of the time, then a cosine"
+        if spec.get("constant_lr_share")
+        else "with cosine"
+    )
     arithmetic = spec["precision"] + ("" if spec["precision"] == "float32" else " autocast")
     return f"""# {info.name}
 
-{TITLES[info.task].format(scale=info.scale)}: {PURPOSE[spec.get("degradation", "bicubic")]}
+{TITLES[info.task].format(scale=info.scale)}: {DEGRADATIONS[spec.get("degradation", "bicubic")].card}
 
 - weights: `{info.name}.safetensors`, SHA-256 `{digest}`
 - licence: {info.licence}

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from imgtx.codecs import SUFFIXES, decode, read_header
-from imgtx.degradations.archive import archive
+from imgtx.degradations import DEGRADATIONS
 from imgtx.errors import ImageError, ImgtxError, UsageError
 from imgtx.imageops.metrics import psnr_y, ssim_y
 from imgtx.imageops.resize import imresize, modcrop
@@ -31,12 +31,6 @@ from pipeline.models.resolve import local_model
 # (h, w, C) uint8 -> (scale h, scale w, C) uint8, with C 1 or 3
 Upscaler = Callable[[np.ndarray], np.ndarray]
 
-# How a clean image becomes the model's input.
-DEGRADATIONS = {
-    "bicubic": "shrunk by MATLAB's bicubic imresize to uint8",
-    "archive": "as RGB shrunk, blurred, resized, noised and compressed by imgtx.degradations.archive, its generator seeded "
-    "with the image's place among the dataset's names,",
-}
 PROTOCOL = (
     "clean image cut to multiples of {scale}, {degraded} and upscaled to uint8; PSNR and SSIM on BT.601 luma as "
     "float (a grey image as it is), peak 255, {scale} border pixels cropped, mean over images; seconds per "
@@ -149,7 +143,7 @@ def evaluate(
         datasets: folders of clean images, or folders of such folders.
         out_json: also write `Report.to_dict()` there.
         endpoint_url: of a model on S3.
-        degradation: one of DEGRADATIONS.
+        degradation: one of `imgtx.degradations` that has a protocol.
         self_ensemble: as `imgtx.load` takes it.
 
     Raises:
@@ -176,7 +170,7 @@ def evaluate(
         digest=predictor.digest or "",
         scale=info.scale,
         degradation=degradation,
-        protocol=PROTOCOL.format(scale=info.scale, degraded=DEGRADATIONS[degradation]),
+        protocol=PROTOCOL.format(scale=info.scale, degraded=DEGRADATIONS[degradation].protocol),
         datasets=scores,
         device=str(predictor.device),
         precision=predictor.precision,
@@ -237,6 +231,7 @@ def score(
     for dataset in datasets:
         for path in dataset.files:
             _check_image(path, scale)
+    kind = DEGRADATIONS[degradation]
     predictor(imresize(read_clean(datasets[0].files[0], scale), 1 / scale))
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -248,11 +243,9 @@ def score(
             images = []
             for number, path in enumerate(dataset.files):
                 clean = read_clean(path, scale)
-                if degradation == "archive":
+                if not kind.grey:
                     clean = np.ascontiguousarray(np.broadcast_to(clean, (*clean.shape[:2], 3)))
-                    small = archive(clean, scale, np.random.default_rng(number))
-                else:
-                    small = imresize(clean, 1 / scale)
+                small, _ = kind.pair(clean, scale, np.random.default_rng(number))
                 images.append(_score_image(predictor, scale, path, clean, small))
                 progress.advance(bar)
             scores.append(DatasetScore(dataset.name, tuple(images)))

@@ -13,7 +13,7 @@ from rich.console import Console
 from imgtx.errors import UsageError
 from imgtx.files import user_cache
 from imgtx.models.weight_file import opened, read_facts
-from imgtx.training.spec import DERIVED, TrainSpec, make_train_spec
+from imgtx.training.spec import DERIVED, TrainSpec, make_train_spec, with_current_names
 from jobs.evaluation.super_resolution import find_datasets
 from jobs.nightly.gate import check_gate
 from jobs.nightly.images import local_folder
@@ -152,7 +152,7 @@ def training_spec(nightly: NightlyRun, begin: str) -> TrainSpec:
     with opened(weights, framework="numpy") as file:
         config, info = read_facts(file, weights)
     nightly.images.mkdir(parents=True, exist_ok=True)
-    began = info.training.get("spec", {})
+    began = with_current_names(info.training.get("spec", {}))
     kept = (
         {}
         if "degradation" in nightly.spec.train

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from imgtx.codecs import SUFFIXES, read_header
 from imgtx.errors import ImageError, StorageError, UsageError
-from imgtx.training.crops import SMALLEST_VALID, Pair, reduced
 from imgtx.training.images import photo_pixels
+from imgtx.training.pairs import MIN_VALID_SIDE, Pair, make_pair
 from imgtx.training.spec import TrainSpec
 from pipeline.planning.inventory import images
 from pipeline.storage.checks import check_source
@@ -79,7 +79,7 @@ def check_images(sources: Sources, listed: pa.Table, spec: TrainSpec) -> None:
 
 def load_valid(store: Store, keys: list[str], scale: int) -> list[Pair]:
     """The validation pairs; UsageError for an image that cannot serve."""
-    return [reduced(key, photo_pixels(store.read(key), key, scale, SMALLEST_VALID), scale) for key in keys]
+    return [make_pair(key, photo_pixels(store.read(key), key, scale, MIN_VALID_SIDE), scale) for key in keys]
 
 
 def encode_keys(keys: pa.Table) -> bytes:

@@ -14,7 +14,7 @@ from ray.util import get_node_ip_address
 INTERFACE = "GLOO_SOCKET_IFNAME"
 
 
-class ByNode(TorchConfig):
+class NodeInterfaceConfig(TorchConfig):
     """`TorchConfig` whose workers take their node's interface before they form their process group."""
 
     @property

@@ -40,7 +40,7 @@ SPEC = "spec.json"
 
 
 @dataclass(frozen=True)
-class Fleet:
+class RayTrainConfig:
     """Who trains and where it lies: `workers` at most, and at least `fewest` where Ray may go on with fewer."""
 
     workers: int
@@ -54,8 +54,8 @@ class Fleet:
         return (self.min_workers, self.workers) if self.min_workers else self.workers
 
 
-def read_fleet(options: dict[str, Any]) -> Fleet | None:
-    """The fleet that the command's options name, None without --workers; UsageError where they do not go together."""
+def read_ray_config(options: dict[str, Any]) -> RayTrainConfig | None:
+    """The config that the command's options name, None without --workers; UsageError where they do not go together."""
     given = {name: value for name, value in options.items() if value is not None}
     if "workers" not in given:
         if given:
@@ -66,50 +66,50 @@ def read_fleet(options: dict[str, Any]) -> Fleet | None:
         raise UsageError(
             f"--workers {given['workers']}: give --storage too, a folder or s3://bucket/prefix for the checkpoints"
         )
-    return Fleet(**given)
+    return RayTrainConfig(**given)
 
 
-def train_on_ray(spec: TrainSpec, fleet: Fleet, folder: Path, report: Reporter) -> Path:
+def train_on_ray(spec: TrainSpec, config: RayTrainConfig, folder: Path, report: Reporter) -> Path:
     """Train (or go on training); returns the weight file, fetched into `folder`.
 
-    Raises UsageError, before Ray starts, for a fleet, a storage or images that cannot be; ImgtxError when training
+    Raises UsageError, before Ray starts, for a config, a storage or images that cannot be; ImgtxError when training
     stops by itself; RunInterruptedError when Ray does.
     """
-    check_fleet(spec, fleet)
-    check_address(address_of(fleet))
-    root = open_store(f"{fleet.storage.rstrip('/')}/{spec.name}", endpoint_url=fleet.endpoint_url)
+    check_ray_config(spec, config)
+    check_address(address_of(config))
+    root = open_store(f"{config.storage.rstrip('/')}/{spec.name}", endpoint_url=config.endpoint_url)
     check_shared(root)
     check_destination(root)
     with Lease(root, f"train-{spec.name}"):
-        sources = begin(spec, root, fleet.endpoint_url)
-        with ray_session(fleet) as resources:
-            use_gpu = check_resources(fleet, resources)
-            _fit(spec, fleet, root, sources, use_gpu=use_gpu, report=_mirrored(report, folder, root))
+        sources = begin(spec, root, config.endpoint_url)
+        with ray_session(config) as resources:
+            use_gpu = check_resources(config, resources)
+            _fit(spec, config, root, sources, use_gpu=use_gpu, report=_mirrored(report, folder, root))
     return fetched(root, folder, spec)
 
 
-def check_fleet(spec: TrainSpec, fleet: Fleet) -> None:
-    if not 1 <= fleet.workers <= spec.batch:
+def check_ray_config(spec: TrainSpec, config: RayTrainConfig) -> None:
+    if not 1 <= config.workers <= spec.batch:
         raise UsageError(
-            f"--workers {fleet.workers}: legal is 1 to {spec.batch}, for each worker takes its part of the spec's "
+            f"--workers {config.workers}: legal is 1 to {spec.batch}, for each worker takes its part of the spec's "
             f"batch = {spec.batch}: raise batch, or take fewer workers"
         )
-    if not 0 <= fleet.min_workers <= fleet.workers:
+    if not 0 <= config.min_workers <= config.workers:
         raise UsageError(
-            f"--min-workers {fleet.min_workers}: legal is 1 to --workers, which is {fleet.workers}; leave it out "
+            f"--min-workers {config.min_workers}: legal is 1 to --workers, which is {config.workers}; leave it out "
             f"to wait for all of them"
         )
 
 
-def check_resources(fleet: Fleet, resources: dict[str, float]) -> bool:
+def check_resources(config: RayTrainConfig, resources: dict[str, float]) -> bool:
     """Whether workers take GPUs, one each; UsageError where the workers have no room."""
-    needed = fleet.min_workers or fleet.workers
+    needed = config.min_workers or config.workers
     gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
     if gpus >= needed:
         return True
     if cpus < needed:
         raise UsageError(
-            f"--workers {fleet.workers}: the cluster has {cpus:g} CPUs and {gpus:g} GPUs, and a worker takes one: "
+            f"--workers {config.workers}: the cluster has {cpus:g} CPUs and {gpus:g} GPUs, and a worker takes one: "
             f"take fewer workers, or join a larger cluster with --address"
         )
     if gpus:
@@ -155,13 +155,13 @@ def _mirrored(report: Reporter, folder: Path, root: Store) -> Reporter:
 
 
 def _fit(
-    spec: TrainSpec, fleet: Fleet, root: Store, sources: Sources, *, use_gpu: bool, report: Reporter
+    spec: TrainSpec, config: RayTrainConfig, root: Store, sources: Sources, *, use_gpu: bool, report: Reporter
 ) -> None:
     """Run Ray Train, from its last checkpoint, until it is done or gets on no more."""
     restarts = Restarts(root)
 
     def trainer(board: Any) -> Any:
-        return _trainer(spec, fleet, root, sources, board, use_gpu=use_gpu)
+        return _trainer(spec, config, root, sources, board, use_gpu=use_gpu)
 
     while error := _attempt(trainer, report, restarts):
         # Ray Train goes on by itself when a worker is lost, but not when one is while they form their group.
@@ -172,7 +172,7 @@ def _attempt(make: Callable[[Any], Any], report: Reporter, restarts: "Restarts")
     """One call of Ray Train in a thread, whose leading worker's words are relayed; the error that it ended with."""
     import ray
 
-    board = ray.remote(num_cpus=0)(Board).remote()
+    board = ray.remote(num_cpus=0)(ReportMailbox).remote()
     trainer = make(board)
     ended: list[Exception | None] = []
 
@@ -193,20 +193,20 @@ def _attempt(make: Callable[[Any], Any], report: Reporter, restarts: "Restarts")
 
 
 def _trainer(
-    spec: TrainSpec, fleet: Fleet, root: Store, sources: Sources, board: Any, *, use_gpu: bool
+    spec: TrainSpec, config: RayTrainConfig, root: Store, sources: Sources, board: Any, *, use_gpu: bool
 ) -> Any:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from jobs.train.network import ByNode
+    from jobs.train.network import NodeInterfaceConfig
     from jobs.train.worker import train_worker
 
-    filesystem, path = arrow_filesystem(replace(root, uri=fleet_root(root)))
+    filesystem, path = arrow_filesystem(replace(root, uri=parent_uri(root)))
     return TorchTrainer(
         train_worker,
         train_loop_config={"spec": asdict(spec), "root": root, "sources": sources, "board": board},
-        torch_config=ByNode(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=fleet.counts, use_gpu=use_gpu),
+        torch_config=NodeInterfaceConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=config.counts, use_gpu=use_gpu),
         run_config=RunConfig(
             name=spec.name,
             storage_path=path,
@@ -217,7 +217,7 @@ def _trainer(
     )
 
 
-def fleet_root(root: Store) -> str:
+def parent_uri(root: Store) -> str:
     """The URI above `root`: Ray Train adds the name itself."""
     return root.uri.rstrip("/").rpartition("/")[0]
 
@@ -275,7 +275,7 @@ def last_line(error: Exception | str) -> str:
     return lines[-1][:300] if lines else type(error).__name__
 
 
-class Board:
+class ReportMailbox:
     """An actor on which the leading worker leaves its reports for the driver."""
 
     def __init__(self) -> None:

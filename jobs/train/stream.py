@@ -19,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 
 from imgtx.errors import UsageError
-from imgtx.training.crops import Batch, Cutting, Leaves, Pair, cut, draw_place, reduced, stacked
+from imgtx.training.crops import Batch, CropSettings, DeadLeavesSource, cut, draw_place, stacked
 from imgtx.training.images import photo_pixels
+from imgtx.training.pairs import Pair, make_pair
 from pipeline.storage.store import Store
 
 log = logging.getLogger("imgtx.train")
@@ -57,10 +58,12 @@ class Shard:
 class Stream:
     """A feed of this shard's part of each batch; `batch(step)` is pure, and cheap when steps follow each other."""
 
-    def __init__(self, images: Images, cutting: Cutting, *, seed: int, batch: int, crops: int, shard: Shard):
-        self._images, self._cutting, self._shard = images, cutting, shard
+    def __init__(
+        self, images: Images, settings: CropSettings, *, seed: int, batch: int, crops: int, shard: Shard
+    ):
+        self._images, self._settings, self._shard = images, settings, shard
         self._seed, self._size, self._crops = seed, batch, crops
-        self._leaves = Leaves(seed, images.scale, cutting.crop)
+        self._leaves = DeadLeavesSource(seed, images.scale, settings.crop)
         self._order = lru_cache(maxsize=2)(self._permutation)
         self._pool = ThreadPoolExecutor(FETCHERS, thread_name_prefix="imgtx-fetch")
         self._coming: dict[int, Future[tuple[Pair, int]]] = {}
@@ -75,10 +78,10 @@ class Stream:
         for index in self._shard.of(self._size):
             pair, epoch = self._coming[self._visit(block, group, index)].result()
             rng = np.random.default_rng((self._seed, epoch, _hash(pair.key), number))
-            if self._cutting.procedural_share and rng.random() < self._cutting.procedural_share:
+            if self._settings.procedural_share and rng.random() < self._settings.procedural_share:
                 pair = self._leaves.pair(step, rng)
-            place = draw_place(pair, self._cutting, rng)
-            crops.append((pair.key, *cut(pair, self._cutting, place, rng)))
+            place = draw_place(pair, self._settings, rng)
+            crops.append((pair.key, *cut(pair, self._settings, place, rng)))
         return stacked(crops)
 
     def close(self) -> None:
@@ -111,19 +114,19 @@ class Stream:
                 return pair, epoch
         raise UsageError(
             f"none of the {count} images of {self._images.store.describe()} can be trained on at crop = "
-            f"{self._cutting.crop} and scale = {self._images.scale}: lower crop, or give larger images"
+            f"{self._settings.crop} and scale = {self._images.scale}: lower crop, or give larger images"
         )
 
     def _load(self, key: str, epoch: int) -> Pair | None:
         scale = self._images.scale
         try:
-            pixels = photo_pixels(self._images.store.read(key), key, scale, self._cutting.crop)
+            pixels = photo_pixels(self._images.store.read(key), key, scale, self._settings.crop)
         except UsageError as error:
             log.warning("left out: %s", error)
             return None
         rng = np.random.default_rng((self._seed, epoch, _hash(key)))
-        windowed = _window(pixels, max(WINDOW, scale * self._cutting.crop), rng)
-        pair = reduced(key, windowed, scale)
+        windowed = _window(pixels, max(WINDOW, scale * self._settings.crop), rng)
+        pair = make_pair(key, windowed, scale)
         if windowed is pixels:
             self._cache.put(key, pair)
         return pair

@@ -15,7 +15,7 @@ from imgtx.inference.predictor import default_device
 from imgtx.training.log import Record
 from imgtx.training.loop import train
 from imgtx.training.spec import TrainSpec
-from jobs.train.ray import Fleet, train_on_ray
+from jobs.train.ray import RayTrainConfig, train_on_ray
 from pipeline.models.resolve import local_model
 
 # sr-x2, batch 8 of 48 px, one thread on such a CPU: 1.07 s a step in bfloat16, 0.60 in float32.
@@ -25,10 +25,12 @@ EMULATED = (
 )
 
 
-def run_training(spec: TrainSpec, folder: Path, console: Console, fleet: Fleet | None = None) -> Path:
+def run_training(
+    spec: TrainSpec, folder: Path, console: Console, config: RayTrainConfig | None = None
+) -> Path:
     """Train in `folder` (state, log, weights); returns the weight file. The same call goes on where it stopped.
 
-    With a `fleet` several workers train under Ray, and their state lies in its storage.
+    With a `config` several workers train under Ray, and their state lies in its storage.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,9 +46,11 @@ def run_training(spec: TrainSpec, folder: Path, console: Console, fleet: Fleet |
             show(values)
 
         if spec.init_from:
-            spec = replace(spec, init_from=local_model(spec.init_from, fleet.endpoint_url if fleet else None))
-        if fleet:
-            return train_on_ray(spec, fleet, folder, report)
+            spec = replace(
+                spec, init_from=local_model(spec.init_from, config.endpoint_url if config else None)
+            )
+        if config:
+            return train_on_ray(spec, config, folder, report)
         device = default_device()
         if device == "cpu" and spec.precision == "bfloat16" and emulates_bfloat16(Path("/proc/cpuinfo")):
             console.print(EMULATED, highlight=False)

@@ -14,9 +14,9 @@ from ray.train import Checkpoint
 from torch import Tensor, nn
 
 from imgtx.errors import ImgtxError
-from imgtx.training.crops import degraded
 from imgtx.training.feeds import Data
 from imgtx.training.loop import STRIP, run
+from imgtx.training.pairs import degrade_validation
 from imgtx.training.spec import TrainSpec
 from imgtx.training.state import Training
 from jobs.train.images import KEYS, TRAIN, VALID, Sources, decode_keys, first_weights, load_valid, part_of
@@ -24,7 +24,7 @@ from jobs.train.stream import Images, Shard, Stream
 from pipeline.storage.store import Store
 
 
-class RayTeam:
+class RayWorkerGroup:
     """The workers of one Ray Train run."""
 
     def __init__(self, root: Store) -> None:
@@ -65,11 +65,11 @@ def train_worker(config: dict[str, Any]) -> None:
     root: Store = config["root"]
     board = config["board"]
     spec = TrainSpec(**config["spec"])
-    team = RayTeam(root)
+    group = RayWorkerGroup(root)
 
     def say(line: dict[str, Any]) -> None:
-        if team.leads:
-            ray.get(board.put.remote(line | {"workers": team.workers}))
+        if group.leads:
+            ray.get(board.put.remote(line | {"workers": group.workers}))
 
     with tempfile.TemporaryDirectory(prefix="imgtx-train-") as folder:
         resumed = ray.train.get_checkpoint()
@@ -77,9 +77,9 @@ def train_worker(config: dict[str, Any]) -> None:
         if resumed:
             resumed.to_directory(folder)
         try:
-            data = worker_data(spec, root, config["sources"], Shard(team.rank, team.workers))
+            data = worker_data(spec, root, config["sources"], Shard(group.rank, group.workers))
             spec = with_first_weights(spec, root, Path(folder))
-            training = Training(spec, Path(folder), str(ray.train.torch.get_device()), team)
+            training = Training(spec, Path(folder), str(ray.train.torch.get_device()), group)
             run(training, data, say)
         except Exception as error:
             if type(error) is ImgtxError:  # what is not finite is so everywhere; the rest a restart may mend
@@ -103,10 +103,11 @@ def with_first_weights(spec: TrainSpec, root: Store, folder: Path) -> TrainSpec:
 def worker_data(spec: TrainSpec, root: Store, sources: Sources, shard: Shard) -> Data:
     listed = decode_keys(root.read(KEYS))
     images = Images(sources.train, part_of(listed, TRAIN), spec.scale)
+    settings = spec.crop_settings
     stream = Stream(
-        images, spec.cutting, seed=spec.seed, batch=spec.batch, crops=spec.crops_per_image, shard=shard
+        images, settings, seed=spec.seed, batch=spec.batch, crops=spec.crops_per_image, shard=shard
     )
     if shard.rank:
         return Data(stream, [])
     valid = load_valid(sources.valid, part_of(listed, VALID).to_pylist(), spec.scale)
-    return Data(stream, degraded(valid, spec.cutting))
+    return Data(stream, degrade_validation(valid, settings.degradation, settings.damage))

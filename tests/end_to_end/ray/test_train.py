@@ -13,7 +13,7 @@ from imgtx.training.loop import run
 from imgtx.training.spec import TrainSpec
 from imgtx.training.state import Training
 from jobs.train.images import TRAIN, VALID, decode_keys, load_valid, part_of
-from jobs.train.ray import Fleet, train_on_ray
+from jobs.train.ray import RayTrainConfig, train_on_ray
 from jobs.train.stream import Images, Shard, Stream
 from pipeline.storage.store import open_store
 from tests.support.archive import fill
@@ -36,12 +36,12 @@ def spec(bucket: str) -> TrainSpec:
 
 def test_two_workers_are_one_process_but_for_rounding(spec: TrainSpec, bucket: str, tmp_path: Path):
     lines: list[dict[str, Any]] = []
-    weights = train_on_ray(spec, Fleet(2, f"{bucket}/training"), tmp_path, lines.append)
+    weights = train_on_ray(spec, RayTrainConfig(2, f"{bucket}/training"), tmp_path, lines.append)
     root = open_store(f"{bucket}/training/tiny")
     listed = decode_keys(root.read("keys.parquet"))
     store = open_store(spec.train)
     images = Images(store, part_of(listed, TRAIN), spec.scale)
-    stream = Stream(images, spec.cutting, seed=spec.seed, batch=5, crops=4, shard=Shard())
+    stream = Stream(images, spec.crop_settings, seed=spec.seed, batch=5, crops=4, shard=Shard())
     alone: list[dict[str, Any]] = []
     data = Data(stream, load_valid(store, part_of(listed, VALID).to_pylist(), spec.scale))
     single = run(Training(spec, tmp_path / "alone"), data, alone.append)
@@ -55,7 +55,9 @@ def test_two_workers_are_one_process_but_for_rounding(spec: TrainSpec, bucket: s
     assert (tmp_path / "strip.png").is_file()
 
     again: list[dict[str, Any]] = []
-    train_on_ray(spec, Fleet(2, f"{bucket}/training"), tmp_path, again.append)  # finished: nothing is left
+    train_on_ray(
+        spec, RayTrainConfig(2, f"{bucket}/training"), tmp_path, again.append
+    )  # finished: nothing is left
     assert [line["step"] for line in again] == [100]
     with pytest.raises(UsageError, match="began with seed = 0, now 1"):
-        train_on_ray(replace(spec, seed=1), Fleet(2, f"{bucket}/training"), tmp_path, again.append)
+        train_on_ray(replace(spec, seed=1), RayTrainConfig(2, f"{bucket}/training"), tmp_path, again.append)

@@ -115,5 +115,5 @@ def test_sizes_wander_within_their_range():
     [("blur", -1), ("resize", 1.0), ("noise", float("nan")), ("worst_quality", 0), ("skip", 2)],
 )
 def test_a_strength_that_cannot_be_is_named(field, value):
-    with pytest.raises(UsageError, match=f"{field} = .*; legal is "):
+    with pytest.raises(UsageError, match=f"{field} = .*: must be "):
         ArchiveDamage(**{field: value})

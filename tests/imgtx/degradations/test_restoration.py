@@ -79,5 +79,5 @@ def test_a_share_of_jpegs_is_of_low_quality_and_without_it_no_crop_changes():
         for more in ({"low_quality_share": 1.0}, {})
     )
     assert low > 1.5 * evenly
-    with pytest.raises(UsageError, match="worst_quality = 30 forbids it"):
+    with pytest.raises(UsageError, match="worst_quality = 30 excludes"):
         RestorationDamage(worst_quality=30, low_quality_share=0.5)

@@ -57,7 +57,7 @@ class TestMasks:
         for shares, message in (({"thin": -1}, "thin = -1"), ({"thin": 0, "medium": 0, "thick": 0}, "all 0")):
             with pytest.raises(UsageError, match=message):
                 Holes(**shares)
-        with pytest.raises(UsageError, match="legal are thin, medium, thick"):
+        with pytest.raises(UsageError, match="expected one of thin, medium, thick"):
             random_mask(rng[0], 8, 8, "huge")
 
 

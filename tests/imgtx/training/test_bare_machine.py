@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgtx.degradations.archive import ArchiveDamage
+from imgtx.degradations.archive import ARCHIVE
 from imgtx.errors import UsageError
 from imgtx.training.__main__ import main
-from imgtx.training.crops import Cutting, Sampler, reduced
+from imgtx.training.crops import CropSettings, Sampler
 from imgtx.training.device_feed import DeviceFeed
-from imgtx.training.feeds import Ahead
+from imgtx.training.feeds import PrefetchingFeed
 from imgtx.training.images import load_pairs
 from imgtx.training.packed import TRAIN, VALID, pack, unpack
+from imgtx.training.pairs import make_pair
 from tests.support.archive import TINY_NETWORK
 from tests.support.source_tree import LAYERS, imports, packages, source_modules
 from tests.support.zoo import exif_block, photo, saved
@@ -101,23 +102,25 @@ def test_a_packed_file_that_cannot_serve_is_one_line(packed, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("choice", ["livelier", "energy"])
+@pytest.mark.parametrize("choice", ["higher_gradient", "energy"])
 @pytest.mark.parametrize("scale", [2, 3])
 def test_crops_cut_on_the_device_are_those_of_the_host(scale, choice):
-    pairs = [reduced(str(n), photo(20 * scale + n, 24 * scale - n), scale) for n in range(3)]
-    sampler = Sampler(pairs, Cutting(12, choice), seed=2, batch=32)
+    pairs = [make_pair(str(n), photo(20 * scale + n, 24 * scale - n), scale) for n in range(3)]
+    sampler = Sampler(pairs, CropSettings(12, choice), seed=2, batch=32)
     assert DeviceFeed.fits(sampler)
     host, device = sampler.batch(5), DeviceFeed(sampler, "cpu").batch(5)
     assert device.keys == host.keys
     assert np.array_equal(device.small.numpy(), host.small)
     assert np.array_equal(device.clean.numpy(), host.clean)
-    assert not DeviceFeed.fits(Sampler(pairs, Cutting(12, damage=ArchiveDamage()), seed=2, batch=4))
-    assert not DeviceFeed.fits(Sampler(pairs, Cutting(12, procedural_share=0.1), seed=2, batch=4))
+    assert not DeviceFeed.fits(Sampler(pairs, CropSettings(12, degradation=ARCHIVE), seed=2, batch=4))
+    assert not DeviceFeed.fits(Sampler(pairs, CropSettings(12, procedural_share=0.1), seed=2, batch=4))
 
 
 def test_batches_made_ahead_are_the_same_in_the_same_order():
-    sampler = Sampler([reduced("a", photo(60, 64), 2)], Cutting(16, damage=ArchiveDamage()), seed=4, batch=3)
-    ahead = Ahead(sampler, threads=3)
+    sampler = Sampler(
+        [make_pair("a", photo(60, 64), 2)], CropSettings(16, degradation=ARCHIVE), seed=4, batch=3
+    )
+    ahead = PrefetchingFeed(sampler, threads=3)
     for step in (10, 11, 12, 13, 40, 41):
         assert np.array_equal(ahead.batch(step).small, sampler.batch(step).small)
 

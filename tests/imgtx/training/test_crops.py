@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgtx.degradations.archive import ArchiveDamage
+from imgtx.degradations.archive import ARCHIVE
 from imgtx.errors import UsageError
 from imgtx.imageops.resize import imresize
 from imgtx.training import crops
-from imgtx.training.crops import Batch, Cutting, Pair, Sampler, degraded, reduced
+from imgtx.training.crops import Batch, CropSettings, Sampler
 from imgtx.training.images import load_pairs
+from imgtx.training.pairs import Pair, degrade_validation, make_pair
 from tests.support.zoo import exif_block, photo, saved
 
 
@@ -22,9 +23,9 @@ def numbered(key: str, height: int = 20, width: int = 26, scale: int = 2) -> Pai
 
 
 def sample_batch(
-    pairs: list[Pair], *, seed: int, step: int, batch: int, crop: int, choice="livelier"
+    pairs: list[Pair], *, seed: int, step: int, batch: int, crop: int, choice="higher_gradient"
 ) -> Batch:
-    return Sampler(pairs, Cutting(crop, choice), seed=seed, batch=batch).batch(step)
+    return Sampler(pairs, CropSettings(crop, choice), seed=seed, batch=batch).batch(step)
 
 
 @pytest.mark.parametrize("scale", [2, 3])
@@ -66,7 +67,7 @@ def test_all_eight_symmetries_come_up():
     ("choice", "least", "most"),
     [
         ("uniform", 65, 115),  # some 45 %
-        ("livelier", 10, 75),  # a quarter of it
+        ("higher_gradient", 10, 75),  # a quarter of it
         ("energy", 1, 40),  # rarely, for a quarter of the mean goes to every place
     ],
 )
@@ -81,7 +82,7 @@ def test_lively_places_are_preferred(choice, least, most):
     assert least < flat < most
 
 
-@pytest.mark.parametrize("choice", ["livelier", "energy", "uniform"])
+@pytest.mark.parametrize("choice", ["higher_gradient", "energy", "uniform"])
 @pytest.mark.parametrize("shape", [(20, 26), (8, 8), (8, 40), (31, 9)])
 def test_every_place_may_be_chosen_and_none_outside(choice, shape):
     pair = numbered("a", *shape)
@@ -94,10 +95,10 @@ def test_every_place_may_be_chosen_and_none_outside(choice, shape):
 
 
 def test_an_archives_batch_is_pure_and_its_clean_side_untouched():
-    pairs = [reduced("a", photo(60, 64), 2), reduced("b", photo(48, 90), 2)]
-    cutting = Cutting(16, damage=ArchiveDamage())
-    batch = Sampler(pairs, cutting, seed=4, batch=12).batch(7)
-    again = Sampler(pairs, cutting, seed=4, batch=12).batch(7)
+    pairs = [make_pair("a", photo(60, 64), 2), make_pair("b", photo(48, 90), 2)]
+    settings = CropSettings(16, degradation=ARCHIVE)
+    batch = Sampler(pairs, settings, seed=4, batch=12).batch(7)
+    again = Sampler(pairs, settings, seed=4, batch=12).batch(7)
     assert np.array_equal(batch.small, again.small)
     assert batch.small.shape == (12, 16, 16, 3)
     cleans = {np.rot90(c, k).tobytes() for c in batch.clean for k in range(4)}
@@ -110,8 +111,8 @@ def test_an_archives_batch_is_pure_and_its_clean_side_untouched():
 
 
 def test_validation_damage_is_the_same_every_time():
-    pairs = [reduced("a", photo(60, 64), 2), reduced("b", photo(48, 90), 2)]
-    one, other = (degraded(pairs, Cutting(16, damage=ArchiveDamage())) for _ in range(2))
+    pairs = [make_pair("a", photo(60, 64), 2), make_pair("b", photo(48, 90), 2)]
+    one, other = (degrade_validation(pairs, ARCHIVE) for _ in range(2))
     for a, b, pair in zip(one, other, pairs, strict=True):
         assert np.array_equal(a.small, b.small)
         assert a.small.shape == pair.small.shape
@@ -121,7 +122,7 @@ def test_validation_damage_is_the_same_every_time():
 
 def test_dead_leaves_come_in_their_share_and_depend_on_the_step_alone(monkeypatch):
     monkeypatch.setattr(crops, "LEAVES_SIDE", 32)
-    sampler = Sampler([numbered("a", scale=2)], Cutting(8, procedural_share=0.25), seed=1, batch=200)
+    sampler = Sampler([numbered("a", scale=2)], CropSettings(8, procedural_share=0.25), seed=1, batch=200)
     far = sampler.batch(10_000)
     leaves = [key for key in far.keys if key.startswith("dead leaves")]
     assert 25 < len(leaves) < 75

@@ -5,7 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from imgtx.training.crops import Sampler, degraded, reduced
+from imgtx.training.crops import Sampler
+from imgtx.training.pairs import degrade_validation, make_pair
 from imgtx.training.spec import TrainSpec
 from tests.support.zoo import photo
 
@@ -27,10 +28,10 @@ RECIPES = {
     "bicubic": {"scale": 2},
     "bicubic x3 energy": {"scale": 3, "crop_choice": "energy"},
     "bicubic uniform": {"scale": 2, "crop_choice": "uniform"},
-    "bicubic of many sharpnesses": {"scale": 2, "shrink": 2.0, "soften": 0.8},
+    "bicubic of many sharpnesses": {"scale": 2, "downscale": 2.0, "blur": 0.8},
     "archive": {"scale": 2, "degradation": "archive"},
     "archive x4": {"scale": 4, "degradation": "archive", "damage": {"noise": 20.0, "skip": 0.1}},
-    "archive of many sharpnesses": {"scale": 2, "degradation": "archive", "shrink": 1.5, "soften": 0.5},
+    "archive of many sharpnesses": {"scale": 2, "degradation": "archive", "downscale": 1.5, "blur": 0.5},
     "restoration": {"scale": 1, "degradation": "restoration"},
     "restoration of low quality": {
         "scale": 1, "degradation": "restoration", "damage": {"noise_share": 0.3, "jpeg_share": 0.4, "low_quality_share": 0.5},
@@ -40,12 +41,13 @@ RECIPES = {
 
 
 def digest_of(spec: TrainSpec) -> str:
-    pairs = [reduced(str(n), photo(100 + 8 * n, 120 - 5 * n), spec.scale) for n in range(3)]
-    sampler = Sampler(pairs, spec.cutting, seed=spec.seed, batch=spec.batch)
+    pairs = [make_pair(str(n), photo(100 + 8 * n, 120 - 5 * n), spec.scale) for n in range(3)]
+    settings = spec.crop_settings
+    sampler = Sampler(pairs, settings, seed=spec.seed, batch=spec.batch)
     sha = hashlib.sha256()
     for batch in (sampler.batch(0), sampler.batch(1000)):
         sha.update(repr(batch.keys).encode() + batch.small.tobytes() + batch.clean.tobytes())
-    for pair in degraded(pairs, spec.cutting):
+    for pair in degrade_validation(pairs, settings.degradation, settings.damage):
         sha.update(np.ascontiguousarray(pair.small).tobytes() + pair.clean.tobytes())
     return sha.hexdigest()[:16]
 

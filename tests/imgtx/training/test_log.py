@@ -13,7 +13,7 @@ from imgtx.imageops.resize import imresize
 from imgtx.training.curves import HEIGHT, LINE, MARGIN, WIDTH, draw_curves, nice_ticks, read_log
 from imgtx.training.event_file import EventFile, _masked_crc
 from imgtx.training.log import Record
-from imgtx.training.strip import GAP, LABEL, PANEL, ROWS, Shown, draw_strip
+from imgtx.training.strip import GAP, LABEL, PANEL, ROWS, ValidationSample, draw_strip
 from jobs.evaluation.model_card import pictures, spec_of
 from tests.support.zoo import photo
 
@@ -109,7 +109,7 @@ def test_ticks_are_few_and_enclose(low, high):
 def test_a_strip_shows_four_sides_of_each_picture():
     clean = photo(80, 120)
     small = imresize(clean, 0.5)
-    strip = draw_strip([Shown(small, clean, clean)] * 6)
+    strip = draw_strip([ValidationSample(small, clean, clean)] * 6)
     assert strip.size == (4 * (PANEL + GAP) - GAP, ROWS * (PANEL + LABEL + GAP))
     panels = [
         np.asarray(strip.crop((x * (PANEL + GAP), LABEL, x * (PANEL + GAP) + PANEL, LABEL + PANEL)))

@@ -17,10 +17,11 @@ from imgtx.inference.predictor import Predictor
 from imgtx.models.weight_file import file_digest
 from imgtx.models.weights import load_model
 from imgtx.training import loop as train_loop
-from imgtx.training.crops import Batch, Cutting, Pair, Sampler
+from imgtx.training.crops import Batch, CropSettings, Sampler
 from imgtx.training.images import load_pairs
 from imgtx.training.loop import train, validate
 from imgtx.training.optim import WeightAverage
+from imgtx.training.pairs import Pair
 from imgtx.training.spec import TrainSpec
 from imgtx.training.state import Training, negative_psnr, to_floats, warm_start
 from jobs.train.terminal import emulates_bfloat16
@@ -85,7 +86,7 @@ def done(spec, tmp_path_factory) -> tuple[Path, Reports]:
 
 
 def sample_batch(pairs: list[Pair], *, seed: int, step: int, batch: int, crop: int) -> Batch:
-    return Sampler(pairs, Cutting(crop), seed=seed, batch=batch).batch(step)
+    return Sampler(pairs, CropSettings(crop), seed=seed, batch=batch).batch(step)
 
 
 def state_of(folder: Path) -> dict[str, Any]:
@@ -249,7 +250,7 @@ def test_the_rate_follows_the_share_of_time(spec, tmp_path):
     assert rates[0] == pytest.approx(spec.peak_lr / 2)
     assert rates[0] < rates[1] < spec.peak_lr
     assert rates[2] == rates[3] == pytest.approx(spec.peak_lr / 100)
-    held = Training(replace(spec, hold=0.6), tmp_path / "held")
+    held = Training(replace(spec, constant_lr_share=0.6), tmp_path / "held")
     held.progress.seconds = 30
     held.step(sample_batch(pairs, seed=0, step=0, batch=1, crop=8))
     assert held.optimizer.param_groups[0]["lr"] == pytest.approx(spec.peak_lr)
@@ -268,9 +269,9 @@ def test_so_many_steps_repeat_exactly_whatever_the_clock(spec, tmp_path):
 def test_a_resumed_training_is_the_one_that_began(spec, tmp_path, change):
     Training(spec, tmp_path).save()
     (name,) = change
-    with pytest.raises(UsageError, match=f"began with {name} = .*, now .*train elsewhere"):
+    with pytest.raises(UsageError, match=f"began with {name} = .*, now .*train in another folder"):
         Training(replace(spec, **change), tmp_path)
-    Training(replace(spec, minutes=2, hold=0.5, train="moved", checkpoint_minutes=9), tmp_path)
+    Training(replace(spec, minutes=2, constant_lr_share=0.5, train="moved", checkpoint_minutes=9), tmp_path)
 
 
 def test_a_checkpoint_older_than_a_field_resumes_with_its_default(spec, tmp_path):

@@ -20,7 +20,7 @@ def test_the_schedule_warms_up_then_falls_as_a_cosine():
 
 
 def test_the_schedule_stays_at_its_peak_as_long_as_told():
-    held = {"peak": 2.0, "hold": 0.6, "warmup": 0.02, "floor": 0.01}
+    held = {"peak": 2.0, "constant_share": 0.6, "warmup": 0.02, "floor": 0.01}
     assert learning_rate(0.01, **held) == pytest.approx(1.0)
     assert [learning_rate(share, **held) for share in (0.02, 0.3, 0.62)] == pytest.approx([2.0] * 3)
     assert learning_rate(0.81, **held) == pytest.approx(2.0 * (0.01 + 0.99 / 2))

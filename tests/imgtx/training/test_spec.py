@@ -7,7 +7,7 @@ import pytest
 
 from imgtx.errors import UsageError
 from imgtx.settings import parse_settings
-from imgtx.training.spec import WORDS, load_train_spec
+from imgtx.training.spec import CHOICES, load_train_spec
 
 ROOT = Path(__file__).parents[3]
 SPECS = ROOT / "jobs" / "specs"
@@ -56,48 +56,48 @@ def test_settings_win_over_the_file_and_leave_neighbours_alone(write):
     ("line", "named"),
     [
         ("minuts = 3", "did you mean 'minutes'?"),
-        ("zzz = 3", "legal are name, train"),
-        ('minutes = "x"', "minutes = 'x' is text; legal is a number"),
-        ("minutes = 0", "steps = 0 and minutes = 0; legal is one of them more than 0"),
-        ("minutes = nan", "minutes = nan; legal is one of them more than 0"),
-        ("minutes = -1", "minutes = -1; legal is one of them more than 0"),
-        ("steps = 100", "steps = 100 and minutes = 1; legal is one of them more than 0"),
-        ("steps = -1", "steps = -1; legal is 0 or more"),
-        ("batch = 1.5", "batch = 1.5 is a number; legal is a whole number"),
-        ("batch = true", "batch = True is true or false; legal is a whole number"),
-        ("name = 3", "name = 3 is a whole number; legal is text"),
-        ('name = "a/b"', "name = 'a/b'; legal is a file name"),
-        ("scale = 5", "scale = 5; legal with degradation = 'bicubic' is 2, 3 or 4"),
+        ("zzz = 3", "expected one of name, train"),
+        ('minutes = "x"', "minutes = 'x' is text: must be a number"),
+        ("minutes = 0", "steps = 0 and minutes = 0: one of them must be more than 0"),
+        ("minutes = nan", "minutes = nan: one of them must be more than 0"),
+        ("minutes = -1", "minutes = -1: one of them must be more than 0"),
+        ("steps = 100", "steps = 100 and minutes = 1: one of them must be more than 0"),
+        ("steps = -1", "steps = -1: must be 0 or more"),
+        ("batch = 1.5", "batch = 1.5 is a number: must be a whole number"),
+        ("batch = true", "batch = True is true or false: must be a whole number"),
+        ("name = 3", "name = 3 is a whole number: must be text"),
+        ('name = "a/b"', "name = 'a/b': must be a file name"),
+        ("scale = 5", "scale = 5: with degradation = 'bicubic' it must be 2 or 3 or 4"),
         ("crop = 40", "use 32"),
         ("crop = 8", "use 16"),
         ("crop = 0", "crop = 0"),
-        ('precision = "float16"', "legal are 'float32' and 'bfloat16'"),
-        ('degradation = "jpeg"', "legal are 'bicubic' and 'archive'"),
-        ('crop_choice = "best"', "legal are 'livelier' and 'energy' and 'uniform'"),
-        ("procedural_share = 1", "procedural_share = 1; legal is 0 to less than 1"),
+        ('precision = "float16"', "'float16': must be one of float32, bfloat16"),
+        ('degradation = "jpeg"', "'jpeg': must be one of bicubic, archive"),
+        ('crop_choice = "best"', "must be one of higher_gradient, energy, uniform"),
+        ("procedural_share = 1", "procedural_share = 1: must be 0 or more, and less than 1"),
         (
             'degradation = "archive"\n[damage]\nblurr = 1',
             "[damage]: unknown field 'blurr'; did you mean 'blur'?",
         ),
-        ('degradation = "archive"\n[damage]\nskip = 1.5', "[damage]: skip = 1.5; legal is 0 to 1"),
+        ('degradation = "archive"\n[damage]\nskip = 1.5', "[damage]: skip = 1.5: must be 0 to 1"),
         (
             'degradation = "archive"\n[damage]\nbest_quality = 30',
             "worst_quality = 40 is above best_quality = 30",
         ),
-        ("degradation = 'restoration'", "scale = 2; legal with degradation = 'restoration' is 1"),
+        ("degradation = 'restoration'", "scale = 2: with degradation = 'restoration' it must be 1"),
         (
             "[damage]\nblur = 1.0",
-            "[damage] is of degradation = 'archive' or 'restoration' or 'holes', which is 'bicubic'",
+            "[damage] needs degradation = 'archive' or 'restoration' or 'holes', and it is 'bicubic'",
         ),
         ('train = "nowhere"', "train = 'nowhere' is not a folder"),
         ('valid = "nowhere"', "valid = 'nowhere' is not a folder"),
-        ("seed = -1", "seed = -1; legal is 0 or more"),
-        ("average = 1.0", "average = 1.0; legal is less than 1"),
-        ("hold = 0.95", "hold = 0.95; legal is 0 to 0.9"),
-        ("hold = nan", "hold = nan; legal is 0 to 0.9"),
-        ("model = 3", "model = 3 is a whole number; legal is a table"),
+        ("seed = -1", "seed = -1: must be 0 or more"),
+        ("average = 1.0", "average = 1.0: must be less than 1"),
+        ("constant_lr_share = 0.95", "constant_lr_share = 0.95: must be 0 to 0.9"),
+        ("constant_lr_share = nan", "constant_lr_share = nan: must be 0 to 0.9"),
+        ("model = 3", "model = 3 is a whole number: must be a table"),
         ("[model]\ndimm = 32", "did you mean 'dim'?"),
-        ('[model]\ndim = "32"', "dim = '32' is text; legal is a whole number"),
+        ('[model]\ndim = "32"', "dim = '32' is text: must be a whole number"),
         ("[model]\nscale = 2", "unknown field 'scale'"),
         ("[model]\nheads = 5", "dim = 96 does not divide among heads = 5"),
         ('[model]\nnorm = "batch"', "legal are post, pre, res-post"),
@@ -139,7 +139,7 @@ def test_shipped_training_specs_name_only_real_fields(tmp_path):
 
 def test_the_reference_names_every_allowed_word():
     page = (ROOT / "docs/reference/training-spec.md").read_text()
-    for name, words in WORDS.items():
+    for name, words in CHOICES.items():
         assert all(f"`{word}`" in page for word in words), name
 
 

@@ -134,7 +134,7 @@ def test_version():
         (("in", "out", "--max-failed", "few"), "--max-failed few: give a share"),
         (("in", "out", "--precision", "float8"), "--precision float8: legal are"),
         (("in", "out", "--limit", "0"), "--limit 0: give a number greater than 0"),
-        (("in", "out", "--set", "quality=high"), "quality = 'high' is text; legal is a whole number"),
+        (("in", "out", "--set", "quality=high"), "quality = 'high' is text: must be a whole number"),
         (("in", "out", "--set", "qualty=3"), "did you mean 'quality'?"),
         (("in", "out", "--spec", "no.toml"), "no spec at no.toml"),
         (

@@ -215,3 +215,12 @@ def test_an_unwritable_report_is_one_sentence(benchmarks, monkeypatch):
     monkeypatch.setattr(imgtx, "load", lambda name, **_: Bicubic())
     with pytest.raises(UsageError, match="cannot be written"):
         evaluate("fake", [benchmarks], out_json=benchmarks / "no" / "r.json")
+
+
+def test_the_command_offers_every_degradation_that_has_a_protocol():
+    """Listed in the command by hand, because its help is printed without loading NumPy."""
+    from imgtx.degradations import DEGRADATIONS
+    from jobs.cli.evaluate import evaluate as command
+
+    (option,) = (p for p in command.params if p.name == "degradation")
+    assert [*option.type.choices] == [kind.name for kind in DEGRADATIONS.values() if kind.protocol]

@@ -39,7 +39,7 @@ def test_the_shipped_spec_loads():
         (["upscale.destination=''"], "[upscale] lacks destination"),
         (["state=''"], "lacks state: a nightly spec needs archive, model, state and valid"),
         (["max_new_images=0"], "max_new_images = 0: expected 1 or more"),
-        (["datasets=photos"], "datasets = 'photos' is text; legal is a list"),
+        (["datasets=photos"], "datasets = 'photos' is text: must be a list"),
         (["model=models/sr-x2@latest"], "names a version: write STORE/NAME"),
     ],
 )
@@ -81,7 +81,7 @@ def test_what_only_the_ends_can_tell_is_told_before_any_work(place: Path):
     assert "have the same name" in night("datasets=['valid', 'valid']")
     assert "better_on = 'x': expected one of the datasets valid" in night("gate.better_on=x")
     assert "crop = 20 is not a multiple of the model's 16 px" in night("train.crop=20")
-    assert "legal is one of them more than 0" in night("train.minutes=1")
+    assert "one of them must be more than 0" in night("train.minutes=1")
     assert "largest_side = 16; a crop of 16 px at scale 2 needs 32 or more" in night("largest_side=16")
     assert "--format gif" in night("upscale.destination=out", "upscale.format=gif")
     assert "the destination" in night("state=night.toml")

@@ -105,11 +105,11 @@ def test_the_scale_chooses_the_packaged_model():
 @pytest.mark.parametrize(
     ("setting", "named"),
     [
-        ("quality=high", "--set: quality = 'high' is text; legal is a whole number"),
-        ("limit=1.5", "limit = 1.5 is a number; legal is a whole number"),
-        ("limit=true", "limit = True is true or false; legal is a whole number"),
-        ("model=3", "model = 3 is a whole number; legal is text"),
-        ("gpus=all", "gpus = 'all' is text; legal is a number"),
+        ("quality=high", "--set: quality = 'high' is text: must be a whole number"),
+        ("limit=1.5", "limit = 1.5 is a number: must be a whole number"),
+        ("limit=true", "limit = True is true or false: must be a whole number"),
+        ("model=3", "model = 3 is a whole number: must be text"),
+        ("gpus=all", "gpus = 'all' is text: must be a number"),
         ("quallity=3", "did you mean 'quality'?"),
         ("quality.deep=3", "quality = {'deep': 3} is a table"),
         ("source=elsewhere", "unknown field 'source'"),

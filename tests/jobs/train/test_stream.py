@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from imgtx.degradations.archive import ArchiveDamage
+from imgtx.degradations.archive import ARCHIVE
 from imgtx.errors import StorageError, UsageError
 from imgtx.models.weight_file import find_weights
 from imgtx.training import crops
-from imgtx.training.crops import Batch, Cutting
+from imgtx.training.crops import Batch, CropSettings
 from imgtx.training.spec import TrainSpec
 from jobs.train import stream
 from jobs.train.images import (
@@ -26,7 +26,14 @@ from jobs.train.images import (
     load_valid,
     part_of,
 )
-from jobs.train.ray import Fleet, begin, check_fleet, check_resources, read_fleet, train_on_ray
+from jobs.train.ray import (
+    RayTrainConfig,
+    begin,
+    check_ray_config,
+    check_resources,
+    read_ray_config,
+    train_on_ray,
+)
 from jobs.train.stream import Cache, Images, Shard, Stream
 from pipeline.storage.store import Store, open_store
 from tests.support.zoo import photo, saved
@@ -48,9 +55,9 @@ def keys_of(store: Store) -> pa.Array:
     return pa.array(sorted(path.name for path in Path(store.uri).iterdir()))
 
 
-def streamed(store: Store, *, batch: int = 4, shard: Shard = ALONE, **cutting) -> Stream:
+def streamed(store: Store, *, batch: int = 4, shard: Shard = ALONE, **settings) -> Stream:
     images = Images(store, keys_of(store), 2)
-    return Stream(images, Cutting(8, **cutting), seed=5, batch=batch, crops=CROPS, shard=shard)
+    return Stream(images, CropSettings(8, **settings), seed=5, batch=batch, crops=CROPS, shard=shard)
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -133,7 +140,7 @@ def test_nothing_to_train_on_ends_and_a_lost_object_is_storages_error(tmp_path):
     (tmp_path / "a.png").unlink()
     images = Images(open_store(str(tmp_path)), pa.array(["a.png"]), 2)
     with pytest.raises(StorageError):
-        Stream(images, Cutting(8), seed=0, batch=1, crops=1, shard=Shard()).batch(0)
+        Stream(images, CropSettings(8), seed=0, batch=1, crops=1, shard=Shard()).batch(0)
 
 
 def test_of_a_large_image_a_window_is_taken_a_visit(tmp_path, monkeypatch):
@@ -158,10 +165,10 @@ def test_the_cache_holds_what_fits(store):
 
 def test_dead_leaves_and_damage_go_through_the_stream(store, monkeypatch):
     monkeypatch.setattr(crops, "LEAVES_SIDE", 32)
-    feed = streamed(store, procedural_share=0.5, damage=ArchiveDamage())
+    feed = streamed(store, procedural_share=0.5, degradation=ARCHIVE)
     keys = [key for step in range(6) for key in feed.batch(step).keys]
     assert 3 < sum(key.startswith("dead leaves") for key in keys) < 21
-    again = streamed(store, procedural_share=0.5, damage=ArchiveDamage())
+    again = streamed(store, procedural_share=0.5, degradation=ARCHIVE)
     assert same(again.batch(5), feed.batch(5))
 
 
@@ -219,7 +226,7 @@ class TestBeforeRayStarts:
             ("memory://x", "memory of one process"),
         ):
             with pytest.raises(UsageError, match=named) as caught:
-                train_on_ray(spec, Fleet(2, str(storage)), tmp_path, print)
+                train_on_ray(spec, RayTrainConfig(2, str(storage)), tmp_path, print)
             assert "\n" not in str(caught.value)
 
     def test_the_first_weights_go_where_every_worker_reads(self, store, spec, tmp_path):
@@ -229,22 +236,22 @@ class TestBeforeRayStarts:
 
     def test_options_that_do_not_go_together(self):
         nothing = dict.fromkeys(("workers", "min_workers", "storage", "endpoint_url", "address"))
-        assert read_fleet(nothing) is None
+        assert read_ray_config(nothing) is None
         with pytest.raises(UsageError, match="--min-workers is for training on Ray: give --workers too"):
-            read_fleet(nothing | {"min_workers": 2})
+            read_ray_config(nothing | {"min_workers": 2})
         with pytest.raises(UsageError, match="--workers 2: give --storage too"):
-            read_fleet(nothing | {"workers": 2})
-        fleet = read_fleet(nothing | {"workers": 4, "min_workers": 1, "storage": "out"})
-        assert fleet == Fleet(4, "out", 1)
-        assert fleet.counts == (1, 4)
-        assert Fleet(4, "out").counts == 4
+            read_ray_config(nothing | {"workers": 2})
+        config = read_ray_config(nothing | {"workers": 4, "min_workers": 1, "storage": "out"})
+        assert config == RayTrainConfig(4, "out", 1)
+        assert config.counts == (1, 4)
+        assert RayTrainConfig(4, "out").counts == 4
 
     def test_a_fleet_that_cannot_be(self, spec):
         with pytest.raises(UsageError, match="--workers 5: legal is 1 to 4"):
-            check_fleet(spec, Fleet(5, "out"))
+            check_ray_config(spec, RayTrainConfig(5, "out"))
         with pytest.raises(UsageError, match="--min-workers 3: legal is 1 to --workers, which is 2"):
-            check_fleet(spec, Fleet(2, "out", 3))
+            check_ray_config(spec, RayTrainConfig(2, "out", 3))
         with pytest.raises(UsageError, match="the cluster has 2 CPUs and 0 GPUs"):
-            check_resources(Fleet(3, "out"), {"CPU": 2.0})
-        assert not check_resources(Fleet(3, "out", 1), {"CPU": 2.0})
-        assert check_resources(Fleet(3, "out"), {"CPU": 2.0, "GPU": 4.0})
+            check_resources(RayTrainConfig(3, "out"), {"CPU": 2.0})
+        assert not check_resources(RayTrainConfig(3, "out", 1), {"CPU": 2.0})
+        assert check_resources(RayTrainConfig(3, "out"), {"CPU": 2.0, "GPU": 4.0})
