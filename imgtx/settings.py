@@ -1,7 +1,6 @@
 """What every spec shares: read TOML, parse NAME=VALUE settings, hold names and types against a dataclass."""
 
 import difflib
-import json
 import tomllib
 from collections.abc import Sequence
 from dataclasses import fields
@@ -35,22 +34,17 @@ def read_toml(path: Path) -> Values:
         raise UsageError(f"the spec {path} is not valid TOML ({error}): mend that line") from error
 
 
-def to_toml(values: Values, within: str = "") -> str:
-    """A spec as TOML that reads as the same values: plain fields first, then its tables; None is left out."""
-    plain = {name: v for name, v in values.items() if v is not None and not isinstance(v, dict)}
-    text = "".join(f"{name} = {_toml_value(value)}\n" for name, value in plain.items())
-    for name, table in values.items():
-        if isinstance(table, dict) and table:
-            text += f"\n[{within}{name}]\n{to_toml(table, f'{within}{name}.')}"
-    return text
+def to_toml(values: Values) -> str:
+    """Return TOML that reads as the same values. None and empty tables are left out, because TOML has no null."""
+    # Imported late: `python -m imgtx.training` runs on machines without it.
+    import tomli_w
+
+    return tomli_w.dumps(_without_nulls(values))
 
 
-def _toml_value(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml_value, value))}]"
-    if isinstance(value, str):  # JSON's strings are TOML's, but for one character
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value) if isinstance(value, float) else json.dumps(value)
+def _without_nulls(values: Values) -> Values:
+    filled = {name: _without_nulls(v) if isinstance(v, dict) else v for name, v in values.items()}
+    return {name: value for name, value in filled.items() if value is not None and value != {}}
 
 
 def parse_settings(settings: Sequence[str]) -> Values:

@@ -22,9 +22,8 @@ from urllib.parse import urlsplit
 from imgtx.errors import DONE, FAILURES, INTERRUPTED, UsageError
 from jobs.submit.command import JobCommand
 from jobs.submit.head import STOPPED, SUCCEEDED, Head, JobInfo
-from jobs.submit.package import files_to_ship, ignore_lines, packages, write_package
+from jobs.submit.package import files_to_ship, packages, write_package
 from pipeline.cluster.environment import CODE, ENDPOINTS, forwarded
-from pipeline.cluster.private import rayignore_matcher
 
 PINNED, IMAGE = "pinned", "image"
 # A name says that a value is secret, unless it ends as the name of a place where one is kept.
@@ -131,7 +130,7 @@ def _how(job: JobInfo) -> str:
 
 
 def _submit(head: Head, submission: Submission, job: str) -> bool:
-    files = files_to_ship(CODE, rayignore_matcher(ignore_lines(CODE)), submission.command.files)
+    files = files_to_ship(CODE, submission.command.files)
     with tempfile.TemporaryDirectory(prefix="imgtx-submit-") as folder:
         package = Path(folder) / "imgtx.zip"
         write_package(package, files)

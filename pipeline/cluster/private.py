@@ -3,8 +3,6 @@
 Written against Ray 2.60, the release that pyproject.toml pins.
 """
 
-from collections.abc import Callable
-
 
 def draining_nodes() -> set[str]:
     """Return the ids of the nodes that Ray is draining. Ray Data asks in the same way; there is no public call."""
@@ -22,13 +20,3 @@ def local_daemon_died() -> bool:
 
     node = ray._private.worker._global_node
     return node is not None and bool(node.dead_processes())
-
-
-def rayignore_matcher(lines: list[str]) -> Callable[[str], bool]:
-    """Return a function that tells whether these lines of a .rayignore leave a relative path out.
-
-    The vendored copy is the one with which Ray itself reads .rayignore files.
-    """
-    from ray._private.thirdparty.pathspec import PathSpec
-
-    return PathSpec.from_lines("gitwildmatch", lines).match_file

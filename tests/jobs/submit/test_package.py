@@ -8,9 +8,8 @@ from packaging.requirements import Requirement
 
 from imgtx.errors import UsageError
 from jobs.submit import package as code_package
-from jobs.submit.package import files_to_ship, ignore_lines, packages, write_package
+from jobs.submit.package import files_to_ship, packages, write_package
 from pipeline.cluster.environment import CODE
-from pipeline.cluster.private import rayignore_matcher
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def shipped(root: Path, **extra: Path) -> list[str]:
-    return sorted(files_to_ship(root, rayignore_matcher(ignore_lines(root)), extra))
+    return sorted(files_to_ship(root, extra))
 
 
 CODE_OF_CLONE = [
@@ -59,7 +58,7 @@ def test_this_clone_ships_what_a_run_needs():
 
 
 def test_too_much_is_refused_and_the_largest_are_named(clone, monkeypatch):
-    monkeypatch.setattr(code_package, "MOST_BYTES", 2_000_000)
+    monkeypatch.setattr(code_package, "MAX_BYTES", 2_000_000)
     (clone / "imgtx" / "packaged" / "w.safetensors").write_bytes(bytes(2_500_000))
     with pytest.raises(UsageError, match=r"w\.safetensors 2\.5 MB, .*\.rayignore"):
         shipped(clone)
@@ -69,7 +68,7 @@ def test_the_same_files_are_the_same_bytes(clone, tmp_path_factory):
     out = tmp_path_factory.mktemp("zips")
     spec = out / "spec.toml"
     spec.write_text("quality = 80")
-    files = files_to_ship(clone, rayignore_matcher(ignore_lines(clone)), {"specs/s.toml": spec})
+    files = files_to_ship(clone, {"specs/s.toml": spec})
     write_package(out / "one.zip", files)
     (clone / "imgtx" / "a.py").touch()
     write_package(out / "two.zip", dict(reversed(files.items())))
