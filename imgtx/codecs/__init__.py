@@ -40,9 +40,7 @@ def output_format(source_format: str, requested: str) -> str:
     if requested == "same":
         return FORMATS[source_format].same or source_format
     if requested not in WRITABLE:
-        raise UsageError(
-            f"format {requested!r} was asked for; imgtx writes same, {', '.join(WRITABLE)}: pick one"
-        )
+        raise UsageError(f"unknown format {requested!r}: expected one of same, {', '.join(WRITABLE)}")
     return requested
 
 
@@ -65,7 +63,7 @@ def read_facts(file: BinaryIO) -> Facts:
     file.seek(0)
     start = file.read(32)
     if not start:
-        raise ImageError("empty", "the file has 0 bytes; an image has some: look at how it was written")
+        raise ImageError("empty", "the file has 0 bytes; an image has more: check how it was written")
     format = next((format for format in FORMATS.values() if format.recognise(start)), None)
     if format is None:
         raise foreign_error(start, file, _READABLE)
@@ -75,39 +73,44 @@ def read_facts(file: BinaryIO) -> Facts:
     header = facts.header
     if min(header.height, header.width) < 1:
         raise ImageError(
-            "corrupt", f"the {format.name} header states {header.width} x {header.height} pixels"
+            "corrupt",
+            f"the {format.name} header states {header.width} x {header.height} pixels; an image has one at least: "
+            "repair or replace the file",
         )
     return replace(facts, icc=facts.icc[:METADATA_LIMIT])
 
 
-def admit(facts: Facts, max_pixels: int) -> None:
-    """Refuse by the header what must not be decoded: bombs and animations. Raises `ImageError`."""
+def admit(facts: Facts, size: int, max_pixels: int) -> None:
+    """Refuse by the header what must not be decoded: bombs, animations, and files cut short.
+
+    `size` is the file's in bytes. Raises `ImageError` (too_large, animated, truncated).
+    """
     header = facts.header
     if header.height * header.width > max_pixels:
         raise ImageError(
             "too_large",
             f"{header.width} x {header.height} = {header.height * header.width / 1e6:,.1f} MP; at most "
-            f"{max_pixels / 1e6:,.1f} MP are admitted: raise max_pixels if the image is honest",
+            f"{max_pixels / 1e6:,.1f} MP are decoded: raise max_pixels if the image really is that large",
         )
     if header.frames > 1:
         raise ImageError(
             "animated", f"a {header.format} of several frames or pages; imgtx takes one: split it"
         )
+    if facts.end > size:
+        raise ImageError(
+            "truncated", f"{size} bytes of a {header.format} that states {facts.end}: fetch it again"
+        )
 
 
 def decode(data: bytes, *, max_pixels: int) -> Picture:
-    """Decode one image file. Raises `ImageError` for everything that is wrong with the bytes.
+    """Decode one image file. Raises `ImageError` for whatever is wrong with the bytes.
 
-    Reasons: those of `read_facts`, and too_large (more than `max_pixels`, by the header).
+    Reasons: those of `read_facts` and `admit`, and truncated, corrupt or out_of_memory from the decoder.
     """
     file = io.BytesIO(data)
     facts = read_facts(file)
-    admit(facts, max_pixels)
+    admit(facts, len(data), max_pixels)
     header = facts.header
-    if facts.end > len(data):
-        raise ImageError(
-            "truncated", f"{len(data)} bytes of a {header.format} that states {facts.end}: fetch it again"
-        )
     format = FORMATS[header.format]
     with decoder_errors(header.format):
         format.check(file, facts)
@@ -142,12 +145,15 @@ def encode(picture: Picture, format: str, *, quality: int) -> tuple[bytes, tuple
 
 
 def writer_for(format: str, height: int, width: int, quality: int) -> Writer:
-    """Return the format's writer. Raises before any work if the format, the quality or the size is impossible."""
+    """Return the writer of `format`, checked before any work for a picture of this size and a quality.
+
+    Raises UsageError for an unknown format or quality, `ImageError` (no_space_in_format) for a size that does not fit.
+    """
     writer = FORMATS[format].writer if format in FORMATS else None
     if writer is None:
-        raise UsageError(f"format {format!r} was asked for; imgtx writes {', '.join(WRITABLE)}: pick one")
+        raise UsageError(f"unknown format {format!r}: expected one of {', '.join(WRITABLE)}")
     if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
-        raise UsageError(f"quality {quality!r} was asked for; legal is a whole number from 1 to 100")
+        raise UsageError(f"quality {quality!r}: expected a whole number from 1 to 100")
     if max(height, width) > writer.side_limit or not writer.fits(height, width):
         raise ImageError(
             "no_space_in_format",

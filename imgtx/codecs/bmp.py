@@ -58,7 +58,7 @@ def samples(data: bytes, header: Header) -> np.ndarray:
     """Decode a whole file, by Pillow: (height, width, bands) uint8 as stored."""
     from PIL.BmpImagePlugin import BmpImageFile
 
-    # By class: Image.open checks for bombs by a global of the process.
+    # Not Image.open: it checks for bombs by a setting of the whole process.
     return from_pillow(BmpImageFile(io.BytesIO(data)), header)
 
 
@@ -89,10 +89,14 @@ def write_rows(file: BinaryIO, rows: Iterable[np.ndarray], raster: Raster) -> tu
     file.write(palette)
     at = first + size
     for strip in rows:
-        lines = strip[::-1, :, ::-1].reshape(len(strip), -1)
-        at -= stride * len(strip)
+        lines = np.zeros((len(strip), stride), np.uint8)
+        pixels = lines[:, : raster.row_bytes].reshape(strip.shape)
+        # Band by band: numpy copies a reversed last axis at half the speed.
+        for band in range(raster.bands):
+            pixels[:, :, -1 - band] = strip[::-1, :, band]
+        at -= len(lines) * stride
         file.seek(at)
-        file.write(np.pad(lines, ((0, 0), (0, stride - lines.shape[1]))).tobytes())
+        file.write(lines.data)
     return ()
 
 

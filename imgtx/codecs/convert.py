@@ -108,13 +108,13 @@ def _cmyk_converter(icc: bytes) -> tuple[Callable[[np.ndarray], np.ndarray], str
 
 
 def profile_fits(icc: bytes, channels: int) -> bool:
-    """Whether a profile is whole and of the colour space that pixels with so many channels have."""
+    """Whether a profile is whole, and of the colour space of pixels with 1 or 3 `channels`."""
     whole = len(icc) >= 132 and icc[36:40] == b"acsp" and struct.unpack_from(">I", icc)[0] <= len(icc)
     return whole and icc[16:20] == (b"GRAY" if channels == 1 else b"RGB ")
 
 
 def oriented(plane: np.ndarray, orientation: int) -> np.ndarray:
-    """A view of (height, width, ...) turned from EXIF orientation 1..8 to upright."""
+    """Turn (height, width, ...) from EXIF orientation 1..8 to upright; returns a view."""
     if orientation >= 5:
         plane = plane.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -163,7 +163,7 @@ def as_stated(samples: np.ndarray, header: Header) -> np.ndarray:
 
 
 def from_pillow(image: "Image", header: Header) -> np.ndarray:
-    """Load an opened image of Pillow's: (height, width, bands) uint8 as stored."""
+    """Load an image that Pillow opened: (height, width, bands) uint8 as stored."""
     image.load()
     mode = ("L" if header.channels == 1 else "RGB") + ("A" if header.alpha else "")
     if image.mode != mode:
@@ -173,7 +173,7 @@ def from_pillow(image: "Image", header: Header) -> np.ndarray:
 
 
 def to_pillow(picture: Picture) -> "Image":
-    """Make Pillow's image of a picture of 8 bits."""
+    """Make a Pillow image of an 8-bit picture."""
     from PIL import Image
 
     samples = picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])

@@ -1,9 +1,11 @@
 """EXIF blocks, changed in place and never rewritten.
 
-A block (the TIFF structure, without the `Exif\\0\\0` that JPEG puts before it) is carried byte for byte,
-because maker notes hold offsets that a rewritten block would break. Only what the pipeline makes untrue is
-changed: the orientation after the pixels were turned, the thumbnail, the dimensions. A malformed block counts
-as none.
+Why by hand: maker notes hold offsets that a rewritten block breaks, and Pillow rewrites blocks; piexif, which edited
+them, has had no release since 2019.
+
+A block (the TIFF structure, without the `Exif\\0\\0` that JPEG puts before it) is carried byte for byte. Only what the
+pipeline makes untrue is changed: the orientation once the pixels are turned, the thumbnail, the dimensions. A malformed
+block counts as none.
 """
 
 import struct
@@ -18,7 +20,7 @@ _SHORT, _LONG = 3, 4
 
 
 class _Entry(NamedTuple):
-    """One 12-byte directory entry; `at` is its byte offset in the block."""
+    """A 12-byte directory entry; `at` is its byte offset in the block, `values` how many it has."""
 
     at: int
     tag: int
@@ -27,7 +29,7 @@ class _Entry(NamedTuple):
 
 
 def bare(block: bytes) -> bytes:
-    """The block without JPEG's prefix; b"" when it is not a TIFF structure with a readable directory."""
+    """Return the block without JPEG's prefix; b"" if it is not a TIFF structure with a readable directory."""
     block = block.removeprefix(PREFIX)
     if block[:4] not in (b"II*\0", b"MM\0*"):
         return b""
@@ -39,7 +41,7 @@ def bare(block: bytes) -> bytes:
 
 
 def orientation(block: bytes) -> int:
-    """1..8 as EXIF numbers them; 1 (upright) when absent or out of range."""
+    """Return the orientation, 1..8 as EXIF numbers them; 1 (upright) if absent or out of range."""
     try:
         value = _get(block, _first(block), _ORIENTATION) if block else None
     except struct.error:
@@ -48,7 +50,7 @@ def orientation(block: bytes) -> int:
 
 
 def upright(block: bytes) -> bytes:
-    """The block for pixels that have been turned: orientation 1, no thumbnail of the picture as it was."""
+    """Return the block for pixels that have been turned: orientation 1, no thumbnail of the old picture."""
     if not block:
         return b""
     out = bytearray(block)
@@ -61,7 +63,7 @@ def upright(block: bytes) -> bytes:
 
 
 def resized(block: bytes, height: int, width: int) -> bytes:
-    """The block with every dimension it states set to `height` x `width` pixels; it states no new ones."""
+    """Return the block with every dimension it states set to `height` x `width` pixels; no new ones are added."""
     if not block:
         return b""
     out = bytearray(block)
@@ -77,14 +79,14 @@ def resized(block: bytes, height: int, width: int) -> bytes:
 
 
 def first_entries(block: bytes) -> Iterator[tuple[int, bytes]]:
-    """(tag, 12 raw bytes) of each entry of the first directory; its offsets count from the block's start."""
+    """Yield (tag, 12 raw bytes) of each entry of the first directory; offsets count from the block's start."""
     if block:
         for entry in _entries(block, _first(block)):
             yield entry.tag, bytes(block[entry.at : entry.at + 12])
 
 
 def byte_order(block: bytes | bytearray) -> str:
-    """The `struct` prefix of the block's byte order: "<" or ">"."""
+    """Return the `struct` prefix of the block's byte order: "<" or ">"."""
     return ">" if block[:2] == b"MM" else "<"
 
 
@@ -119,7 +121,7 @@ def _set(block: bytearray, directory: int, tag: int, value: int) -> None:
 
 
 def _without_thumbnail(block: bytearray) -> bytearray:
-    """Unlink the second directory; cut off the thumbnail's bytes where they end the block, as is usual."""
+    """Unlink the second directory; cut off the thumbnail's bytes if they end the block, as is usual."""
     order = byte_order(block)
     first = _first(block)
     link = first + 2 + 12 * len(list(_entries(block, first)))

@@ -42,7 +42,7 @@ def read_facts(file: BinaryIO) -> Facts:
     """Read the header and the metadata by Pillow's plug-in: it walks the markers up to the first scan."""
     from PIL.JpegImagePlugin import JpegImageFile
 
-    # By class: Image.open checks for bombs by a global of the process.
+    # Not Image.open: it checks for bombs by a setting of the whole process.
     image = JpegImageFile(file)
     raw = image.info.get("exif", b"")
     block = exif.bare(raw)

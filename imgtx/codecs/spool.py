@@ -24,7 +24,6 @@ from imgtx.codecs.format import Writer
 from imgtx.codecs.picture import Carry, Facts
 from imgtx.codecs.refusals import decoder_errors
 from imgtx.codecs.rows import Raster
-from imgtx.errors import ImageError
 from imgtx.imageops.geometry import Tile
 
 # Pixels of the rows that are encoded together.
@@ -86,12 +85,7 @@ def spool_in(source: str | Path | BinaryIO, directory: str | Path, *, max_pixels
     try:
         with path.open("rb") as file:
             facts = read_facts(file)
-            admit(facts, max_pixels)
-            if facts.end > path.stat().st_size:
-                raise ImageError(
-                    "truncated",
-                    f"the {facts.header.format} is shorter than the {facts.end} bytes it states",
-                )
+            admit(facts, path.stat().st_size, max_pixels)
             FORMATS[facts.header.format].check(file, facts)
         return _decode_to_disk(path, directory, facts)
     finally:

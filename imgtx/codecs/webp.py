@@ -80,7 +80,7 @@ def samples(data: bytes, header: Header) -> np.ndarray:
     """Decode a whole file, by Pillow: (height, width, 3 or 4) uint8 as stored."""
     from PIL.WebPImagePlugin import WebPImageFile
 
-    # By class: Image.open checks for bombs by a global of the process.
+    # Not Image.open: it checks for bombs by a setting of the whole process.
     return from_pillow(WebPImageFile(io.BytesIO(data)), header)
 
 

@@ -1,4 +1,4 @@
-"""Damaged and unreadable JPEG and TIFF are refused: what is delivered is what was stored."""
+"""Damaged and unreadable JPEG and TIFF files are refused: no wrong pixel is delivered."""
 
 import zlib
 
@@ -18,7 +18,8 @@ class TestJpegDamage:
         data = zoo.saved(zoo.photo(256, 256), "JPEG", quality=95)
         start = data.index(b"\xff\xda") + 14
         for at in range(start, len(data) - 60, 400):
-            bad = data[:at] + b"\xff\xd5" + data[at + 2 :]  # a restart that nobody announced
+            # A restart marker out of place.
+            bad = data[:at] + b"\xff\xd5" + data[at + 2 :]
             with pytest.raises(ImageError, match="Corrupt JPEG data") as caught:
                 decode(bad, max_pixels=MAX_PIXELS)
             assert caught.value.reason in ("corrupt", "truncated")
@@ -42,7 +43,7 @@ def tiled_tiff(compression: str, tile: int = 0) -> bytes:
 
 
 class TestTiffDamage:
-    """libvips delivers zeros for strips and tiles that it cannot decode; imgtx delivers nothing then."""
+    """libvips delivers zeros for strips and tiles that it cannot decode; imgtx refuses the file."""
 
     @pytest.mark.parametrize("tile", [0, 64])
     @pytest.mark.parametrize("compression", ["lzw", "deflate"])
@@ -96,10 +97,11 @@ class TestTiffDamage:
             decode(zoo.rgb_tiff(part=b""), max_pixels=MAX_PIXELS)
         assert caught.value.reason == "corrupt"
 
-    def test_one_pictures_errors_are_not_told_of_the_next(self):
+    def test_one_pictures_errors_are_not_reported_for_the_next(self):
         damaged = tiled_tiff("lzw", 64)
         damaged = damaged[:1000] + b"\xff" * 99 + damaged[1099:]
-        wrong = zoo.rgb_tiff({259: [5]})  # whose strips are no LZW
+        # Its strips are not LZW.
+        wrong = zoo.rgb_tiff({259: [5]})
         messages = []
         for data in (wrong, damaged, wrong):
             with pytest.raises(ImageError) as caught:

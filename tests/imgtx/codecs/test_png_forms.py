@@ -1,4 +1,4 @@
-"""Every form of PNG against the numbers that were written into it."""
+"""Every form of PNG against the samples that were written into it."""
 
 import struct
 import zlib
@@ -44,7 +44,7 @@ def raw_png(samples: np.ndarray, colour: int, depth: int, *chunks: bytes, interl
 
 @pytest.mark.parametrize("interlaced", [False, True])
 class TestPngForms:
-    """Every form of PNG against the numbers that were written; sides that no pass of Adam7 divides."""
+    """Sides that no pass of Adam7 divides."""
 
     def check(self, data: bytes, pixels: np.ndarray, alpha: np.ndarray | None) -> None:
         assert_equal(decode(data, max_pixels=MAX_PIXELS), picture(pixels, alpha))
@@ -73,7 +73,8 @@ class TestPngForms:
         wanted = colours[values[:, :, 0]]
         self.check(raw_png(values, 3, depth, plte, interlaced=interlaced), wanted, None)
         cover = rng.integers(0, 256, 2**depth).astype(np.uint8)
-        cover[-1] = 255  # left out of the chunk: the rest is opaque
+        # The last is left out of the chunk: the rest is opaque.
+        cover[-1] = 255
         trns = zoo.png_chunk(b"tRNS", cover[:-1].tobytes())
         data = raw_png(values, 3, depth, plte, trns, interlaced=interlaced)
         self.check(data, wanted, cover[values[:, :, 0]])
@@ -90,7 +91,7 @@ class TestPngForms:
         self.check(raw_png(values, 6, depth, interlaced=interlaced), rgb, alpha)
         self.check(raw_png(values[..., 2:], 4, depth, interlaced=interlaced), values[..., 2:3], alpha)
 
-    def test_a_key_that_decoders_pass_over_is_no_alpha(self, interlaced):
+    def test_a_key_that_decoders_skip_is_no_alpha(self, interlaced):
         rgb = zoo.photo(13, 11)
         early = raw_png(rgb, 2, 8, zoo.png_chunk(b"tRNS", b"\0"), interlaced=interlaced)
         late = raw_png(rgb, 2, 8, interlaced=interlaced)

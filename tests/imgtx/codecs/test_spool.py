@@ -1,4 +1,4 @@
-"""Pictures on disk: the same pixels, notes and refusals as in memory, whatever the strips and turns."""
+"""Pictures on disk: the same pixels, notes and refusals as in memory, for all strips and orientations."""
 
 import io
 import os
@@ -49,7 +49,7 @@ def assert_same(got: Picture, wanted: Picture) -> None:
 
 
 def outcome(read: Callable[[], Picture]) -> Picture | str:
-    """What was read, or the reason why not."""
+    """Return what was read, or the reason why not."""
     try:
         return read()
     except ImageError as error:
@@ -57,7 +57,7 @@ def outcome(read: Callable[[], Picture]) -> Picture | str:
 
 
 def write(image: Picture, directory, format: str, quality: int, step: tuple[int, int] = (7, 9)):
-    """The picture through a SpoolWriter, in pieces of at most `step` and no order: (path, notes)."""
+    """Write the picture through a SpoolWriter, in pieces of at most `step` in random order: (path, notes)."""
     height, width, channels = image.pixels.shape
     writer = SpoolWriter(directory, height, width, channels, image.pixels.dtype, image.alpha is not None)
     corners = [(top, left) for top in range(0, height, step[0]) for left in range(0, width, step[1])]
@@ -69,7 +69,7 @@ def write(image: Picture, directory, format: str, quality: int, step: tuple[int,
     return path, writer.notes
 
 
-class TestIn:
+class TestSpoolIn:
     @pytest.mark.parametrize("strip_pixels", [2**22, 1])
     def test_the_whole_zoo_as_in_memory(self, zoo_files, tmp_path, monkeypatch, strip_pixels):
         monkeypatch.setattr(vips, "_STRIP_PIXELS", strip_pixels)
@@ -126,7 +126,7 @@ class TestIn:
             with pytest.raises(ValueError, match=r"pixels\.raw ends at byte 230"):
                 spooled.read(window)
 
-    def test_alpha_where_there_is_none(self, tmp_path):
+    def test_reading_alpha_where_there_is_none_is_refused(self, tmp_path):
         spooled = spool_in(io.BytesIO(zoo.saved(zoo.photo(11, 7))), tmp_path, max_pixels=MAX_PIXELS)
         with pytest.raises(ValueError, match="has no alpha"):
             spooled.read_alpha(Tile(0, 0, 1, 1))
@@ -164,7 +164,7 @@ class TestIn:
         assert not list(tmp_path.iterdir())
 
 
-class TestOut:
+class TestSpoolWriter:
     @settings(max_examples=40)
     @given(
         st.tuples(st.integers(1, 60), st.integers(1, 60), st.sampled_from([1, 3])),
@@ -194,7 +194,8 @@ class TestOut:
         assert notes == ()
         assert_same(decode(got, max_pixels=MAX_PIXELS), decode(wanted, max_pixels=MAX_PIXELS))
         carried = decode(got, max_pixels=MAX_PIXELS).exif
-        if format == "tiff":  # whose tags are read back into a fresh block
+        if format == "tiff":
+            # Its tags are read back into a fresh block.
             assert b"A. Nobody" in carried
             assert b"maker note" in carried
         else:
@@ -226,7 +227,7 @@ class TestOut:
         assert caught.value.reason == "no_space_in_format"
         assert not list(tmp_path.iterdir())
 
-    def test_pixels_that_were_not_announced(self, tmp_path):
+    def test_pixels_of_another_form_are_refused(self, tmp_path):
         plain = SpoolWriter(tmp_path, 4, 6, 3, np.uint8, False)
         with_alpha = SpoolWriter(tmp_path, 4, 6, 3, np.uint8, True)
         colours, cover = np.zeros((2, 6, 3), np.uint8), np.zeros((2, 6), np.uint8)
@@ -242,17 +243,18 @@ class TestOut:
         ]:
             with pytest.raises(ValueError, match="announced"):
                 writer.put(0, 0, *planes)
-        with pytest.raises(ValueError, match="must match"):  # numpy's words
+        # numpy's message.
+        with pytest.raises(ValueError, match="must match"):
             with_alpha.put(0, 0, colours, cover[:1])
 
     @pytest.mark.parametrize(("top", "left"), [(3, 0), (-1, 0), (0, 1), (0, -1)])
-    def test_pixels_outside(self, tmp_path, top, left):
+    def test_pixels_outside_are_refused(self, tmp_path, top, left):
         writer = SpoolWriter(tmp_path, 4, 6, 3, np.uint8, False)
         with pytest.raises(ValueError, match=f"rows {top} to .* for an image of 4 x 6"):
             writer.put(top, left, np.zeros((2, 6, 3), np.uint8))
 
     @pytest.mark.parametrize(
-        ("pieces", "words"),
+        ("pieces", "message"),
         [
             ([], "0 pixels were put into row 0, which has 6"),
             ([(0, 0), (0, 3), (2, 0)], "3 pixels were put into row 2, which has 6"),
@@ -262,11 +264,11 @@ class TestOut:
         ],
         ids=["none", "one missing", "one twice", "one twice, another missing", "beside itself"],
     )
-    def test_every_pixel_is_put_once(self, tmp_path, pieces, words):
+    def test_every_pixel_is_put_once(self, tmp_path, pieces, message):
         writer = SpoolWriter(tmp_path, 4, 6, 3, np.uint8, False)
         for top, left in pieces:
             writer.put(top, left, np.zeros((2, 3, 3), np.uint8))
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=message):
             writer.finish("png", 90, b"", b"")
         assert not list(tmp_path.iterdir())
 
@@ -322,7 +324,8 @@ print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text(
 def test_432_megabytes_of_pixels_pass_through_less_memory_than_that(tmp_path, format):
     done = subprocess.run(
         [sys.executable, "-c", _THROUGH, str(tmp_path), format],
-        env=os.environ | {"VIPS_CONCURRENCY": "1"},  # as workers have it: libvips holds rows for each thread
+        # As workers have it: libvips holds rows for each thread.
+        env=os.environ | {"VIPS_CONCURRENCY": "1"},
         capture_output=True,
         text=True,
         check=True,
