@@ -1,9 +1,9 @@
-"""What a run tells Prometheus while it goes: every metric, once, and the driver's hand that moves them.
+"""The metrics that a run exports to Prometheus, and the class that updates them.
 
 Only the driver counts: every outcome row passes through it, with its seconds, sizes and reason, so workers need
-nothing. Ray hands the series on under the prefix `ray_`, and counters with the suffix `_total`, at the ports that
-`ray start` opens for it; it does so where `ray[default]` is installed, and elsewhere counting costs nothing. A
-cluster's series end with its run: what has to outlast it is read from the destination, by `imgtx status --prometheus`.
+nothing. Ray exports the series with the prefix `ray_`, and counters with the suffix `_total`, at the ports that
+`ray start` opens for it, if `ray[default]` is installed; elsewhere counting costs nothing. The series end with the
+run: what has to outlast it is read from the destination, by `imgtx status --prometheus`.
 `make docs` writes docs/reference/metrics.md from it.
 """
 
@@ -29,7 +29,7 @@ class Metric:
 
     @property
     def exported(self) -> tuple[str, ...]:
-        """The names that Prometheus knows it by."""
+        """The names of its series in Prometheus."""
         endings = {COUNTER: ("_total",), GAUGE: ("",), HISTOGRAM: ("_bucket", "_sum", "_count")}
         return tuple(f"ray_{self.name}{ending}" for ending in endings[self.kind])
 
@@ -64,7 +64,7 @@ METRICS = (
     Metric("imgtx_model_actors", GAUGE, (), "model actors of this run"),
 )
 
-# What `imgtx status --prometheus` says, from the destination alone; these have no prefix.
+# What `imgtx status --prometheus` prints, from the destination alone; these have no prefix.
 STATUS_METRICS = (
     Metric(
         "imgtx_last_success_timestamp_seconds",
@@ -81,7 +81,7 @@ STAGES = ("decode", "transform", "encode")
 
 
 class RunMetrics:
-    """The metrics of one run; its methods are called by the driver, after Ray is up."""
+    """The metrics of one run; the driver calls the methods, once Ray has started."""
 
     def __init__(self, destination: str, task: str):
         from ray.util import metrics
@@ -120,17 +120,19 @@ class RunMetrics:
             self._count("imgtx_bytes", count, direction=direction)
 
     def retried(self, images: int) -> None:
+        """Count images that run again."""
         self._count("imgtx_retried_images", images)
 
     def show(self, *, pending: int, actors: int, waited: float) -> None:
-        """The state of the run; `waited`: seconds that its actors have waited since it began, summed over them."""
+        """Set the state of the run; `waited` is the seconds that its actors have waited so far, summed over them."""
         self.series["imgtx_pending_images"].set(pending)
         self.series["imgtx_model_actors"].set(actors)
         self._count("imgtx_model_wait_seconds", waited - self.waited)
         self.waited = waited
 
     def _count(self, name: str, amount: float, **tags: str) -> None:
-        if amount > 0:  # Ray refuses 0
+        # Ray refuses 0.
+        if amount > 0:
             self.series[name].inc(amount, tags)
 
 

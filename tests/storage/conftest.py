@@ -57,7 +57,7 @@ def rgw_store(rgw_server: rgw.Rgw, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def new_bucket() -> Store:
-    """A folder of a bucket of its own."""
+    """Return a store in a new bucket."""
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     boto3.client("s3").create_bucket(Bucket=bucket)
     return open_store(f"s3://{bucket}/some/root")
@@ -65,7 +65,7 @@ def new_bucket() -> Store:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A loopback port on which nobody listens: bound, so that nobody else can begin to."""
+    """A loopback port where nothing listens: bound, so that no other process can use it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         yield probe.getsockname()[1]

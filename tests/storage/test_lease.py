@@ -115,7 +115,7 @@ def test_the_second_is_told_who_holds_it(store: Store, never_watched: None):
         with pytest.raises(LeaseHeldError) as caught, Lease(store, "second"):
             pass
         holder = content(store)
-        for told in (
+        for named in (
             "first",
             holder["host"],
             str(holder["pid"]),
@@ -123,7 +123,7 @@ def test_the_second_is_told_who_holds_it(store: Store, never_watched: None):
             holder["since"],
             "--force-unlock",
         ):
-            assert told in str(caught.value)
+            assert named in str(caught.value)
         assert not first.lost
         assert files(store) == ["lease/000001.json"]
 
@@ -203,7 +203,7 @@ def test_a_beating_holder_elsewhere_is_left_alone(store: Store, clock: Clock, si
         clock.while_asleep = [lambda: None, lambda: None, lambda: rewrite(store, beat=1)]
         with pytest.raises(LeaseHeldError, match=r"run alive .*host elsewhere"), Lease(store, "second"):
             pass
-        assert clock.now - begin < 60 / 4, "told with the first beat"
+        assert clock.now - begin < 60 / 4, "noticed at the first beat"
         assert not alive.lost
 
 
@@ -281,7 +281,7 @@ def test_an_unreadable_lease_is_watched_then_succeeded(store: Store, clock: Cloc
 
 
 def test_a_lease_whose_file_was_removed_is_lost(store: Store, clock: Clock):
-    """As a person does to unlock a destination: the next run begins at the first generation again."""
+    """As a user does to unlock a destination: the next run begins at the first generation again."""
     with Lease(store, "first", ttl=0.4) as first:
         store.delete("lease/000001.json")
         with Lease(store, "second", ttl=60) as second:

@@ -1,4 +1,4 @@
-"""What a model store promises, on every back end: versions stay, the pointer moves once, damage is told."""
+"""What a model store promises, on every back end: versions stay, the pointer moves once, damage is reported."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The S3 server of the tests: it ends with whoever started it, so that no killed test run leaves one behind."""
+"""The S3 server of the tests: it ends with the process that started it, so that a killed test run leaves none behind."""
 
 import subprocess
 import sys

@@ -78,7 +78,7 @@ def secrets_in(text: bytes) -> list[str]:
 
 
 def everything_under(store: Store) -> dict[str, bytes]:
-    """Each object as it lies there, and a Parquet file's rows besides: its own bytes are compressed."""
+    """Each object as it is stored, and the rows of a Parquet file besides, because its bytes are compressed."""
     found = {}
     for batch in store.list():
         for key in batch.column("key").to_pylist():

@@ -142,7 +142,7 @@ def test_a_failed_upload_is_aborted_and_a_killed_one_swept(
     assert store.stat("large") is None
     assert open_uploads() == 2
     assert store.sweep("images/") == 1
-    assert open_uploads() == 1  # somebody else's upload beside ours
+    assert open_uploads() == 1  # another writer's upload beside ours
 
 
 def test_a_missing_bucket_is_named(s3_server: S3Server):

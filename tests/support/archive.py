@@ -1,4 +1,4 @@
-"""Small archives, a small model and a look into a destination, for the tests that run the whole road."""
+"""Small archives, a small model and a look into a destination, for tests of whole runs."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import IMAGES
 from tests.support.zoo import photo, saved
 
-# Of a training spec: a network that trains some hundred steps a second.
+# A table of a training spec: a network that trains some hundred steps a second.
 TINY_NETWORK = """[model]
 dim = 16
 heads = 1
@@ -31,7 +31,7 @@ FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tif": "TIFF"}
 
 
 def save_tiny_model(path: Path, *, seed: int = 0, scale: int = 2, holes: bool = False) -> str:
-    """Weights of a model that is small and not bicubic; another seed, another digest. Returns the path.
+    """Save a small model that differs from bicubic, a different one for each seed, and return its path.
 
     At scale 1 it restores; with `holes` it fills them.
     """
@@ -59,7 +59,7 @@ def save_tiny_model(path: Path, *, seed: int = 0, scale: int = 2, holes: bool = 
 
 
 def picture(number: int) -> tuple[str, bytes]:
-    """(key, bytes) of image `number`: no two have the same pixels; formats and sizes take turns."""
+    """Return (key, bytes) of image `number`: no two have the same pixels; formats and sizes alternate."""
     suffix = sorted(FORMATS)[number % len(FORMATS)]
     pixels = photo(24 + number % 11, 32 + number % 7).copy()
     pixels[:3, :8] = np.frombuffer(hashlib.sha256(str(number).encode()).digest()[:24], np.uint8).reshape(8, 3)
@@ -67,7 +67,7 @@ def picture(number: int) -> tuple[str, bytes]:
 
 
 def fill(store: Store, count: int, start: int = 0) -> list[str]:
-    """Put `count` pictures into a store; returns their keys."""
+    """Write `count` pictures to a store and return their keys."""
     pictures = [picture(number) for number in range(start, start + count)]
     for key, data in pictures:
         store.write(key, data)
@@ -76,7 +76,7 @@ def fill(store: Store, count: int, start: int = 0) -> list[str]:
 
 @dataclass(frozen=True)
 class Destination:
-    """What lies under a destination, beside what its ledger says."""
+    """The files of a destination, and the rows of its ledger."""
 
     rows: dict[str, dict[str, Any]]  # key -> current ledger row
     files: dict[str, str]  # name under images/ -> sha256
@@ -89,7 +89,7 @@ class Destination:
 
 
 def look(uri: str) -> Destination:
-    """Read a destination to its last byte."""
+    """Read a destination, every byte of it."""
     store = open_store(uri)
     rows = Ledger(store).current().to_pylist()
     keys = [key for batch in store.list(IMAGES) for key in batch["key"].to_pylist()]
@@ -100,7 +100,7 @@ def look(uri: str) -> Destination:
 
 
 def assert_sound(found: Destination) -> None:
-    """Written rows and files match one to one, down to the bytes, and nothing half-written is left."""
+    """Assert that written rows and files match one to one, byte for byte, and that no temporary file is left."""
     written = [row for row in found.rows.values() if row["status"] == "written"]
     assert sorted(found.files) == sorted(row["output"] for row in written)
     assert {row["output"]: row["out_sha256"] for row in written} == found.files

@@ -29,7 +29,7 @@ def imgtx(*arguments: str) -> Result:
 
 
 def complaint(*arguments: str, code: int = USAGE) -> str:
-    """The one line on stderr with which the command ends."""
+    """Run a command that fails and return its one line on stderr."""
     result = imgtx(*arguments)
     assert result.exit_code == code, result.output
     assert result.stdout == ""
@@ -40,7 +40,7 @@ def complaint(*arguments: str, code: int = USAGE) -> str:
 
 
 class InProcess:
-    """What `road` returns, without Ray: the stages one after the other, a block an image."""
+    """What `road` returns, without Ray: the stages one after the other, one image at a time."""
 
     def __init__(self, work: pa.Table, job, pool):
         self.work, self.job = work, job
@@ -55,7 +55,7 @@ class InProcess:
 
 
 def without_ray(patch: pytest.MonkeyPatch) -> None:
-    """Until `patch` is undone, runs ask for no Ray and their road is `InProcess`."""
+    """Until `patch` is undone, runs start no Ray and their dataset is `InProcess`."""
 
     @contextmanager
     def session(spec):

@@ -175,7 +175,7 @@ def misread(words: list[str]) -> str:
 
 
 def check_time_to_go(cluster: Manifest) -> None:
-    """Raises unless a worker that is told to go has more time from Kubernetes than Ray takes to drain it."""
+    """Assert that Kubernetes gives a terminating worker more time than Ray takes to drain it."""
     import ray
 
     for group in cluster["workerGroupSpecs"]:

@@ -1,4 +1,4 @@
-"""A small world for nightly trainings: an archive, photos to measure on, weights that are worth training."""
+"""A small world for nightly runs: an archive, validation photos, weights that training improves."""
 
 import json
 from contextlib import nullcontext
@@ -82,7 +82,7 @@ class World:
 
 
 def as_toml(spec: NightlySpec) -> str:
-    """The spec as a person writes it."""
+    """Return the spec as a user writes it."""
     values = {name: value for name, value in asdict(spec).items() if value is not None}
     tables = {name: value for name, value in values.items() if isinstance(value, dict)}
     lines = [f"{name} = {json.dumps(value)}" for name, value in values.items() if name not in tables]

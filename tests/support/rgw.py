@@ -1,10 +1,10 @@
-"""Ceph's own S3 server for the tests that run nightly: a real one, where moto is a fake.
+"""Ceph's S3 server for nightly tests: a real one, where moto is a fake.
 
-python -m tests.support.rgw             # prints what to export; goes on until Ctrl-C
+python -m tests.support.rgw     # prints what to export; runs until Ctrl-C
 with serving() as server:       # server.url; credentials: ACCESS, SECRET
 
-A cluster of one monitor, one OSD in memory and one gateway, on loopback, as root: nothing is left of it when it ends,
-and it ends with the process that started it. Needs, on Debian:
+A cluster of one monitor, one OSD in memory and one gateway, on loopback, as root. It ends with the process that
+started it and leaves nothing behind. Needs, on Debian:
 apt-get install --no-install-recommends radosgw ceph-mon ceph-osd ceph-common
 """
 
@@ -34,14 +34,14 @@ PROGRAMS = (
     "radosgw-admin",
     "setpriv",
 )
-# What pyarrow and boto3 send since 2025, checksums behind the body, this version answers with 411.
+# This version answers 411 to checksums after the body, which pyarrow and boto3 send since 2025.
 CHECKSUMS = {
     "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
     "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
 }
 WITHIN = 120.0
 
-# Waits of Ceph's that one monitor does not need; a pool of one OSD has one copy, and few placement groups.
+# One monitor needs none of Ceph's waits; a pool of one OSD has one copy and few placement groups.
 _SETTINGS = """
 [global]
 fsid = {fsid}
@@ -77,13 +77,13 @@ rgw thread pool size = 32
 
 @dataclass(frozen=True)
 class Rgw:
-    """A running gateway; `url` as tests.support.s3server's."""
+    """A running gateway at `url`."""
 
     url: str
 
 
 def missing() -> str:
-    """Why this machine cannot have one; "" where it can."""
+    """Return why this machine cannot run it; "" where it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "Ceph's daemons need root on Linux"
     lacking = [program for program in PROGRAMS if not shutil.which(program)]

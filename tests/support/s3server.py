@@ -3,7 +3,7 @@
 with serving() as server:
     server.url, server.requests()
     with server.holding(r"bucket/in/2/.*"):
-        ...  # who gets one of these objects waits for its second half until the block ends
+        ...  # a GET of one of these objects gets its second half when the block ends
 """
 
 import contextlib
@@ -21,15 +21,15 @@ _COLOUR = re.compile(r"\x1b\[\d*m")
 _ADDRESS = re.compile(r"Running on (http://127\.0\.0\.1:\d+)\s")
 _REQUEST = re.compile(r'"([A-Z]+) (\S+) HTTP/[\d.]+" (\d+)')
 
-# Moto on a port that the kernel chooses: one that was free a moment ago may be taken. Its standard input is a pipe
-# that the starting process holds: when that one ends, even by SIGKILL, the pipe does, and the server with it.
+# The kernel chooses the port: one that was free a moment ago may be taken. The standard input is a pipe from the
+# starting process: when that process ends, even by SIGKILL, the pipe closes and the server ends.
 _SERVE = """
 import functools, os, re, sys, threading, time
 import moto.server
 from moto.s3.responses import S3Response
 from moto.server import main
 
-# S3 checks If-None-Match and puts in one step; moto in two, and threads change between them on a busy machine.
+# S3 checks If-None-Match and writes in one step; moto takes two, and another thread may run between them.
 one_by_one, put_object = threading.Lock(), S3Response.put_object
 
 @functools.wraps(put_object)
@@ -66,14 +66,15 @@ def run_holding(host, port, app, **options):
 
 moto.server.run_simple = run_holding
 
-def end_with_whoever_started_it():
+def end_with_the_starting_process():
     os.read(0, 1)
     os._exit(0)
 
-threading.Thread(target=end_with_whoever_started_it, daemon=True).start()
+threading.Thread(target=end_with_the_starting_process, daemon=True).start()
 main(["-H", "127.0.0.1", "-p", "0"])
 """
-_HELD = ".held"  # behind the log's path: the file that holds the pattern of what is held
+# Suffix to the log's path: the file with the pattern of the objects that are held back.
+_HELD = ".held"
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,14 @@ class S3Server:
     log: str
 
     def requests(self) -> list[tuple[str, str, int]]:
-        """(method, path with query, status) of every request so far, in order."""
+        """Return (method, path with query, status) of every request so far, in order."""
         return [(method, path, int(status)) for method, path, status in _REQUEST.findall(_read(self.log))]
 
     @contextlib.contextmanager
     def holding(self, pattern: str) -> Iterator[None]:
-        """Send half of an object whose "bucket/key" the pattern matches wholly; the rest when the block ends.
+        """Hold back the second half of every object whose "bucket/key" matches the pattern until the block ends.
 
-        This is how a test makes work last: a run cannot end while it waits for one of its images.
+        This keeps work running for as long as a test needs: a run cannot end while it waits for an image.
         """
         new, path = f"{self.log}.new", self.log + _HELD
         with open(new, "w", encoding="utf-8") as file:
@@ -105,14 +106,14 @@ class S3Server:
 
     def post(self, path: str, body: bytes = b"") -> None:
         """POST to moto's own interface, as "/moto-api/reset"."""
-        # As text: of a form, urllib's default, moto sees no body.
+        # As text: moto ignores the body of a form, which is urllib's default.
         headers = {"Content-Type": "text/plain"}
         request = urllib.request.Request(self.url + path, body, headers, method="POST")
         urllib.request.urlopen(request, timeout=60).close()
 
 
 def start(*, within: float = 60.0) -> S3Server:
-    """A server that answers; raises RuntimeError with its log if it does not `within` seconds."""
+    """Start a server and return it once it answers; raises RuntimeError if it does not `within` seconds."""
     log = tempfile.NamedTemporaryFile(suffix=".imgtx-s3.log", delete=False)  # noqa: SIM115 - closed below
     with log:
         process = subprocess.Popen(
@@ -120,7 +121,7 @@ def start(*, within: float = 60.0) -> S3Server:
         )
     deadline = time.monotonic() + within
     while process.poll() is None and time.monotonic() < deadline:
-        # It listens before it says where; what connects now waits for its answer.
+        # It listens before it prints its address, so that a connection made now is answered.
         if address := _ADDRESS.search(_read(log.name)):
             return S3Server(address[1], process, log.name)
         time.sleep(0.1)

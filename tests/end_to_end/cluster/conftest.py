@@ -22,7 +22,7 @@ MODEL = "s3://models/tiny.safetensors"
 
 @dataclass(frozen=True)
 class Served:
-    """A running S3 server, and what its clients must be told besides where it is."""
+    """A running S3 server, and the settings that its clients need besides its URL."""
 
     url: str
     settings: dict[str, str]
@@ -51,7 +51,7 @@ def s3_server(request: pytest.FixtureRequest) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def archive(s3_server: Served, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The bucket of COUNT pictures; the model lies in one of its own."""
+    """The bucket of COUNT pictures; the model is in one of its own."""
     client = boto3.client("s3")
     for bucket in ("archive", "models"):
         client.create_bucket(Bucket=bucket)

@@ -5,8 +5,8 @@ with network() as net:
     host.start(["python", ...], log)        # a process on it
     host.kill()                             # the machine is gone
 
-A host is a Linux network, process, host-name and mount namespace, joined to the others by a bridge that lies in a
-namespace of its own: nothing is set up in the network of whoever runs the tests, and nothing is left of a host when
+A host is a Linux network, process, host-name and mount namespace, joined to the others by a bridge in a
+namespace of its own: the network of this machine is left as it is, and nothing is left of a host when
 its first process has ended, which holds a pipe of ours and ends when we do. What hosts share are the programs on the
 disk, as machines share an image; what they write stays with each. Needs root, iproute2 and util-linux.
 """
@@ -95,7 +95,7 @@ class Host:
         self.holder.wait(30)
 
     def unplug(self) -> None:
-        """The host's processes go on, without a network: who was connected is not told."""
+        """Cut the network; the host's processes go on, and its peers are not notified."""
         self._inside("link", "set", "eth0", "down")
 
     def cut(self, address: str) -> None:
@@ -150,9 +150,8 @@ class Network:
 def network() -> Iterator[Network]:
     """A bridge without hosts; at the end every host is killed."""
     holder = _hold("--net")
-    folder = Path(
-        tempfile.mkdtemp(prefix="imgtx-")
-    )  # short: Ray's sockets lie below, their paths have 107 bytes
+    # A short path: Ray's sockets are below it, and their paths may have 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="imgtx-"))
     net = Network(holder.pid, folder, [])
     try:
         _until(lambda: _namespace(holder.pid) != _namespace(os.getpid()), holder)
@@ -180,7 +179,7 @@ def ip(process: int, *command: str) -> None:
 def _hold(*namespaces: str, command: Sequence[str] = (), name: str = "") -> subprocess.Popen:
     # Its standard input is a pipe that this process holds: when this one ends, even by SIGKILL, so does that one.
     python = [sys.executable, "-S", "-c", _FIRST, *filter(None, [name])]
-    # What unshare says is told where it fails: it also complains of a host that is killed.
+    # The output of unshare is shown only if it fails: it also complains of a host that is killed.
     return subprocess.Popen(
         ["unshare", *namespaces, "--", *command, *python], stdin=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -68,7 +68,7 @@ class Node:
 
     def terminate(self) -> None:
         """SIGTERM to `ray start`, as a machine's shutdown or Kubernetes sends it."""
-        (ray,) = psutil.Process(self.process.pid).children()  # nsenter stands between
+        (ray,) = psutil.Process(self.process.pid).children()  # nsenter is between them
         ray.send_signal(signal.SIGTERM)
 
     @property
@@ -113,7 +113,7 @@ class Run:
 
     @property
     def put(self) -> int:
-        """How many outputs lie at the destination by this run's doing."""
+        """Return how many outputs at the destination are this run's."""
         return len(self.asked("PUT", f"s3://{self.destination}/images/"))
 
     @property
@@ -141,7 +141,7 @@ class Cluster:
     proxy: Proxy
     logs: Path
     nodes: dict[str, Node] = field(default_factory=dict)
-    # of storage, that a command is told and takes along to the machines
+    # Of storage: a command gets them and forwards them to the machines.
     settings: dict[str, str] = field(default_factory=lambda: {"AWS_DEFAULT_REGION": "us-east-1"})
 
     def begin(self, name: str, *, cpus: int, gpus: int = 0, head: bool = False) -> Node:
@@ -185,11 +185,11 @@ class Cluster:
 
     def preempt(self, name: str, seconds: int) -> None:
         """Tell Ray that a machine will be taken away, as who watches for a cloud's notice does."""
-        told = ("--node-id", self.nodes[name].ray_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION")
+        node = ("--node-id", self.nodes[name].ray_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION")
         where = ("--address", f"{self.nodes['head'].host.address}:{GCS_PORT}")
         until = ("--reason-message", "spot", "--deadline-remaining-seconds", str(seconds))
         log = self.logs / f"preempt-{name}.log"
-        asking = self.nodes["head"].start("drain-node", *where, *told, *until, log=log)
+        asking = self.nodes["head"].start("drain-node", *where, *node, *until, log=log)
         assert asking.wait(WITHIN) == 0, log.read_text()
 
     def upscale(self, source: str, destination: str, *options: str) -> Run:

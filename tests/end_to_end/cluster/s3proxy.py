@@ -1,4 +1,4 @@
-"""What stands between the hosts and the S3 server: counts what each host asks for, and fails when it is told to.
+"""A proxy between the hosts and the S3 server: counts the requests of each host, and fails on request.
 
 with proxying(socket, "http://127.0.0.1:4711") as proxy:
     proxy.answers = slow_down               # from now on; proxy.answers = None: the server's own
@@ -91,8 +91,8 @@ def _error(status: int, code: str, message: str) -> web.Response:
 
 
 @contextlib.contextmanager
-def proxying(door: socket.socket, server: str) -> Iterator[Proxy]:
-    """Serve at `door`, in a thread, until the block ends."""
+def proxying(listener: socket.socket, server: str) -> Iterator[Proxy]:
+    """Serve at `listener`, in a thread, until the block ends."""
     proxy, loop = Proxy(server), asyncio.new_event_loop()
     ready, stop = threading.Event(), asyncio.Event()
 
@@ -102,7 +102,7 @@ def proxying(door: socket.socket, server: str) -> Iterator[Proxy]:
             app.router.add_route("*", "/{path:.*}", partial(proxy.answer, session))
             runner = web.AppRunner(app, access_log=None, auto_decompress=False)
             await runner.setup()
-            await web.SockSite(runner, door).start()
+            await web.SockSite(runner, listener).start()
             ready.set()
             await stop.wait()
             await runner.cleanup()

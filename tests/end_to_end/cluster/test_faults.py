@@ -154,7 +154,7 @@ def test_a_machine_is_lost_and_none_comes(cluster: Cluster, undisturbed: Undistu
 def test_the_head_is_lost_and_the_command_given_again(cluster: Cluster, undisturbed: Undisturbed):
     run = begun(cluster, "headless")
     run.wait_for(lambda: bool(run.asked("PUT", "s3://headless/ledger/")))
-    cluster.remove("head")  # and with it the driver; the other machines are not told
+    cluster.remove("head")  # and with it the driver; the other machines are not notified
     lost = time.monotonic()
     run.process.wait(30)
     left = [cluster.nodes.pop(name) for name in [*cluster.nodes]]

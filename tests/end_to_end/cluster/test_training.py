@@ -108,9 +108,9 @@ def test_workers_come_and_go_with_their_machines(cluster: Cluster, tmp_path: Pat
 
 def undisturbed(spec: Path, root: Store, folder: Path) -> dict[int, float]:
     """Losses by step of one process on the same crops."""
-    told: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     loaded = load_train_spec(spec, folders=False)
     store = open_store(loaded.train)
     data = worker_data(loaded, root, Sources(store, store), Shard())
-    run(Training(loaded, folder / "undisturbed"), data, told.append)
-    return {line["step"]: line["loss"] for line in told if "loss" in line}
+    run(Training(loaded, folder / "undisturbed"), data, lines.append)
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}

@@ -184,7 +184,7 @@ class Archive:
 
 @pytest.fixture(scope="session")
 def source_server() -> Iterator[S3Server]:
-    """Where the sources are. The environment of this process stays as it is: commands are told of the server."""
+    """The server of the sources. This process keeps its environment; commands get the server's address."""
     with serving() as server:
         yield server
 

@@ -108,7 +108,7 @@ def test_a_finished_night_is_left_alone(undisturbed: World, monkeypatch: pytest.
 
 
 def test_both_versions_are_measured_on_the_damage_that_is_trained_on(undisturbed: World):
-    """One step moves nothing: only measured on different damage could the two lie apart."""
+    """One step moves nothing: only if measured on different damage could the two differ."""
     undisturbed.add_images(1)
     archive = undisturbed.spec.train | {"degradation": "archive", "steps": 1, "peak_lr": 1e-6}
     found = undisturbed.run("2026-11-24", replace(undisturbed.spec, train=archive))["stages"]["evaluate"]

@@ -105,7 +105,7 @@ def head(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "RAY_worker_niceness": "0",
     }
     log = tmp_path_factory.mktemp("head") / "head.log"
-    # Ray's sockets lie in its folder, and their paths may have 107 bytes: fewer than pytest's folders leave
+    # Ray's sockets are in its folder, and their paths may have 107 bytes: fewer than pytest's folders leave
     with (
         tempfile.TemporaryDirectory(prefix="imgtx-", ignore_cleanup_errors=True) as folder,
         log.open("wb") as said,
@@ -236,9 +236,8 @@ class TestJobs:
             assert "long stopped" in stopped.stdout, stopped.stdout + stopped.stderr
             out, said = second.communicate(timeout=WITHIN)
             assert second.returncode == 130, said
-            assert (
-                "pending; run the same command to go on" in out
-            )  # it had the time to write down what it did
+            # It had time to record its work.
+            assert "pending; run the same command to go on" in out
             _, said = watching.communicate(timeout=WITHIN)
             assert (watching.returncode, "interrupted" in said) == (130, True), said
 

@@ -1,8 +1,8 @@
 """One local Ray and one S3 server for the whole session; runs in this process use both.
 
-Ray's workers inherit the environment of the moment when Ray starts, so the S3 endpoint and the credentials
-stand in it before. The cluster claims a GPU that is not there, so that the GPU's plan can be tested without
-one; `gpus=0` is the plan of a machine without.
+Ray's workers inherit the environment of the moment when Ray starts, so the S3 endpoint and the credentials are set
+before. The cluster claims a GPU that it does not have, so that pools for a GPU can be tested without one; `gpus=0`
+gives the pools of a machine without.
 """
 
 import uuid

@@ -1,4 +1,4 @@
-"""Somebody else's model over a small folder, through real actors: loaded there from its path."""
+"""A third-party model over a small folder, loaded from its path by real actors."""
 
 import importlib.util
 from dataclasses import replace

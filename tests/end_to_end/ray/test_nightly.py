@@ -21,24 +21,22 @@ from tests.support.nightly import World, as_toml
 
 pytestmark = pytest.mark.timeout(900)  # a minute of work, on a machine that starves it several
 
-LONG = {
-    "steps": 500,
-    "checkpoint_minutes": 0.005,
-}  # killed behind its first checkpoint, which is not its last
+# Killed after its first checkpoint, which is not its last.
+LONG = {"steps": 500, "checkpoint_minutes": 0.005}
 WITHIN = 240.0  # seconds
-# `imgtx` whose training stands still behind its first checkpoint, until it is killed.
-STANDING_STILL = """
+# `imgtx` whose training stops after its first checkpoint and waits to be killed.
+WAITING_AFTER_CHECKPOINT = """
 import threading
 from jobs.cli import main
 from imgtx.training.state import Training
 
 save = Training.save
 
-def save_and_stand_still(self):
+def save_and_wait(self):
     save(self)
     threading.Event().wait()
 
-Training.save = save_and_stand_still
+Training.save = save_and_wait
 main()
 """
 
@@ -57,7 +55,7 @@ def kill_amid_training(world: World, date: str, spec: Path) -> tuple[int, int]:
     command = [
         sys.executable,
         "-c",
-        STANDING_STILL,
+        WAITING_AFTER_CHECKPOINT,
         "nightly",
         str(spec),
         "--date",

@@ -1,4 +1,4 @@
-"""The road end to end: S3, pictures through local disk, the GPU's plan, limits, retries, two runs at once."""
+"""A run end to end: S3, pictures through local disk, the GPU's plan, limits, retries, two runs at once."""
 
 import os
 import signal
@@ -50,7 +50,7 @@ def spec(source: Store, tmp_path: Path, model: str) -> RunSpec:
 
 
 def test_from_s3_to_s3_under_every_name(bucket: str, spec: RunSpec, source: Store):
-    """The same bytes as on local disk, whose road the other tests hold."""
+    """The same bytes as on local disk, which the other tests cover."""
     remote = open_store(f"{bucket}/archive")
     for name in NAMES:
         for store in (source, remote):
@@ -173,5 +173,5 @@ def test_a_pool_that_may_grow_beyond_its_machine_does_not_starve_the_rest(spec: 
     assert (summary.written, summary.accounted) == (24, True)
     assert seen[-1].pool
     assert seen[-1].pool.sizes == {"min_size": 1, "max_size": 3}
-    assert seen[-1].waited > 0  # told by the actors themselves
+    assert seen[-1].waited > 0  # measured by the actors themselves
     assert_sound(look(spec.destination))

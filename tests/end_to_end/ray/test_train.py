@@ -55,9 +55,8 @@ def test_two_workers_are_one_process_but_for_rounding(spec: TrainSpec, bucket: s
     assert (tmp_path / "strip.png").is_file()
 
     again: list[dict[str, Any]] = []
-    train_on_ray(
-        spec, RayTrainConfig(2, f"{bucket}/training"), tmp_path, again.append
-    )  # finished: nothing is left
+    # It is finished: nothing is left to do.
+    train_on_ray(spec, RayTrainConfig(2, f"{bucket}/training"), tmp_path, again.append)
     assert [line["step"] for line in again] == [100]
     with pytest.raises(UsageError, match="began with seed = 0, now 1"):
         train_on_ray(replace(spec, seed=1), RayTrainConfig(2, f"{bucket}/training"), tmp_path, again.append)

@@ -13,7 +13,8 @@ from tests.support.archive import Destination, assert_sound, fill, look
 from tests.support.commands import imgtx
 from tests.support.zoo import Expectation, build_zoo
 
-UNREADABLE = "broken/behind a closed door.png"  # a name in the source that leads nowhere
+# A name in the source that leads nowhere.
+UNREADABLE = "broken/dangling link.png"
 
 
 @pytest.fixture(scope="module")

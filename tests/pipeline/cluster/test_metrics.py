@@ -134,9 +134,8 @@ def test_the_destination_remembers_its_last_success(tmp_path, monkeypatch: pytes
     first = exposed(out)
     assert first["imgtx_ledger_images written"] == 2
     last = first["imgtx_last_success_timestamp_seconds"]
-    assert first["imgtx_last_run_timestamp_seconds"] == pytest.approx(
-        last, abs=3
-    )  # a run's id has whole seconds
+    # A run's id has whole seconds.
+    assert first["imgtx_last_run_timestamp_seconds"] == pytest.approx(last, abs=3)
     (run,) = (tmp_path / "out" / "runs").iterdir()
     killed = run.with_name("99991231T000000-ffff")
     killed.mkdir()

@@ -40,9 +40,8 @@ def test_a_pool_fits_the_machines(spec, resources, images, actors, gpus_each):
     pool = size_pool(spec, resources, images)
     assert (pool.actors, pool.actor_gpus) == (actors, gpus_each)
     assert pool.actors * pool.actor_gpus <= resources.get("GPU", 0)
-    assert (
-        pool.actors * pool.actor_cpus + pool.task_cpus <= resources["CPU"]
-    )  # else the tasks starve for ever
+    # Otherwise the tasks never get a CPU.
+    assert pool.actors * pool.actor_cpus + pool.task_cpus <= resources["CPU"]
     # decode waits for the models with its CPU in hand: without bounds it would hold all that encode needs
     left = resources["CPU"] - pool.actors * pool.actor_cpus - pool.decoders * pool.task_cpus
     assert left >= pool.task_cpus or pool.decoders == 1
@@ -114,7 +113,7 @@ def test_half_of_the_tasks_decode_and_a_pool_that_grows_is_fed_when_it_has_grown
     assert (growing.decoders, growing.encoders) == (60, 60)
 
 
-def test_ray_address_is_heeded_and_local_is_a_word_against_it(monkeypatch):
+def test_ray_address_is_used_unless_the_spec_says_otherwise(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     assert address_of(SPEC) == "head:6379"
     assert address_of(RunSpec("in", "out", address="other:6379")) == "other:6379"
@@ -123,10 +122,10 @@ def test_ray_address_is_heeded_and_local_is_a_word_against_it(monkeypatch):
     assert address_of(SPEC) is None
 
 
-@pytest.mark.parametrize("door", ["ray://head:10001", "http://head:8265", "https://head:8265"])
-def test_other_doors_of_a_cluster_are_answered_with_the_right_one(door):
+@pytest.mark.parametrize("address", ["ray://head:10001", "http://head:8265", "https://head:8265"])
+def test_http_and_ray_client_addresses_are_answered_with_the_right_command(address):
     with pytest.raises(UsageError, match=r"imgtx submit --address https?://head:8265 -- COMMAND"):
-        check_address(door)
+        check_address(address)
 
 
 def test_workers_get_our_variables_and_code_once(monkeypatch):
@@ -146,15 +145,15 @@ def test_workers_get_our_variables_and_code_once(monkeypatch):
     assert joined_environment() == {"env_vars": WORKER_ENVIRONMENT}
 
 
-def test_workers_are_told_where_storage_is_and_no_secret(monkeypatch):
+def test_workers_get_the_address_of_storage_and_no_secret(monkeypatch):
     for name in FORWARDED:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store:9000")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "an-id")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "a-token")
-    told = joined_environment()["env_vars"]
-    assert told == WORKER_ENVIRONMENT | {"AWS_ENDPOINT_URL": "http://store:9000"}
+    variables = joined_environment()["env_vars"]
+    assert variables == WORKER_ENVIRONMENT | {"AWS_ENDPOINT_URL": "http://store:9000"}
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:pass@store:9000")
     with pytest.raises(UsageError, match="not a plain http"):
         joined_environment()
