@@ -20,7 +20,7 @@ import torch
 
 import imgtx
 from bench.report import save
-from imgtx.training.log import Record
+from imgtx.training.log import TrainingLog
 from imgtx.training.loop import train
 from imgtx.training.spec import TrainSpec, load_train_spec
 from imgtx.training.state import Training
@@ -70,7 +70,7 @@ def race(spec: TrainSpec, folder: Path) -> dict[str, Any]:
     """Train to the end; validation PSNR-Y in dB, parameters, steps made, CPU seconds an input megapixel."""
     spec = replace(spec, validate_minutes=2 * spec.minutes)  # at the end only
     folder.mkdir(parents=True, exist_ok=True)
-    with Record(folder) as record:
+    with TrainingLog(folder, spec.loss) as record:
         weights = train(spec, folder, record)
     training = Training(spec, folder)
     return {

@@ -20,7 +20,7 @@ from imgtx.settings import parse_settings
 from imgtx.training.crops import Sampler
 from imgtx.training.device_feed import DeviceFeed
 from imgtx.training.feeds import Data, PrefetchingFeed, from_pairs
-from imgtx.training.log import Record
+from imgtx.training.log import TrainingLog
 from imgtx.training.loop import train
 from imgtx.training.packed import TRAIN, VALID, pack, unpack
 from imgtx.training.pairs import MIN_VALID_SIDE
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _stopped(message: str, code: int) -> int:
-    print(f"train_local: {message}", file=sys.stderr)
+    print(f"imgtx.training: {message}", file=sys.stderr)
     return code
 
 
@@ -81,7 +81,7 @@ def _train(given: argparse.Namespace) -> None:
     device = given.device or default_device()
     data = packed_data(spec, given.file, device)
     folder.mkdir(parents=True, exist_ok=True)
-    with Record(folder) as record:
+    with TrainingLog(folder, spec.loss) as record:
 
         def report(values: dict[str, Any]) -> None:
             record(values)

@@ -1,42 +1,152 @@
-"""What a training leaves to read in its folder: JSON lines, TensorBoard events, a picture of the curves."""
+"""What a training leaves in its folder to read: its log, from which events and curves are made, and validation images.
+
+The log, a JSON object per line, is the source. TensorBoard events need the extra `tensorboard`, curves.png the extra
+`curves`; without them training goes on and says once what is missing.
+"""
 
 import json
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
-from imgtx.training.curves import draw_curves, read_log
-from imgtx.training.event_file import EventFile
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-LOG, CURVES = "log.jsonl", "curves.png"
+from imgtx.imageops.metrics import psnr_y
+from imgtx.imageops.resize import imresize
+from imgtx.training.curves import draw_curves
+
+log = logging.getLogger("imgtx.train")
+
+LOG, CURVES, STRIP = "log.jsonl", "curves.png", "strip.png"
 SCALARS = ("loss", "lr", "samples_per_second", "valid_psnr_y")
+EXTRAS = {"tensorboard": ("tensorboardX", "TensorBoard events"), "curves": ("matplotlib", CURVES)}
+PANEL, GAP, LABEL = 192, 4, 18  # pixels of a panel, between panels, of the line above each
+ROWS = 4
 
 
-class Record:
-    """Writes each report as it comes; the curves are drawn anew at every validation. A context manager."""
+class TrainingLog:
+    """Writes each report as it comes, and draws the curves anew at every validation. A context manager."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self._log = (folder / LOG).open("a+", encoding="utf-8")
-        _end_last_line(self._log)
-        self._events = EventFile(folder)
+    def __init__(self, folder: Path, loss: str):
+        self.folder, self._loss = folder, loss
+        self._lines = (folder / LOG).open("a+", encoding="utf-8")
+        _end_last_line(self._lines)
+        missing = [extra for extra, (package, _) in EXTRAS.items() if find_spec(package) is None]
+        self._events = None if "tensorboard" in missing else _open_events(folder)
+        self._draws = "curves" not in missing
+        if missing:
+            log.warning(
+                "no %s: for them pip install 'imgtx[%s]'",
+                " and no ".join(EXTRAS[extra][1] for extra in missing),
+                ",".join(missing),
+            )
 
-    def __enter__(self) -> "Record":
+    def __enter__(self) -> "TrainingLog":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._log.close()
-        self._events.close()
+        self._lines.close()
+        if self._events is not None:
+            self._events.close()
 
     def __call__(self, values: dict[str, Any]) -> None:
-        self._log.write(json.dumps(values) + "\n")
-        self._log.flush()
-        self._events.add(values["step"], {name: values[name] for name in SCALARS if name in values})
-        if "valid_psnr_y" in values:
-            draw_curves(read_log(self.folder / LOG)).save(self.folder / CURVES)
+        self._lines.write(json.dumps(values) + "\n")
+        self._lines.flush()
+        if self._events is not None:
+            for name in SCALARS:
+                if name in values:
+                    self._events.add_scalar(name, values[name], values["step"])
+        if self._draws and "valid_psnr_y" in values:
+            draw_curves(read_log(self.folder / LOG), self._loss, self.folder / CURVES)
 
 
-def _end_last_line(log: TextIO) -> None:
-    """A process that was killed amid a line must not spoil the next one's first."""
-    log.seek(0)
-    if not log.read().endswith("\n") and log.tell():
-        log.write("\n")
+def _open_events(folder: Path) -> Any:
+    """A writer of TensorBoard events, which joins all files of a folder; a kill costs the last second of them.
+
+    The name is new each time: the writer's own counts seconds, and a quick restart would empty the file before.
+    """
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(folder), flush_secs=1, filename_suffix=f".{uuid.uuid4().hex[:8]}")
+
+
+def _end_last_line(lines: TextIO) -> None:
+    """End a line that a killed process cut short, so that the next one starts on its own."""
+    lines.seek(0)
+    if not lines.read().endswith("\n") and lines.tell():
+        lines.write("\n")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a training's log in the order of their steps.
+
+    What a killed process logged beyond its last checkpoint was trained again: the later line counts. A last line that
+    was cut short is left out.
+    """
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        while lines and _repeats(line, lines[-1]):
+            lines.pop()
+        lines.append(line)
+    return lines
+
+
+def _repeats(line: dict[str, Any], earlier: dict[str, Any]) -> bool:
+    """Whether `line` reports anew what `earlier` did; a loss and a validation may share one step."""
+    return earlier["step"] > line["step"] or (
+        earlier["step"] == line["step"] and earlier.keys() == line.keys()
+    )
+
+
+@dataclass(frozen=True)
+class ValidationSample:
+    """One validation image as (h, w, 3) and (scale h, scale w, 3) uint8: input, output, original."""
+
+    small: np.ndarray
+    output: np.ndarray
+    clean: np.ndarray
+
+
+def draw_strip(images: Sequence[ValidationSample]) -> Image.Image:
+    """Draw input, bicubic where it is enlarged, output and original of the first images, a row each.
+
+    Panels are cut from the middle of the image, so that no place is chosen.
+    """
+    rows = [_row(image) for image in images[:ROWS]]
+    picture = Image.new(
+        "RGB", (len(rows[0]) * (PANEL + GAP) - GAP, len(rows) * (PANEL + LABEL + GAP)), "white"
+    )
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
+    for y, panels in enumerate(rows):
+        for x, (label, pixels) in enumerate(panels):
+            corner = (x * (PANEL + GAP), y * (PANEL + LABEL + GAP))
+            draw.text((corner[0] + 2, corner[1] + 2), label, fill="black", font=font)
+            panel = Image.fromarray(pixels).resize((PANEL, PANEL), Image.Resampling.NEAREST)
+            picture.paste(panel, (corner[0], corner[1] + LABEL))
+    return picture
+
+
+def _row(image: ValidationSample) -> list[tuple[str, np.ndarray]]:
+    scale = image.clean.shape[0] // image.small.shape[0]
+    side = min(PANEL // 2, *(length // scale * scale for length in image.clean.shape[:2])) // scale
+    top, left = ((length - side) // 2 for length in image.small.shape[:2])
+    small = image.small[top : top + side, left : left + side]
+    place = (slice(scale * top, scale * (top + side)), slice(scale * left, scale * (left + side)))
+
+    def label(name: str, pixels: np.ndarray) -> str:
+        return f"{name} {psnr_y(pixels, image.clean, crop=scale):.2f} dB"
+
+    model, original = (label("model", image.output), image.output[place]), ("original", image.clean[place])
+    if scale == 1:
+        return [(label("input", image.small), small), model, original]
+    bicubic = imresize(image.small, scale)
+    return [(f"input x{scale}", small), (label("bicubic", bicubic), bicubic[place]), model, original]

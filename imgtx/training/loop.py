@@ -19,15 +19,14 @@ from imgtx.imageops.metrics import psnr_y
 from imgtx.inference.predictor import Predictor
 from imgtx.models.weights import Model
 from imgtx.training.feeds import Data, from_folders
+from imgtx.training.log import STRIP, ValidationSample, draw_strip
 from imgtx.training.pairs import Pair
 from imgtx.training.spec import TrainSpec
 from imgtx.training.state import Training, write_weights
-from imgtx.training.strip import ValidationSample, draw_strip
 
 Reporter = Callable[[dict[str, Any]], None]
 
 REPORT_STEPS = 50
-STRIP = "strip.png"
 
 
 def validate(predictor: Predictor, pairs: list[Pair]) -> float:

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgtx.errors import ImgtxError, UsageError
@@ -25,28 +24,11 @@ from imgtx.models.transformer import EncoderDecoder
 from imgtx.models.weights import load_model, save_weights
 from imgtx.training.crops import Batch
 from imgtx.training.device_feed import DeviceBatch
+from imgtx.training.losses import LOSSES
 from imgtx.training.optim import WeightAverage, learning_rate, optimizer_of
 from imgtx.training.spec import TrainSpec, check_same
 
 log = logging.getLogger("imgtx.train")
-
-FINEST = 1e-5  # mean square error below which nothing is gained: 50 dB, finer than 8 bits show
-
-
-def negative_psnr(output: Tensor, target: Tensor) -> Tensor:
-    """Minus the PSNR in dB, averaged over the crops of (B, C, H, W) in [0, 1].
-
-    Each crop counts by how much better it becomes, not by how bad it is: weak damage as much as strong. Source: Chen
-    et al., Simple Baselines for Image Restoration (2022), with a floor so that perfect crops do not pull.
-    """
-    return 10 * torch.log10((output - target).square().mean((1, 2, 3)) + FINEST).mean()
-
-
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "l1": F.l1_loss,
-    "mse": F.mse_loss,
-    "psnr": negative_psnr,
-}
 
 
 @dataclass

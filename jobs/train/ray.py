@@ -19,6 +19,7 @@ from typing import Any
 
 from imgtx.errors import ImgtxError, RunInterruptedError, UsageError
 from imgtx.models.weight_file import find_weights
+from imgtx.training.log import CURVES, LOG, STRIP
 from imgtx.training.spec import TrainSpec, check_same
 from jobs.train.images import KEYS, Sources, check_images, encode_keys, first_weights, list_images
 from pipeline.cluster.address import address_of, check_address
@@ -136,7 +137,7 @@ def begin(spec: TrainSpec, root: Store, endpoint_url: str | None) -> Sources:
 
 def fetched(root: Store, folder: Path, spec: TrainSpec) -> Path:
     """Weights and pictures of the training, beside the log that the driver wrote."""
-    for name in ("strip.png", f"{spec.name}.safetensors"):
+    for name in (STRIP, f"{spec.name}.safetensors"):
         (folder / name).write_bytes(root.read(name))
     return folder / f"{spec.name}.safetensors"
 
@@ -147,7 +148,7 @@ def _mirrored(report: Reporter, folder: Path, root: Store) -> Reporter:
     def mirrored(values: dict[str, Any]) -> None:
         report(values)
         if "valid_psnr_y" in values:
-            for name in ("log.jsonl", "curves.png"):
+            for name in (LOG, CURVES):
                 if (folder / name).is_file():
                     root.write(name, (folder / name).read_bytes())
 

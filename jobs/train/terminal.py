@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from imgtx.errors import UsageError
 from imgtx.inference.predictor import default_device
-from imgtx.training.log import Record
+from imgtx.training.log import TrainingLog
 from imgtx.training.loop import train
 from imgtx.training.spec import TrainSpec
 from jobs.train.ray import RayTrainConfig, train_on_ray
@@ -34,7 +34,7 @@ def run_training(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        record = Record(folder)
+        record = TrainingLog(folder, spec.loss)
     except OSError as error:
         raise UsageError(
             f"--folder {folder} cannot be written to ({error.strerror}): give another folder"

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from imgtx.errors import ImgtxError
 from imgtx.training.feeds import Data
-from imgtx.training.loop import STRIP, run
+from imgtx.training.log import STRIP
+from imgtx.training.loop import run
 from imgtx.training.pairs import degrade_validation
 from imgtx.training.spec import TrainSpec
 from imgtx.training.state import Training

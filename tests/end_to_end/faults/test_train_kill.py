@@ -19,7 +19,7 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from imgtx.training.curves import read_log
+from imgtx.training.log import read_log
 from pipeline.storage.store import open_store
 from tests.end_to_end.faults.conftest import title
 from tests.end_to_end.ray.conftest import S3_ENVIRONMENT

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
+from tensorboardX.proto import event_pb2
 
 from imgtx.imageops.resize import imresize
-from imgtx.training.curves import HEIGHT, LINE, MARGIN, WIDTH, draw_curves, nice_ticks, read_log
-from imgtx.training.event_file import EventFile, _masked_crc
-from imgtx.training.log import Record
-from imgtx.training.strip import GAP, LABEL, PANEL, ROWS, ValidationSample, draw_strip
+from imgtx.training import log as training_log
+from imgtx.training.curves import HEIGHT, WIDTH, draw_curves
+from imgtx.training.log import GAP, LABEL, PANEL, ROWS, TrainingLog, ValidationSample, draw_strip, read_log
 from jobs.evaluation.model_card import pictures, spec_of
 from tests.support.zoo import photo
 
@@ -22,56 +23,48 @@ def report(step: int, **values: float) -> dict[str, Any]:
     return {"step": step, "lr": 1e-3, "samples_per_second": 9.5, **values}
 
 
-def events(path: Path) -> list[bytes]:
-    """The messages of an event file, every checksum held."""
-    data, messages = path.read_bytes(), []
-    while data:
-        (length,) = struct.unpack("<Q", data[:8])
-        assert data[8:12] == _masked_crc(data[:8])
-        message, data = data[12 : 12 + length], data[12 + length :]
-        assert data[:4] == _masked_crc(message)
-        data = data[4:]
-        messages.append(message)
-    return messages
+def scalars(folder: Path) -> set[tuple[str, int, float]]:
+    """Name, step and value of everything in the event files of `folder`."""
+    found = set()
+    for path in folder.glob("events*"):
+        data, start = path.read_bytes(), 0
+        while start < len(data):
+            (length,) = struct.unpack_from("<Q", data, start)
+            event = event_pb2.Event.FromString(data[start + 12 : start + 12 + length])
+            found |= {(value.tag, event.step, value.simple_value) for value in event.summary.value}
+            start += 16 + length
+    return found
 
 
-def test_the_checksum_is_castagnolis():
-    """RFC 3720, B.4: 32 zero bytes give 8A9136AA; TensorFlow rotates and adds its constant."""
-    plain = 0x8A9136AA
-    masked = ((plain >> 15 | plain << 17) + 0xA282EAD8) & 0xFFFFFFFF
-    assert _masked_crc(bytes(32)) == struct.pack("<I", masked)
-
-
-def test_an_event_is_what_tensorboard_reads(tmp_path):
-    """Byte for byte a message that TensorBoard 2.20 read; but for the time, which comes first."""
-    file = EventFile(tmp_path)
-    file.add(300, {"loss": 0.5, "lr": 2.0})
-    file.close()
-    (path,) = tmp_path.glob("events.out.tfevents.*")
-    version, event = events(path)
-    assert version[9:] == b"\x1a\x0dbrain.Event:2"
-    loss, lr = b"\x0a\x04loss\x15\x00\x00\x00\x3f", b"\x0a\x02lr\x15\x00\x00\x00\x40"
-    assert event[9:] == b"\x10\xac\x02\x2a\x18" + b"\x0a\x0b" + loss + b"\x0a\x09" + lr
-
-
-def test_a_record_is_lines_events_and_curves(tmp_path):
-    with Record(tmp_path) as record:
-        record(report(50, loss=0.5))
+def test_a_log_is_lines_events_and_curves(tmp_path):
+    with TrainingLog(tmp_path, "l1") as log:
+        log(report(50, loss=0.5))
         assert not (tmp_path / "curves.png").exists()
-        record(report(60, valid_psnr_y=30.0))
+        log(report(60, valid_psnr_y=30.0))
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").open()] == [50, 60]
-    assert len(events(next(tmp_path.glob("events*")))) == 3
-    assert Image.open(tmp_path / "curves.png").width == WIDTH + 2 * MARGIN
-    with Record(tmp_path) as record:
-        record(report(70, loss=0.4))
+    assert {("loss", 50, 0.5), ("valid_psnr_y", 60, 30.0)} <= scalars(tmp_path)
+    assert Image.open(tmp_path / "curves.png").size == (WIDTH, HEIGHT)
+    with TrainingLog(tmp_path, "l1") as log:
+        log(report(70, loss=0.25))
     assert len(list(tmp_path.glob("events*"))) == 2
+    assert {("loss", 50, 0.5), ("loss", 70, 0.25)} <= scalars(tmp_path)
     assert len(read_log(tmp_path / "log.jsonl")) == 3
+
+
+def test_without_the_extras_training_goes_on_and_says_once_what_is_missing(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(training_log, "find_spec", lambda package: None)
+    with TrainingLog(tmp_path, "l1") as log:
+        log(report(50, loss=0.5))
+        log(report(60, valid_psnr_y=30.0))
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+    (line,) = caplog.messages
+    assert line == "no TensorBoard events and no curves.png: for them pip install 'imgtx[tensorboard,curves]'"
 
 
 def test_a_line_that_was_cut_short_does_not_spoil_the_next(tmp_path):
     (tmp_path / "log.jsonl").write_text(json.dumps(report(10, loss=1.0)) + '\n{"step": 2')
-    with Record(tmp_path) as record:
-        record(report(20, loss=0.5))
+    with TrainingLog(tmp_path, "l1") as log:
+        log(report(20, loss=0.5))
     assert [line["step"] for line in read_log(tmp_path / "log.jsonl")] == [10, 20]
 
 
@@ -82,28 +75,52 @@ def test_what_was_trained_again_counts_once(tmp_path):
     assert [(line["step"], line["loss"]) for line in read_log(path)] == [(10, 1.0), (20, 4.0), (30, 5.0)]
 
 
-def test_curves_go_where_the_numbers_are():
+@pytest.fixture
+def figures(monkeypatch) -> list[Figure]:
+    """The figures that were saved."""
+    saved_figures: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (saved_figures.append(self), save(self, *a, **k))
+    )
+    return saved_figures
+
+
+@pytest.mark.parametrize(
+    ("loss", "title"), [("l1", "L1 loss"), ("mse", "mean square error"), ("psnr", "minus PSNR, dB")]
+)
+def test_curves_show_the_numbers_and_are_named_after_their_loss(tmp_path, figures, loss, title):
     lines = [report(step, loss=1.0 - step / 100) for step in range(0, 101, 10)]
-    pixels = np.asarray(draw_curves(lines))
-    ink = np.argwhere((pixels == LINE).all(axis=2))
-    (first_y, first_x), (last_y, last_x) = ink[ink[:, 1].argmin()], ink[ink[:, 1].argmax()]
-    assert (first_x, last_x) == pytest.approx((MARGIN, MARGIN + WIDTH), abs=3)
-    assert (first_y, last_y) == pytest.approx((MARGIN, MARGIN + HEIGHT), abs=4)
+    draw_curves(lines, loss, tmp_path / "curves.png")
+    losses, _ = figures[0].axes
+    assert losses.get_title(loc="left") == f"training: {title}, mean between reports"
+    (curve,) = losses.lines
+    assert curve.get_xydata().tolist() == [[line["step"], line["loss"]] for line in lines]
+
+
+@pytest.mark.parametrize("values", [(26.6901, 26.6904), (5.0, 5.0), (1e-6, 3e-6), (0.0, 12345.0)])
+def test_ticks_that_differ_read_differently(tmp_path, figures, values):
+    draw_curves(
+        [report(n, loss=v, valid_psnr_y=v) for n, v in enumerate(values, 1)], "l1", tmp_path / "x.png"
+    )
+    for axes in figures[0].axes:
+        labels = [label.get_text() for label in axes.get_yticklabels()]
+        assert len(set(labels)) == len(labels) > 1
+
+
+def test_an_early_spike_does_not_flatten_the_curve(tmp_path, figures):
+    draw_curves(
+        [report(n, loss=1e6 if n < 2 else 1.0 + n / 100) for n in range(100)], "l1", tmp_path / "x.png"
+    )
+    assert figures[0].axes[0].get_ylim()[1] < 3
 
 
 @pytest.mark.parametrize(
     "lines", [[], [report(0)], [report(5, loss=0.0)], [report(5, loss=0.3), report(9, loss=0.3)]]
 )
-def test_curves_of_next_to_nothing(lines):
-    assert draw_curves(lines).height > HEIGHT
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (29.8, 30.1), (0, 12345), (5, 5), (0, 0), (-3, 8e-9)])
-def test_ticks_are_few_and_enclose(low, high):
-    ticks = nice_ticks(low, high)
-    assert ticks[0] <= low <= high <= ticks[-1]
-    assert 2 <= len(ticks) <= 8
-    assert ticks == sorted(set(ticks))
+def test_curves_of_next_to_nothing(tmp_path, lines):
+    draw_curves(lines, "l1", tmp_path / "curves.png")
+    assert Image.open(tmp_path / "curves.png").size == (WIDTH, HEIGHT)
 
 
 def test_a_strip_shows_four_sides_of_each_picture():

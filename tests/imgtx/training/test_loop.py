@@ -20,10 +20,11 @@ from imgtx.training import loop as train_loop
 from imgtx.training.crops import Batch, CropSettings, Sampler
 from imgtx.training.images import load_pairs
 from imgtx.training.loop import train, validate
+from imgtx.training.losses import negative_psnr
 from imgtx.training.optim import WeightAverage
 from imgtx.training.pairs import Pair
 from imgtx.training.spec import TrainSpec
-from imgtx.training.state import Training, negative_psnr, to_floats, warm_start
+from imgtx.training.state import Training, to_floats, warm_start
 from jobs.train.terminal import emulates_bfloat16
 from tests.support.zoo import saved
 
