@@ -14,10 +14,10 @@ from rich.console import Console
 
 from bench.report import save
 from imgtx.models.references import read_info
-from jobs.evaluation.card_quality import PROTOCOLS
+from jobs.evaluation.datasets import find_datasets
+from jobs.evaluation.protocol import run_protocol
+from jobs.evaluation.protocols import PROTOCOLS
 from jobs.evaluation.report import print_protocol
-from jobs.evaluation.restoration import run_protocol
-from jobs.evaluation.super_resolution import find_datasets
 
 
 def main() -> None:
@@ -30,11 +30,16 @@ def main() -> None:
     found = {}
     for model in (options.restore, options.inpaint):
         info, _ = read_info(model)
-        for protocol, names in PROTOCOLS[info.task].items():
-            paths = [options.benchmarks / (f"{name}.txt" if name == "cbsd68" else name) for name in names]
+        for name, protocol in PROTOCOLS.items():
+            if protocol.task != info.task:
+                continue
+            paths = [
+                options.benchmarks / (f"{set_}.txt" if set_ == "cbsd68" else set_)
+                for set_ in protocol.datasets
+            ]
             report = run_protocol(protocol, model, find_datasets(paths))
-            found[protocol] = report.to_dict()
-            print_protocol(report, Console(width=120))
+            found[name] = report.to_dict()
+            print_protocol(report, protocol.published, Console(width=120))
             save("restore_quality", {"protocols": found})
 
 

@@ -1,5 +1,6 @@
-"""`imgtx evaluate`: a model measured on clean images, beside what it has to beat."""
+"""`imgtx evaluate`: measure a model on clean images, beside the methods it has to beat."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,31 @@ from imgtx.errors import UsageError
 from jobs.cli.options import console, endpoint_option, json_option
 
 
+class NamesOf(click.Choice):
+    """The names in a table of `jobs.evaluation.protocols`, read when they are needed: that file brings numpy."""
+
+    def __init__(self, table: str):
+        self.table, self.case_sensitive = table, True
+
+    @property
+    def choices(self) -> tuple[str, ...]:  # type: ignore[override]  # click's is an attribute
+        return tuple(getattr(importlib.import_module("jobs.evaluation.protocols"), self.table))
+
+
 @click.command()
 @click.argument("model")
 @click.argument("datasets", nargs=-1, required=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report as JSON.")
 @click.option(
     "--degradation",
-    type=click.Choice(["bicubic", "archive"]),
+    type=NamesOf("REDUCTIONS"),
     default="bicubic",
     show_default=True,
     help="What makes the small images: the papers' reduction, or archive damage by fixed seeds.",
 )
 @click.option(
     "--protocol",
-    type=click.Choice(["denoise", "jpeg", "no-harm", "offsets", "holes"]),
+    type=NamesOf("PROTOCOLS"),
     help="For models that restore or fill holes (holes), instead: docs/guides/restore.md says what each measures.",
 )
 @click.option(
@@ -50,24 +62,29 @@ def evaluate(
     imgtx evaluate restore benchmarks/cbsd68.txt --protocol denoise
     imgtx evaluate inpaint benchmarks/kodak24 --protocol holes
     """
+    from jobs.evaluation.datasets import find_datasets
+    from jobs.evaluation.protocol import run_protocol
+    from jobs.evaluation.protocols import PROTOCOLS
     from jobs.evaluation.report import print_protocol
-    from jobs.evaluation.restoration import run_protocol
     from jobs.evaluation.super_resolution import evaluate as run_evaluation
-    from jobs.evaluation.super_resolution import find_datasets, print_report
+    from jobs.evaluation.super_resolution import print_report
 
     shared = {name: options[name] for name in ("endpoint_url", "self_ensemble")}
     folders = [on_this_machine(dataset) for dataset in datasets]
     if options["protocol"]:
-        found = find_datasets(folders)
-        told = run_protocol(options["protocol"], model, found, out_json=out, **shared)
-        click.echo(json.dumps(told.to_dict())) if as_json else print_protocol(told, console())
+        protocol = PROTOCOLS[options["protocol"]]
+        rows = run_protocol(protocol, model, find_datasets(folders), out_json=out, **shared)
+        if as_json:
+            click.echo(json.dumps(rows.to_dict()))
+        else:
+            print_protocol(rows, protocol.published, console())
         return
     report = run_evaluation(model, folders, out_json=out, degradation=options["degradation"], **shared)
     click.echo(json.dumps(report.to_dict())) if as_json else print_report(report, console())
 
 
 def on_this_machine(dataset: str) -> Path:
-    """UsageError for what lies in storage: pathlib would make `s3:/bucket` of it and find nothing there."""
+    """Return a local path; UsageError for a URI, of which pathlib would make `s3:/bucket`."""
     if "://" in dataset:
         raise UsageError(
             f"{dataset}: datasets are folders of this machine, or text files of names: copy it here first"

@@ -158,7 +158,7 @@ def rollback_model(model: str, endpoint_url: str | None) -> None:
     click.echo(told(rollback(model, endpoint_url)))
 
 
-@models.command("finish")
+@models.command("package")
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.argument("datasets", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
@@ -171,12 +171,12 @@ def rollback_model(model: str, endpoint_url: str | None) -> None:
     help="Where the results go.",
     show_default=True,
 )
-def finish_model(weights: Path, datasets: tuple[Path, ...], photos: Path, out: Path) -> None:
+def package_model(weights: Path, datasets: tuple[Path, ...], photos: Path, out: Path) -> None:
     """Make trained WEIGHTS ready to ship: measure halo and quality, write both into them, and a model card.
 
     \b
-    imgtx models finish runs/sr-x2/sr-x2.safetensors benchmarks/set5 --photos photos/valid
+    imgtx models package runs/sr-x2/sr-x2.safetensors benchmarks/set5 --photos photos/valid
     """
-    from jobs.evaluation.model_card import finish
+    from jobs.evaluation.model_card import package
 
-    click.echo(finish(weights, photos=photos, benchmarks=datasets, out=out).card)
+    click.echo(package(weights, photos=photos, benchmarks=datasets, out=out).card)

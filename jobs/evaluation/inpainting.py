@@ -1,7 +1,8 @@
-"""The protocol for holes: masks of three kinds by fixed seeds, on squares from the middle and on whole pictures."""
+"""The protocol for holes: masks of three kinds by fixed seeds, on squares from the middle and on whole images."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -10,20 +11,22 @@ import numpy as np
 from imgtx.degradations.holes import KINDS, random_mask
 from imgtx.imageops.holes import with_mask
 from imgtx.imageops.metrics import hole_scores
+from imgtx.models.info import ModelInfo
 from jobs.evaluation.baselines import Filler, fillers
-from jobs.evaluation.report import Row, each
-from jobs.evaluation.super_resolution import Dataset, read_clean
+from jobs.evaluation.datasets import Dataset, read_clean
+from jobs.evaluation.protocol import Protocol, Quality, TaskEvaluation, measure_by
+from jobs.evaluation.report import ProtocolReport, Row, with_progress
 
 if TYPE_CHECKING:
     from imgtx.inference.predictor import Predictor  # brings torch
 
 SQUARE = 256
 SIZES = (f"{SQUARE} px", "whole")
-FILL = "imgtx's fill (control)"  # what the model begins with
+FILL = "imgtx's fill (control)"  # the smooth fill that the model starts from
 
 
 def hole_rows(predictor: "Predictor", dataset: Dataset) -> Iterator[Row]:
-    """Rows of the model, of what it begins with and of the controls, by size and kind of mask."""
+    """Measure the model, the fill it starts from and the baselines, by size and kind of mask."""
     methods: dict[str, Filler] = {
         predictor.info.name: predictor,
         FILL: lambda image, hole: with_mask(image, hole)[..., :3],
@@ -33,7 +36,8 @@ def hole_rows(predictor: "Predictor", dataset: Dataset) -> Iterator[Row]:
         for kind in KINDS:
             scores: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
             spent, pixels = dict.fromkeys(methods, 0.0), 0
-            for number, path in each([*enumerate(dataset.files)], f"{dataset.name} {size} {kind}"):
+            numbered = [*enumerate(dataset.files)]
+            for number, path in with_progress(numbered, f"{dataset.name} {size} {kind}"):
                 clean, hole, damaged = damaged_by(read_clean(path, 1), kind, number, whole=size != SIZES[0])
                 pixels += hole.size
                 for name, work in methods.items():
@@ -49,10 +53,40 @@ def hole_rows(predictor: "Predictor", dataset: Dataset) -> Iterator[Row]:
 def damaged_by(
     pixels: np.ndarray, kind: str, seed: int, *, whole: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A clean image or the square in its middle, (H, W, 3) uint8; its hole; itself with the hole black."""
+    """Return a clean image or the square in its middle, (H, W, 3) uint8; its hole; itself with the hole black."""
     clean = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
     if not whole:
         top, left = (max(0, (side - SQUARE) // 2) for side in clean.shape[:2])
         clean = np.ascontiguousarray(clean[top : top + SQUARE, left : left + SQUARE])
     hole = random_mask(np.random.default_rng(seed), clean.shape[0], clean.shape[1], kind)
     return clean, hole, np.where(hole[..., None], 0, clean).astype(np.uint8)
+
+
+def measure_quality(weights: Path, info: ModelInfo, benchmarks: Sequence[Path], degradation: str) -> Quality:
+    """Measure weights for their card, which says first what they gain over the fill they start from."""
+    quality, (report,) = measure_by(PROTOCOLS, weights, info, benchmarks)
+    return Quality(quality.text, quality.values, quality.metrics, gain_over_fill(report))
+
+
+def gain_over_fill(report: ProtocolReport) -> str:
+    """Return the gain in dB by kind of hole, on the first dataset's squares, as a sentence."""
+    dataset = report.rows[0].dataset
+    psnr = {(row.condition, row.method): row.means["psnr"] for row in report.rows if row.dataset == dataset}
+    gains = ", ".join(
+        f"{kind} {psnr[f'{SIZES[0]} {kind}', report.model] - psnr[f'{SIZES[0]} {kind}', FILL]:+.2f} dB"
+        for kind in KINDS
+    )
+    return f"Gain over that fill in the hole ({dataset}, {SIZES[0]}): {gains}."
+
+
+PROTOCOLS = {
+    "holes": Protocol(
+        "holes",
+        "inpainting",
+        "masks of imgtx.degradations.holes, their generator seeded with the image's place among the dataset's names; PSNR, "
+        "SSIM, L1 of the hole alone; spectrum: the energy of the Laplacian in the hole over the original's, 1 is as sharp",
+        hole_rows,
+        ("kodak24",),
+    )
+}
+TASK = TaskEvaluation("Inpainting", measure_quality)

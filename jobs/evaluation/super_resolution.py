@@ -7,7 +7,6 @@ mistake in the protocol shows in a number that is known; one untimed call comes 
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,11 +19,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from imgtx.codecs import SUFFIXES, decode, read_header
+from imgtx.codecs import read_header
 from imgtx.degradations import DEGRADATIONS
 from imgtx.errors import ImageError, ImgtxError, UsageError
 from imgtx.imageops.metrics import psnr_y, ssim_y
-from imgtx.imageops.resize import imresize, modcrop
+from imgtx.imageops.resize import imresize
+from imgtx.models.info import ModelInfo
+from jobs.evaluation.datasets import Dataset, check_writable, find_datasets, read_clean
+from jobs.evaluation.protocol import Quality, TaskEvaluation
 from jobs.evaluation.report import conditions
 from pipeline.models.resolve import local_model
 
@@ -36,8 +38,8 @@ PROTOCOL = (
     "float (a grey image as it is), peak 255, {scale} border pixels cropped, mean over images; seconds per "
     "megapixel of the small input, after one untimed call"
 )
-# Printed in the papers, never measured here; PSNR-Y in dB by scale, model and dataset.
-PUBLISHED = {
+# Printed in the papers for bicubic reduction, never measured here; PSNR-Y in dB by scale, model and dataset.
+PUBLISHED: dict[int, dict[str, dict[str, float]]] = {
     2: {
         "bicubic": {"set5": 33.66, "set14": 30.24, "b100": 29.56, "urban100": 26.88},
         "EDSR-baseline": {"set5": 38.0},
@@ -52,17 +54,9 @@ PUBLISHED = {
         "SwinIR": {"set5": 32.92, "set14": 29.09, "b100": 27.92, "urban100": 27.45},
     },
 }
-LIST = ".txt"
+# `imgtx evaluate --degradation NAME`: how a clean image becomes the model's input.
+PROTOCOLS = {name: kind for name, kind in DEGRADATIONS.items() if kind.protocol}
 _SSIM_WINDOW = 11
-_MAX_PIXELS = 200_000_000  # a test image above this is a mistake, not a benchmark
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Clean images under one name: the files of one folder, in the order of their names."""
-
-    name: str
-    files: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -139,11 +133,11 @@ def evaluate(
     """Score a super-resolution model for `imgtx evaluate MODEL DATASET...`; `print_report` shows the result.
 
     Args:
-        model: a packaged name, a weight file, or whatever else `pipeline.models.references` finds a file for.
+        model: a packaged name, a weight file, or any other reference (`pipeline.models.references`).
         datasets: folders of clean images, or folders of such folders.
         out_json: also write `Report.to_dict()` there.
         endpoint_url: of a model on S3.
-        degradation: one of `imgtx.degradations` that has a protocol.
+        degradation: one of PROTOCOLS.
         self_ensemble: as `imgtx.load` takes it.
 
     Raises:
@@ -153,7 +147,7 @@ def evaluate(
     found = find_datasets(datasets)
     if out_json is not None:
         check_writable(out_json)
-    import torch  # after the cheap checks: a mistyped folder is told at once
+    import torch  # after the cheap checks: a mistyped folder is reported at once
 
     import imgtx
 
@@ -161,8 +155,8 @@ def evaluate(
     info = predictor.info
     if info.task != "super-resolution":
         raise UsageError(
-            f"evaluate was given {model}, a model for {info.task}; legal are super-resolution models: "
-            f"`imgtx models list` shows them"
+            f"evaluate was given {model}, a model for {info.task}: expected one for super-resolution (imgtx models list "
+            "shows them), or give --protocol"
         )
     scores = score(predictor, info.scale, found, degradation)
     report = Report(
@@ -170,7 +164,7 @@ def evaluate(
         digest=predictor.digest or "",
         scale=info.scale,
         degradation=degradation,
-        protocol=PROTOCOL.format(scale=info.scale, degraded=DEGRADATIONS[degradation].protocol),
+        protocol=PROTOCOL.format(scale=info.scale, degraded=PROTOCOLS[degradation].protocol),
         datasets=scores,
         device=str(predictor.device),
         precision=predictor.precision,
@@ -181,37 +175,6 @@ def evaluate(
     if out_json is not None:
         out_json.write_text(json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
     return report
-
-
-def find_datasets(paths: Sequence[Path]) -> tuple[Dataset, ...]:
-    """The datasets under `paths`: each path's own images, then those of its folders, one level down.
-
-    A LIST file stands for the images that it names, one a line without suffix, in the folders beside it.
-
-    Raises:
-        UsageError: no path at all, a path that is no folder, one without images, a list that names what is not there.
-    """
-    if not paths:
-        raise UsageError("evaluate was given no dataset; legal is one folder of images or more: name one")
-    found = []
-    for path in map(Path, paths):
-        if path.suffix == LIST and path.is_file():
-            found.append(_listed(path))
-            continue
-        if not path.is_dir():
-            raise UsageError(
-                f"evaluate was given {path}, which is no folder; legal is a folder of images, a folder of such "
-                f"folders, or a {LIST} file of names of images in folders beside it: check the path"
-            )
-        folders = [path, *sorted(child for child in path.iterdir() if child.is_dir())]
-        here = [Dataset(folder.resolve().name, files) for folder in folders if (files := _images(folder))]
-        if not here:
-            raise UsageError(
-                f"evaluate found no image in {path} or the folders right under it; legal are "
-                f"{' '.join(sorted(SUFFIXES))}: check the path"
-            )
-        found += here
-    return tuple(found)
 
 
 def score(
@@ -231,7 +194,7 @@ def score(
     for dataset in datasets:
         for path in dataset.files:
             _check_image(path, scale)
-    kind = DEGRADATIONS[degradation]
+    kind = PROTOCOLS[degradation]
     predictor(imresize(read_clean(datasets[0].files[0], scale), 1 / scale))
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -285,52 +248,23 @@ def _cells(dataset: DatasetScore, prefix: str) -> tuple[str, str]:
     return f"{dataset.mean(prefix + 'psnr_y'):.2f}", f"{dataset.mean(prefix + 'ssim_y'):.4f}"
 
 
-def _listed(path: Path) -> Dataset:
-    names = path.read_text(encoding="utf-8").split()
-    there = {
-        file.stem: file
-        for child in sorted(path.parent.iterdir())
-        if child.is_dir()
-        for file in _images(child)
-    }
-    missing = [name for name in names if name not in there]
-    if missing or not names:
-        raise UsageError(
-            f"{path} names {len(names)} images, and {', '.join(missing[:3]) or 'no one'} is in no folder beside it: "
-            f"a list holds names without suffix, one a line"
-        )
-    return Dataset(path.stem, tuple(there[name] for name in names))
-
-
-def _images(folder: Path) -> tuple[Path, ...]:
-    return tuple(sorted(f for f in folder.iterdir() if f.is_file() and f.suffix.lower() in SUFFIXES))
-
-
 def _check_image(path: Path, scale: int) -> None:
     """Refuse from the header what the protocol cannot take, before any image costs model time."""
     try:
         header = read_header(path.read_bytes())
     except ImageError as error:
-        raise UsageError(f"{path} cannot be read ({error}); legal are whole images: mend it") from error
+        raise UsageError(f"{path} cannot be read ({error}): repair it or take it out") from error
     if header.depth != 8 or header.alpha:
         kind = f"{header.depth} bits a channel{' and transparency' if header.alpha else ''}"
         raise UsageError(
-            f"{path} has {kind}; legal for the protocol is 8-bit grey or RGB: convert it or take it out"
+            f"{path} has {kind}: the protocol takes 8-bit grey or RGB; convert it or take it out"
         )
     needed = scale * math.ceil((_SSIM_WINDOW + 2 * scale) / scale)
     if min(header.height, header.width) < needed:
         raise UsageError(
-            f"{path} is {header.height}x{header.width}; legal at scale {scale} is {needed}x{needed} or more, "
-            f"so that one SSIM window remains: take it out"
+            f"{path} is {header.height}x{header.width}: expected {needed}x{needed} or more at scale {scale}, so that one "
+            f"SSIM window remains; take it out"
         )
-
-
-def read_clean(path: Path, scale: int) -> np.ndarray:
-    """(H, W, 1 or 3) uint8, cut to multiples of `scale`; UsageError for what cannot be read."""
-    try:
-        return modcrop(decode(path.read_bytes(), max_pixels=_MAX_PIXELS).pixels, scale)
-    except ImageError as error:
-        raise UsageError(f"{path} cannot be read ({error}); legal are whole images: mend it") from error
 
 
 def _score_image(
@@ -341,8 +275,8 @@ def _score_image(
     seconds = time.perf_counter() - start
     if output.shape != clean.shape or output.dtype != np.uint8:
         raise ImgtxError(
-            f"the model returned {output.shape} {output.dtype} for {path}; legal is {clean.shape} uint8: its "
-            f"info is wrong, make the weights anew"
+            f"the model returned {output.shape} {output.dtype} for {path}: expected {clean.shape} uint8; its info is "
+            f"wrong, write the weights again"
         )
     control = imresize(small, scale)
     return ImageScore(
@@ -357,14 +291,28 @@ def _score_image(
     )
 
 
-def check_writable(path: Path) -> None:
-    """Told before minutes of work, not after."""
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(
-            f"the report cannot be written to {path}; legal is a file in a folder that exists and may be "
-            f"written: choose another path"
-        )
-
-
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def measure_quality(weights: Path, info: ModelInfo, benchmarks: Sequence[Path], degradation: str) -> Quality:
+    """Measure weights for their card; raises as `evaluate`."""
+    report = evaluate(weights, benchmarks, degradation=degradation)
+    option = "" if degradation == "bicubic" else f" --degradation {degradation}"
+    rows = "\n".join(
+        f"| {d.name} | {len(d.images)} | {d.mean('psnr_y'):.2f} | {d.mean('bicubic_psnr_y'):.2f} "
+        f"| {d.mean('ssim_y'):.4f} | {d.mean('bicubic_ssim_y'):.4f} |"
+        for d in report.datasets
+    )
+    text = f"""PSNR-Y in dB and SSIM-Y by `imgtx evaluate {info.name} DATASETS{option}`:
+
+| dataset | images | PSNR-Y | bicubic | SSIM-Y | bicubic |
+|---|---|---|---|---|---|
+{rows}
+
+Protocol: {report.protocol}.
+"""
+    return Quality(text, report.to_dict(), {d.name: round(d.mean("psnr_y"), 3) for d in report.datasets})
+
+
+TASK = TaskEvaluation("Super-resolution x{scale}", measure_quality)

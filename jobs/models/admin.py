@@ -23,7 +23,7 @@ from pipeline.models.store import MODEL, ModelStore, Pointer, Version
 from pipeline.storage.checks import check_destination
 from pipeline.storage.store import open_store
 
-CARD_FILES = {".md": "card.md", ".json": "evaluation.json"}  # what `imgtx models finish` lays beside weights
+CARD_FILES = {".md": "card.md", ".json": "evaluation.json"}  # what `imgtx models package` lays beside weights
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Incoming:
 def import_model(model: str, target: str, endpoint_url: str | None = None) -> tuple[str, Version]:
     """Bring a weight file, a packaged model or another store's version into the store as `STORE/NAME`.
 
-    Of imgtx's own weights comes along what `imgtx models finish` laid beside them; somebody else's are converted to
+    Of imgtx's own weights comes along what `imgtx models package` laid beside them; somebody else's are converted to
     safetensors, and what `imgtx models probe` measured comes with them. Returns the exact reference and the version;
     `latest` stays. Raises UsageError for what is no weight file, ModelError for one that is damaged, cannot be trusted
     or does not fit itself.

@@ -16,7 +16,7 @@ from imgtx.models.info import ModelInfo
 from imgtx.models.references import OWN, absolute, digest_of, find_source, load_model, read_info
 from imgtx.models.sidecar import read_record, write_sidecar
 from imgtx.models.weight_file import count_parameters
-from jobs.evaluation.super_resolution import find_datasets
+from jobs.evaluation.datasets import find_datasets
 from pipeline.cluster.environment import WORKER_ENVIRONMENT
 
 EXAMPLES = Path(imgtx.__file__).parents[1] / "examples"

@@ -14,7 +14,7 @@ from imgtx.errors import UsageError
 from imgtx.files import user_cache
 from imgtx.models.weight_file import opened, read_facts
 from imgtx.training.spec import DERIVED, TrainSpec, make_train_spec, with_current_names
-from jobs.evaluation.super_resolution import find_datasets
+from jobs.evaluation.datasets import find_datasets
 from jobs.nightly.gate import check_gate
 from jobs.nightly.images import local_folder
 from jobs.nightly.schedule import Schedule

@@ -61,17 +61,17 @@ def evaluate(nightly: NightlyRun, stages: Stages) -> dict[str, Any]:
     if skipped := _was_skipped(stages["train"]):
         return skipped
     # Imported late: it brings torch.
-    from jobs.evaluation.model_card import finish
+    from jobs.evaluation.model_card import package
 
     command = f"imgtx nightly SPEC --date {nightly.date}` on `{nightly.name}@{stages['plan']['begin']}"
     out, sets = nightly.folder / "finished", nightly.datasets
     try:
-        made = finish(trained(nightly), photos=nightly.valid, benchmarks=sets, out=out, command=command)
+        made = package(trained(nightly), photos=nightly.valid, benchmarks=sets, out=out, command=command)
     except ModelError as error:
         return _skipped(f"the new weights cannot be used: {error}")
     current = latest(nightly).version
     candidate = {name: _score(value) for name, value in made.info.training["metrics"].items()}
-    # The degradation on which `finish` measured the candidate.
+    # The degradation on which `package` measured the candidate.
     degradation = made.info.training["spec"]["degradation"]
     return {
         "against": current,

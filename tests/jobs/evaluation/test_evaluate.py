@@ -18,12 +18,12 @@ from imgtx.models.info import ModelConfig, ModelInfo
 from imgtx.models.transformer import EncoderDecoder
 from imgtx.models.weight_file import file_digest
 from imgtx.models.weights import save_weights
+from jobs.evaluation.datasets import find_datasets
 from jobs.evaluation.super_resolution import (
     PUBLISHED,
     DatasetScore,
     ImageScore,
     evaluate,
-    find_datasets,
     print_report,
     score,
 )
@@ -172,9 +172,9 @@ def test_equal_images_become_null_in_json(tmp_path, monkeypatch):
 def test_missing_empty_and_mistaken_datasets_are_one_sentence(benchmarks):
     with pytest.raises(UsageError, match="no dataset"):
         find_datasets([])
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="is no folder"):
         find_datasets([benchmarks / "nowhere"])
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="is no folder"):
         find_datasets([benchmarks / "set5" / "grey.png"])
     with pytest.raises(UsageError, match="no image"):
         find_datasets([benchmarks / "empty"])

@@ -16,10 +16,12 @@ from imgtx.imageops.metrics import hole_scores, psnr, ssim, ssim_map
 from imgtx.models.weights import load_model, save_weights
 from jobs.evaluation import baselines as controls
 from jobs.evaluation import inpainting as hole_protocol
-from jobs.evaluation.model_card import finish
-from jobs.evaluation.report import PUBLISHED, print_protocol
-from jobs.evaluation.restoration import CONDITIONS, INPUT, TEXTS, compressed, noisy, run_protocol
-from jobs.evaluation.super_resolution import find_datasets
+from jobs.evaluation.datasets import find_datasets
+from jobs.evaluation.model_card import package
+from jobs.evaluation.protocol import run_protocol
+from jobs.evaluation.protocols import PROTOCOLS
+from jobs.evaluation.report import print_protocol
+from jobs.evaluation.restoration import CONDITIONS, INPUT, compressed, noisy
 from tests.support.archive import save_tiny_model
 from tests.support.zoo import photo
 
@@ -81,7 +83,7 @@ def test_offsets_move_the_blocks_and_not_the_picture():
 def test_what_changes_nothing_scores_as_its_input(name, benchmarks, restore, tmp_path, monkeypatch):
     monkeypatch.setattr(controls, "imported", lambda name: None)
     out = tmp_path / "report.json"
-    report = run_protocol(name, restore, find_datasets([benchmarks / "cbsd68.txt"]), out_json=out)
+    report = run_protocol(PROTOCOLS[name], restore, find_datasets([benchmarks / "cbsd68.txt"]), out_json=out)
     found = means(report)
     for condition, _, _ in CONDITIONS[name]:
         mine = found["cbsd68", condition, "same"]
@@ -92,9 +94,9 @@ def test_what_changes_nothing_scores_as_its_input(name, benchmarks, restore, tmp
         else:
             assert mine == found["cbsd68", condition, INPUT]
     assert len(report.rows) == 2 * len(CONDITIONS[name]) - (name == "no-harm")
-    assert json.loads(out.read_text())["text"] == TEXTS[name]
+    assert json.loads(out.read_text())["text"] == PROTOCOLS[name].text
     console = Console(width=160, record=True)
-    print_protocol(report, console)
+    print_protocol(report, PROTOCOLS[name].published, console)
     told = console.export_text()
     assert ("DnCNN (published)" in told) == (name == "denoise")
 
@@ -138,7 +140,7 @@ class TestHoles:
     ):
         monkeypatch.setattr(hole_protocol, "SQUARE", 32)
         model = untrained(tmp_path / "fills.safetensors", holes=True)
-        report = run_protocol("holes", model, find_datasets([benchmarks / "live1"]))
+        report = run_protocol(PROTOCOLS["holes"], model, find_datasets([benchmarks / "live1"]))
         found = means(report)
         conditions = {row.condition for row in report.rows}
         assert conditions == {
@@ -172,16 +174,18 @@ class TestHoles:
 def test_a_protocol_is_for_its_task(protocol, task, benchmarks, monkeypatch):
     fake = SimpleNamespace(info=SimpleNamespace(task=task, name="fake"))
     monkeypatch.setattr(imgtx, "load", lambda *given, **options: fake)
-    monkeypatch.setattr("jobs.evaluation.restoration.local_model", lambda *given: "fake")
+    monkeypatch.setattr("jobs.evaluation.protocol.local_model", lambda *given: "fake")
     with pytest.raises(
         UsageError, match=f"evaluate --protocol {protocol} was given fake, a model for {task}"
     ):
-        run_protocol(protocol, "fake", find_datasets([benchmarks / "live1"]))
+        run_protocol(PROTOCOLS[protocol], "fake", find_datasets([benchmarks / "live1"]))
 
 
 def test_published_rows_name_conditions_that_are_measured():
     measured = {condition for name in CONDITIONS for condition, _, _ in CONDITIONS[name]}
-    assert {condition for _, condition in PUBLISHED} <= measured
+    published = [condition for protocol in PROTOCOLS.values() for _, condition in protocol.published]
+    assert published
+    assert {*published} <= measured
 
 
 @pytest.mark.parametrize("holes", [False, True])
@@ -213,7 +217,7 @@ def test_a_card_tells_what_its_task_is_measured_by(holes, benchmarks, tmp_path, 
     (tmp_path / "photos").mkdir()
     Image.fromarray(photo(144, 160)).save(tmp_path / "photos" / "p.png")
 
-    made = finish(
+    made = package(
         path,
         photos=tmp_path / "photos",
         benchmarks=[benchmarks / name for name in ("b100", "live1")],
@@ -224,6 +228,9 @@ def test_a_card_tells_what_its_task_is_measured_by(holes, benchmarks, tmp_path, 
     assert "mean square, weight average" in " ".join(card.split())
     if holes:
         assert card.startswith("# tiny\n\nInpainting: ")
+        gains = [row["means"]["psnr"] for row in values["holes"]["rows"][:2]]
+        assert "Gain over that fill in the hole (b100, 256 px): thin" in card
+        assert f"thin {gains[0] - gains[1]:+.2f} dB" in card
         assert [*values] == ["holes", "digest"]
         assert {row["dataset"] for row in values["holes"]["rows"]} == {
             "b100",

@@ -1,0 +1,13 @@
+"""Everything that `imgtx evaluate` and model cards can measure: the tables of each task's file, put together."""
+
+from jobs.evaluation import inpainting, restoration, super_resolution
+from jobs.evaluation.protocol import Protocol, TaskEvaluation
+
+# `--degradation` of a super-resolution model, `--protocol` of all others.
+REDUCTIONS = super_resolution.PROTOCOLS
+PROTOCOLS: dict[str, Protocol] = {**restoration.PROTOCOLS, **inpainting.PROTOCOLS}
+TASKS: dict[str, TaskEvaluation] = {
+    "super-resolution": super_resolution.TASK,
+    "restoration": restoration.TASK,
+    "inpainting": inpainting.TASK,
+}
