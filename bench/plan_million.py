@@ -26,8 +26,8 @@ import pyarrow as pa
 from bench.report import save
 from imgtx.codecs import SUFFIXES
 from pipeline.ledger.ledger import Ledger
-from pipeline.planning.inventory import ROWS, classify
 from pipeline.planning.plan import make_plan
+from pipeline.sources.images import ROWS, classify
 from pipeline.storage.store import open_store
 from pipeline.tables import spill
 from pipeline.tables.schemas import INVENTORY, OUTCOME

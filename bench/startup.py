@@ -27,7 +27,7 @@ def main() -> None:
         Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(source / "a.png")
         commands = {
             "imgtx --help": lambda _: ["--help"],
-            "imgtx plan, one image": lambda n: ["plan", str(source), f"{name}/plan{n}"],
+            "imgtx plan, one image": lambda n: ["plan", "upscale", str(source), f"{name}/plan{n}"],
             "imgtx upscale, one image of 16 x 16": lambda n: ["upscale", str(source), f"{name}/out{n}"],
             "imgtx upscale again, all current": lambda n: ["upscale", str(source), f"{name}/out{n}"],
         }

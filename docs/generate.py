@@ -29,6 +29,7 @@ from jobs.nightly.spec import NightlySpec
 from pipeline.cluster.metrics import METRICS, STATUS_METRICS, Metric
 from pipeline.spec import RunSpec
 from pipeline.tables import schemas
+from pipeline.tasks import TASKS
 
 FOLDER = Path(__file__).parent / "reference"
 HEADER = "<!-- Written by `make docs` from the code. Do not edit this page: edit the code and run it again. -->\n\n"
@@ -131,11 +132,13 @@ def comments_above(cls: type) -> dict[str, str]:
     return found
 
 
-def described(cls: type, texts: dict[str, str] | None = None) -> str:
+def described(cls: type, texts: dict[str, str] | None = None, *, without: tuple[str, ...] = ()) -> str:
     """A dataclass's fields as a table; `texts` say what fields mean that have no comment."""
     rows = []
     meaning = (texts or {}) | {name: text for name, text in comments_above(cls).items() if text}
     for field in fields(cls):
+        if field.name in without:
+            continue
         if field.default is not MISSING:
             default = value_as_toml(field.default)
         elif field.default_factory is not MISSING:
@@ -165,9 +168,13 @@ def option_texts(command: click.Command) -> dict[str, str]:
     texts = {}
     for parameter in command.params:
         if isinstance(parameter, click.Option) and parameter.name and parameter.help:
-            text = re.sub(r"\s*\[default: [^]]*\]", "", parameter.help)
-            texts[parameter.name] = f"{clean(text)} Option `{parameter.opts[0]}`."
+            texts[parameter.name] = f"{clean(without_default(parameter.help))} Option `{parameter.opts[0]}`."
     return texts
+
+
+def without_default(text: str) -> str:
+    """Help without its "[default: ...]"."""
+    return re.sub(r"\s*\[default: [^]]*\]", "", text)
 
 
 def run_spec_page() -> str:
@@ -178,10 +185,24 @@ Every setting of a command that runs images: `imgtx upscale`, `imgtx restore`, `
 option, as `--set NAME=VALUE`, or in a TOML file that `--spec` names; settings win over options, options over the file,
 the file over the defaults. [jobs/specs/upscale.toml](../../jobs/specs/upscale.toml) is such a file with every default.
 
-{described(RunSpec, texts)}
-The spec of each run is stored at the destination, in `runs/<run id>/spec.json`, with the model resolved to an exact
-version. `imgtx retry` reads it there.
+{described(RunSpec, texts, without=("settings",))}
+{task_settings()}The spec of each run is stored at the destination, in `runs/<run id>/spec.json`, with the model resolved to
+an exact version. `imgtx retry` reads it there.
 """
+
+
+def task_settings() -> str:
+    """A section for each task with settings of its own."""
+    text = ""
+    for task in TASKS.values():
+        rows = [
+            (f"`{o.name}`", TYPES[o.type], value_as_toml(o.default), clean(without_default(o.help)))
+            for o in task.options
+        ]
+        if rows:
+            columns = ("field", "type", "default", "meaning")
+            text += f"## {task.name.capitalize()}: `imgtx {task.command}`\n\n{table(columns, rows)}\n"
+    return text
 
 
 def training_spec_page() -> str:
@@ -211,6 +232,15 @@ What `imgtx nightly SPEC.toml` and `imgtx schedule SPEC.toml` read. The guides: 
 # Ledger and exit codes
 
 
+def measures() -> list[tuple[str, str, str]]:
+    """A row for each number that tasks measure."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for task in TASKS.values():
+        for name, meaning in task.measures.items():
+            found.setdefault(name, (meaning, []))[1].append(task.name)
+    return [(f"`{name}`", ", ".join(tasks), meaning) for name, (meaning, tasks) in found.items()]
+
+
 def ledger_page() -> str:
     columns = [(f"`{c.name}`", arrow_type(c.type), schemas.COLUMNS.get(c.name, "")) for c in schemas.LEDGER]
     retried = schemas.RETRIED_BY_A_PLAIN_RUN
@@ -226,6 +256,9 @@ that reads Parquet, or with `imgtx status`.
 ## Columns
 
 {table(("column", "type", "meaning"), columns)}
+## Measures
+
+{table(("name", "of task", "meaning"), measures())}
 ## Statuses
 
 {table(("status", "meaning"), [(f"`{name}`", text) for name, text in schemas.STATUSES.items()])}

@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import UnionType
@@ -83,7 +83,11 @@ def check_fields(values: Values, cls: type, where: str, *, without: Sequence[str
 
     `where` opens the message; `without` names fields that cannot be set here.
     """
-    kinds = {f.name: f.type for f in fields(cls) if f.name not in without}
+    check_values(values, {f.name: f.type for f in fields(cls) if f.name not in without}, where)
+
+
+def check_values(values: Values, kinds: Mapping[str, Any], where: str) -> None:
+    """Raise UsageError for a name that is not in `kinds`, or a value of another type than it gives there."""
     for name, value in values.items():
         if name not in kinds:
             near = difflib.get_close_matches(name, kinds, n=1)

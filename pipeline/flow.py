@@ -19,7 +19,7 @@ from pipeline.stages.publish import publish
 from pipeline.stages.transform import Transform
 
 
-def road(work: pa.Table, job: Job, pool: Pool) -> Dataset:
+def build_dataset(work: pa.Table, job: Job, pool: Pool) -> Dataset:
     """WORK rows -> FINISHED rows, lazily; nothing runs until the dataset is iterated."""
     tables = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
     tasks = tables | {"fn_kwargs": {"job": job}, "num_cpus": pool.task_cpus}

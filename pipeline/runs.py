@@ -9,6 +9,7 @@ from pipeline.spec import RunSpec
 from pipeline.storage.retry import FAIL_FAST
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import RUNS
+from pipeline.tasks import TASKS, options_of
 
 
 def last_run(store: Store) -> str:
@@ -33,15 +34,26 @@ def last_spec(destination: str, endpoint_url: str | None) -> RunSpec:
     store = open_store(destination, endpoint_url=endpoint_url)
     values = read_json(store, f"{RUNS}{last_run(store)}/spec.json")
     values.pop("recipe", None)
-    if "fewest_workers" in values:  # as runs before 0.1.0 recorded it
+    # as runs before 0.1.0 recorded it
+    if "fewest_workers" in values:
         values["min_workers"] = values.pop("fewest_workers")
+    now = {"destination": destination, "limit": None, "address": None}
+    if endpoint_url is not None:
+        now["endpoint_url"] = endpoint_url
     try:
-        spec = RunSpec(**values | {"destination": destination, "limit": None, "address": None})
-    except TypeError as error:
-        raise UsageError(
-            f"the last run's spec is of another imgtx version ({error}): run imgtx upscale anew"
-        ) from error
-    return spec if endpoint_url is None else RunSpec(**spec.to_dict() | {"endpoint_url": endpoint_url})
+        spec = RunSpec.from_dict(values | now)
+        task = TASKS[spec.task]
+    except (TypeError, KeyError) as error:
+        raise _of_another_version(error) from error
+    known = {option.name for option in options_of(task.command)}
+    if unknown := sorted(spec.settings.keys() - known):
+        raise _of_another_version(f"unknown fields {', '.join(unknown)}")
+    mine = {option.name for option in task.options}
+    return replace(spec, settings={name: spec.settings[name] for name in spec.settings if name in mine})
+
+
+def _of_another_version(why: object) -> UsageError:
+    return UsageError(f"the last run's spec was written by another version of imgtx ({why}): start a new run")
 
 
 def read_json(store: Store, key: str) -> dict[str, Any]:

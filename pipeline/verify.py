@@ -3,11 +3,11 @@
 The ledger is read first, then both ends are listed once: of a destination at rest every difference is a
 problem. While a run is at work, files that wait for their row look like orphans.
 
-Nothing is mended here. `forget` marks keys as pending, and the next run makes their outputs again under the
+Nothing is mended here. `mark_pending` marks keys as pending, and the next run makes their outputs again under the
 same names; files nobody names, and outputs whose source is gone, are for a person to judge.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -28,8 +28,7 @@ from pipeline.planning.names import fold
 from pipeline.storage.store import Store
 from pipeline.tables.hashing import hash64
 from pipeline.tables.rows import as_bools, counts_of, to_table
-from pipeline.tables.schemas import IMAGES, OUTCOME, PENDING, SKIPPED, WORK, WRITTEN
-from pipeline.tasks.inpainting import Masks, listing
+from pipeline.tables.schemas import IDENTITY, IMAGES, OUTCOME, PENDING, SKIPPED, WRITTEN
 
 PROBLEMS = {
     "deleted": "a written output is not there",
@@ -71,7 +70,7 @@ class VerifyReport:
     counts: dict[str, int]
 
     def damaged_keys(self) -> list[str]:
-        """Keys whose outputs are not what was written and can be made again: what `forget` should get."""
+        """Keys whose outputs are not what was written and can be made again: what `mark_pending` should get."""
         damaged = pc.and_(pc.is_in(self.problems["problem"], pa.array(DAMAGED)), self.problems["redoable"])
         return pc.unique(self.problems["key"].filter(damaged)).to_pylist()
 
@@ -80,9 +79,11 @@ class VerifyReport:
 
 
 def verify(
-    source: Store, destination: Store, ledger: Ledger, *, deep: bool = True, masks: Masks | None = None
+    listing: Iterable[pa.RecordBatch], destination: Store, ledger: Ledger, *, deep: bool = True
 ) -> VerifyReport:
-    """Check every current written row, every file under `images/` and every source image with its mask.
+    """Check every current written row, every file under `images/` and every listed row of the source.
+
+    listing: batches of LISTED (`Task.list`).
 
     deep: also read each output and compare checksum and dimensions; without it names and sizes only, and
     nothing is read. Memory holds some 600 bytes a key, and a few outputs of at most 32 MiB each. Raises
@@ -90,7 +91,7 @@ def verify(
     """
     state = pa.concat_tables(ledger.state_by_bucket(ledger.bucket_count(), _FACTS)).combine_chunks()
     files = _files(destination)
-    listed = _images(source, masks, destination.is_local)
+    listed = _images(listing)
     state = state.append_column("redoable", pc.is_in(state["key"], listed["key"].combine_chunks()))
 
     written = state.filter(pc.equal(state["status"], WRITTEN))
@@ -119,14 +120,14 @@ def verify(
     return VerifyReport(problems, counts | {name: named[name] for name in PROBLEMS if name in named})
 
 
-def forget(ledger: Ledger, keys: list[str]) -> int:
+def mark_pending(ledger: Ledger, keys: list[str]) -> int:
     """Mark keys of the ledger as pending, so that the next run makes their outputs again; returns how many.
 
     Writes to the ledger, so the caller holds the destination's lease. Keys without a row are left alone: a
     run takes them as new anyway.
     """
     wanted, forgotten = pa.array(keys, pa.string()), 0
-    for rows in list(ledger.current_by_bucket(ledger.bucket_count(), WORK.names)):
+    for rows in list(ledger.current_by_bucket(ledger.bucket_count(), [*IDENTITY.names, "output"])):
         rows = rows.filter(pc.is_in(rows["key"], wanted))
         if not len(rows):
             continue
@@ -145,10 +146,10 @@ def _files(destination: Store) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _images(source: Store, masks: Masks | None, local_destination: bool) -> pa.Table:
-    """Every source image, those refused by name too: key and version."""
+def _images(listing: Iterable[pa.RecordBatch]) -> pa.Table:
+    """Every image of the source, those refused by name too: key and version."""
     tables = [pa.table({"key": pa.array([], pa.string()), "version": pa.array([], pa.string())})]
-    for batch in listing(source, masks, local_destination=local_destination):
+    for batch in listing:
         known = pa.Table.from_batches([batch])
         tables.append(known.filter(pc.not_equal(known["reason"], "suffix")).select(["key", "version"]))
     return pa.concat_tables(tables)

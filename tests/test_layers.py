@@ -79,7 +79,7 @@ TORCH_FREE = (
     "jobs.inspect.watch",
     "pipeline.stages.decode",
     "pipeline.stages.encode",
-    "pipeline.planning.inventory",
+    "pipeline.sources.images",
     "pipeline.ledger.ledger",
     "pipeline.models.references",
     "pipeline.models.resolve",

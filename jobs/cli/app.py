@@ -11,9 +11,10 @@ from jobs.cli.evaluate import evaluate
 from jobs.cli.inspect import status, verify, watch
 from jobs.cli.models import models
 from jobs.cli.nightly import nightly, schedule
-from jobs.cli.runs import plan, restore, retry, upscale
+from jobs.cli.runs import plan, retry, run_command
 from jobs.cli.submit import submit, submitted
 from jobs.cli.train import train
+from pipeline.tasks import commands
 
 
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,7 +37,7 @@ def _raise_interrupt(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-main.add_section("Run", upscale, restore, plan, retry)
+main.add_section("Run", *map(run_command, commands()), plan, retry)
 main.add_section("Inspect", status, verify, watch)
 main.add_section("Models", models, evaluate, train)
 main.add_section("Cluster", submit, submitted)

@@ -1,6 +1,6 @@
 """Every option that more than one command has, defined once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 
 from imgtx.errors import UsageError
+from pipeline.tasks.base import Option
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Machine-readable output, one JSON document per line."
@@ -36,14 +37,10 @@ dashboard_option = click.option(
     metavar="URL",
     help="The dashboard of the Ray cluster, http://HOST:8265.  [default: RAY_API_SERVER_ADDRESS]",
 )
-scale_option = click.option(
-    "--scale",
-    type=int,
-    help="2, 3 or 4: enlarge with the packaged model sr-x2, sr-x3 or sr-x4.  [default: 2]",
-)
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 
-RUN_OPTIONS = (
+# What decides an image's pixels, and so what a plan says.
+PIXEL_OPTIONS = (
     click.option(
         "--model",
         metavar="URI",
@@ -69,6 +66,8 @@ RUN_OPTIONS = (
         default=None,
         help="Average over eight rotated and mirrored views: slightly more accurate, eight times slower.",
     ),
+)
+EXECUTION_OPTIONS = (
     click.option(
         "--limit", type=int, metavar="N", help="Process at most N images and leave the rest pending."
     ),
@@ -83,8 +82,10 @@ RUN_OPTIONS = (
     ),
     click.option("--gpus", type=float, metavar="N", help="GPUs to use; 0 for none.  [default: all]"),
     click.option("--max-failed", metavar="N|P%", help="Failures to allow before exit code 3.  [default: 1%]"),
-    endpoint_option,
     ray_address_option,
+)
+SPEC_OPTIONS = (
+    endpoint_option,
     click.option(
         "--spec",
         "spec_file",
@@ -95,11 +96,19 @@ RUN_OPTIONS = (
 )
 
 
-def run_options(command: Callable) -> Callable:
-    """Add the options that all commands share which start a run; each is a field of `pipeline.spec.RunSpec`."""
-    for option in reversed(RUN_OPTIONS):
+def add_options(command: Callable, options: Iterable[Callable]) -> Callable:
+    """Add options to a command function, in this order."""
+    for option in reversed([*options]):
         command = option(command)
     return command
+
+
+def click_option(option: Option) -> Callable:
+    """Return a task's option as one of click's; None where the user does not give it."""
+    flag, metavar = option.flag.strip(), option.metavar
+    if option.type is bool:
+        return click.option(flag, is_flag=True, default=None, help=option.help)
+    return click.option(flag, type=option.type, metavar=metavar, help=option.help)
 
 
 def parse_date(text: str) -> date:

@@ -1,103 +1,100 @@
-"""`imgtx upscale`, `restore`, `plan` and `retry`: start a run, or show what it would do."""
+"""The commands of the tasks, made from their definitions; `imgtx plan` and `imgtx retry`."""
 
 import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import click
 from rich.console import Console
 
-from imgtx.errors import FAILURES
+from imgtx.errors import FAILURES, UsageError
+from jobs.cli.help import OrderedGroup
 from jobs.cli.options import (
+    EXECUTION_OPTIONS,
+    PIXEL_OPTIONS,
+    SPEC_OPTIONS,
+    add_options,
+    click_option,
     console,
     dry_run_option,
     endpoint_option,
     force_unlock_option,
     json_option,
     ray_address_option,
-    run_options,
-    scale_option,
 )
+from pipeline.tasks import commands, options_of
 
-
-@click.command()
-@click.argument("source")
-@click.argument("destination")
-@scale_option
-@run_options
-@dry_run_option
-@force_unlock_option
-@json_option
-def upscale(
-    source: str, destination: str, dry_run: bool, force_unlock: bool, as_json: bool, **options: Any
-) -> None:
-    """Enlarge every image under SOURCE into DESTINATION.
-
-    SOURCE and DESTINATION are folders, s3:// URIs or any other URI that fsspec opens. Outputs mirror the source tree
-    under DESTINATION/images; the ledger beside them has one row per key. Images that are up to date are not read.
-
-    \b
-    imgtx upscale photos/ out/ --scale 4 --format png
-    imgtx upscale s3://bucket/in/ s3://bucket/out/ --endpoint-url http://localhost:9000
-    """
-    from jobs.run.spec import read_run_spec
-
-    spec = read_run_spec(source, destination, "super-resolution", options)
-    _show_plan(spec, as_json) if dry_run else _run(spec, as_json, force_unlock=force_unlock)
-
-
-@click.command()
-@click.argument("source")
-@click.argument("destination")
-@click.option(
-    "--masks", metavar="URI", help="Masks with the names of the images, white where to repair: fill holes."
+SOURCES = (
+    "SOURCE and DESTINATION are folders, s3:// URIs or any other URI that fsspec opens. Images that are up to date are "
+    "not read."
 )
-@click.option(
-    "--missing-mask", help="skip or no-hole: how to treat an image without a mask.  [default: skip]"
-)
-@click.option(
-    "--mask-color", metavar="#RRGGBB", help="Instead, fill what is painted in this colour, such as '#ff00ff'."
-)
-@run_options
-@dry_run_option
-@force_unlock_option
-@json_option
-def restore(
-    source: str, destination: str, dry_run: bool, force_unlock: bool, as_json: bool, **options: Any
-) -> None:
-    """Repair every image under SOURCE into DESTINATION, at its own size.
-
-    Without masks, remove noise, JPEG damage and mild blur of any strength (model restore). With masks or a mask
-    colour, fill holes (model inpaint); every other pixel stays as it was.
-
-    \b
-    imgtx restore scans/ clean/
-    imgtx restore scans/ clean/ --masks masks/ --format png
-    imgtx restore scans/ clean/ --mask-color '#ff00ff'
-    """
-    from jobs.run.spec import read_run_spec
-
-    spec = read_run_spec(source, destination, "restoration", options)
-    _show_plan(spec, as_json) if dry_run else _run(spec, as_json, force_unlock=force_unlock)
+PLAN_CLASSES = "Counts the images that are new, changed, stale, failed before, and up to date."
 
 
-@click.command()
-@click.argument("source")
-@click.argument("destination")
-@scale_option
-@run_options
-@json_option
-def plan(source: str, destination: str, as_json: bool, **options: Any) -> None:
+def run_command(name: str) -> click.Command:
+    """Make the command that runs the tasks of that name: `imgtx upscale`."""
+    tasks = commands()[name]
+
+    def start(
+        source: str, destination: str, dry_run: bool, force_unlock: bool, as_json: bool, **options: Any
+    ) -> None:
+        from jobs.run.spec import read_run_spec
+
+        spec = read_run_spec(source, destination, name, options)
+        _show_plan(spec, as_json) if dry_run else _run(spec, as_json, force_unlock=force_unlock)
+
+    theirs = [*PIXEL_OPTIONS, *EXECUTION_OPTIONS, *SPEC_OPTIONS, dry_run_option, force_unlock_option]
+    return _command(name, start, theirs, f"{tasks[0].description}\n\n{SOURCES}", tasks[0].examples)
+
+
+def plan_command(name: str) -> click.Command:
+    """Make the command that plans the tasks of that name: `imgtx plan upscale`."""
+
+    def show(source: str, destination: str, as_json: bool, **options: Any) -> None:
+        from jobs.run.spec import read_run_spec
+
+        _show_plan(read_run_spec(source, destination, name, options), as_json)
+
+    text = f"Show what `imgtx {name}` would do, without downloading anything.\n\n{PLAN_CLASSES}"
+    examples = [example.replace("imgtx ", "imgtx plan ", 1) for example in commands()[name][0].examples]
+    return _command(name, show, [*PIXEL_OPTIONS, *SPEC_OPTIONS], text, examples)
+
+
+def _command(
+    name: str, call: Callable, options: Sequence[Callable], text: str, examples: Iterable[str]
+) -> click.Command:
+    own = [click_option(option) for option in options_of(name) if not option.rare]
+    places = [click.argument("source"), click.argument("destination")]
+    call = add_options(call, [*places, *own, *options, json_option])
+    lines = "\n".join(examples)
+    return click.command(name, help=f"{text}\n\n\b\n{lines}")(call)
+
+
+class PlanGroup(OrderedGroup):
+    """`imgtx plan`, which says what to write where a command is missing."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None:
+            known = ", ".join(self.commands)
+            raise UsageError(
+                f"plan {args[0]}: must be one of {known}; write imgtx plan {next(iter(self.commands))} SOURCE DESTINATION"
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=PlanGroup)
+def plan() -> None:
     """Show what a run would do without downloading anything.
 
-    Counts the images that are new, changed, stale, failed before, and up to date.
-
     \b
-    imgtx plan photos/ out/ --scale 4
+    imgtx plan upscale photos/ out/ --scale 4
+    imgtx plan restore scans/ clean/ --masks masks/
     """
-    from jobs.run.spec import read_run_spec
 
-    _show_plan(read_run_spec(source, destination, "super-resolution", options), as_json)
+
+for _name in commands():
+    plan.add_command(plan_command(_name))
 
 
 @click.command()

@@ -14,12 +14,14 @@ from pipeline.ledger.lease import Lease, living_holder
 from pipeline.ledger.ledger import Ledger
 from pipeline.planning.plan import CLASSES, Plan
 from pipeline.runs import last_run, last_spec, read_json
+from pipeline.sources import open_source
 from pipeline.spec import RunSpec
 from pipeline.storage.store import open_store
 from pipeline.tables.rows import counts_of
 from pipeline.tables.schemas import FAILED, IMAGES, REASONS, RUNS
-from pipeline.tasks.inpainting import masks_of
-from pipeline.verify import VerifyReport, forget, verify
+from pipeline.tasks import get_task
+from pipeline.tasks.base import Opened
+from pipeline.verify import VerifyReport, mark_pending, verify
 
 EXAMPLES = 10  # of failed images
 KILLED = "killed; the same command goes on"
@@ -142,11 +144,14 @@ def run_verify(destination: str, endpoint_url: str | None, *, deep: bool, fix: b
     """Verify a destination against the source of its last run; `fix` marks damaged keys as pending."""
     spec = last_spec(destination, endpoint_url)
     store = open_store(destination, endpoint_url=spec.endpoint_url)
-    ledger, source = Ledger(store), open_store(spec.source, endpoint_url=spec.endpoint_url)
+    ledger, task = Ledger(store), get_task(spec.task)
+    source = open_source(spec.source, task.sources, spec.endpoint_url)
+    opened = Opened(source, task.open_inputs(spec))
     with Lease(store, "verify") if fix else nullcontext():  # what a run mends meanwhile must not be marked
-        report = verify(source, store, ledger, deep=deep, masks=masks_of(spec))
+        listing = task.list(opened, spec, local_destination=store.is_local)
+        report = verify(listing, store, ledger, deep=deep)
         if fix:
-            forget(ledger, report.damaged_keys())
+            mark_pending(ledger, report.damaged_keys())
     return report
 
 

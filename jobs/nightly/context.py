@@ -20,9 +20,10 @@ from jobs.nightly.images import local_folder
 from jobs.nightly.schedule import Schedule
 from jobs.nightly.spec import NightlySpec
 from jobs.run.tally import Watcher
+from pipeline.job import check_spec
 from pipeline.models.resolve import local_model
 from pipeline.models.store import ModelStore, Pointer
-from pipeline.spec import RunSpec, check_spec
+from pipeline.spec import RunSpec
 from pipeline.storage.checks import check_destination, check_source
 from pipeline.storage.store import Store, open_store
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from imgtx.codecs import SUFFIXES, decode, encode
 from imgtx.errors import ImageError, StorageError, UsageError
 from imgtx.files import write_atomically
-from pipeline.planning.inventory import images
+from pipeline.sources.images import images
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import INVENTORY
 

@@ -19,21 +19,22 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgtx.codecs import SUFFIXES
 from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, StorageError, UsageError
 from imgtx.models.references import absolute, read_info
 from jobs.run.access import AccessMonitor
 from jobs.run.tally import Summary, Tally, Watcher
 from pipeline.cluster.address import address_of, check_address
 from pipeline.cluster.session import check_compiles
+from pipeline.job import check_spec, make_job
 from pipeline.ledger.lease import Lease
 from pipeline.ledger.ledger import Ledger
 from pipeline.models.references import is_fetched
 from pipeline.models.resolve import exact_reference, local_model
 from pipeline.planning.plan import OVERWRITES, PLANNED, Plan, make_plan
 from pipeline.runs import last_spec
-from pipeline.spec import Job, RunSpec, make_job
-from pipeline.storage.checks import check_apart, check_destination, check_shared, check_source
+from pipeline.sources import Source, open_source
+from pipeline.spec import Job, RunSpec
+from pipeline.storage.checks import check_destination, check_shared
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.rows import to_table
 from pipeline.tables.schemas import (
@@ -42,7 +43,6 @@ from pipeline.tables.schemas import (
     IMAGES,
     LEASES,
     LEDGER_PARTS,
-    NO_MASK,
     OUTCOME,
     PENDING,
     RUNS,
@@ -50,7 +50,8 @@ from pipeline.tables.schemas import (
     WORK,
     WRITTEN,
 )
-from pipeline.tasks.inpainting import listing, masks_of
+from pipeline.tasks import get_task
+from pipeline.tasks.base import Opened
 
 if TYPE_CHECKING:
     from pipeline.cluster.metrics import RunMetrics
@@ -67,10 +68,10 @@ DISTURBED_PASSES = 5  # more, after a machine was lost: what was in its hands is
 
 @dataclass(frozen=True)
 class Prepared:
-    """A checked run, before Ray: its job, its stores, its ledger."""
+    """A checked run, before Ray: its job, what it reads, its destination and ledger."""
 
     job: Job
-    source: Store
+    opened: Opened
     destination: Store
     ledger: Ledger
     run_id: str
@@ -78,29 +79,34 @@ class Prepared:
 
 def prepare(spec: RunSpec) -> Prepared:
     """Resolve the model and open both ends; raises UsageError for whatever a person can mend."""
+    check_spec(spec)
+    task = get_task(spec.task)
     spec = replace(spec, model=exact_reference(spec.model, spec.endpoint_url))
     info, digest = read_info(local_model(spec.model, spec.endpoint_url))
-    source = open_store(spec.source, endpoint_url=spec.endpoint_url)
+    source = open_source(spec.source, task.sources, spec.endpoint_url)
     destination = open_store(spec.destination, endpoint_url=spec.endpoint_url)
     job = make_job(resolved(spec, source, destination), info, digest)
-    check_apart(source, destination)
-    check_source(source)
-    if masks := masks_of(job.spec):
-        check_source(masks.store, "--masks")
+    source.check(destination)
+    inputs = task.open_inputs(job.spec)
+    task.check_inputs(inputs, job.spec)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}"
-    return Prepared(job, source, destination, Ledger(destination), run_id)
+    return Prepared(job, Opened(source, inputs), destination, Ledger(destination), run_id)
 
 
-def resolved(spec: RunSpec, source: Store, destination: Store) -> RunSpec:
+def resolved(spec: RunSpec, source: Source, destination: Store) -> RunSpec:
     """The spec in words that mean the same in every working directory and environment: on workers, and later."""
-    fetched, masks = is_fetched(spec.model), masks_of(spec)
-    # an endpoint that nothing here needs would stand in the spec of every retry
-    needed = [source.endpoint_url, destination.endpoint_url, spec.endpoint_url if fetched else None]
+    fetched = is_fetched(spec.model)
+    settings = dict(spec.settings)
+    for option in get_task(spec.task).options:
+        if option.place and settings.get(option.name):
+            settings[option.name] = open_store(settings[option.name], endpoint_url=spec.endpoint_url).uri
+    # an endpoint that nothing here needs would be in the spec of every retry
+    needed = [source.store.endpoint_url, destination.endpoint_url, spec.endpoint_url if fetched else None]
     return replace(
         spec,
         source=source.uri,
         destination=destination.uri,
-        masks=masks.store.uri if masks else None,
+        settings=settings,
         model=spec.model if fetched else absolute(spec.model),
         endpoint_url=next((url for url in needed if url), None),
     )
@@ -109,8 +115,9 @@ def resolved(spec: RunSpec, source: Store, destination: Store) -> RunSpec:
 def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
     """List the source and subtract the ledger; nothing is fetched. UsageError for a source without images."""
     spec = run.job.spec
+    task = get_task(spec.task)
     plan = make_plan(
-        listing(run.source, masks_of(spec), local_destination=run.destination.is_local),
+        task.list(run.opened, spec, local_destination=run.destination.is_local),
         run.ledger,
         recipe=run.job.recipe.digest,
         requested_format=spec.format,
@@ -118,16 +125,8 @@ def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
         retry_failed=retry_failed,
     )
     if plan.listed == plan.counts[SKIPPED]:
-        what = f"holds no image among {plan.listed} files" if plan.listed else "is empty"
-        if any(NO_MASK in rows["reason"].unique().to_pylist() for rows in plan.left_out.tables(WAVE)):
-            raise UsageError(
-                f"no image of {run.source.describe()} has a mask in --masks {spec.masks}: a mask bears its image's "
-                f"name, or that with .png; or take images without one as whole by --missing-mask no-hole"
-            )
-        raise UsageError(
-            f"the source {run.source.describe()} {what}: give a folder or prefix that holds images, named "
-            f"{' '.join(SUFFIXES)}"
-        )
+        reasons = {r for rows in plan.left_out.tables(WAVE) for r in rows["reason"].unique().to_pylist()}
+        raise UsageError(task.explain(reasons, spec) or run.opened.source.why_nothing(plan.listed))
     return plan
 
 
@@ -137,7 +136,7 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, force_unlo
     Raises UsageError before any work, LeaseHeldError where another run is at work, RunInterruptedError after Ctrl-C.
     """
     prepared = prepare(spec)
-    check_shared(prepared.source)
+    check_shared(prepared.opened.source.store)
     check_shared(prepared.destination)
     check_address(address_of(prepared.job.spec))
     check_compiles(prepared.job.spec)
@@ -196,7 +195,7 @@ class Session:
         self.buffer: list[pa.Table] = []
         self.flushed = self.reported = time.monotonic()
         self.begun = False
-        self.access = AccessMonitor(run.source)
+        self.access = AccessMonitor(run.opened.source.store)
         self.metrics: RunMetrics | None = None  # from when Ray is up
 
     def waves(self) -> Iterator[pa.Table]:
@@ -302,12 +301,12 @@ class Session:
         """One Ray dataset over `work`: the rows that came back without an outcome, and whether it ran to its end."""
         from pipeline.cluster.private import local_daemon_died
         from pipeline.cluster.session import RAY_ENDED, STALL_SECONDS
-        from pipeline.flow import road
+        from pipeline.flow import build_dataset
 
         seen: list[pa.ChunkedArray] = []
         whole = True
         try:
-            for block in road(work.select(WORK.names), self.run.job, pool).iter_batches(
+            for block in build_dataset(work.select(WORK.names), self.run.job, pool).iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=0
             ):
                 seen.append(block["key"])

@@ -4,52 +4,51 @@ Precedence, weakest first: defaults, the file, options, settings.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from imgtx.errors import UsageError
-from imgtx.models.weight_file import packaged_models
-from imgtx.settings import check_fields, merge, parse_settings, read_toml
+from imgtx.settings import check_values, merge, parse_settings, read_toml
 from pipeline.spec import RunSpec
+from pipeline.tasks import choose_task, options_of
 
-# What the command line itself says, so that nothing else may.
 ALIASES = {"jpg": "jpeg", "tif": "tiff"}
-ARGUMENTS = ("source", "destination", "task")
-RESTORATION, INPAINTING = "restoration", "inpainting"  # the same command, without and with masks
-MODELS = {RESTORATION: "restore", INPAINTING: "inpaint"}
+# What the command line itself says, so that nothing else may.
+ARGUMENTS = ("source", "destination", "task", "settings")
 
 
-def read_run_spec(source: str, destination: str, task: str, options: dict[str, Any]) -> RunSpec:
-    """The run's spec from what the person typed; UsageError names the field that is wrong and what is legal.
+def read_run_spec(source: str, destination: str, command: str, options: dict[str, Any]) -> RunSpec:
+    """Return the spec of a run of `command` as the user gave it.
 
-    `options` holds the options as click read them: None where one was not given, `spec_file` and `settings` besides.
+    options: as click read them, None where one was not given, with `spec_file` and `settings`. Raises UsageError that
+    names the field that is wrong and what is allowed.
     """
     options = dict(options)
     path: Path | None = options.pop("spec_file")
-    settings: Sequence[str] = options.pop("settings")
+    assignments: Sequence[str] = options.pop("settings")
+    kinds = fields_of(command)
     in_file = _readable(read_toml(path)) if path else {}
-    check_fields(in_file, RunSpec, str(path), without=ARGUMENTS)
-    set_now = _readable(parse_settings(settings))
-    check_fields(set_now, RunSpec, "--set", without=ARGUMENTS)
+    check_values(in_file, kinds, str(path))
+    set_now = _readable(parse_settings(assignments))
+    check_values(set_now, kinds, "--set")
     given = {name: value for name, value in options.items() if value is not None}
     values = merge(merge(in_file, given), set_now)
     if "format" in values:
         values["format"] = ALIASES.get(str(values["format"]).lower(), values["format"])
-    if task == RESTORATION and (values.get("masks") or values.get("mask_color")):
-        task = INPAINTING
+    task = choose_task(command, {name for name, value in values.items() if value})
+    theirs = {option.name: values.pop(option.name, None) for option in options_of(command)}
+    mine = {option.name for option in task.options}
+    settings = {name: value for name, value in theirs.items() if value is not None and name in mine}
     if "model" not in values:
-        values["model"] = MODELS.get(task) or model_for_scale(values.get("scale", 2))
-    return RunSpec(source=source, destination=destination, task=task, **values)
+        values["model"] = task.default_model(settings)
+    values.setdefault("format", task.default_format)
+    return RunSpec(source=source, destination=destination, task=task.name, settings=settings, **values)
 
 
-def model_for_scale(scale: int) -> str:
-    """The packaged super-resolution model of that scale; UsageError where there is none."""
-    name = f"sr-x{scale}"
-    known = packaged_models()
-    if name not in known:
-        scales = ", ".join(sorted(n for m in known if (n := m.removeprefix("sr-x")).isdecimal()))
-        raise UsageError(f"--scale {scale}: the packaged models enlarge by {scales}; for others give --model")
-    return name
+def fields_of(command: str) -> dict[str, Any]:
+    """Return the type of each field that a spec file or `--set` may hold for a command."""
+    own = {f.name: f.type for f in fields(RunSpec) if f.name not in ARGUMENTS}
+    return own | {option.name: option.type | None for option in options_of(command)}
 
 
 def _readable(values: dict[str, Any]) -> dict[str, Any]:

@@ -27,9 +27,10 @@ from jobs.nightly.spec import load_nightly_spec
 from jobs.run.spec import read_run_spec
 from pipeline.models.references import is_fetched
 from pipeline.storage.store import open_store
+from pipeline.tasks import commands, options_of
 
 # The commands that a cluster can run for somebody who is elsewhere.
-RUNS = ("nightly", "plan", "restore", "retry", "train", "upscale", "verify")
+RUNS = (*commands(), "plan", "retry", "verify", "train", "nightly")
 SPEC_FOLDER = "specs"  # in the package, for the TOML files that a command names
 MODELS = ("--model", "init_from")
 CREDENTIAL = re.compile(r"://[^/?#\s]*@|https?://\S*\?")  # a user and a password, or a signed query
@@ -68,13 +69,21 @@ def check_command(arguments: Sequence[str], group: click.Group, *, shared: bool 
     """
     name, *rest = arguments
     if name not in RUNS:
-        raise UsageError(f"submit -- {name}: legal are {', '.join(RUNS)}; the other commands need no cluster")
+        raise UsageError(
+            f"submit -- {name}: must be one of {', '.join(RUNS)}; the other commands need no cluster"
+        )
     # a command remembers the help options of the first context that it meets: they must be those of the group
     settings = group.context_settings
-    with group.commands[name].make_context(f"imgtx {name}", list(rest), **settings) as context:
+    command = group.commands[name]
+    if isinstance(command, click.Group):
+        run, *rest = rest or [""]
+        if run not in command.commands:
+            raise UsageError(f"submit -- {name} {run}: must be one of {', '.join(command.commands)}")
+        command = command.commands[run]
+    with command.make_context(f"imgtx {command.name}", list(rest), **settings) as context:
         values = dict(context.params)
     _check_secrets(arguments)
-    for where, place in _places(name, values):
+    for where, place in _places(str(command.name), values):
         _check_place(where, place, shared=shared)
     files, renamed = {}, tuple(arguments)
     for option in ("spec", "spec_file"):
@@ -93,18 +102,19 @@ def _places(name: str, values: Mapping[str, Any]) -> Places:
     elif name == "nightly":
         yield from _places_of_nightly(values)
     else:
-        yield from _places_of_run(values, "restoration" if name == "restore" else "super-resolution")
+        yield from _places_of_run(values, name)
 
 
-def _places_of_run(values: Mapping[str, Any], task: str) -> Places:
+def _places_of_run(values: Mapping[str, Any], command: str) -> Places:
     left_out = ("dry_run", "force_unlock", "as_json", "source", "destination")
     options = {option: value for option, value in values.items() if option not in left_out}
-    spec = read_run_spec(values["source"], values["destination"], task, options)
+    spec = read_run_spec(values["source"], values["destination"], command, options)
     if spec.address:
         raise UsageError(f"--address {spec.address} behind --: the job joins its own cluster; leave it out")
     yield from (("SOURCE", spec.source), ("DESTINATION", spec.destination), ("--model", spec.model))
-    if spec.masks:
-        yield "--masks", spec.masks
+    for option in options_of(command):
+        if option.place and (place := option.of(spec)):
+            yield option.flag.strip(), place
 
 
 def _places_of_training(values: Mapping[str, Any]) -> Places:

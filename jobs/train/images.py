@@ -13,7 +13,7 @@ from imgtx.errors import ImageError, StorageError, UsageError
 from imgtx.training.images import photo_pixels
 from imgtx.training.pairs import MIN_VALID_SIDE, Pair, make_pair
 from imgtx.training.spec import TrainSpec
-from pipeline.planning.inventory import images
+from pipeline.sources.images import images
 from pipeline.storage.checks import check_source
 from pipeline.storage.store import Store
 

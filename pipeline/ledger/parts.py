@@ -18,12 +18,15 @@ import pyarrow.parquet as pq
 
 from imgtx.errors import UsageError
 from pipeline.storage.store import Store
-from pipeline.tables.rows import empty
-from pipeline.tables.schemas import ADDED, LEDGER, LEDGER_PARTS
+from pipeline.tables.rows import blanks
+from pipeline.tables.schemas import LEDGER, LEDGER_PARTS
 
 _NAME = re.compile(r"ledger/(\d{20})-(?:(\d+)of(\d+)-)?[0-9a-f]{12}\.parquet")
 _READERS = 8
 HELD_BYTES = 64 << 20  # of parts whose rows are in memory together: some 800,000
+# Columns that ledgers from before 0.1 lack, and the older columns that they are made from.
+ADDED = ("item", "inputs", "measures")
+_FORMERLY = {"item": (), "inputs": ("mask", "version"), "measures": ("hole_share", "noise_level")}
 _REPETITIVE = [
     "status",
     "stage",
@@ -97,6 +100,8 @@ def _read_part(store: Store, columns: list[str], part: Part) -> pa.Table:
             older = [name for name in ADDED if name not in there.names]
             wrong = [f.name for f in LEDGER if f not in there and f.name not in older]
             wanted = [name for name in columns if name not in older]
+            formerly = {name for new in older if new in columns for name in _FORMERLY[new]}
+            wanted += sorted(formerly & {*there.names} - {*wanted})
             rows = None if wrong else file.read(wanted, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -109,10 +114,28 @@ def _read_part(store: Store, columns: list[str], part: Part) -> pa.Table:
             f"{part.name} lacks the ledger's columns {', '.join(wrong)} or has them in another type; this "
             "imgtx reads ledgers of its own version: use the version that wrote it, or another destination"
         )
-    for name in older:
-        kind = LEDGER.field(name).type
-        rows = rows.append_column(name, pa.repeat(pa.scalar(empty(kind), kind), len(rows)))
-    return rows.select(columns)
+    return _upgraded(rows, older).select(columns)
+
+
+def _upgraded(rows: pa.Table, added: Sequence[str]) -> pa.Table:
+    """Rows of an older ledger with the columns that it lacks: its mask as an input, its numbers as measures."""
+    new = dict(zip(added, blanks(LEDGER, added, len(rows)), strict=True))
+    if "inputs" in new and "mask" in rows.column_names:
+        new["inputs"] = pa.array(
+            [
+                [{"role": "mask", "key": mask, "version": version.partition(" mask ")[2]}] if mask else []
+                for mask, version in zip(rows["mask"].to_pylist(), rows["version"].to_pylist(), strict=True)
+            ],
+            LEDGER.field("inputs").type,
+        )
+    numbers = [name for name in _FORMERLY["measures"] if name in rows.column_names]
+    if "measures" in new and numbers:
+        values = rows.select(numbers).to_pylist()
+        measures = [{name: value for name, value in row.items() if value} for row in values]
+        new["measures"] = pa.array(measures, LEDGER.field("measures").type)
+    for name, column in new.items():
+        rows = rows.append_column(name, column)
+    return rows
 
 
 def _part(name: str, size: int) -> Part:

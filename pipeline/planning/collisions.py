@@ -22,7 +22,7 @@ _CLIMB = pa.schema([("key", pa.uint64()), ("level", pa.int8())])
 _FOLDER = pa.schema([("name", pa.uint64())])
 
 
-class NameLevels:
+class NameCollisions:
     """Levels of the names of distinct keys; a key that is added twice is one key.
 
     First `add` all, then `settle`, then ask. requested: as in `names.plain_names`.

@@ -4,31 +4,32 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.planning.collisions import NameLevels
-from pipeline.planning.inventory import CLASSIFIED
+from pipeline.planning.collisions import NameCollisions
 from pipeline.tables.hashing import hash64
+from pipeline.tables.rows import blanks
+from pipeline.tables.schemas import LISTED
 from pipeline.tables.spill import Spill, buckets_for
 
 # `row` counts what was listed; `hash` is the key's.
-_LISTED = pa.schema([*CLASSIFIED, ("row", pa.int64()), ("hash", pa.uint64())])
-NAMED = pa.schema([*_LISTED, ("output", pa.string())])
+_NUMBERED = pa.schema([*LISTED, ("row", pa.int64()), ("hash", pa.uint64())])
+NAMED = pa.schema([*_NUMBERED, ("output", pa.string())])
 
 
 class Listing:
     """First `add` all batches, then `settle`, then `read`. requested: as in `names.plain_names`."""
 
     def __init__(self, requested: str):
-        self.names = NameLevels(requested)
+        self.names = NameCollisions(requested)
         self.buckets = 0
-        self._rows = Spill(_LISTED)
+        self._rows = Spill(_NUMBERED)
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """A batch of CLASSIFIED, or of INVENTORY, where every key is an image."""
+        """A batch of LISTED, or of INVENTORY, where every key is an image."""
         table = pa.Table.from_batches([batch])
-        for name in ("status", "reason", "message", "mask"):
-            if name not in table.column_names:
-                table = table.append_column(name, blank(len(table)))
-        table = table.select(CLASSIFIED.names).cast(CLASSIFIED)
+        absent = [name for name in LISTED.names if name not in table.column_names]
+        for name, column in zip(absent, blanks(LISTED, absent, len(table)), strict=True):
+            table = table.append_column(name, column)
+        table = table.select(LISTED.names).cast(LISTED)
         hashes = hash64(table["key"])
         numbers = np.arange(self._rows.num_rows, self._rows.num_rows + len(table))
         self._rows.add(

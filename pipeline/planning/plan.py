@@ -13,11 +13,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.ledger.ledger import Ledger
-from pipeline.planning.inventory import CLASSIFIED
 from pipeline.planning.listing import Listing
-from pipeline.planning.superseded import OutputFiles
+from pipeline.planning.superseded import SupersededFiles
 from pipeline.tables.rows import as_bools
-from pipeline.tables.schemas import FAILED, PENDING, RETRIED_BY_A_PLAIN_RUN, SKIPPED, TOO_LARGE, WORK, WRITTEN
+from pipeline.tables.schemas import (
+    FAILED,
+    LISTED,
+    PENDING,
+    RETRIED_BY_A_PLAIN_RUN,
+    SKIPPED,
+    TOO_LARGE,
+    WORK,
+    WRITTEN,
+)
 from pipeline.tables.spill import Rows
 
 NEW, CHANGED, STALE, RETRY, FAILED_BEFORE = "new", "changed", "stale", "retry", "failed_before"
@@ -26,7 +34,7 @@ CURRENT, REFUSED = "current", "refused"
 # Every listed key is in exactly one class, so the counts sum up to the keys listed.
 CLASSES = {
     NEW: "no row in the ledger",
-    CHANGED: "the source's version, or its mask's, differs from the row's",
+    CHANGED: "the version of the source, or of an input such as a mask, differs from the row's",
     STALE: "the recipe differs, or the output's name: another key now shares it, or has taken it",
     RETRY: "failed for a reason that time may mend, cut short by a stop, or sent back by verify",
     FAILED_BEFORE: "failed as it would again; run only on request",
@@ -43,7 +51,7 @@ _CODES = {cause: code for code, cause in enumerate(CLASSES)}
 PLANNED = pa.schema([*WORK, ("cause", pa.string()), ("previous_output", pa.string())])
 
 # `recorded`: the ledger's newest row of the key says the same already.
-LEFT_OUT = pa.schema([*CLASSIFIED, ("recorded", pa.bool_())])
+LEFT_OUT = pa.schema([*LISTED, ("recorded", pa.bool_())])
 
 # Images beside the ledger: the key's `hash`; its class as `code`; `failed`: the newest row is no success, a pending one
 # included; the file of its newest written row, and that of a pending one, or "".
@@ -92,8 +100,8 @@ def make_plan(
 ) -> Plan:
     """Class every listed key and name the outputs of those to run.
 
-    inventory: the whole listing, because names depend on all of it, as batches of CLASSIFIED
-    (`inventory.classify`) or of INVENTORY (every key is an image then). recipe: its digest. requested_format:
+    inventory: the whole listing, because names depend on all of it, as batches of LISTED
+    (`Source.list`) or of INVENTORY (every key is an image then). recipe: its digest. requested_format:
     "same" or a writable format. max_megapixels: what was refused as larger by an earlier limit runs again if
     it fits this one. retry_failed: `work` holds what failed last time, whatever its class, and nothing else
     (`imgtx retry`).
@@ -105,7 +113,7 @@ def make_plan(
     for batch in inventory:
         listing.add(batch)
     buckets = listing.settle(ledger.bucket_count())
-    count, files = _Count(), OutputFiles()
+    count, files = _Count(), SupersededFiles()
     images, left_out, starts = Rows(_MATCHED), Rows(LEFT_OUT), []
     for index, state in enumerate(ledger.state_by_bucket(buckets, ("in_height", "in_width"))):
         starts.append(images.num_rows)
@@ -161,7 +169,7 @@ def _match(listed: pa.Table, state: pa.Table, recipe: str, max_megapixels: float
     return listed
 
 
-def _judge(matched: pa.Table, files: OutputFiles, index: int) -> pa.Table:
+def _judge(matched: pa.Table, files: SupersededFiles, index: int) -> pa.Table:
     """_MATCHED rows of a bucket with the last word on their class, and with `previous_output`."""
     codes, hashes = matched["code"].to_numpy().copy(), matched["hash"].to_numpy()
     codes[files.taken(hashes, index) & (codes == _CODES[CURRENT])] = _CODES[STALE]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.planning.collisions import NameLevels
+from pipeline.planning.collisions import NameCollisions
 from pipeline.planning.names import fold
 from pipeline.tables.hashing import among, hash64
 from pipeline.tables.rows import as_bools
@@ -29,7 +29,7 @@ _VERDICT = pa.schema(
 )
 
 
-class OutputFiles:
+class SupersededFiles:
     """First `add` the ledger's state, then `settle`, then ask."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class OutputFiles:
             columns = names, keys[there], sequences, np.full(len(names), pending), listed[there]
             self._files.add(pa.table([pa.array(column) for column in columns], schema=_FILE), names)
 
-    def settle(self, names: NameLevels, buckets: int) -> None:
+    def settle(self, names: NameCollisions, buckets: int) -> None:
         """Judge every file of a listed key. names: those of the listing."""
         self._buckets = buckets
         for index in range(buckets):

@@ -1,30 +1,23 @@
-"""What the source holds: listing -> Arrow batches, with the keys that are refused by name alone.
+"""A folder or bucket of images: one work row an image, its key the path relative to the source.
 
 Keys stay in Arrow from end to end; millions of them never become Python objects.
 """
 
 import re
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.storage.store import Store
-from pipeline.tables.schemas import FAILED, INVENTORY, SKIPPED
+from imgtx.codecs import SUFFIXES
+from pipeline.sources.base import SourceKind
+from pipeline.storage.checks import check_apart, check_source
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.rows import blanks
+from pipeline.tables.schemas import FAILED, INVENTORY, LISTED, SKIPPED
 
 ROWS = 65_536
-
-# An inventory row with what its name alone decides: `status` is "" for a row to process; otherwise
-# `reason` is a word of records.REASONS, met in stage "list". `mask` is "" until `pipeline.tasks.inpainting` finds one.
-CLASSIFIED = pa.schema(
-    [
-        *INVENTORY,
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        ("message", pa.string()),
-        ("mask", pa.string()),
-    ]
-)
 
 _KEY_BYTES = 1024  # S3's own limit
 _NAME_BYTES = 255  # of ext4, XFS, APFS, NTFS
@@ -35,6 +28,50 @@ _ESCAPES = (
     (r"(^|/)\.\.?(/|$)", 'has "." or ".." between slashes'),
     (r"[\x{00}-\x{1f}\x{7f}]", "holds a control character, or a byte that is not UTF-8"),
 )
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """A `Source` whose items are the image files under one root."""
+
+    store: Store
+
+    @property
+    def uri(self) -> str:
+        return self.store.uri
+
+    def describe(self) -> str:
+        return self.store.describe()
+
+    def check(self, destination: Store) -> None:
+        check_apart(self.store, destination)
+        check_source(self.store)
+
+    def list(self, *, local_destination: bool) -> Iterator[pa.RecordBatch]:
+        return (
+            classify(batch, SUFFIXES, local_destination=local_destination) for batch in inventory(self.store)
+        )
+
+    def read(self, item: str, version: str) -> bytes:
+        return self.store.read(item, version=version)
+
+    def download(self, item: str, path: str, version: str) -> None:
+        self.store.download(item, path, version=version)
+
+    def why_nothing(self, listed: int) -> str:
+        what = f"holds no image among {listed} files" if listed else "is empty"
+        return (
+            f"the source {self.describe()} {what}: give a folder or prefix that holds images, named "
+            f"{' '.join(SUFFIXES)}"
+        )
+
+
+def open_images(uri: str, endpoint_url: str | None) -> ImageFolder:
+    """Open a folder or bucket."""
+    return ImageFolder(open_store(uri, endpoint_url=endpoint_url))
+
+
+IMAGES = SourceKind("images", recognises=lambda uri: True, open=open_images)
 
 
 def inventory(store: Store) -> Iterator[pa.RecordBatch]:
@@ -55,7 +92,7 @@ def inventory(store: Store) -> Iterator[pa.RecordBatch]:
 
 
 def classify(batch: pa.RecordBatch, suffixes: Collection[str], *, local_destination: bool) -> pa.RecordBatch:
-    """`batch` (schema INVENTORY) with the columns of CLASSIFIED: what the name alone decides.
+    """`batch` (schema INVENTORY) with the columns of LISTED: what the name alone decides.
 
     `suffixes` are lower-case with their dot (`imgtx.codecs.SUFFIXES`); case is ignored. Other names are
     skipped (reason suffix). An image whose key would escape the destination, or cannot be a file name on a
@@ -68,8 +105,8 @@ def classify(batch: pa.RecordBatch, suffixes: Collection[str], *, local_destinat
     status = pc.case_when(pc.make_struct(pc.invert(is_image), is_unsafe), SKIPPED, FAILED, "")
     reason = pc.case_when(pc.make_struct(pc.invert(is_image), is_unsafe), "suffix", "unsafe_key", "")
     message = pc.if_else(is_unsafe, complaint, "")
-    none = pa.repeat(pa.scalar(""), len(key))
-    return pa.RecordBatch.from_arrays([*batch.columns, status, reason, message, none], schema=CLASSIFIED)
+    none = blanks(LISTED, ("item", "inputs", "conditions"), len(key))
+    return pa.RecordBatch.from_arrays([*batch.columns, *none, status, reason, message], schema=LISTED)
 
 
 def images(store: Store, suffixes: Collection[str], *, local_destination: bool) -> Iterator[pa.RecordBatch]:

@@ -11,14 +11,14 @@ from imgtx.codecs import Picture, unpack_carry
 from imgtx.codecs import encode as encode_picture
 from pipeline.planning.names import format_of
 from pipeline.spec import Job
-from pipeline.tables.rows import Row, guarded, rows_of, to_table
+from pipeline.tables.rows import Row, rows_of, run_stage, to_table
 from pipeline.tables.schemas import ENCODED
 
 
 def encode(batch: pa.Table, job: Job) -> Iterator[pa.Table]:
     """PIXELS rows (whole images) -> ENCODED rows, one table an image."""
     for row in rows_of(batch):
-        yield to_table([guarded("encode", row, partial(to_file, job=job))], ENCODED)
+        yield to_table([run_stage("encode", row, partial(to_file, job=job))], ENCODED)
 
 
 def to_file(row: Row, job: Job) -> Row:

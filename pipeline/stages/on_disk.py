@@ -1,7 +1,7 @@
-"""The road of a picture too large for memory: local disk on the way in and out, tile by tile through the model.
+"""The stages of a picture too large for memory: local disk on the way in and out, tile by tile through the model.
 
-Inside one actor, because its steps share a disk and nothing else. The tiles are those of the ordinary road, and so are
-the pixels; memory holds what one call of the model takes.
+Inside one actor, because its steps share a disk and nothing else. The tiles are those of a picture in memory, and so
+are the pixels; memory holds what one call of the model takes.
 """
 
 import hashlib
@@ -13,36 +13,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imgtx.codecs.spool import SpooledPicture, SpoolWriter, spool_in
-from imgtx.errors import ImageError
 from imgtx.imageops.geometry import Tile
-from imgtx.imageops.holes import Fill, as_channel, hole_of_mask
 from imgtx.imageops.resize import imresize
 from pipeline.planning.names import format_of
-from pipeline.spec import Job, RunSpec
+from pipeline.sources import open_source
+from pipeline.spec import Job
 from pipeline.storage.store import open_store
 from pipeline.tables.rows import Row
 from pipeline.tables.schemas import IMAGES, WRITTEN
-from pipeline.tasks.inpainting import bad_mask, check_mask_size, masks_of, painted, versions_of
+from pipeline.tasks import get_task
+from pipeline.tasks.images import item_of, own_version
 
 if TYPE_CHECKING:
     from imgtx.inference.predictor import Predictor  # brings torch, which the driver does without
 
 
 def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:
-    """A `large` row to its written outcome: fetch, spool, tiles through the model, encode, put."""
-    endpoint = job.spec.endpoint_url
+    """Take a `large` row to its written outcome: fetch, spool, tiles through the model, encode, put."""
+    endpoint, task = job.spec.endpoint_url, get_task(job.spec.task)
     with tempfile.TemporaryDirectory(prefix="imgtx-spool-") as folder:
         directory = Path(folder)
-        source = directory / "source"
-        store = open_store(job.spec.source, endpoint_url=endpoint)
-        version, mask_version = versions_of(row["version"])
-        store.download(row["key"], str(source), version=version)
-        picture = spool_in(source, directory, max_pixels=int(job.spec.max_megapixels * 1e6))
-        source.unlink()
-        read: Callable[[Tile], np.ndarray] = picture.read
-        if job.info.masks:
-            mask = spool_mask(row["mask"], mask_version, job, directory) if row["mask"] else None
-            read, row["hole_share"] = filled(picture, mask, job.spec)
+        path = directory / "source"
+        source = open_source(job.spec.source, task.sources, endpoint)
+        source.download(item_of(row), str(path), own_version(row))
+        picture = spool_in(path, directory, max_pixels=int(job.spec.max_megapixels * 1e6))
+        path.unlink()
+        read, measures = task.large_input(picture, row, job, directory)
         writer = enlarge(picture, read, directory, predictor)
         picture.remove()
         path = writer.finish(
@@ -60,48 +56,9 @@ def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:
         "out_width": writer.width,
         "out_bytes": size,
         "out_sha256": digest,
+        "measures": measures,
         "notes": [*picture.notes, *writer.notes],
     }
-
-
-def spool_mask(key: str, version: str, job: Job, directory: Path) -> SpooledPicture:
-    """The mask's file as a spooled picture; ImageError (bad_mask) where it cannot be decoded."""
-    folder = directory / "mask"
-    folder.mkdir()
-    masks = masks_of(job.spec)
-    assert masks is not None  # a row has a mask only where the spec names masks
-    masks.store.download(key, str(folder / "source"), version=version)
-    try:
-        return spool_in(folder / "source", folder, max_pixels=int(job.spec.max_megapixels * 1e6))
-    except ImageError as error:
-        raise bad_mask(error) from error
-
-
-def filled(
-    picture: SpooledPicture, mask: SpooledPicture | None, spec: RunSpec
-) -> tuple[Callable[[Tile], np.ndarray], float]:
-    """From a rectangle to what `imgtx.imageops.holes.with_mask` makes of the whole picture there; and the hole's share."""
-    if mask is not None:
-        check_mask_size((mask.height, mask.width), (picture.height, picture.width))
-
-    def hole_at(window: Tile, pixels: np.ndarray) -> np.ndarray:
-        if spec.mask_color:
-            return painted(pixels, spec)
-        if mask is None:
-            return np.zeros(pixels.shape[:2], bool)
-        return hole_of_mask(mask.read(window), None if mask.alpha_path is None else mask.read_alpha(window))
-
-    def read(window: Tile) -> tuple[np.ndarray, np.ndarray]:
-        pixels = picture.read(window)
-        return pixels, hole_at(window, pixels)
-
-    fill = Fill(picture.height, picture.width, read)
-
-    def read_filled(window: Tile) -> np.ndarray:
-        _, hole = read(window)
-        return np.dstack([fill(window), as_channel(hole, picture.dtype)])
-
-    return read_filled, fill.share
 
 
 def enlarge(

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.spec import Job
 from pipeline.storage.store import Store, open_store
-from pipeline.tables.rows import Row, guarded, rows_of, to_table
+from pipeline.tables.rows import Row, rows_of, run_stage, to_table
 from pipeline.tables.schemas import FINISHED, IMAGES, WRITTEN
 
 
@@ -18,7 +18,7 @@ def publish(batch: pa.Table, job: Job) -> Iterator[pa.Table]:
     """ENCODED rows -> FINISHED rows."""
     store = open_store(job.spec.destination, endpoint_url=job.spec.endpoint_url)
     for row in rows_of(batch):
-        yield to_table([guarded("publish", row, partial(put, store=store))], FINISHED)
+        yield to_table([run_stage("publish", row, partial(put, store=store))], FINISHED)
 
 
 def put(row: Row, store: Store) -> Row:

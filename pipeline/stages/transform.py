@@ -16,7 +16,7 @@ from pipeline.cluster.drain import drain_watcher
 from pipeline.models.resolve import local_model
 from pipeline.spec import Job
 from pipeline.stages.on_disk import transform_large
-from pipeline.tables.rows import Row, as_bytes, guarded, rows_of, to_table
+from pipeline.tables.rows import Row, as_bytes, rows_of, run_stage, to_table
 from pipeline.tables.schemas import PIXELS, WAITED
 
 log = logging.getLogger("imgtx.pipeline")
@@ -69,7 +69,7 @@ class Transform:
             together = self._predict_together(group) if self.batched else {}
             for row in group:
                 work = partial(self._transform, ready=together.get(row["key"]))
-                done = guarded("transform", row, work)
+                done = run_stage("transform", row, work)
                 done[WAITED.name], self.waited = self.waited, 0.0
                 made = time.perf_counter()
                 yield to_table([done], PIXELS)

@@ -87,12 +87,25 @@ def empty(kind: pa.DataType) -> Any:
         return b""
     if pa.types.is_fixed_size_list(kind):
         return [0] * kind.list_size
-    if pa.types.is_list(kind):
+    if pa.types.is_list(kind) or pa.types.is_map(kind):
         return []
     return False if pa.types.is_boolean(kind) else 0
 
 
-def guarded(stage: str, row: Row, work: Callable[[Row], Row]) -> Row:
+def blanks(schema: pa.Schema, names: Sequence[str], count: int) -> list[pa.Array]:
+    """Columns of `count` empty values, of the types that `schema` gives them."""
+    return [_blank(schema.field(name).type, count) for name in names]
+
+
+def _blank(kind: pa.DataType, count: int) -> pa.Array:
+    if not (pa.types.is_list(kind) or pa.types.is_map(kind)):
+        return pa.repeat(pa.scalar(empty(kind), kind), count)
+    # `pa.repeat` would join `count` arrays
+    offsets = pa.py_buffer(np.zeros(count + 1, np.int32))
+    return pa.Array.from_buffers(kind, count, [None, offsets], children=[pa.array([], kind.field(0).type)])
+
+
+def run_stage(stage: str, row: Row, work: Callable[[Row], Row]) -> Row:
     """`work(row)`, timed as `seconds_<stage>`; an exception becomes a failed row with stage, reason and message.
 
     A row that already has a status passes through untouched.

@@ -53,14 +53,35 @@ STAGES = ("list", "fetch", "decode", "transform", "encode", "publish")
 # One listed object. `version` is the storage's word for content: etag, or mtime and size where there is none.
 INVENTORY = pa.schema([("key", pa.string()), ("size", pa.int64()), ("version", pa.string())])
 
-# One image that this run must process; `output` is its name under `images/`, `mask` the key of its mask or "". With a
-# mask `version` is of both (`pipeline.tasks.inpainting`).
-WORK = pa.schema([*INVENTORY, ("mask", pa.string()), ("output", pa.string())])
+# What beside the source item made an output: a mask, a style picture, a row of a table.
+INPUTS = pa.list_(
+    pa.field("element", pa.struct([("role", pa.string()), ("key", pa.string()), ("version", pa.string())]))
+)
+
+# What a source says of one output to make. `key` is the output's own identity; `item` is the key of the source item
+# it is made from, "" where that is `key` itself. With inputs, `version` is of the item and of all of them.
+# `conditions` is what the model is given for this row alone, as JSON, or "".
+IDENTITY = pa.schema([*INVENTORY, ("item", pa.string()), ("inputs", INPUTS)])
+
+# A listed row. `status` is "" for a row to process; otherwise `reason` is a word of REASONS, at stage "list".
+LISTED = pa.schema(
+    [
+        *IDENTITY,
+        ("conditions", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("message", pa.string()),
+    ]
+)
+
+# One output that this run must make; `output` is its name under `images/`.
+WORK = pa.schema([*IDENTITY, ("conditions", pa.string()), ("output", pa.string())])
 
 # What every stage hands on about an image; a row with a `status` is finished and passes through untouched.
 OUTCOME = pa.schema(
     [
-        *WORK,
+        *IDENTITY,
+        ("output", pa.string()),
         ("status", pa.string()),
         ("stage", pa.string()),  # where it failed, else ""
         ("reason", pa.string()),  # a word of REASONS, else ""
@@ -72,9 +93,7 @@ OUTCOME = pa.schema(
         ("out_width", pa.int32()),
         ("out_bytes", pa.int64()),
         ("out_sha256", pa.string()),  # of the written bytes
-        ("hole_share", pa.float32()),  # of the pixels, that were made up; 0 where none were
-        # of the source, standard deviation in levels of 255 (`imgtx.imageops.noise.noise_level`); 0 where it was not estimated
-        ("noise_level", pa.float32()),
+        ("measures", pa.map_(pa.string(), pa.float64())),  # numbers of the task (`Task.measures`), by name
         ("seconds_decode", pa.float32()),  # fetch and decode
         ("seconds_transform", pa.float32()),
         ("seconds_encode", pa.float32()),  # encode and publish
@@ -94,10 +113,11 @@ LEDGER = pa.schema(
 
 # What the columns of the ledger mean, for readers of its files (docs/reference/ledger.md).
 COLUMNS = {
-    "key": "path of the source, relative to its root, exactly as stored",
+    "key": "what the output is known by: the path of the source relative to its root, exactly as stored",
     "size": "bytes of the source",
-    "version": "the storage's mark of the source's content: its etag, or time and size; with a mask, of both",
-    "mask": "key of its mask, or empty",
+    "version": "the storage's mark of the source's content: its etag, or time and size; with inputs, of all of them",
+    "item": "key of the source item, where one item has several outputs; empty where that is `key`",
+    "inputs": "what beside the source made the output, each with role (`mask`), key and version",
     "output": "path of the output under `images/`",
     "status": "what became of it: see statuses",
     "stage": "stage at which it failed, else empty",
@@ -110,8 +130,7 @@ COLUMNS = {
     "out_width": "pixels",
     "out_bytes": "bytes of the output",
     "out_sha256": "SHA-256 of the output",
-    "hole_share": "share of the pixels that were filled; 0 without holes",
-    "noise_level": "estimated noise of the source, as standard deviation in levels of 255; 0 where not estimated",
+    "measures": "numbers by name, see measures: what the task measured",
     "seconds_decode": "download and decoding",
     "seconds_transform": "the model",
     "seconds_encode": "encoding and upload",
@@ -119,9 +138,6 @@ COLUMNS = {
     "run": "id of the run; its settings are in `runs/<id>/spec.json`",
     "sequence": "nanoseconds since 1970, strictly increasing: the highest of a key is its current row",
 }
-
-# Columns that older ledgers lack; read there as "" and 0.
-ADDED = ("mask", "hole_share", "noise_level")
 
 # What a row tells the driver of the actor that took it: seconds, since its row before, that the actor stood without
 # work or could not hand over what it had made. Added by the transform; never rests in the ledger.
@@ -136,6 +152,7 @@ WAITED = pa.field("seconds_waited", pa.float32())
 PIXELS = pa.schema(
     [
         *OUTCOME,
+        ("conditions", pa.string()),
         WAITED,
         ("dtype", pa.string()),
         ("shape", pa.list_(pa.int32(), 4)),
@@ -153,4 +170,4 @@ ENCODED = pa.schema([*OUTCOME, WAITED, ("encoded", pa.large_binary())])
 FINISHED = pa.schema([*OUTCOME, WAITED])
 
 # Where things lie under a destination.
-IMAGES, LEDGER_PARTS, LEASES, RUNS = "images/", "ledger/", "lease/", "runs/"
+IMAGES, LEDGER_PARTS, LEASES, RUNS, COPIES = "images/", "ledger/", "lease/", "runs/", "inputs/"

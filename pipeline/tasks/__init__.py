@@ -1,1 +1,45 @@
-"""One file a task: everything a run needs to know of its kind of work."""
+"""One file a task: everything a run needs to know about its kind of work. A new task is a module and a line here."""
+
+from pipeline.tasks.base import Option, Task
+from pipeline.tasks.inpainting import INPAINTING
+from pipeline.tasks.restoration import RESTORATION
+from pipeline.tasks.super_resolution import SUPER_RESOLUTION
+
+TASKS = {
+    task.name: task
+    for task in (
+        SUPER_RESOLUTION,
+        RESTORATION,
+        INPAINTING,
+    )
+}
+
+
+def get_task(name: str) -> Task:
+    """Return the task of that name; KeyError where there is none (`pipeline.job.check_spec` reports it)."""
+    return TASKS[name]
+
+
+def commands() -> dict[str, list[Task]]:
+    """Return every command that runs a task, with its tasks, in the order of the table."""
+    found: dict[str, list[Task]] = {}
+    for task in TASKS.values():
+        found.setdefault(task.command, []).append(task)
+    return found
+
+
+def commands_for(task: str) -> list[str]:
+    """Return the commands that run models of that task."""
+    return [command for command, tasks in commands().items() if any(task in t.models for t in tasks)]
+
+
+def options_of(command: str) -> list[Option]:
+    """Return the options of a command's tasks, each once."""
+    return list({o.name: o for task in commands()[command] for o in task.options}.values())
+
+
+def choose_task(command: str, given: set[str]) -> Task:
+    """Return the task of a command that the options in `given` choose."""
+    tasks = commands()[command]
+    chosen = [task for task in tasks if given & {*task.chosen_by}]
+    return (chosen or [task for task in tasks if not task.chosen_by] or tasks)[0]

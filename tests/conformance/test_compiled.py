@@ -25,7 +25,8 @@ from imgtx.probing import compile_trial
 from imgtx.probing.compile_trial import Trial, judged, measure, side_to_compile
 from jobs.cli import main
 from pipeline.cluster.session import check_compiles
-from pipeline.spec import RunSpec, make_job
+from pipeline.job import make_job
+from pipeline.spec import RunSpec
 from tests.conformance.architectures import save
 from tests.conformance.conftest import save_torchscript, without_spandrel
 from tests.support.archive import save_tiny_model

@@ -38,7 +38,7 @@ def test_lama_fills_holes_on_the_same_road(lama):
     assert (info.task, info.masks, info.in_channels, info.out_channels, info.batches) == (
         "inpainting", True, 4, 3, False,
     )  # fmt: skip
-    job = make_job(RunSpec("in", "out", "inpainting", lama, mask_color="#ff00ff"), info, digest)
+    job = make_job(RunSpec("in", "out", "inpainting", lama, {"mask_color": "#ff00ff"}), info, digest)
     assert job.recipe.model_digest == digest
     with pytest.raises(UsageError, match="fills holes: say where they are"):
         make_job(RunSpec("in", "out", "inpainting", lama), info, digest)

@@ -1,20 +1,22 @@
 """Verify finds every way in which a destination differs from its ledger, and is silent on a sound one."""
 
 import hashlib
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from imgtx.errors import StorageError
 from pipeline import verify as verify_module
 from pipeline.ledger.ledger import Ledger
-from pipeline.planning.inventory import inventory
 from pipeline.planning.plan import make_plan
+from pipeline.sources.images import ImageFolder, inventory
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import FAILED, PENDING
-from pipeline.verify import PROBLEM, PROBLEMS, VerifyReport, forget, verify
+from pipeline.verify import PROBLEM, PROBLEMS, VerifyReport, mark_pending, verify
 from tests.support.ledger_rows import outcome, outcomes
 
 KEYS = ["a.png", "b.png", "sub/c ä.png", "d.png"]
@@ -24,6 +26,10 @@ def png(value: int, width: int = 8, height: int = 6) -> bytes:
     buffer = BytesIO()
     Image.new("L", (width, height), value).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def listed(source: Store) -> Iterator[pa.RecordBatch]:
+    return ImageFolder(source).list(local_destination=False)
 
 
 class Archive:
@@ -57,7 +63,7 @@ class Archive:
         self.ledger.append(outcomes(row), recipe="r", run="1")
 
     def verify(self, **options) -> VerifyReport:
-        return verify(self.source, self.destination, self.ledger, **options)
+        return verify(listed(self.source), self.destination, self.ledger, **options)
 
     def found(self, **options) -> set[tuple[str, str, str]]:
         report = self.verify(**options)
@@ -89,7 +95,7 @@ def test_an_empty_archive_has_no_problems(tmp_path):
     source, destination = open_store(str(tmp_path / "s")), open_store(str(tmp_path / "d"))
     source.write("readme.txt", b"x")
     destination.write("runs/1/spec.json", b"{}")
-    assert verify(source, destination, Ledger(destination)).problems.num_rows == 0
+    assert verify(listed(source), destination, Ledger(destination)).problems.num_rows == 0
 
 
 def test_deleted_truncated_and_swapped_outputs_are_found(archive):
@@ -188,7 +194,7 @@ def test_forgotten_keys_run_again_and_the_archive_is_sound_after(archive):
     archive.destination.write("images/sub/c ä.png", b"x")
     damaged = archive.verify().damaged_keys()
     assert sorted(damaged) == ["a.png", "sub/c ä.png"]
-    assert forget(archive.ledger, [*damaged, "no such key"]) == 2
+    assert mark_pending(archive.ledger, [*damaged, "no such key"]) == 2
     assert archive.planned() == {"a.png": "a.png", "sub/c ä.png": "sub/c ä.png"}
     assert archive.found() == set()
     for key in archive.planned():
@@ -203,4 +209,4 @@ def test_damage_whose_source_is_gone_is_reported_but_not_forgotten(archive):
     report = archive.verify()
     assert report.problems["redoable"].to_pylist() == [False]
     assert report.damaged_keys() == []
-    assert forget(archive.ledger, []) == 0
+    assert mark_pending(archive.ledger, []) == 0

@@ -126,9 +126,9 @@ def test_somebody_elses_model_is_fetched_with_what_was_measured_of_it(
     arguments = ("in", "out", "--model", uri, "--precision", "auto", "--json")
     result = imgtx("upscale", *arguments)
     assert result.exit_code == DONE, result.output
-    assert json.loads(imgtx("plan", *arguments).stdout)["to_do"] == 0
+    assert json.loads(imgtx("plan", "upscale", *arguments).stdout)["to_do"] == 0
     info, digest = read_info(path)
     measured = write_sidecar(path, digest, replace(info, dtypes=("float32", "bfloat16"), fast="bfloat16"), {})
     s3_store.write("x.pth.imgtx.json", measured.read_bytes())
-    assert json.loads(imgtx("plan", *arguments).stdout)["classes"]["stale"]["images"] == 1
+    assert json.loads(imgtx("plan", "upscale", *arguments).stdout)["classes"]["stale"]["images"] == 1
     assert last_spec("out", None).model == uri

@@ -75,7 +75,7 @@ def interrupted_after(patch: pytest.MonkeyPatch, images: int, happens) -> None:
                 if number == images:
                     happens()
 
-    patch.setattr(flow, "road", Interrupted)
+    patch.setattr(flow, "build_dataset", Interrupted)
 
 
 def last_words(*command: str) -> str:

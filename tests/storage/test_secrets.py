@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from imgtx.models.weight_file import read_info
 from jobs.run.driver import prepare
 from pipeline.ledger.ledger import Ledger
-from pipeline.planning.inventory import inventory
+from pipeline.sources.images import inventory
 from pipeline.spec import RunSpec
 from pipeline.storage.store import Store, open_store
 from tests.support.archive import fill, save_tiny_model
@@ -116,7 +116,7 @@ def test_a_credential_that_is_used_is_written_nowhere(
     # not DEBUG of all: there botocore writes what it signs with; nothing in imgtx turns that on
     with caplog.at_level(logging.INFO), caplog.at_level(logging.DEBUG, logger="imgtx"):
         for command in (
-            ["plan", source.uri, out.uri, *run],
+            ["plan", "upscale", source.uri, out.uri, *run],
             ["upscale", source.uri, out.uri, *run],
             ["upscale", source.uri, out.uri, *run, "--json", "--format", "jpeg"],
             ["retry", out.uri],

@@ -197,7 +197,7 @@ def test_an_endpoint_argument_goes_before_the_environment(
 def test_wrong_and_weak_credentials(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch):
     with serving() as strict:
         monkeypatch.setenv("AWS_ENDPOINT_URL", strict.url)
-        boto3.client("s3").create_bucket(Bucket="guarded")
+        boto3.client("s3").create_bucket(Bucket="run_stage")
         iam = boto3.client("iam")
         iam.create_user(UserName="reader")
         policy = json.dumps(
@@ -211,14 +211,14 @@ def test_wrong_and_weak_credentials(s3_server: S3Server, monkeypatch: pytest.Mon
         strict.post("/moto-api/reset-auth", b"0")
 
         with pytest.raises(UsageError, match="403 InvalidAccessKeyId"):
-            check_source(open_store("s3://guarded/a"))
+            check_source(open_store("s3://run_stage/a"))
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", keys["AccessKeyId"])
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", keys["SecretAccessKey"])
-        check_source(open_store("s3://guarded/a"))
+        check_source(open_store("s3://run_stage/a"))
         with pytest.raises(
-            UsageError, match=r"destination s3://guarded/a/ cannot be written.*403 AccessDenied"
+            UsageError, match=r"destination s3://run_stage/a/ cannot be written.*403 AccessDenied"
         ):
-            check_destination(open_store("s3://guarded/a"))
+            check_destination(open_store("s3://run_stage/a"))
 
 
 # --- failures on cue

@@ -63,4 +63,4 @@ def without_ray(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(cluster, "ray_session", session)
     patch.setattr(cluster, "machines", lambda: frozenset({"this one"}))
-    patch.setattr(flow, "road", InProcess)
+    patch.setattr(flow, "build_dataset", InProcess)

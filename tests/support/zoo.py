@@ -1,5 +1,6 @@
 """Bad and odd image files, each with what must become of it. Built, never stored: every byte is made here."""
 
+import functools
 import io
 import os
 import struct
@@ -81,8 +82,9 @@ def exif_block(orientation: int = 1, width: int = 64, height: int = 48) -> bytes
     return b"Exif\0\0" + bytes(block) + struct.pack(order + "I", 0) + thumbnail
 
 
+@functools.cache
 def rgb_profile() -> bytes:
-    """A whole RGB profile."""
+    """A whole RGB profile; littlecms writes the second of its making into it."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 

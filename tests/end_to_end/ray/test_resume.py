@@ -18,7 +18,7 @@ from jobs.run.tally import Summary, Tally
 from pipeline.cluster import session as cluster
 from pipeline.ledger.ledger import Ledger
 from pipeline.ledger.parts import list_parts, write_part
-from pipeline.planning.inventory import inventory
+from pipeline.sources.images import inventory
 from pipeline.spec import RunSpec
 from pipeline.storage.store import open_store
 from pipeline.tables.rows import empty

@@ -153,7 +153,7 @@ def test_a_ledger_part_cut_short_is_named_in_one_line(spec: RunSpec, source: Sto
     run(spec, ignore)
     part = min(Path(spec.destination, "ledger").iterdir())
     part.write_bytes(part.read_bytes()[:-50])
-    for command in (["upscale", spec.source], ["plan", spec.source], ["status"], ["verify"]):
+    for command in (["upscale", spec.source], ["plan", "upscale", spec.source], ["status"], ["verify"]):
         arguments = [*command, spec.destination]
         arguments += ["--model", spec.model] if len(command) > 1 else []
         before = signal.getsignal(signal.SIGTERM)

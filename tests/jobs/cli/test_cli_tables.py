@@ -39,7 +39,7 @@ def printed(*arguments: str) -> tuple[str, dict[str, list[str]]]:
 def test_tables_for_people_count_what_there_is(place, model):
     (place / "in" / "cut.png").write_bytes(saved(photo(20, 24))[:60])
     (place / "in" / "notes.txt").write_text("no image")
-    plan = ("plan", "in", "out", "--model", model)
+    plan = ("plan", "upscale", "in", "out", "--model", model)
     text, rows = printed(*plan)
     assert "4 listed, 3 to do" in text
     assert {name: cells[0] for name, cells in rows.items() if cells[0] not in ("0", "")} == {

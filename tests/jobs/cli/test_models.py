@@ -94,7 +94,7 @@ def test_a_run_means_one_version_and_so_does_its_retry(stored: Path, monkeypatch
     said("models", "promote", "models/tiny@2")
     summary = json.loads(said("retry", "out", "--json").splitlines()[-1])
     assert (summary["written"], summary["current"]) == (0, 2), "the retry is of the version that ran"
-    plan = json.loads(said("plan", "in", "out", "--model", "models/tiny@latest", "--json"))
+    plan = json.loads(said("plan", "upscale", "in", "out", "--model", "models/tiny@latest", "--json"))
     assert plan["classes"]["stale"]["images"] == 2
     assert json.loads(said(*arguments).splitlines()[-1])["written"] == 2
     second = look("out").outputs

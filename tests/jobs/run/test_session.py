@@ -21,7 +21,7 @@ def session(tmp_path) -> Session:
     spec = RunSpec(source=str(tmp_path / "in"), destination=str(tmp_path / "out"), model=model)
     (tmp_path / "in").mkdir()
     earlier = prepare(spec)
-    fill(earlier.source, 1)
+    fill(earlier.opened.source.store, 1)
     (work,) = plan_run(earlier).work.slice().to_pylist()
     earlier.destination.write(IMAGES + work["output"], saved(photo(8, 8), "JPEG"))
     row = {name: work.get(name) for name in OUTCOME.names} | {"status": WRITTEN}

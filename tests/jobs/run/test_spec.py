@@ -1,6 +1,6 @@
 """From options, file and settings to a checked job: who wins, and the one line for each mistake."""
 
-from dataclasses import MISSING, asdict, fields, replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,19 @@ from imgtx.errors import UsageError
 from imgtx.models.info import ModelInfo
 from imgtx.settings import merge, parse_settings, read_toml
 from jobs.run.spec import read_run_spec
-from pipeline.spec import Recipe, RunSpec, make_job
+from pipeline.job import make_job
+from pipeline.spec import Recipe, RunSpec
+from pipeline.tasks import options_of
 
 INFO = ModelInfo("sr-x2", "super-resolution", scale=2, multiple=16, halo=32)
-OPTIONS = {f.name: None for f in fields(RunSpec) if f.name not in ("source", "destination", "task")}
+OPTIONS = {
+    f.name: None for f in fields(RunSpec) if f.name not in ("source", "destination", "task", "settings")
+}
 
 
 def read(*set_now: str, file: Path | None = None, **options: Any) -> RunSpec:
     given = OPTIONS | options | {"spec_file": file, "settings": set_now}
-    return read_run_spec("in", "out", "super-resolution", given)
+    return read_run_spec("in", "out", "upscale", given)
 
 
 def complaint(work, *arguments: Any, **options: Any) -> str:
@@ -44,19 +48,25 @@ def test_the_shipped_specs_hold_every_setting_that_has_a_default_and_no_other_va
     upscale, clean = (
         Path(__file__).parents[3] / "jobs" / "specs" / f"{name}.toml" for name in ("upscale", "clean")
     )
-    with_default = {f.name for f in fields(RunSpec) if f.default not in (MISSING, None)}
-    assert {*read_toml(upscale), *read_toml(clean)} == with_default - {"task"}
-    for file in (upscale, clean):
-        assert read(file=file) == read()
-    assert asdict(read()) == asdict(RunSpec("in", "out"))
+    common = {f.name for f in fields(RunSpec) if f.default not in (MISSING, None)} - {"task", "settings"}
+    own = {option.name for option in options_of("restore") if option.default is not None}
+    assert {*read_toml(upscale)} == common
+    assert {*read_toml(clean)} == own
+    assert read(file=upscale) == read()
+    assert read(file=upscale) == RunSpec("in", "out")
+    given = {"masks": "masks", "settings": ()}
+    plain, full = (read_run_spec("in", "out", "restore", given | {"spec_file": f}) for f in (None, clean))
+    assert [option.of(plain) for option in options_of("restore")] == [
+        option.of(full) for option in options_of("restore")
+    ]
 
 
 def test_masks_choose_the_model_and_the_task():
     options = {"spec_file": None, "settings": ()}
-    plain = read_run_spec("in", "out", "restoration", options | {"masks": None})
+    plain = read_run_spec("in", "out", "restore", options | {"masks": None})
     assert (plain.task, plain.model) == ("restoration", "restore")
     for holes in ({"masks": "masks"}, {"mask_color": "#ff00ff"}):
-        spec = read_run_spec("in", "out", "restoration", options | holes)
+        spec = read_run_spec("in", "out", "restore", options | holes)
         assert (spec.task, spec.model) == ("inpainting", "inpaint")
 
 
@@ -67,26 +77,28 @@ HOLES = ModelInfo("fills", "inpainting", 1, 16, 16, 4, masks=True)
     ("fields", "told"),
     [
         ({}, "--model x fills holes: say where they are by --masks or --mask-color"),
-        ({"masks": "m", "mask_color": "#000000"}, "legal is one of them"),
-        ({"mask_color": "magenta"}, "--mask-color magenta: legal is a colour like '#ff00ff'"),
-        ({"masks": "m", "missing_mask": "fail"}, "--missing-mask fail: legal are skip and no-hole"),
-        ({"masks": "m", "mask_tolerance": 256}, "mask_tolerance=256: legal are 0 to 255"),
+        ({"masks": "m", "mask_color": "#000000"}, "give only one of them"),
+        ({"mask_color": "magenta"}, "--mask-color magenta: must be a colour like '#ff00ff'"),
+        ({"masks": "m", "missing_mask": "fail"}, "--missing-mask fail: must be one of skip, no-hole"),
+        ({"masks": "m", "mask_tolerance": 256}, "mask_tolerance=256: must be 0 to 255"),
     ],
 )
 def test_holes_are_told_in_one_way(fields, told):
     with pytest.raises(UsageError) as error:
-        make_job(RunSpec("in", "out", "inpainting", "x", **fields), HOLES, "d")
+        make_job(RunSpec("in", "out", "inpainting", "x", fields), HOLES, "d")
     assert told in str(error.value)
 
 
 def test_masks_are_for_models_that_take_them_and_the_colour_decides_pixels():
     info = ModelInfo("restores", "restoration", 1, 16, 16)
     with pytest.raises(UsageError, match="fills no holes"):
-        make_job(RunSpec("in", "out", "restoration", "x", masks="m"), info, "d")
+        make_job(
+            RunSpec("in", "out", "inpainting", "x", {"masks": "m"}), replace(info, task="inpainting"), "d"
+        )
     plain = make_job(RunSpec("in", "out", "restoration", "x"), info, "d").recipe
-    assert "mask_color" in asdict(plain)
+    assert not plain.settings
     colours = [
-        RunSpec("in", "out", "inpainting", "x", mask_color=c, mask_tolerance=t)
+        RunSpec("in", "out", "inpainting", "x", {"mask_color": c, "mask_tolerance": t})
         for c, t in (("#FF00ff", 8), ("#ff00ff", 8), ("#ff00ff", 9), ("#ff00fe", 8))
     ]
     digests = [make_job(spec, HOLES, "d").recipe.digest for spec in colours]
@@ -169,10 +181,10 @@ def test_merging_keeps_what_is_not_changed(values, changes):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"format": "gif"}, "--format gif: legal are same, png, jpeg"),
-        ({"quality": 0}, "--quality 0: legal are 1 to 100"),
+        ({"format": "gif"}, "--format gif: must be one of same, png, jpeg"),
+        ({"quality": 0}, "--quality 0: must be 1 to 100"),
         ({"quality": 101}, "--quality 101"),
-        ({"precision": "double"}, "--precision double: legal are float32"),
+        ({"precision": "double"}, "--precision double: must be one of float32"),
         ({"precision": "float16"}, "--precision float16 was not measured"),
         ({"limit": 0}, "--limit 0: give a number greater than 0"),
         ({"workers": -1}, "--workers -1"),
@@ -184,7 +196,7 @@ def test_merging_keeps_what_is_not_changed(values, changes):
         ({"max_failed": "inf%"}, "--max-failed inf%"),
         ({"max_failed": "nan%"}, "--max-failed nan%"),
         ({"max_failed": ""}, "--max-failed"),
-        ({"scale": 4}, "--scale 4 contradicts --model sr-x2, which enlarges x2"),
+        ({"settings": {"scale": 4}}, "--scale 4 contradicts --model sr-x2, which enlarges x2"),
         ({"task": "restoration"}, "is for super-resolution, this command does restoration"),
     ],
 )
@@ -193,7 +205,7 @@ def test_a_job_that_cannot_be_ends_in_one_line(change, named):
 
 
 def test_a_good_job_says_what_decides_its_pixels():
-    job = make_job(RunSpec("in", "out", scale=2, quality=80), INFO, "digest")
+    job = make_job(RunSpec("in", "out", settings={"scale": 2}, quality=80), INFO, "digest")
     assert job.recipe == Recipe("super-resolution", "digest", 2, "same", 80, "float32")
     assert job.recipe.digest == make_job(RunSpec("other", "else", quality=80), INFO, "digest").recipe.digest
     assert make_job(RunSpec("in", "out", self_ensemble=True), INFO, "digest").recipe.self_ensemble
@@ -202,18 +214,44 @@ def test_a_good_job_says_what_decides_its_pixels():
 @pytest.mark.parametrize(
     "change",
     [{"model_digest": "e"}, {"scale": 3}, {"format": "png"}, {"quality": 91}, {"precision": "bfloat16"},
-     {"pixel_version": 99}, {"task": "restoration"}, {"compiled": True}, {"self_ensemble": True}],
+     {"pixel_version": 99}, {"task": "restoration"}, {"compiled": True}, {"self_ensemble": True},
+     {"settings": {"mask_color": "#ff00ff 8"}}],
 )  # fmt: skip
 def test_whatever_changes_pixels_changes_the_recipe(change):
     recipe = Recipe("super-resolution", "d", 2, "same", 92, "float32")
     assert replace(recipe, **change).digest != recipe.digest
 
 
+def test_ledgers_of_earlier_versions_stay_current():
+    """Digests as the first versions wrote them: of today's default runs, and of a run with every option."""
+
+    def digest(command: str, info: ModelInfo, *set_now: str, **options: Any) -> str:
+        given = {"spec_file": None, "settings": set_now} | options
+        return make_job(read_run_spec("in", "out", command, given), info, "0" * 64).recipe.digest
+
+    x4 = replace(INFO, name="sr-x4", scale=4)
+    every = replace(
+        HOLES,
+        untiled=10**6,
+        dtypes=("float32", "bfloat16"),
+        fast="bfloat16",
+        compiled_tile=128,
+        compiled_gain=2.0,
+    )
+    options = {"mask_color": "#FF00ff", "format": "png", "quality": 90, "precision": "auto"}
+    options |= {"self_ensemble": True, "compile": True}
+    assert digest("upscale", INFO) == "3d3935aca51f00ab"
+    assert digest("upscale", x4, scale=4) == "20b188cb97c7c51e"
+    assert digest("restore", ModelInfo("restore", "restoration", 1, 16, 16)) == "08b2989fafaf5a14"
+    assert digest("restore", HOLES, masks="m/") == "dd3cf4b4526608c5"
+    assert digest("restore", every, "mask_tolerance=12", **options) == "2606c57496c53e38"
+
+
 def test_a_spec_survives_json_and_pickle():
     import json
     import pickle
 
-    spec = RunSpec("in", "out", limit=3, gpus=0.5)
-    assert RunSpec(**json.loads(json.dumps(spec.to_dict()))) == spec
+    spec = RunSpec("in", "out", limit=3, gpus=0.5, settings={"scale": 2})
+    assert RunSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
     job = make_job(spec, INFO, "d")
     assert pickle.loads(pickle.dumps(job)) == job

@@ -55,7 +55,7 @@ def test_the_same_request_has_one_name_a_day():
     others = {
         checked("upscale", *ENDS, "--scale", "4").submission_id(DAY),
         checked("upscale", *ENDS, "--scale", "2").submission_id(DAY),
-        checked("plan", *ENDS, "--scale", "4").submission_id(DAY),
+        checked("plan", "upscale", *ENDS, "--scale", "4").submission_id(DAY),
         checked("upscale", *ENDS, "--scale", "4", "--format", "png").submission_id(date(2026, 11, 24)),
     }
     assert len(others | {one}) == 5
@@ -107,12 +107,12 @@ def test_a_night_is_read_too(tmp_path):
         (("upscale", *ENDS, "--model", "./x.safetensors"), "imgtx models import"),
         (("restore", *ENDS, "--model", "sr-x2", "--masks", "masks/"), "--masks masks/"),
         (("retry", "out/"), "DESTINATION out/"),
-        (("evaluate", "sr-x2", "set5/"), "legal are nightly, plan"),
+        (("evaluate", "sr-x2", "set5/"), "must be one of upscale, restore"),
         (("upscale", *ENDS, "--scale", "7"), "--scale 7"),
         (("upscale", *ENDS, "--set", "quallity=3"), "did you mean 'quality'"),
         (("upscale", *ENDS, "--address", "auto"), "leave it out"),
-        (("status", "s3://out/"), "legal are nightly, plan"),
-        (("models", "list"), "legal are nightly, plan"),
+        (("status", "s3://out/"), "must be one of upscale, restore"),
+        (("models", "list"), "must be one of upscale, restore"),
         (("upscale", "s3://key:pass@in/", "s3://out/"), "s3://... holds a credential"),
         (("upscale", "https://h/x?sig=abc", "s3://out/"), "https://... holds a credential"),
     ],

@@ -93,7 +93,7 @@ def test_every_metric_is_made_and_moved_by_a_run(tmp_path, monkeypatch: pytest.M
             came = super().iter_batches(**options)
             return came if len(passes) > 1 else islice(came, 1)
 
-    monkeypatch.setattr(flow, "road", Losing)
+    monkeypatch.setattr(flow, "build_dataset", Losing)
     run_once(tmp_path)
     assert [a.work.num_rows for a in passes] == [2, 1]
     assert {metric.name for metric in METRICS} == moved.keys()

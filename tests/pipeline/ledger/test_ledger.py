@@ -16,7 +16,7 @@ from pipeline.ledger import ledger as ledger_module
 from pipeline.ledger.ledger import Ledger
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.hashing import bucket_of
-from pipeline.tables.schemas import FAILED, LEDGER, PENDING, WRITTEN
+from pipeline.tables.schemas import FAILED, LEDGER, LEDGER_PARTS, PENDING, WRITTEN
 from tests.support.dying_store import DyingStore, Killed
 from tests.support.ledger_rows import outcome, outcomes
 
@@ -313,3 +313,37 @@ class LedgerMachine(RuleBasedStateMachine):
 
 TestLedgerMachine = LedgerMachine.TestCase
 TestLedgerMachine.settings = settings(max_examples=15, stateful_step_count=12)
+
+
+def test_ledgers_from_before_inputs_and_measures_are_upgraded(tmp_path):
+    store = open_store(str(tmp_path))
+    ledger = Ledger(store)
+    ledger.append(outcomes(outcome("a"), outcome("b", version="v mask w")), recipe="r", run="x")
+    (part,) = (tmp_path / LEDGER_PARTS).iterdir()
+    older = pq.read_table(part).drop_columns(["item", "inputs", "measures"])
+    pq.write_table(older, part)
+    bare = [{"inputs": [], "measures": []}] * 2
+    assert Ledger(store).current(["inputs", "measures"]).to_pylist() == bare
+    columns = {"mask": ["", "b.png"], "hole_share": [0.0, 0.5], "noise_level": [3.0, 0.0]}
+    for name, values in columns.items():
+        older = older.append_column(name, pa.array(values))
+    pq.write_table(older, part)
+    ledger.append(outcomes(outcome("c", measures={"hole_share": 0.25})), recipe="r", run="x")
+    wanted = {
+        "a": ([], {"noise_level": 3.0}),
+        "b": ([{"role": "mask", "key": "b.png", "version": "w"}], {"hole_share": 0.5}),
+        "c": ([], {"hole_share": 0.25}),
+    }
+
+    def read() -> dict:
+        rows = Ledger(store).current(["key", "inputs", "measures"]).to_pylist()
+        return {row["key"]: (row["inputs"], dict(row["measures"])) for row in rows}
+
+    assert read() == wanted
+    Ledger(store).compact()
+    assert read() == wanted
+    (part,) = (tmp_path / LEDGER_PARTS).iterdir()
+    assert pq.read_schema(part).names == LEDGER.names
+    pq.write_table(pq.read_table(part).drop_columns(["reason"]), part)
+    with pytest.raises(UsageError, match="lacks the ledger's columns reason"):
+        Ledger(store).current(["key"])

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.planning.collisions import NameLevels
+from pipeline.planning.collisions import NameCollisions
 from pipeline.planning.names import fold
 from pipeline.tables.hashing import bucket_of, hash64
 
 
 def names(keys: list[str], requested: str = "same", buckets: int = 4) -> list[str]:
     """The keys' output names, decided over several buckets."""
-    levels, listed = NameLevels(requested), pa.array(keys, pa.string())
+    levels, listed = NameCollisions(requested), pa.array(keys, pa.string())
     levels.add(listed, hash64(listed))
     cut = bucket_of(listed, buckets)
     mine = [listed.filter(pa.array(cut == index)) for index in range(buckets)]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from imgtx.codecs import SUFFIXES
 from pipeline.ledger import ledger as ledger_module
 from pipeline.ledger.ledger import Ledger
-from pipeline.planning.inventory import classify
 from pipeline.planning.plan import CLASSES, LEFT_OUT, PLANNED, Plan, make_plan
+from pipeline.sources.images import classify
 from pipeline.storage.store import open_store
 from pipeline.tables import spill
 from pipeline.tables.schemas import FAILED, INVENTORY, PENDING, REASONS, RETRIED_BY_A_PLAIN_RUN, SKIPPED

@@ -11,11 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from imgtx.errors import StorageError
-from pipeline.planning import inventory as module
-from pipeline.planning.inventory import CLASSIFIED, classify, inventory
+from pipeline.sources import images as module
+from pipeline.sources.images import classify, inventory
 from pipeline.storage.retry import FAIL_FAST
 from pipeline.storage.store import Store, open_store
-from pipeline.tables.schemas import FAILED, INVENTORY, REASONS, SKIPPED
+from pipeline.tables.schemas import FAILED, INVENTORY, LISTED, REASONS, SKIPPED
 
 SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
 
@@ -149,7 +149,7 @@ def test_classify_agrees_with_plain_python(stem: str, local: bool):
 def test_classify_keeps_the_rows_in_order():
     keys = ["a.jpg", "b.txt", "../c.jpg", "d.png"]
     result = classify(batch_of(keys), SUFFIXES, local_destination=True)
-    assert result.schema == CLASSIFIED
+    assert result.schema == LISTED
     assert result.column("key").to_pylist() == keys
     assert result.column("status").to_pylist() == ["", SKIPPED, FAILED, ""]
     assert set(result.column("reason").to_pylist()) - {""} <= set(REASONS)

@@ -19,9 +19,9 @@ from imgtx.imageops.resize import imresize
 from imgtx.inference.tiling import core_of, plan
 from imgtx.models.weight_file import read_info
 from imgtx.models.weights import load_model, save_weights
+from pipeline.job import make_job
 from pipeline.planning.names import format_of
-from pipeline.spec import Job, RunSpec, make_job
-from pipeline.stages import decode as decode_stage
+from pipeline.spec import Job, RunSpec
 from pipeline.stages import transform as transform_stage
 from pipeline.stages.decode import decode
 from pipeline.stages.encode import encode
@@ -31,6 +31,7 @@ from pipeline.stages.transform import Transform
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.rows import rows_of, to_table
 from pipeline.tables.schemas import FINISHED, PIXELS, WORK
+from pipeline.tasks import images as tasks_images
 from tests.support.archive import save_tiny_model
 from tests.support.zoo import exif_block, photo, rgb_profile, saved
 
@@ -68,7 +69,7 @@ def through(stage: Callable[[pa.Table], Iterator[pa.Table]], table: pa.Table) ->
     return pa.ipc.open_stream(pa.py_buffer(sink.getvalue().to_pybytes())).read_all()
 
 
-def road(job: Job, table: pa.Table, *, transform: Transform | None = None) -> list[dict[str, Any]]:
+def through_stages(job: Job, table: pa.Table, *, transform: Transform | None = None) -> list[dict[str, Any]]:
     """All stages in order; the outcome rows."""
     table = through(lambda batch: decode(batch, job), table)
     table = through(transform or Transform(job), table)
@@ -106,7 +107,7 @@ def test_what_comes_out_is_what_the_library_makes(job, name, pixels):
     output = f"{Path(name).stem}.png"
     table = put(job, **{name: saved(pixels, {".tif": "TIFF", ".bmp": "BMP"}.get(Path(name).suffix, "PNG"))})
     table = table.set_column(table.schema.get_field_index("output"), "output", pa.array([output]))
-    (row,) = road(job, table)
+    (row,) = through_stages(job, table)
     picture = written(job, row)
     expected = imgtx.load(job.spec.model, device="cpu")(pixels)
     found = picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
@@ -118,7 +119,7 @@ def test_what_comes_out_is_what_the_library_makes(job, name, pixels):
 
 def test_orientation_profile_and_exif_survive(job):
     block = exif_block(6, 34, 22)
-    (row,) = road(
+    (row,) = through_stages(
         job, put(job, **{"turned.jpg": saved(photo(22, 34), "JPEG", exif=block, icc_profile=rgb_profile())})
     )
     picture = written(job, row)
@@ -132,14 +133,14 @@ def test_orientation_profile_and_exif_survive(job):
 def test_a_format_that_cannot_hold_it_leaves_a_note(job):
     table = put(job, **{"deep.png": saved(photo(22, 34, 1, depth=16))})
     table = table.set_column(table.schema.get_field_index("output"), "output", pa.array(["deep.jpg"]))
-    (row,) = road(job, table)
+    (row,) = through_stages(job, table)
     assert written(job, row).pixels.dtype == np.uint8
     assert row["notes"]
 
 
 def test_alpha_is_enlarged_as_a_mask(job):
     rgba = photo(22, 34, 4)
-    (row,) = road(job, put(job, **{"a.png": saved(rgba)}))
+    (row,) = through_stages(job, put(job, **{"a.png": saved(rgba)}))
     assert np.array_equal(written(job, row).alpha, imresize(rgba[..., 3], 2))
 
 
@@ -154,7 +155,7 @@ def test_bad_images_are_rows_and_their_neighbours_are_written(job):
             "z.png": saved(photo()),
         },
     )
-    rows = {row["key"]: row for row in road(job, pa.concat_tables([table, work("gone.png")]))}
+    rows = {row["key"]: row for row in through_stages(job, pa.concat_tables([table, work("gone.png")]))}
     assert [rows[key]["status"] for key in ("a.png", "z.png")] == ["written"] * 2
     failures = {key: (row["stage"], row["reason"]) for key, row in rows.items() if row["status"] == "failed"}
     assert failures == {
@@ -169,7 +170,7 @@ def test_bad_images_are_rows_and_their_neighbours_are_written(job):
 
 def test_a_bomb_is_refused_from_its_header(job):
     job = replace(job, spec=replace(job.spec, max_megapixels=0.001))
-    (row,) = road(job, put(job, **{"a.png": saved(photo(40, 40))}))
+    (row,) = through_stages(job, put(job, **{"a.png": saved(photo(40, 40))}))
     assert (row["stage"], row["reason"]) == ("decode", "too_large")
     assert "--set max_megapixels=" in row["message"]
 
@@ -185,7 +186,7 @@ def test_a_bug_inside_the_model_costs_one_image(job, monkeypatch):
 
     monkeypatch.setattr(transform.predictor, "run", sometimes)
     table = put(job, **{"bad.png": saved(photo(30, 40)), "good.png": saved(photo(40, 40))})
-    bad, good = road(job, table, transform=transform)
+    bad, good = through_stages(job, table, transform=transform)
     assert (bad["status"], bad["stage"], bad["reason"]) == ("failed", "transform", "bug")
     assert bad["message"] == "IndexError: tensor out of place"
     assert (bad["in_height"], bad["out_height"]) == (30, 0)
@@ -195,7 +196,7 @@ def test_a_bug_inside_the_model_costs_one_image(job, monkeypatch):
 def test_a_destination_that_refuses_is_a_row_of_publish(job):
     Path(job.spec.destination).mkdir()
     (Path(job.spec.destination) / "images").write_text("a file in the way")
-    (row,) = road(job, put(job, **{"a.png": saved(photo())}))
+    (row,) = through_stages(job, put(job, **{"a.png": saved(photo())}))
     assert (row["status"], row["stage"]) == ("failed", "publish")
     assert row["reason"] in ("storage", "forbidden")
 
@@ -218,7 +219,7 @@ def wide_halo(job: Job, tmp_path: Path) -> Job:
 def both_roads(job: Job, pixels: np.ndarray, *, tile: int | None = None) -> tuple[Picture, Picture]:
     """What the ordinary road and the large one, with tiles of another size if asked, write for one picture."""
     table = put(job, **{"a.png": saved(pixels)})
-    (ordinary,) = road(job, table)
+    (ordinary,) = through_stages(job, table)
     expected = written(job, ordinary)
     (Path(job.spec.destination) / "images" / "a.png").unlink()
     large = replace(job, spec=replace(job.spec, stream_megapixels=0.01))
@@ -228,7 +229,7 @@ def both_roads(job: Job, pixels: np.ndarray, *, tile: int | None = None) -> tupl
     transform = Transform(large)
     transform.predictor.tile = tile or transform.predictor.tile
     assert transform.predictor.plan_for(*pixels.shape[:2]).count > 1
-    (row,) = road(large, table, transform=transform)
+    (row,) = through_stages(large, table, transform=transform)
     same = ("key", "in_height", "in_width", "out_height", "out_width", "notes")
     assert [row[name] for name in same] == [ordinary[name] for name in same]
     found = written(job, row)
@@ -275,7 +276,7 @@ def test_alpha_by_windows_equals_alpha_as_a_whole(tmp_path, scale, height, width
 
 def test_a_large_image_that_breaks_is_a_row(job):
     large = replace(job, spec=replace(job.spec, stream_megapixels=0.001))
-    (row,) = road(large, put(large, **{"a.png": saved(photo())[:-400]}))
+    (row,) = through_stages(large, put(large, **{"a.png": saved(photo())[:-400]}))
     assert (row["status"], row["reason"]) == ("failed", "truncated")
     assert not (Path(job.spec.destination) / "images" / "a.png").exists()
 
@@ -294,13 +295,13 @@ def test_a_shared_batch_that_fails_runs_again_one_by_one(job, monkeypatch, caplo
 
     monkeypatch.setattr(transform.predictor, "run", narrow)
     files = {f"{i}.png": saved(np.roll(photo(32, 32), i)) for i in range(3)}
-    rows = road(job, put(job, **files), transform=transform)
+    rows = through_stages(job, put(job, **files), transform=transform)
     assert calls == [3, 1, 1, 1]
     for i, row in enumerate(rows):
         expected = imgtx.load(job.spec.model, device="cpu")(np.roll(photo(32, 32), i))
         assert np.array_equal(written(job, row).pixels, expected)
     calls.clear()
-    road(job, work("0.png", "1.png", "gone.png"), transform=transform)
+    through_stages(job, work("0.png", "1.png", "gone.png"), transform=transform)
     assert calls == [2]
 
 
@@ -308,19 +309,19 @@ def test_an_object_that_changed_after_it_was_listed_is_not_taken(job):
     put(job, **{"a.png": saved(photo())})
     listed = to_table([{"key": "a.png", "size": 1, "version": "1-1", "output": "a.png"}], WORK)
     for either in (job, replace(job, spec=replace(job.spec, stream_megapixels=0.0001))):
-        (row,) = road(either, listed)
+        (row,) = through_stages(either, listed)
         assert (row["status"], row["reason"]) == ("failed", "changed")
         assert not (Path(job.spec.destination) / "images").exists()
 
 
 def test_a_file_too_large_for_memory_is_never_read_whole(job, monkeypatch):
-    monkeypatch.setattr(decode_stage, "MOST_BYTES", 0)
+    monkeypatch.setattr(tasks_images, "MAX_BYTES", 0)
     monkeypatch.setattr(Store, "read", None)
-    (row,) = road(job, put(job, **{"a.png": saved(photo(32, 40))}))
+    (row,) = through_stages(job, put(job, **{"a.png": saved(photo(32, 40))}))
     assert (row["status"], row["in_height"], row["in_width"]) == ("written", 32, 40)
     expected = imgtx.load(job.spec.model, device="cpu")(photo(32, 40))
     assert np.array_equal(written(job, row).pixels, expected)
-    (row,) = road(job, put(job, **{"b.png": b"<html>"}))
+    (row,) = through_stages(job, put(job, **{"b.png": b"<html>"}))
     assert (row["status"], row["reason"]) == ("failed", "not_an_image")
 
 
@@ -334,7 +335,7 @@ def test_stages_speak_to_any_store(model):
     info, digest = read_info(model)
     job = make_job(RunSpec("memory://stages/in", "memory://stages/out", model=model), info, digest)
     open_store(job.spec.source).write("ü 1%.png", saved(photo()))
-    (row,) = road(job, work("ü 1%.png"))
+    (row,) = through_stages(job, work("ü 1%.png"))
     assert row["status"] == "written"
     data = open_store(job.spec.destination).read("images/ü 1%.png")
     assert hashlib.sha256(data).hexdigest() == row["out_sha256"]

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from imgtx.errors import ImageError, StorageError
-from pipeline.tables.rows import as_bytes, empty, guarded, rows_of, to_table
+from pipeline.tables.rows import as_bytes, empty, rows_of, run_stage, to_table
 from pipeline.tables.schemas import ENCODED, FAILED, OUTCOME, PIXELS, WORK, WRITTEN
 
 PICTURE = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
@@ -90,7 +90,7 @@ def raising(error: BaseException):
     ],
 )
 def test_an_exception_becomes_the_rows_outcome(error, reason, message):
-    row = guarded("decode", pixels_row() | {"notes": []}, raising(error))
+    row = run_stage("decode", pixels_row() | {"notes": []}, raising(error))
     assert (row["status"], row["stage"], row["reason"]) == (FAILED, "decode", reason)
     assert row["message"] == message
     assert row["key"] == "a"
@@ -101,38 +101,38 @@ def test_an_exception_becomes_the_rows_outcome(error, reason, message):
 
 def test_a_bug_is_logged_with_its_key_and_traceback(caplog):
     with caplog.at_level(logging.ERROR):
-        guarded("encode", pixels_row("here/it/is"), raising(KeyError("x")))
+        run_stage("encode", pixels_row("here/it/is"), raising(KeyError("x")))
     assert "'here/it/is'" in caplog.text
     assert "Traceback" in caplog.text
 
 
 def test_long_messages_are_cut():
-    row = guarded("decode", pixels_row(), raising(ImageError("corrupt", "x" * 9999)))
+    row = run_stage("decode", pixels_row(), raising(ImageError("corrupt", "x" * 9999)))
     assert len(row["message"]) == 500
 
 
 def test_a_person_who_stops_the_run_is_no_outcome():
     with pytest.raises(KeyboardInterrupt):
-        guarded("decode", pixels_row(), raising(KeyboardInterrupt()))
+        run_stage("decode", pixels_row(), raising(KeyboardInterrupt()))
 
 
 @pytest.mark.parametrize("status", [WRITTEN, FAILED])
 def test_a_finished_row_passes_untouched(status):
     row = pixels_row() | {"status": status}
-    assert guarded("encode", row, raising(AssertionError())) is row
+    assert run_stage("encode", row, raising(AssertionError())) is row
 
 
 def test_time_adds_up_in_the_column_of_the_work():
-    row = guarded("fetch", {"key": "a"}, lambda row: row)
+    row = run_stage("fetch", {"key": "a"}, lambda row: row)
     fetched = row["seconds_decode"]
-    row = guarded("decode", row, lambda row: row)
+    row = run_stage("decode", row, lambda row: row)
     assert row["seconds_decode"] > fetched > 0
-    row = guarded("publish", guarded("encode", row, lambda row: row), raising(ImageError("storage", "")))
+    row = run_stage("publish", run_stage("encode", row, lambda row: row), raising(ImageError("storage", "")))
     assert row["seconds_encode"] > 0
     assert {name for name in row if name.startswith("seconds")} == {"seconds_decode", "seconds_encode"}
 
 
 def test_every_seconds_column_is_one_of_the_ledgers():
     for stage in ("fetch", "decode", "transform", "encode", "publish"):
-        (name,) = {n for n in guarded(stage, {}, lambda row: row) if n.startswith("seconds")}
+        (name,) = {n for n in run_stage(stage, {}, lambda row: row) if n.startswith("seconds")}
         assert pa.types.is_floating(OUTCOME.field(name).type)

@@ -5,22 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 import imgtx
 from imgtx.codecs import decode as decode_picture
 from imgtx.degradations.holes import random_mask
-from imgtx.errors import UsageError
 from imgtx.models.weight_file import read_info
+from pipeline.job import make_job
 from pipeline.ledger.ledger import Ledger
 from pipeline.planning.plan import make_plan
-from pipeline.spec import Job, RunSpec, make_job
+from pipeline.sources import open_source
+from pipeline.spec import Job, RunSpec
 from pipeline.storage.store import open_store
 from pipeline.tables.rows import to_table
-from pipeline.tables.schemas import ADDED, LEDGER_PARTS, NO_MASK, OUTCOME, WORK
-from pipeline.tasks.inpainting import listing, masks_of, versions_of
-from tests.pipeline.stages.test_stages import road
+from pipeline.tables.schemas import NO_MASK, OUTCOME, WORK
+from pipeline.tasks.base import Opened
+from pipeline.tasks.inpainting import INPAINTING
+from tests.pipeline.stages.test_stages import through_stages
 from tests.support.archive import save_tiny_model
 from tests.support.ledger_rows import outcome
 from tests.support.zoo import exif_block, photo, saved
@@ -37,7 +38,7 @@ def job(tmp_path: Path, model: str) -> Job:
     for name in ("source", "masks"):
         (tmp_path / name).mkdir()
     uris = {name: str(tmp_path / name) for name in ("source", "masks")}
-    spec = RunSpec(uris["source"], str(tmp_path / "out"), "inpainting", model, masks=uris["masks"])
+    spec = RunSpec(uris["source"], str(tmp_path / "out"), "inpainting", model, {"masks": uris["masks"]})
     return make_job(spec, info, digest)
 
 
@@ -56,9 +57,10 @@ def as_file(mask: np.ndarray) -> bytes:
 
 
 def through(job: Job, key: str, mask: str, output: str = "") -> dict[str, Any]:
-    work = to_table([{"key": key, "size": 1, "mask": mask, "output": output or key}], WORK)
-    (row,) = road(job, work)
-    return row
+    inputs = [{"role": "mask", "key": mask, "version": ""}] if mask else []
+    work = to_table([{"key": key, "size": 1, "inputs": inputs, "output": output or key}], WORK)
+    (row,) = through_stages(job, work)
+    return row | dict(row["measures"])
 
 
 def written(job: Job, row: dict[str, Any]) -> np.ndarray:
@@ -76,7 +78,7 @@ def test_outside_the_hole_the_written_file_is_the_source_to_the_bit(job, name, c
     source = "a.png" if depth == 16 or channels == 4 else name
     kind = {"png": "PNG", "tif": "TIFF", "bmp": "BMP"}[source[2:]]
     put(job.spec.source, source, saved(image, kind))
-    put(job.spec.masks, "a.png", as_file(mask))
+    put(job.spec.settings["masks"], "a.png", as_file(mask))
     row = through(job, source, "a.png", output=name if channels < 4 and depth == 8 else "a.tif")
     pixels = written(job, row)
     expected = image if image.ndim == 3 else image[..., None]
@@ -90,7 +92,7 @@ def test_a_picture_too_large_for_memory_comes_out_the_same(job, monkeypatch):
     image, mask = photo(300, 340), drawn(300, 340)
     mask[40:280, 30:200] = True  # larger than a tile
     put(job.spec.source, "a.png", saved(image))
-    put(job.spec.masks, "a.png", as_file(mask))
+    put(job.spec.settings["masks"], "a.png", as_file(mask))
     ordinary = through(job, "a.png", "a.png")
     usual = written(job, ordinary)
     large = replace(job, spec=replace(job.spec, stream_megapixels=0.01))
@@ -98,11 +100,11 @@ def test_a_picture_too_large_for_memory_comes_out_the_same(job, monkeypatch):
     np.testing.assert_array_equal(written(job, row), usual)
     assert row["hole_share"] == pytest.approx(ordinary["hole_share"])
     assert row["hole_share"] > 0.4
-    put(job.spec.masks, "a.png", as_file(mask[:-1]))
+    put(job.spec.settings["masks"], "a.png", as_file(mask[:-1]))
     assert (through(large, "a.png", "a.png")["reason"], through(job, "a.png", "a.png")["reason"]) == (
         "bad_mask",
     ) * 2
-    put(job.spec.masks, "a.png", b"no image")
+    put(job.spec.settings["masks"], "a.png", b"no image")
     assert (through(large, "a.png", "a.png")["reason"], through(job, "a.png", "a.png")["reason"]) == (
         "bad_mask",
     ) * 2
@@ -110,13 +112,13 @@ def test_a_picture_too_large_for_memory_comes_out_the_same(job, monkeypatch):
 
 def test_a_bad_mask_is_a_row_that_says_what_to_do(job):
     put(job.spec.source, "a.png", saved(photo(30, 20)))
-    put(job.spec.masks, "a.png", as_file(drawn(20, 30)))
+    put(job.spec.settings["masks"], "a.png", as_file(drawn(20, 30)))
     row = through(job, "a.png", "a.png")
     assert (row["status"], row["stage"], row["reason"]) == ("failed", "decode", "bad_mask")
-    assert row["message"].startswith("the mask is 30 x 20, the picture 20 x 30; legal is the same size")
-    put(job.spec.masks, "a.png", as_file(drawn(90, 80)))
+    assert row["message"].startswith("the mask is 30 x 20, the picture 20 x 30; they must have the same size")
+    put(job.spec.settings["masks"], "a.png", as_file(drawn(90, 80)))
     assert through(job, "a.png", "a.png")["message"].startswith("the mask is 80 x 90")
-    put(job.spec.masks, "a.png", as_file(drawn(30, 20))[:-40])
+    put(job.spec.settings["masks"], "a.png", as_file(drawn(30, 20))[:-40])
     row = through(job, "a.png", "a.png")
     assert row["reason"] == "bad_mask"
     assert row["message"].startswith("the mask cannot be used (")
@@ -125,10 +127,10 @@ def test_a_bad_mask_is_a_row_that_says_what_to_do(job):
 def test_a_mask_is_turned_as_its_own_orientation_says(job):
     mask = drawn(30, 20)
     put(job.spec.source, "a.png", saved(photo(30, 20)))
-    put(job.spec.masks, "a.png", as_file(mask))
+    put(job.spec.settings["masks"], "a.png", as_file(mask))
     upright = through(job, "a.png", "a.png")
     stored = saved(np.rot90(np.where(mask, 255, 0).astype(np.uint8)), "PNG", exif=exif_block(6))
-    put(job.spec.masks, "a.png", stored)
+    put(job.spec.settings["masks"], "a.png", stored)
     assert through(job, "a.png", "a.png")["out_sha256"] == upright["out_sha256"]
 
 
@@ -145,7 +147,7 @@ def test_painted_damage_is_its_own_mask(job, megapixels):
     image, mask = photo(60, 52), drawn(60, 52)
     image[mask] = (250, 3, 255)
     put(job.spec.source, "a.png", saved(image))
-    spec = replace(job.spec, masks=None, mask_color="#ff00FF", stream_megapixels=megapixels)
+    spec = replace(job.spec, settings={"mask_color": "#ff00FF"}, stream_megapixels=megapixels)
     row = through(make_job(spec, job.info, job.recipe.model_digest), "a.png", "")
     pixels = written(job, row)
     np.testing.assert_array_equal(pixels[~mask], image[~mask])
@@ -163,27 +165,28 @@ def test_every_picture_says_how_noisy_it_is(job):
 
 class TestPlan:
     def plan(self, job: Job, ledger: Ledger, **fields: Any) -> dict[str, tuple[str, str, str]]:
-        """key -> (class, mask, own version joined to the mask's) of what would run."""
-        source = open_store(job.spec.source)
-        masks = masks_of(replace(job.spec, **fields))
+        """key -> (class, mask, inputs) of what would run."""
+        spec = replace(job.spec, settings=job.spec.settings | fields)
+        opened = Opened(open_source(spec.source, INPAINTING.sources), INPAINTING.open_inputs(spec))
         made = make_plan(
-            listing(source, masks, local_destination=True), ledger, recipe="r", requested_format="same"
+            INPAINTING.list(opened, spec, local_destination=True), ledger, recipe="r", requested_format="same"
         )
         self.made = made
         done = [
-            outcome(row["key"], output=row["output"], version=row["version"], mask=row["mask"])
+            outcome(row["key"], **{name: row[name] for name in ("output", "version", "inputs")})
             for row in made.work.slice().to_pylist()
         ]
         ledger.append(to_table(done, OUTCOME), recipe="r", run="x")
         return {
-            row["key"]: (row["cause"], row["mask"], row["version"]) for row in made.work.slice().to_pylist()
+            row["key"]: (row["cause"], "".join(i["key"] for i in row["inputs"]), row["inputs"])
+            for row in made.work.slice().to_pylist()
         }
 
     def test_a_mask_bears_its_pictures_name_or_that_with_png(self, job, tmp_path):
         for key in ("a.png", "b/c.JPG", "d.tif", "e.webp", "notes.txt"):
             put(job.spec.source, key, b"x")
         for key in ("a.png", "b/c.png", "d.tif", "d.png", "f.png", "notes.png"):
-            put(job.spec.masks, key, b"m")
+            put(job.spec.settings["masks"], key, b"m")
         ledger = Ledger(open_store(str(tmp_path / "out")))
         planned = self.plan(job, ledger)
         assert {key: mask for key, (_, mask, _) in planned.items()} == {
@@ -191,46 +194,27 @@ class TestPlan:
         }  # fmt: skip
         left = {row["key"]: row["reason"] for row in self.made.left_out.slice().to_pylist()}
         assert left == {"e.webp": NO_MASK, "notes.txt": "suffix"}
-        versions = {**dict(zip(*_listed(job.spec.masks), strict=True))}
-        assert versions_of(planned["d.tif"][2])[1] == versions["d.tif"]
+        versions = {**dict(zip(*_listed(job.spec.settings["masks"]), strict=True))}
+        assert planned["d.tif"][2] == [{"role": "mask", "key": "d.tif", "version": versions["d.tif"]}]
         whole = self.plan(job, ledger, missing_mask="no-hole")
         assert {key: entry[:2] for key, entry in whole.items()} == {"e.webp": ("new", "")}
 
     def test_a_changed_mask_runs_exactly_its_picture_again(self, job, tmp_path):
         for key in ("a.png", "b.png", "c.png"):
             put(job.spec.source, key, b"x")
-            put(job.spec.masks, key, b"m")
+            put(job.spec.settings["masks"], key, b"m")
         ledger = Ledger(open_store(str(tmp_path / "out")))
         assert len(self.plan(job, ledger)) == 3
         assert self.plan(job, ledger) == {}
-        put(job.spec.masks, "b.png", b"another mask")
+        put(job.spec.settings["masks"], "b.png", b"another mask")
         assert [(k, e[0]) for k, e in self.plan(job, ledger).items()] == [("b.png", "changed")]
-        (Path(str(job.spec.masks)) / "c.png").unlink()
+        (Path(str(job.spec.settings["masks"])) / "c.png").unlink()
         assert [(k, e[0]) for k, e in self.plan(job, ledger, missing_mask="no-hole").items()] == [
             ("c.png", "changed")
         ]
         assert self.plan(job, ledger) == {}  # skipped now, and nothing else
-        put(job.spec.masks, "c.png", b"m")
+        put(job.spec.settings["masks"], "c.png", b"m")
         assert [*self.plan(job, ledger)] == ["c.png"]
-
-
-def test_ledgers_from_before_the_columns_are_read_as_without(tmp_path):
-    store = open_store(str(tmp_path))
-    ledger = Ledger(store)
-    ledger.append(to_table([outcome("a"), outcome("b", mask="m")], OUTCOME), recipe="r", run="x")
-    (part,) = (tmp_path / LEDGER_PARTS).iterdir()
-    older = pq.read_table(part).drop_columns(list(ADDED))
-    pq.write_table(older, part)
-    ledger.append(to_table([outcome("c", hole_share=0.5)], OUTCOME), recipe="r", run="x")
-    rows = Ledger(store).current(["key", *ADDED]).to_pylist()
-    assert [(r["key"], r["mask"], r["hole_share"]) for r in rows] == [
-        ("a", "", 0),
-        ("b", "", 0),
-        ("c", "", 0.5),
-    ]
-    pq.write_table(older.drop_columns(["reason"]), part)
-    with pytest.raises(UsageError, match="lacks the ledger's columns reason"):
-        Ledger(store).current(["key"])
 
 
 def _listed(root: str | None) -> tuple[list[str], list[str]]:

@@ -1,0 +1,91 @@
+"""Check a spec against its task and its model, and make the job that travels to the workers.
+
+Everything a user can get wrong is reported here, before Ray starts: what was given, what is allowed, what to do.
+"""
+
+from dataclasses import replace
+
+from imgtx.codecs import WRITABLE
+from imgtx.errors import UsageError
+from imgtx.models.info import ModelInfo, refusal_to_compile
+from pipeline.spec import AUTO, PRECISIONS, Job, Recipe, RunSpec
+from pipeline.tasks import TASKS, commands_for, get_task
+
+
+def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
+    """Check `spec` against the model it names; raises UsageError."""
+    check_spec(spec)
+    task = get_task(spec.task)
+    _check_model(spec, info)
+    precision = info.fast if spec.precision == AUTO else spec.precision
+    if precision not in info.dtypes:
+        raise UsageError(
+            f"--precision {precision} was not measured for {spec.model}: it runs in {', '.join(info.dtypes)}"
+        )
+    task.check(spec, info)
+    recipe = Recipe(
+        spec.task,
+        model_digest,
+        info.scale,
+        spec.format,
+        spec.quality,
+        precision,
+        untiled=bool(info.untiled),
+        compiled=spec.compile,
+        self_ensemble=spec.self_ensemble,
+        settings=task.recipe(spec),
+    )
+    if not spec.compile:
+        info = replace(info, compiled_tile=0)  # how pictures are cut follows the choice too
+    elif refusal := refusal_to_compile(info, spec.model, precision):
+        raise UsageError(refusal)
+    return Job(spec, info, recipe)
+
+
+def _check_model(spec: RunSpec, info: ModelInfo) -> None:
+    """Raise UsageError for a model of another task."""
+    if info.task in get_task(spec.task).models:
+        return
+    commands = commands_for(info.task)
+    if not commands:
+        raise UsageError(
+            f"--model {spec.model} is for {info.task}, which no command runs yet: this one does {spec.task}"
+        )
+    raise UsageError(
+        f"--model {spec.model} is for {info.task}, this command does {spec.task}: imgtx "
+        f"{' or '.join(commands)} runs it, and `imgtx models list` shows others"
+    )
+
+
+def check_spec(spec: RunSpec) -> None:
+    """Make the checks that need no model and no storage; raises UsageError."""
+    if spec.task not in TASKS:
+        raise UsageError(f"unknown task {spec.task!r}: expected one of {', '.join(TASKS)}")
+    task = get_task(spec.task)
+    formats = (*(("same",) if task.keeps_format else ()), *WRITABLE)
+    if spec.format not in formats:
+        raise UsageError(f"--format {spec.format}: must be one of {', '.join(formats)}")
+    if not 1 <= spec.quality <= 100:
+        raise UsageError(f"--quality {spec.quality}: must be 1 to 100")
+    if spec.precision not in (*PRECISIONS, AUTO):
+        raise UsageError(f"--precision {spec.precision}: must be one of {', '.join(PRECISIONS)}, {AUTO}")
+    for name in ("limit", "workers", "min_workers", "max_megapixels", "stream_megapixels"):
+        value = getattr(spec, name)
+        # written so that nan fails too
+        if value is not None and not value > 0:
+            option = name.endswith("workers") or name == "limit"
+            given = f"--{name.replace('_', '-')} {value}" if option else f"--set {name}={value}"
+            raise UsageError(f"{given}: give a number greater than 0")
+    if spec.min_workers and not spec.min_workers <= (spec.workers or 0):
+        most = f"--workers is {spec.workers}" if spec.workers else "--workers is not given"
+        raise UsageError(f"--min-workers {spec.min_workers}: {most}; give --workers, the most, no smaller")
+    if spec.gpus is not None and not spec.gpus >= 0:
+        raise UsageError(f"--gpus {spec.gpus}: give 0 for none, or a number of GPUs")
+    for setting in task.options:
+        setting.check(spec)
+    try:
+        allowed = spec.failures_allowed(100)
+    except (ValueError, OverflowError):
+        allowed = -1
+    if allowed < 0 or (allowed > 100 and spec.max_failed.endswith("%")):
+        raise UsageError(f"--max-failed {spec.max_failed}: give a share such as 1% or a count such as 20")

@@ -1,0 +1,17 @@
+"""One file a kind of source: how it is listed, what a key and a version are, how a worker reads one item."""
+
+from pipeline.sources.base import Source, SourceKind
+from pipeline.sources.images import IMAGES
+
+# A task says which of them it takes (`Task.sources`).
+SOURCES = {kind.name: kind for kind in (IMAGES,)}
+
+
+def open_source(uri: str, kinds: tuple[str, ...], endpoint_url: str | None = None) -> Source:
+    """Open `uri` as the first of the named kinds that recognises it, else as the last."""
+    known = [SOURCES[name] for name in kinds]
+    kind = next((kind for kind in known if kind.recognises(uri)), known[-1])
+    return kind.open(uri, endpoint_url)
+
+
+__all__ = ["SOURCES", "Source", "SourceKind", "open_source"]

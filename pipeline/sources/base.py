@@ -1,0 +1,57 @@
+"""What a source is, whatever its kind."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from pipeline.storage.store import Store
+
+
+class Source(Protocol):
+    """Where the items of a run are read from.
+
+    `uri` means the same in every working directory. `store` is the storage it is in, whose credentials a run watches.
+    """
+
+    @property
+    def uri(self) -> str: ...
+
+    @property
+    def store(self) -> Store: ...
+
+    def describe(self) -> str:
+        """Return what messages call it."""
+
+    def check(self, destination: Store) -> None:
+        """Raise UsageError where it cannot be read, or would be overwritten by outputs at `destination`."""
+
+    def list(self, *, local_destination: bool) -> Iterator[pa.RecordBatch]:
+        """Return batches of LISTED: a row for each output, with its own key.
+
+        local_destination: whether outputs are files here, whose names obey a file system's rules. Raises StorageError
+        where the source cannot be read to its end.
+        """
+
+    def read(self, item: str, version: str) -> bytes:
+        """Return the bytes of an item; raises StorageError, also where it changed since it was listed."""
+
+    def download(self, item: str, path: str, version: str) -> None:
+        """Write an item that may be too large for memory to a local file."""
+
+    def why_nothing(self, listed: int) -> str:
+        """Return why none of the `listed` items can be processed, and what to give instead."""
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    """One kind of source.
+
+    single_file: a source is one file; a local one is copied to `inputs/` at the destination when a run starts.
+    """
+
+    name: str
+    recognises: Callable[[str], bool]
+    open: Callable[[str, str | None], Source]
+    single_file: bool = False

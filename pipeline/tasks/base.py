@@ -1,0 +1,163 @@
+"""What a task is: everything a run needs to know about one kind of work.
+
+A task is a module in this folder with one `Task` in it and one line in `pipeline/tasks/__init__.py`. Its command,
+`imgtx plan`, `imgtx submit`, spec files and the generated reference follow from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from imgtx.errors import UsageError
+
+# For annotations alone: the command line reads this file for every `--help`, which must not wait for Arrow.
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import pyarrow as pa
+
+    from imgtx.codecs.spool import SpooledPicture
+    from imgtx.imageops.geometry import Tile
+    from imgtx.models.info import ModelInfo
+    from pipeline.sources import Source
+    from pipeline.spec import Job, RunSpec
+    from pipeline.tables.rows import Row
+
+    ReadTile = Callable[[Tile], np.ndarray]
+
+Settings = Mapping[str, Any]
+Measures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting of a task: a name in spec files and for `--set`, and unless `rare` an option of its command.
+
+    place: the value names a place in storage, which workers must be able to reach. file: it names a single file; a
+    local one is copied to `inputs/` at the destination when the run starts.
+    """
+
+    name: str
+    help: str
+    type: type = str
+    default: Any = None
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    place: bool = False
+    file: bool = False
+    rare: bool = False
+
+    @property
+    def flag(self) -> str:
+        """How users write it: `--missing-mask`, or `--set mask_tolerance=` for a rare one."""
+        return f"--set {self.name}=" if self.rare else f"--{self.name.replace('_', '-')} "
+
+    def of(self, spec: RunSpec) -> Any:
+        """Return its value in a spec, or the default."""
+        return spec.settings.get(self.name, self.default)
+
+    def check(self, spec: RunSpec) -> None:
+        """Raise UsageError for a value that is not one of `choices`."""
+        value = self.of(spec)
+        if self.choices and value is not None and value not in self.choices:
+            raise UsageError(f"{self.flag}{value}: must be one of {', '.join(self.choices)}")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Where rows of one job are read from: the source, and whatever `Task.open_inputs` returned."""
+
+    source: Source
+    inputs: Any = None
+
+
+def accept_any(spec: RunSpec, info: ModelInfo) -> None:
+    """Check nothing."""
+
+
+def no_settings(spec: RunSpec) -> dict[str, Any]:
+    """Return no settings: nothing of the task's own decides pixels."""
+    return {}
+
+
+def no_inputs(spec: RunSpec) -> None:
+    """Return nothing: the task reads only its source."""
+
+
+def check_no_inputs(inputs: Any, spec: RunSpec) -> None:
+    """Check nothing: there are no inputs."""
+
+
+def list_source(opened: Opened, spec: RunSpec, *, local_destination: bool) -> Iterator[pa.RecordBatch]:
+    """Return the source's own listing: one work row an item."""
+    return opened.source.list(local_destination=local_destination)
+
+
+def no_explanation(reasons: set[str], spec: RunSpec) -> str:
+    """Return "": the source explains itself why nothing of it can be processed."""
+    return ""
+
+
+def no_conditions(job: Job) -> dict[str, Any]:
+    """Return no conditions: the model needs only its input."""
+    return {}
+
+
+def no_large_input(picture: SpooledPicture, row: Row, job: Job, folder: Path) -> tuple[ReadTile, Measures]:
+    """Return the pixels of a picture on disk as they are."""
+    return picture.read, {}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of work, from its command to what its ledger rows measure.
+
+    name: the word in specs, ledgers, model info and model cards ("super-resolution"). command: its command
+    ("upscale"); two tasks may share one, and `chosen_by` names the options that choose this one. summary, description
+    and examples are its help.
+
+    default_model: from the settings to a model reference. models: the tasks in a model's info that it runs, by
+    default its own. sources: the kinds of source it takes (`pipeline/sources/`). keeps_format: whether `--format
+    same` makes sense; else `default_format` is written.
+
+    check: raises UsageError for settings that contradict each other or the model. recipe: what of the settings
+    decides pixels, as names and values that are hashed where they are set. open_inputs: opens what it reads beside
+    the source, and check_inputs raises UsageError where that cannot be read. list: batches of LISTED rows, each an
+    output with its own key. explain: why nothing listed can be processed, or "".
+
+    fetch: (row, opened) -> row with what must be read of storage. load: (row, job) -> row with `tiles`, `shape`,
+    `dtype`, and the rest of PIXELS. large_input: the same for a picture on disk: from a tile to its pixels, and
+    measures. conditions: what `model.prepare` is given once per job and actor. A row's own conditions are in its
+    column `conditions`. measures: names of numbers in the ledger and what they mean.
+    """
+
+    name: str
+    command: str
+    summary: str
+    description: str
+    examples: tuple[str, ...]
+    default_model: Callable[[Settings], str]
+    fetch: Callable[[Row, Opened], Row]
+    load: Callable[[Row, Job], Row]
+    options: tuple[Option, ...] = ()
+    chosen_by: tuple[str, ...] = ()
+    models: frozenset[str] = frozenset()
+    sources: tuple[str, ...] = ("images",)
+    keeps_format: bool = True
+    default_format: str = "same"
+    check: Callable[[RunSpec, ModelInfo], None] = accept_any
+    recipe: Callable[[RunSpec], dict[str, Any]] = no_settings
+    open_inputs: Callable[[RunSpec], Any] = no_inputs
+    check_inputs: Callable[[Any, RunSpec], None] = check_no_inputs
+    list: Callable[..., Iterator[pa.RecordBatch]] = list_source
+    explain: Callable[[set[str], RunSpec], str] = no_explanation
+    large_input: Callable[..., tuple[ReadTile, Measures]] = no_large_input
+    conditions: Callable[[Job], dict[str, Any]] = no_conditions
+    measures: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            object.__setattr__(self, "models", frozenset({self.name}))

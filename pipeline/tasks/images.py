@@ -1,0 +1,107 @@
+"""What tasks from an image to an image share: fetch its file, read its header, decode it, cut it into tiles."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from imgtx.errors import ImageError
+
+# The command line reads this file for every `--help`, so that what costs time to import is imported in functions.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+    from imgtx.codecs import Header, Picture
+    from pipeline.spec import Job
+    from pipeline.tables.rows import Row
+    from pipeline.tasks.base import Measures, Opened
+
+    ModelInput = Callable[[Picture, Row, Job], tuple[np.ndarray, Measures]]
+
+# Of one encoded file in memory; a larger one goes through local disk.
+MAX_BYTES = 256 << 20
+NOISE_LEVEL = {
+    "noise_level": "standard deviation of the source's noise, in levels of 255 (`imgtx.imageops.noise`)"
+}
+
+
+def fetch_image(row: Row, opened: Opened) -> Row:
+    """Add the file's bytes as `data`; a file too large for memory is only marked, the transform downloads it."""
+    if row["size"] > MAX_BYTES:
+        return row | {"large": True}
+    return row | {"data": opened.source.read(item_of(row), own_version(row))}
+
+
+def load_image(row: Row, job: Job, *, model_input: ModelInput | None = None) -> Row:
+    """Decode `data` into `tiles`; a picture too large for memory is only marked, the transform spools it.
+
+    The header is read first: size and form are accepted or refused before a pixel is decoded. model_input: from the
+    picture to the pixels that the model is given, and measures; by default the picture's own.
+    """
+    from imgtx.codecs import decode, pack_carry, read_header
+    from imgtx.imageops.noise import noise_level
+    from imgtx.inference.tiling import plan_for_model, split
+    from pipeline.tables.rows import as_bytes
+
+    if row.get("large"):
+        return row
+    data = row.pop("data")
+    header = read_header(data)
+    # of a refused picture too: a plan with a higher limit asks for it
+    row |= {"in_height": header.height, "in_width": header.width}
+    admit(header, job)
+    if is_large(header, job):
+        return row | {"large": True}
+    picture = decode(data, max_pixels=int(job.spec.max_megapixels * 1e6))
+    measures = {"noise_level": noise_level(picture.pixels)}
+    pixels = picture.pixels
+    if model_input:
+        pixels, more = model_input(picture, row, job)
+        measures |= more
+    tiles = split(pixels, plan_for_model(job.info, header.height, header.width))
+    return row | {
+        "measures": measures,
+        "dtype": str(tiles.dtype),
+        "shape": tiles.shape,
+        "tiles": as_bytes(tiles),
+        "alpha": b"" if picture.alpha is None else as_bytes(picture.alpha),
+        "carry": pack_carry(picture),
+        "notes": list(picture.notes),
+    }
+
+
+def item_of(row: Row) -> str:
+    """Return the source item of a row; where the column is empty it is the key itself."""
+    return row["item"] or row["key"]
+
+
+def own_version(row: Row) -> str:
+    """Return the source item's own version; behind a blank, `version` goes on with those of the row's inputs."""
+    return row["version"].partition(" ")[0]
+
+
+def admit(header: Header, job: Job) -> None:
+    """Raise ImageError (too_large) for what the header says is more than the spec or the model admits."""
+    from pipeline.tables.schemas import TOO_LARGE
+
+    megapixels = header.height * header.width / 1e6
+    if megapixels > job.spec.max_megapixels:
+        raise ImageError(
+            TOO_LARGE,
+            f"{header.width} x {header.height} is {megapixels:.0f} megapixels, the limit is "
+            f"{job.spec.max_megapixels:g}: run again with --set max_megapixels={math.ceil(megapixels)}",
+        )
+    if 0 < job.info.untiled < header.height * header.width:
+        raise ImageError(
+            TOO_LARGE,
+            f"{header.width} x {header.height} is {megapixels:.1f} megapixels; {job.info.name} looks at the whole "
+            f"picture, so it cannot be cut, and {job.info.untiled / 1e6:.1f} are the most it was given room for: "
+            f"reduce the picture or choose another model",
+        )
+
+
+def is_large(header: Header, job: Job) -> bool:
+    """Whether the output goes through local disk instead of memory."""
+    return header.height * header.width * job.info.scale**2 > job.spec.stream_megapixels * 1e6
