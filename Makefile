@@ -1,4 +1,4 @@
-# The same commands for a person and for CI. Each makes the environment it needs in .venv, from requirements.lock.
+# The same commands for developers and for CI. Each makes the environment it needs in .venv, from requirements.lock.
 
 PYTHON ?= python3
 VENV := .venv

@@ -7,12 +7,12 @@ from hypothesis import HealthCheck, settings
 from pipeline.cluster.environment import local_settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests share the machine with Ray's workers
-# As a run sets them before its own first import of Ray; here other tests import it before tests/end_to_end/ray starts one.
+# A run sets these before it first imports Ray. Here other tests import Ray before tests/end_to_end/ray starts it.
 for name, value in local_settings().items():
     os.environ.setdefault(name, value)
 
-# The same examples every time, so that a change is judged by itself: `--hypothesis-profile=random` looks for new
-# ones. A shared machine may stop for seconds in the middle of an example, which says nothing about the code.
+# The same examples every time, so that a failure is due to a change; `--hypothesis-profile=random` looks for new ones.
+# No deadline: a shared machine may pause for seconds during an example.
 COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("fixed", COMMON, derandomize=True)
 settings.register_profile("random", COMMON, derandomize=False)

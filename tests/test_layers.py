@@ -24,7 +24,7 @@ STAGES = (
 ENTRY_POINT = "imgtx/__main__.py"
 
 # Where each heavy library may be imported. A CPU worker without torch starts in a tenth of the time and a
-# fifth of the memory; storage and Ray stay behind one door each, so that they can be changed there.
+# fifth of the memory; storage and Ray are each used in one package, so that they can be replaced there.
 STORAGE = ("pipeline/storage/*",)
 MAY_IMPORT = {
     "torch": (
@@ -177,7 +177,7 @@ class TestImports:
         assert not imports(module.tree) & others
 
     @pytest.mark.parametrize("library", MAY_IMPORT)
-    def test_heavy_libraries_stay_behind_their_doors(self, library):
+    def test_heavy_libraries_are_imported_only_where_they_may_be(self, library):
         for module in source_modules():
             if library in packages(imports(module.tree)):
                 assert any(fnmatch(module.path, pattern) for pattern in MAY_IMPORT[library]), (
@@ -208,7 +208,15 @@ class TestImports:
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr.splitlines()[-1]
 
-    def test_the_road_is_laid_in_one_file(self):
+    def test_the_private_api_of_ray_is_used_in_one_file(self):
+        using = {
+            module.path
+            for module in source_modules()
+            if "ray._private" in (ROOT / module.path).read_text(encoding="utf-8")
+        }
+        assert using == {"pipeline/cluster/private.py"}
+
+    def test_the_dataset_of_a_run_is_built_in_one_file(self):
         calling = {
             module.path
             for module in source_modules()
