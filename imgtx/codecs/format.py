@@ -28,7 +28,7 @@ class Writer:
     the format allows it, and returns notes; it may put temporary files beside `path`. Both get pixels that the
     format can hold (`imgtx.codecs.convert.reduced`) and only metadata that it can carry.
 
-    The largest side is `side_limit` pixels; `fits(height, width)` holds what else limits the size. `depth16`,
+    The largest side is `side_limit` pixels; `fits(height, width)` checks what else limits the size. `depth16`,
     `alpha` and `grey` say whether the format holds such pixels, `icc` and `exif_limit` (bytes) which metadata.
     """
 
@@ -48,11 +48,12 @@ class Format:
     """A file format: how it is recognised, read and checked, and its `writer` if imgtx can write it.
 
     `name` is used in specs and ledgers, `title` in messages. `suffixes` are lower case with their dot; outputs get
-    the first. `same` names the format that is written for `--format same`, if it is not this one.
+    the first. `same` names the format that is written for `--format same`, if it is not this one; a format without a
+    writer needs it.
 
     `recognise(start)` decides by the first 32 bytes; names are never asked. `read_facts(file)` reads the header of
     a seekable file without decoding or allocating by the stated size, so that a decompression bomb costs nothing.
-    `check(file, facts)` finds damage that the decoder passes over. `samples(data, header)` decodes a whole file in
+    `check(file, facts)` finds damage that the decoder ignores. `samples(data, header)` decodes a whole file in
     memory to (height, width, bands) uint8 or uint16 as stored, `strips(path, header)` a file on disk to (top,
     samples (rows, width, bands)) from top to bottom. Both raise whatever the decoder raises.
     """

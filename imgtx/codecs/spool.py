@@ -262,7 +262,7 @@ def write_window(file: int, top: int, left: int, pixels: np.ndarray, width: int)
 
 
 def read_window(path: Path, window: Tile, row: tuple[int, int], dtype: np.dtype) -> np.ndarray:
-    """Read (window.height, window.width, samples) from a raw file of rows (width, samples): `write_window`'s inverse."""
+    """Read (window.height, window.width, samples) from a raw file of rows (width, samples)."""
     width, samples = row
     pixels = np.empty((window.height, window.width, samples), dtype)
     runs = [pixels] if window.width == width else pixels
