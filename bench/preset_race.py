@@ -25,7 +25,7 @@ from imgtx.training.loop import train
 from imgtx.training.spec import TrainSpec, load_train_spec
 from imgtx.training.state import Training
 
-# What each changes of `imgtx.models.info.ModelConfig`'s defaults: post-norm, patch 2, width 96, blocks 4 + 2, FFN 2.
+# What each changes of `imgtx.models.config.ModelConfig`'s defaults: post-norm, patch 2, width 96, blocks 4 + 2, FFN 2.
 PRESETS: dict[str, dict[str, Any]] = {
     "the preset": {},
     "the preset, another seed": {},

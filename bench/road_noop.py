@@ -52,7 +52,8 @@ def small_files(folder: Path, count: int) -> None:
 
 
 def smallest_model(path: Path) -> Path:
-    from imgtx.models.info import ModelConfig, ModelInfo
+    from imgtx.models.config import ModelConfig
+    from imgtx.models.info import ModelInfo
     from imgtx.models.transformer import EncoderDecoder
     from imgtx.models.weights import save_weights
 

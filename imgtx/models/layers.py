@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from imgtx.models.info import Norm
+from imgtx.models.config import Norm
 
 # Tokens that attention and FFN take at once in inference: their activations then stay near the CPU's caches, and
 # memory no longer grows with the tile. GPUs want larger pieces, and a strip of this size is one there too.

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imgtx.models.info import ModelConfig
+from imgtx.models.config import ModelConfig
 from imgtx.models.layers import DecoderBlock, EncoderBlock, FeedForward
 
 # Pixels that the convolutions of the detail path take at once in inference.

@@ -16,7 +16,8 @@ from typing import Any
 import safetensors
 
 from imgtx.errors import ModelError, UsageError
-from imgtx.models.info import ModelConfig, ModelInfo
+from imgtx.models.config import ModelConfig
+from imgtx.models.info import ModelInfo
 
 
 def read_info(name_or_path: str | Path) -> tuple[ModelInfo, str]:

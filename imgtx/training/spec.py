@@ -7,7 +7,7 @@ from typing import Any
 from imgtx.degradations import DEGRADATIONS, Degradation
 from imgtx.degradations.sharpness import SharpnessAugmentation
 from imgtx.errors import UsageError
-from imgtx.models.info import ModelConfig
+from imgtx.models.config import ModelConfig
 from imgtx.settings import check_fields, merge, read_toml
 from imgtx.training.crops import CROP_CHOICES, CropSettings
 
@@ -101,7 +101,7 @@ class TrainSpec:
     validate_minutes: float = 8.0
     # Minutes between two checkpoints: how much a kill may cost.
     checkpoint_minutes: float = 2.0
-    # Shape of the network: fields of `imgtx.models.info.ModelConfig`.
+    # Shape of the network: fields of `imgtx.models.config.ModelConfig`.
     model: dict[str, Any] = field(default_factory=dict)
     # Strength of the damage: fields of the degradation's own table.
     damage: dict[str, Any] = field(default_factory=dict)

@@ -149,7 +149,7 @@ def card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest: str) 
   computing, {arithmetic}, {optimizer} at {spec["peak_lr"]} {schedule}, {loss}, weight average
   {spec["average"]} (its last state), seed {spec["seed"]}{warm(training)}, torch {training["torch"]}, commit
   {training["commit"]}
-- shape: {json.dumps(spec["model"]) if spec["model"] else "the defaults of `imgtx.models.info.ModelConfig`"}
+- shape: {json.dumps(spec["model"]) if spec["model"] else "the defaults of `imgtx.models.config.ModelConfig`"}
 - again: `{command}`{folders}
 - PSNR-Y in dB by step on {spec["valid_images"]} validation photos: {curve}
 - halo {info.halo} px, multiple {info.multiple} px: the largest difference of tiled and untiled output on the first

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from imgtx.models.info import ModelConfig, ModelInfo
+from imgtx.models.config import ModelConfig
+from imgtx.models.info import ModelInfo
 from imgtx.models.transformer import EncoderDecoder
 from imgtx.models.weights import save_weights
 from pipeline.ledger.ledger import Ledger

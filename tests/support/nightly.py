@@ -14,7 +14,8 @@ import torch
 from rich.console import Console
 
 from imgtx.degradations.dead_leaves import dead_leaves
-from imgtx.models.info import ModelConfig, ModelInfo
+from imgtx.models.config import ModelConfig
+from imgtx.models.info import ModelInfo
 from imgtx.models.transformer import EncoderDecoder
 from imgtx.models.weights import save_weights
 from jobs.models.admin import import_model, promote

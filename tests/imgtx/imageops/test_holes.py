@@ -10,7 +10,7 @@ from imgtx.imageops import holes
 from imgtx.imageops.geometry import Tile
 from imgtx.imageops.holes import Fill, hole_of_colour, hole_of_mask, with_mask
 from imgtx.inference.predictor import Predictor
-from imgtx.models.info import ModelConfig
+from imgtx.models.config import ModelConfig
 from imgtx.models.transformer import EncoderDecoder
 from imgtx.models.weights import load_model
 from tests.support.archive import save_tiny_model

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from imgtx.models import transformer as model_file
-from imgtx.models.info import ModelConfig
+from imgtx.models.config import ModelConfig
 from imgtx.models.layers import WindowAttention
 from imgtx.models.transformer import EncoderDecoder
 

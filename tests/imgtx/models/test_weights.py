@@ -13,7 +13,8 @@ from safetensors.numpy import save_file as write_tensors
 from safetensors.torch import load_file, save_file
 
 from imgtx.errors import ModelError, UsageError
-from imgtx.models.info import ModelConfig, ModelInfo
+from imgtx.models.config import ModelConfig
+from imgtx.models.info import ModelInfo
 from imgtx.models.transformer import EncoderDecoder
 from imgtx.models.weight_file import find_weights, packaged_models, read_info
 from imgtx.models.weights import load_model, save_weights
@@ -174,7 +175,7 @@ def test_metadata_that_is_no_facts_is_refused(path, text):
         ({"norm": "batch"}, "norm = 'batch'"),
         ({"norm": 1}, "norm = 1"),
         ({"ffn_ratio": -1}, "ffn_ratio = -1"),
-        ({"ffn_kernel": 4}, "ffn_kernel = 4; legal is an odd number"),
+        ({"ffn_kernel": 4}, "ffn_kernel = 4: expected an odd number"),
         ({"encoder_blocks": True}, "encoder_blocks = True"),
         ({"scale": 3}, "contradicts"),
         ({"window": 5}, "contradicts"),
@@ -200,7 +201,7 @@ def test_an_info_without_its_scale_is_refused(path):
 
 
 def test_a_config_made_by_hand_says_what_is_wrong():
-    with pytest.raises(ValueError, match="norm = 'layer'; legal are post, pre, res-post"):
+    with pytest.raises(ValueError, match="norm = 'layer': expected one of post, pre, res-post"):
         ModelConfig(norm="layer")  # type: ignore[arg-type] - the mistake under test
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from imgtx.models.info import ModelConfig
+from imgtx.models.config import ModelConfig
 from imgtx.models.transformer import EncoderDecoder
 from imgtx.training.optim import MuonAdamW, WeightAverage, learning_rate, optimizer_of
 

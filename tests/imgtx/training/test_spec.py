@@ -100,8 +100,8 @@ def test_settings_win_over_the_file_and_leave_neighbours_alone(write):
         ('[model]\ndim = "32"', "dim = '32' is text: must be a whole number"),
         ("[model]\nscale = 2", "unknown field 'scale'"),
         ("[model]\nheads = 5", "dim = 96 does not divide among heads = 5"),
-        ('[model]\nnorm = "batch"', "legal are post, pre, res-post"),
-        ("[model]\nwindow = 0", "window = 0; legal is a whole number of 1 or more"),
+        ('[model]\nnorm = "batch"', "expected one of post, pre, res-post"),
+        ("[model]\nwindow = 0", "window = 0: expected a whole number of 1 or more"),
         ("minutes = ", "not valid TOML"),
     ],
 )

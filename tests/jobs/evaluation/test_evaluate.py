@@ -14,7 +14,8 @@ import imgtx
 from imgtx.errors import ImgtxError, UsageError
 from imgtx.imageops.resize import imresize
 from imgtx.inference.predictor import default_device
-from imgtx.models.info import ModelConfig, ModelInfo
+from imgtx.models.config import ModelConfig
+from imgtx.models.info import ModelInfo
 from imgtx.models.transformer import EncoderDecoder
 from imgtx.models.weight_file import file_digest
 from imgtx.models.weights import save_weights
