@@ -1,4 +1,4 @@
-"""The images of a training that lie in storage: listed by the jobs' own inventory, looked at before workers start."""
+"""The images of a training in storage: listed as runs list them, and checked before workers start."""
 
 import random
 from dataclasses import dataclass
@@ -17,23 +17,23 @@ from pipeline.sources.images import images
 from pipeline.storage.checks import check_source
 from pipeline.storage.store import Store
 
-LOOKED_AT = 16  # images of which the size is read before workers start
+CHECKED_IMAGES = 16  # images whose size is read before workers start
 TRAIN, VALID = "train", "valid"
 KEYS = "keys.parquet"
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where training and validation images lie."""
+    """The places of training and validation images."""
 
     train: Store
     valid: Store
 
 
 def list_images(sources: Sources, spec: TrainSpec) -> pa.Table:
-    """Columns `part` (train or valid) and `key`, sorted; of validation images the first that the spec asks for.
+    """Return columns `part` (train or valid) and `key`, sorted; only the first `valid_images` of the validation images.
 
-    Raises UsageError where one of both holds no image.
+    Raises UsageError if either place contains no image.
     """
     tables = []
     for part, store, most in ((TRAIN, sources.train, None), (VALID, sources.valid, spec.valid_images)):
@@ -41,7 +41,7 @@ def list_images(sources: Sources, spec: TrainSpec) -> pa.Table:
         keys = _keys(store)
         if not len(keys):
             raise UsageError(
-                f"{part} = {store.describe()} holds no images: give a place with {', '.join(sorted(SUFFIXES))} files"
+                f"{part} = {store.describe()} contains no images: give a place with {', '.join(sorted(SUFFIXES))} files"
             )
         keys = keys.take(pc.sort_indices(keys))[:most]
         tables.append(pa.table({"part": pa.array([part] * len(keys)), "key": keys}))
@@ -58,10 +58,10 @@ def part_of(listed: pa.Table, part: str) -> pa.Array:
 
 
 def check_images(sources: Sources, listed: pa.Table, spec: TrainSpec) -> None:
-    """UsageError unless every validation image serves, and one of a few others, drawn by seed, is large enough."""
+    """Raise UsageError unless all validation images can be used and one of a few others is large enough."""
     load_valid(sources.valid, part_of(listed, VALID).to_pylist(), spec.scale)
     keys = part_of(listed, TRAIN).to_pylist()
-    sample = random.Random(spec.seed).sample(keys, min(LOOKED_AT, len(keys)))
+    sample = random.Random(spec.seed).sample(keys, min(CHECKED_IMAGES, len(keys)))
     needed, largest, complaint = spec.crop * spec.scale, 0, ""
     for key in sample:
         try:
@@ -72,13 +72,13 @@ def check_images(sources: Sources, listed: pa.Table, spec: TrainSpec) -> None:
         largest = max(largest, min(header.height, header.width))
     if largest < needed:
         raise UsageError(
-            f"crop = {spec.crop} at scale = {spec.scale} needs images of {needed} px a side; of {len(sample)} looked "
-            f"at in {sources.train.describe()} the largest has {largest}{complaint}: lower crop, or give larger images"
+            f"crop = {spec.crop} at scale = {spec.scale} needs images of {needed} px a side; of {len(sample)} "
+            f"images checked in {sources.train.describe()} the largest has {largest}{complaint}: lower crop, or give larger images"
         )
 
 
 def load_valid(store: Store, keys: list[str], scale: int) -> list[Pair]:
-    """The validation pairs; UsageError for an image that cannot serve."""
+    """Return the validation pairs; UsageError for an image that cannot be used."""
     return [make_pair(key, photo_pixels(store.read(key), key, scale, MIN_VALID_SIDE), scale) for key in keys]
 
 
@@ -93,5 +93,5 @@ def decode_keys(data: bytes) -> pa.Table:
 
 
 def first_weights(spec: TrainSpec) -> str:
-    """Where the weights it begins with lie under a training's root: a path of the driver means nothing elsewhere."""
+    """Return the key of the starting weights under a training's root: the driver's path means nothing elsewhere."""
     return f"begins-with/{Path(spec.init_from).stem}.safetensors"

@@ -1,8 +1,8 @@
-"""Training crops streamed from object storage, epoch by epoch, each worker its part of every batch.
+"""Stream training crops from object storage, epoch by epoch, each worker its part of every batch.
 
 Notable choices: an epoch is a permutation of the keys by (seed, epoch), and epochs follow each other without a gap;
 each visit to an image gives `crops` crops, the k-th drawn by (seed, epoch, key, k). So every batch is a function of
-the step: a resumed training repeats and skips nothing, and it sees the same crops whatever the number of workers.
+the step: a resumed training repeats and skips nothing, and it sees the same crops with any number of workers.
 A block of ROTATION batches' images is open at a time and taken in turn, so that neighbouring batches share none;
 the next block is fetched meanwhile, evenly.
 """
@@ -28,15 +28,15 @@ log = logging.getLogger("imgtx.train")
 
 ROTATION = 4
 FETCHERS = 2  # threads: one waits for storage while the other decodes
-# Of a larger image one window of this side is taken a visit, by the same generator: reducing it whole for a few crops
-# costs more than training on them.
+# Of a larger image each visit uses one window of this side: reducing the whole image for a few crops would cost more
+# than training on them.
 WINDOW = 1024
-CACHE_BYTES = 1 << 30  # of decoded images a worker keeps; a training set that fits is read once
+CACHE_BYTES = 1 << 30  # of decoded images per worker; a training set that fits is read once
 
 
 @dataclass(frozen=True)
 class Images:
-    """What is streamed: the objects `keys` of `store` (sorted), reduced `scale` times."""
+    """The images to stream: the objects `keys` of `store` (sorted), reduced `scale` times."""
 
     store: Store
     keys: pa.Array
@@ -51,12 +51,12 @@ class Shard:
     workers: int = 1
 
     def of(self, batch: int) -> range:
-        """This worker's part of a batch; sizes differ by one at most."""
+        """Return this worker's part of a batch; the parts differ by one at most."""
         return range(self.rank * batch // self.workers, (self.rank + 1) * batch // self.workers)
 
 
 class Stream:
-    """A feed of this shard's part of each batch; `batch(step)` is pure, and cheap when steps follow each other."""
+    """A feed of this shard's part of each batch; `batch(step)` is pure, and cheap for consecutive steps."""
 
     def __init__(
         self, images: Images, settings: CropSettings, *, seed: int, batch: int, crops: int, shard: Shard
@@ -70,7 +70,7 @@ class Stream:
         self._cache = Cache(CACHE_BYTES)
 
     def batch(self, step: int) -> Batch:
-        """The shard's crops of that step; UsageError where no image can be trained on, StorageError from storage."""
+        """Return the shard's crops of a step; UsageError if no image can be used, StorageError from storage."""
         block, within = divmod(step, ROTATION * self._crops)
         number, group = divmod(within, ROTATION)
         self._fetch_ahead(block, within + 1)
@@ -88,11 +88,11 @@ class Stream:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _visit(self, block: int, group: int, index: int) -> int:
-        """The number of a visit, counted over all epochs and workers."""
+        """Return the number of a visit, counted over all epochs and workers."""
         return (block * ROTATION + group) * self._size + index
 
     def _fetch_ahead(self, block: int, steps: int) -> None:
-        """Ask for this block's images and for so much of the next as `steps` are of the block."""
+        """Request this block's images, and as large a share of the next block's as `steps` are of this block."""
         mine = [self._visit(block, g, i) for g in range(ROTATION) for i in self._shard.of(self._size)]
         share = -(-len(mine) * steps // (ROTATION * self._crops))
         wanted = mine + [visit + ROTATION * self._size for visit in mine[:share]]
@@ -104,7 +104,7 @@ class Stream:
         return np.random.default_rng((self._seed, epoch)).permutation(len(self._images.keys))
 
     def _open(self, visit: int) -> tuple[Pair, int]:
-        """The image of a visit and its epoch; in place of one that cannot be trained on, the next that can."""
+        """Return the image of a visit and its epoch; for an image that cannot be used, the next one that can."""
         count = len(self._images.keys)
         for replacement in range(visit, visit + count):
             epoch, position = divmod(replacement, count)
@@ -113,7 +113,7 @@ class Stream:
             if pair is not None:
                 return pair, epoch
         raise UsageError(
-            f"none of the {count} images of {self._images.store.describe()} can be trained on at crop = "
+            f"none of the {count} images of {self._images.store.describe()} can be used at crop = "
             f"{self._settings.crop} and scale = {self._images.scale}: lower crop, or give larger images"
         )
 
@@ -122,7 +122,7 @@ class Stream:
         try:
             pixels = photo_pixels(self._images.store.read(key), key, scale, self._settings.crop)
         except UsageError as error:
-            log.warning("left out: %s", error)
+            log.warning("skipped: %s", error)
             return None
         rng = np.random.default_rng((self._seed, epoch, _hash(key)))
         windowed = _window(pixels, max(WINDOW, scale * self._settings.crop), rng)
@@ -133,10 +133,10 @@ class Stream:
 
 
 class Cache:
-    """Decoded images by key, the ones not asked for longest dropped first. For several threads."""
+    """Decoded images by key, the least recently used dropped first. Safe for several threads."""
 
-    def __init__(self, most_bytes: int):
-        self._most, self._held = most_bytes, 0
+    def __init__(self, max_bytes: int):
+        self._max_bytes, self._held = max_bytes, 0
         self._pairs: OrderedDict[str, Pair] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -151,16 +151,17 @@ class Cache:
             if key not in self._pairs:
                 self._pairs[key] = pair
                 self._held += _bytes_of(pair)
-            while self._held > self._most and len(self._pairs) > 1:
+            while self._held > self._max_bytes and len(self._pairs) > 1:
                 self._held -= _bytes_of(self._pairs.popitem(last=False)[1])
 
 
 def _bytes_of(pair: Pair) -> int:
-    return pair.clean.nbytes + 4 * pair.small.nbytes  # the small side has sums of its gradients beside it
+    # The small side may have the sums of its gradients beside it.
+    return pair.clean.nbytes + 4 * pair.small.nbytes
 
 
 def _window(pixels: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
-    """A square of that side at a random place; the same array where it is no larger."""
+    """Cut a square of that side at a random place; an image that is no larger comes back as the same array."""
     height, width = pixels.shape[:2]
     if max(height, width) <= side:
         return pixels

@@ -1,4 +1,4 @@
-"""Training as a person sees it: a bar on a terminal, a line for each report elsewhere, a record in the folder."""
+"""Training as the user sees it: a progress bar on a terminal, a line per report elsewhere, a log in the folder."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -20,17 +20,17 @@ from pipeline.models.resolve import local_model
 
 # sr-x2, batch 8 of 48 px, one thread on such a CPU: 1.07 s a step in bfloat16, 0.60 in float32.
 EMULATED = (
-    "this CPU has no instructions for bfloat16 and takes nearly twice float32's time for it: "
-    "--set precision=float32 (a training that is under way keeps its own)"
+    "this CPU has no bfloat16 instructions and takes nearly twice as long as with float32: "
+    "--set precision=float32 (not for a training that has begun)"
 )
 
 
 def run_training(
     spec: TrainSpec, folder: Path, console: Console, config: RayTrainConfig | None = None
 ) -> Path:
-    """Train in `folder` (state, log, weights); returns the weight file. The same call goes on where it stopped.
+    """Train in `folder` (state, log, weights); return the weight file. The same call continues where it stopped.
 
-    With a `config` several workers train under Ray, and their state lies in its storage.
+    With a `config` several workers train on Ray, and their state is in its storage.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def run_training(
 
 
 def emulates_bfloat16(cpuinfo: Path) -> bool:
-    """Whether Linux says that this x86 CPU has no instructions for bfloat16 products; False where it does not say."""
+    """Whether /proc/cpuinfo shows an x86 CPU without instructions for bfloat16 products; False if it shows no flags."""
     try:
         flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
     except OSError:
@@ -68,23 +68,23 @@ def emulates_bfloat16(cpuinfo: Path) -> bool:
 
 @contextmanager
 def _terminal(console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that shows a report: moves the bar of a terminal, prints a line elsewhere."""
+    """Yield a function that shows a report: it moves the bar of a terminal, or prints a line elsewhere."""
     if not console.is_terminal:
         yield lambda values: console.print(_line(values), highlight=False, soft_wrap=True)
         return
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[told]}"))
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[summary]}"))
     last: dict[str, Any] = {}
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("training", total=1.0, told="starting")
+        task = bar.add_task("training", total=1.0, summary="starting")
 
         def show(values: dict[str, Any]) -> None:
             last.update(values)
-            bar.update(task, completed=values["done"], told=_told(last))
+            bar.update(task, completed=values["done"], summary=format_summary(last))
 
         yield show
 
 
-def _told(values: dict[str, Any]) -> str:
+def format_summary(values: dict[str, Any]) -> str:
     """`step 1200  loss 0.0213  lr 0.00048  27.9/s  ETA 0:41  valid 34.12 dB`"""
     minutes = int(values["minutes_left"])
     parts = [f"step {values['step']}", f"loss {values['loss']:.4f}" if "loss" in values else ""]

@@ -1,4 +1,4 @@
-"""One of the processes that train together under Ray Train: where its data, its state and its words go."""
+"""One Ray Train worker: its data, checkpoints and reports."""
 
 import shutil
 import tempfile
@@ -47,14 +47,15 @@ class RayWorkerGroup:
         return values / self.workers
 
     def keep(self, training: Training) -> None:
-        """The leader's state as Ray Train's checkpoint; its weights and pictures beside those."""
+        """Report the leader's state as Ray Train's checkpoint, and write its weights and pictures beside it."""
         checkpoint = None
         if self.leads:
             training.save()
             for path in (training.folder / STRIP, training.folder / f"{training.spec.name}.safetensors"):
                 if path.is_file():
                     self._root.write(path.name, path.read_bytes())
-            alone = training.folder / "checkpoint"  # Ray Train copies whole folders
+            # A folder of its own, because Ray Train copies whole folders.
+            alone = training.folder / "checkpoint"
             alone.mkdir(exist_ok=True)
             shutil.copyfile(training.checkpoint, alone / training.checkpoint.name)
             checkpoint = Checkpoint.from_directory(str(alone))
@@ -62,36 +63,37 @@ class RayWorkerGroup:
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """`TorchTrainer`'s loop: `config` is what `jobs.train.ray` hands over."""
+    """Run one worker of `TorchTrainer`; `config` comes from `jobs.train.ray`."""
     root: Store = config["root"]
-    board = config["board"]
+    mailbox = config["mailbox"]
     spec = TrainSpec(**config["spec"])
     group = RayWorkerGroup(root)
 
-    def say(line: dict[str, Any]) -> None:
+    def report(line: dict[str, Any]) -> None:
         if group.leads:
-            ray.get(board.put.remote(line | {"workers": group.workers}))
+            ray.get(mailbox.put.remote(line | {"workers": group.workers}))
 
     with tempfile.TemporaryDirectory(prefix="imgtx-train-") as folder:
         resumed = ray.train.get_checkpoint()
-        say({"began": resumed.path if resumed else ""})
+        report({"began": resumed.path if resumed else ""})
         if resumed:
             resumed.to_directory(folder)
         try:
             data = worker_data(spec, root, config["sources"], Shard(group.rank, group.workers))
             spec = with_first_weights(spec, root, Path(folder))
             training = Training(spec, Path(folder), str(ray.train.torch.get_device()), group)
-            run(training, data, say)
+            run(training, data, report)
         except Exception as error:
-            if type(error) is ImgtxError:  # what is not finite is so everywhere; the rest a restart may mend
-                say({"stopped": str(error)})
+            # A value that is not finite is so on every worker; a restart may cure the rest.
+            if type(error) is ImgtxError:
+                report({"stopped": str(error)})
                 return
-            ray.get(board.put.remote({"failed": f"{type(error).__name__}: {error}"}))
+            ray.get(mailbox.put.remote({"failed": f"{type(error).__name__}: {error}"}))
             raise
 
 
 def with_first_weights(spec: TrainSpec, root: Store, folder: Path) -> TrainSpec:
-    """The spec with the weights that training begins with on this machine."""
+    """Return the spec with the weights to start from fetched to this machine."""
     if not spec.init_from:
         return spec
     key = first_weights(spec)
@@ -102,6 +104,7 @@ def with_first_weights(spec: TrainSpec, root: Store, folder: Path) -> TrainSpec:
 
 
 def worker_data(spec: TrainSpec, root: Store, sources: Sources, shard: Shard) -> Data:
+    """Return this worker's part of the batches; the leader gets the validation images too."""
     listed = decode_keys(root.read(KEYS))
     images = Images(sources.train, part_of(listed, TRAIN), spec.scale)
     settings = spec.crop_settings

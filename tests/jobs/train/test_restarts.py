@@ -1,10 +1,10 @@
-"""How often a training may begin anew: as often as it takes while it gets on, and not for ever from one checkpoint."""
+"""How often a training may restart: as often as it makes progress, and not forever from one checkpoint."""
 
 import pytest
 
 from imgtx.errors import RunInterruptedError
 from jobs.train.network import interface_of
-from jobs.train.ray import RESTARTS, Restarts
+from jobs.train.restarts import RESTARTS, Restarts
 from pipeline.storage.store import open_store
 
 
@@ -15,32 +15,32 @@ def restarts(tmp_path) -> Restarts:
 
 def test_workers_that_get_on_may_begin_as_often_as_nodes_come_and_go(restarts):
     for number in range(50):
-        restarts.count(f"checkpoint-{number // RESTARTS}")
+        restarts.count_start(f"checkpoint-{number // RESTARTS}")
 
 
 def test_workers_that_do_not_get_on_stop_the_training_with_what_one_of_them_said(restarts):
     for _ in range(1 + RESTARTS):
-        restarts.count("")
+        restarts.count_start("")
     restarts.failure = "OSError: the disk\nis full"
     with pytest.raises(
         RunInterruptedError, match=r"3 restarts reached no new checkpoint \(OSError: the disk is"
     ):
-        restarts.count("")
+        restarts.count_start("")
 
 
 def test_a_worker_that_was_killed_said_nothing(restarts):
-    assert "it was killed, or its node lost" in str(
-        restarts.stopped(RuntimeError("Ray's words\n\nthe last\n"))
+    assert "it was killed, or its node was lost" in str(
+        restarts.interruption(RuntimeError("Ray's words\n\nthe last\n"))
     )
-    assert "stopped: the last (" in str(restarts.stopped(RuntimeError("Ray's words\n\nthe last\n")))
+    assert "stopped: the last (" in str(restarts.interruption(RuntimeError("Ray's words\n\nthe last\n")))
 
 
 def test_an_attempt_that_failed_counts_as_a_begin(restarts):
-    restarts.count("checkpoint-1")
+    restarts.count_start("checkpoint-1")
     for _ in range(RESTARTS):
-        restarts.again(RuntimeError("no peers"))
+        restarts.count_failure(RuntimeError("no peers"))
     with pytest.raises(RunInterruptedError, match="training stopped: no peers"):
-        restarts.again(RuntimeError("no peers"))
+        restarts.count_failure(RuntimeError("no peers"))
 
 
 def test_the_interface_with_an_address_is_found():

@@ -127,15 +127,15 @@ def test_what_cannot_be_trained_on_is_replaced_by_the_next(store, tmp_path, capl
     feed = streamed(open_store(str(tmp_path)))
     keys = Counter(key for step in range(36) for key in feed.batch(step).keys)
     assert keys.keys() == set(keys_of(store).to_pylist()) - {"03.png", "07.png"}
-    assert "left out: 03.png cannot be trained on" in caplog.text
-    assert "left out: 07.png is 8 x 8" in caplog.text
+    assert "skipped: 03.png cannot be trained on" in caplog.text
+    assert "skipped: 07.png is 8 x 8" in caplog.text
     assert same(streamed(open_store(str(tmp_path))).batch(9), feed.batch(9))
 
 
 def test_nothing_to_train_on_ends_and_a_lost_object_is_storages_error(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
     feed = streamed(open_store(str(tmp_path)))
-    with pytest.raises(UsageError, match=r"none of the 1 images of .* can be trained on at crop = 8"):
+    with pytest.raises(UsageError, match=r"none of the 1 images of .* can be used at crop = 8"):
         feed.batch(0)
     (tmp_path / "a.png").unlink()
     images = Images(open_store(str(tmp_path)), pa.array(["a.png"]), 2)
@@ -208,7 +208,7 @@ class TestBeforeRayStarts:
         large = replace(spec, crop=32)
         sources = Sources(store, store)
         with pytest.raises(
-            UsageError, match=r"needs images of 64 px a side; of 11 looked at .* the largest has 32"
+            UsageError, match=r"needs images of 64 px a side; of 11 images checked in .* the largest has 32"
         ):
             check_images(sources, list_images(sources, large), large)
 
@@ -216,7 +216,7 @@ class TestBeforeRayStarts:
     def test_a_place_without_images_is_told(self, store, spec, tmp_path, part):
         empty = open_store(str(tmp_path))
         sources = Sources(empty, store) if part == "train" else Sources(store, empty)
-        with pytest.raises(UsageError, match=f"{part} = .* holds no images"):
+        with pytest.raises(UsageError, match=f"{part} = .* contains no images"):
             list_images(sources, spec)
 
     def test_storage_that_cannot_be_written_ends_before_ray(self, spec, tmp_path):
@@ -247,9 +247,9 @@ class TestBeforeRayStarts:
         assert RayTrainConfig(4, "out").counts == 4
 
     def test_a_fleet_that_cannot_be(self, spec):
-        with pytest.raises(UsageError, match="--workers 5: legal is 1 to 4"):
+        with pytest.raises(UsageError, match="--workers 5: must be 1 to 4"):
             check_ray_config(spec, RayTrainConfig(5, "out"))
-        with pytest.raises(UsageError, match="--min-workers 3: legal is 1 to --workers, which is 2"):
+        with pytest.raises(UsageError, match="--min-workers 3: must be 1 to --workers, which is 2"):
             check_ray_config(spec, RayTrainConfig(2, "out", 3))
         with pytest.raises(UsageError, match="the cluster has 2 CPUs and 0 GPUs"):
             check_resources(RayTrainConfig(3, "out"), {"CPU": 2.0})
