@@ -319,7 +319,9 @@ Rules and a dashboard on these metrics: [infra/prometheus](../../infra/prometheu
 
 def arrow_type(kind: pa.DataType) -> str:
     if pa.types.is_list(kind):
-        return f"list of {kind.value_type}"
+        return f"list of {arrow_type(kind.value_type)}"
+    if pa.types.is_struct(kind):
+        return f"struct ({', '.join(kind.field(n).name for n in range(kind.num_fields))})"
     return f"map of {kind.key_type} to {kind.item_type}" if pa.types.is_map(kind) else str(kind)
 
 

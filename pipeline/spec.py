@@ -25,8 +25,11 @@ class RunSpec:
     `workers` model actors share `gpus` GPUs. `max_failed` is a share ("1%") or a count ("20").
     """
 
+    # Where the images are: a folder, `s3://bucket/prefix`, or another URI.
     source: str
+    # Where outputs and ledger go: likewise.
     destination: str
+    # Set by the command.
     task: str = "super-resolution"
     model: str = "sr-x2"
     # The options of the task (`Task.options`) that were given.
