@@ -16,8 +16,9 @@ from imgtx.models.adapters import ADAPTERS
 from imgtx.models.info import ModelInfo
 from jobs.models.admin import import_model
 from jobs.models.probe import describe
+from pipeline.job import make_job
 from pipeline.models.resolve import local_model
-from pipeline.spec import RunSpec, make_job
+from pipeline.spec import RunSpec
 from tests.support.small_models import Nearest, noise
 
 

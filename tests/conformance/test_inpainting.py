@@ -9,7 +9,8 @@ from imgtx.errors import UsageError
 from imgtx.inference.predictor import Predictor
 from imgtx.models.adapters.spandrel import import_spandrel
 from imgtx.models.references import load_model, read_info
-from pipeline.spec import RunSpec, make_job
+from pipeline.job import make_job
+from pipeline.spec import RunSpec
 from tests.conformance.conftest import without_spandrel
 from tests.support.small_models import noise
 

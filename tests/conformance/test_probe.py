@@ -19,7 +19,8 @@ from imgtx.models.references import read_info
 from imgtx.probing.precisions import choose_fastest, measure_precisions
 from imgtx.probing.probe import LEAST_PHOTO, batch_difference, find_seams, probe
 from jobs.cli import main
-from pipeline.spec import RunSpec, make_job
+from pipeline.job import make_job
+from pipeline.spec import RunSpec
 from pipeline.stages.decode import admit
 from tests.conformance.architectures import save
 from tests.conformance.conftest import without_spandrel

@@ -17,7 +17,8 @@ from imgtx.models.adapters.torchscript import read_signature
 from imgtx.models.references import absolute, digest_of, find_source, load_model, read_info
 from imgtx.models.sidecar import read_sidecar, sidecar_path, write_sidecar
 from jobs.models.probe import describe
-from pipeline.spec import RunSpec, make_job
+from pipeline.job import make_job
+from pipeline.spec import RunSpec
 from tests.conformance.architectures import save
 from tests.conformance.conftest import save_torchscript, without_spandrel
 from tests.support.small_models import noise

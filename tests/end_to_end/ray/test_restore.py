@@ -14,7 +14,6 @@ from jobs.run.tally import Tally
 from pipeline.spec import RunSpec
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import IMAGES
-from pipeline.tasks.inpainting import versions_of
 from tests.support.archive import assert_sound, look, save_tiny_model
 from tests.support.zoo import photo, saved
 
@@ -39,8 +38,8 @@ def spec(bucket: str, tmp_path: Path) -> RunSpec:
     source.write("none.png", saved(photo(40, 52)))
     source.write("wrong.png", saved(photo(41, 52)))
     masks.write("wrong.png", white(MASKS["a"]))
-    uri = {"source": source.uri, "destination": f"{bucket}/out", "masks": masks.uri}
-    return RunSpec(**uri, task="inpainting", model=model, gpus=0, workers=1)
+    uri = {"source": source.uri, "destination": f"{bucket}/out"}
+    return RunSpec(**uri, task="inpainting", model=model, settings={"masks": masks.uri}, gpus=0, workers=1)
 
 
 def pixels(store: Store, key: str) -> np.ndarray:
@@ -59,10 +58,10 @@ def test_masks_from_s3_and_what_a_changed_one_runs_again(spec: RunSpec):
         made = pixels(out, f"{IMAGES}{key}.png")
         np.testing.assert_array_equal(made[~mask], photo(40, 52)[~mask])
         assert (made[mask] != photo(40, 52)[mask]).any(axis=1).mean() > 0.9
-        assert found.rows[f"{key}.png"]["hole_share"] == pytest.approx(mask.mean())
+        assert dict(found.rows[f"{key}.png"]["measures"])["hole_share"] == pytest.approx(mask.mean())
     assert len({found.outputs[f"{key}.png"] for key in MASKS}) == 4  # the same picture, four masks
 
-    masks = open_store(str(spec.masks))
+    masks = open_store(spec.settings["masks"])
     masks.write("b.png", white(MASKS["a"]))
     planned = plan_run(prepare(spec)).work.slice().to_pylist()
     assert [(row["key"], row["cause"]) for row in planned] == [("b.png", "changed")]
@@ -72,9 +71,10 @@ def test_masks_from_s3_and_what_a_changed_one_runs_again(spec: RunSpec):
     changed = {key for key, digest in again.outputs.items() if found.outputs[key] != digest}
     assert changed == {"b.png"}
     assert again.outputs["b.png"] == found.outputs["a.png"]
-    assert versions_of(again.rows["b.png"]["version"])[1] == masks.stat("b.png")[1]
+    version = masks.stat("b.png")[1]
+    assert again.rows["b.png"]["inputs"] == [{"role": "mask", "key": "b.png", "version": version}]
     assert run_verify(spec.destination, None, deep=True, fix=False).problems.num_rows == 0
 
-    whole = run(replace(spec, missing_mask="no-hole"), ignore)
+    whole = run(replace(spec, settings=spec.settings | {"missing_mask": "no-hole"}), ignore)
     assert (whole.written, whole.skipped, whole.accounted) == (1, 0, True)
     np.testing.assert_array_equal(pixels(out, f"{IMAGES}none.png"), photo(40, 52))

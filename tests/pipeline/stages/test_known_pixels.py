@@ -14,10 +14,11 @@ from imgtx.codecs import decode as decode_picture
 from imgtx.degradations.holes import random_mask
 from imgtx.inference.predictor import Predictor
 from imgtx.models.info import ModelInfo
-from pipeline.spec import Job, RunSpec, make_job
+from pipeline.job import make_job
+from pipeline.spec import Job, RunSpec
 from pipeline.tables.rows import to_table
 from pipeline.tables.schemas import WORK
-from tests.pipeline.stages.test_stages import road
+from tests.pipeline.stages.test_stages import through_stages
 from tests.support.zoo import photo
 
 INFO = ModelInfo("negative", "inpainting", 1, 4, 4, 4, masks=True)
@@ -83,7 +84,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
         str(tmp_path / "out"),
         "inpainting",
         "negative",
-        masks=str(tmp_path / "masks"),
+        {"masks": str(tmp_path / "masks")},
     )
     return make_job(spec, INFO, DIGEST)
 
@@ -95,7 +96,9 @@ def test_a_run_writes_known_pixels_as_they_are(job, tmp_path, megapixels, channe
     (tmp_path / "source/a.png").write_bytes(as_png(image))
     (tmp_path / "masks/a.png").write_bytes(as_png(np.where(mask, 255, 0).astype(np.uint8)))
     job = replace(job, spec=replace(job.spec, stream_megapixels=megapixels))
-    (row,) = road(job, to_table([{"key": "a.png", "size": 1, "mask": "a.png", "output": "a.png"}], WORK))
+    mask_input = {"role": "mask", "key": "a.png", "version": ""}
+    work = to_table([{"key": "a.png", "size": 1, "inputs": [mask_input], "output": "a.png"}], WORK)
+    (row,) = through_stages(job, work)
     assert (row["status"], row["message"]) == ("written", "")
     made = decode_picture((tmp_path / "out/images/a.png").read_bytes(), max_pixels=10**6).pixels
     expected = image if image.ndim == 3 else image[..., None]
