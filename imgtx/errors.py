@@ -23,6 +23,12 @@ EXIT_CODES = {
 }
 
 
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """Return the first line of an error's message, at most `limit` characters; its type if it has no message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:limit]
+
+
 class ImgtxError(Exception):
     """Base of all; its message is a sentence: what was given, what is allowed, what to do next."""
 

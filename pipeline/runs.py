@@ -12,29 +12,33 @@ from pipeline.tables.schemas import RUNS
 from pipeline.tasks import TASKS, options_of
 
 
-def last_run(store: Store) -> str:
-    """The id of the newest run under a destination; UsageError where there never was one."""
-    runs: set[str] = set()
+def run_ids(store: Store) -> list[str]:
+    """Return the ids of the runs on a destination, newest first; UsageError if there are none."""
+    ids: set[str] = set()
     for batch in replace(store, retry=FAIL_FAST).list(RUNS):
-        runs.update(
-            key.split("/")[1] for key in batch.column("key").to_pylist() if key.endswith("/spec.json")
-        )
-    if not runs:
+        ids.update(key.split("/")[1] for key in batch.column("key").to_pylist() if key.endswith("/spec.json"))
+    if not ids:
         raise UsageError(
             f"{store.describe()} holds no imgtx run: give the destination of an earlier `imgtx upscale`"
         )
-    return max(runs)
+    # Ids begin with the time.
+    return sorted(ids, reverse=True)
+
+
+def last_run(store: Store) -> str:
+    """Return the id of the newest run on a destination; UsageError if there is none."""
+    return run_ids(store)[0]
 
 
 def last_spec(destination: str, endpoint_url: str | None) -> RunSpec:
-    """The spec of the newest run; the destination and endpoint given now win over those recorded then.
+    """Return the spec of the newest run, with the destination and endpoint given now instead of those recorded.
 
-    Where it ran is not asked again: its cluster may be gone.
+    Its cluster address is left out, because that cluster may be gone.
     """
     store = open_store(destination, endpoint_url=endpoint_url)
     values = read_json(store, f"{RUNS}{last_run(store)}/spec.json")
     values.pop("recipe", None)
-    # as runs before 0.1.0 recorded it
+    # Runs before 0.1.0 recorded it under this name.
     if "fewest_workers" in values:
         values["min_workers"] = values.pop("fewest_workers")
     now = {"destination": destination, "limit": None, "address": None}
@@ -57,8 +61,23 @@ def _of_another_version(why: object) -> UsageError:
 
 
 def read_json(store: Store, key: str) -> dict[str, Any]:
-    """A JSON object under a destination; UsageError where it cannot be read."""
+    """Return a JSON object of a destination; UsageError if it cannot be read."""
     try:
         return json.loads(store.read(key))
     except (StorageError, ValueError) as error:
-        raise UsageError(f"{store.describe()}: {key} cannot be read ({error})") from error
+        raise UsageError(f"{store.describe()}: cannot read {key} ({error})") from error
+
+
+def find_json(store: Store, key: str) -> dict[str, Any]:
+    """Return a JSON object of a destination, {} if there is none, as of a run that was killed.
+
+    Raises UsageError if it is damaged.
+    """
+    try:
+        return json.loads(store.read(key))
+    except StorageError as error:
+        if error.reason != "not_found":
+            raise
+        return {}
+    except ValueError as error:
+        raise UsageError(f"{store.uri}{key} is damaged ({error}): remove it") from error

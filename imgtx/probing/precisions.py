@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from imgtx.errors import first_line
 from imgtx.models.contract import ImageModel
 
 EXACT_DB = 50.0  # against float32: the error is then that of rounding to 8 bits, or less
@@ -34,7 +35,7 @@ def measure_precisions(model: ImageModel, tile: Tensor) -> dict[str, dict[str, A
         try:
             output = run_once(model, tile, name)
         except RuntimeError as error:
-            found[name] = {"fails": str(error).strip().splitlines()[0][:200]}
+            found[name] = {"fails": first_line(error)}
             continue
         if not torch.isfinite(output).all():
             found[name] = {"fails": "its output is not finite"}

@@ -25,11 +25,11 @@ def status(destination: str, endpoint_url: str | None, prometheus: bool, as_json
     imgtx status out/
     imgtx status s3://bucket/out/ --json
     """
-    from jobs.inspect.prometheus import exposition
+    from jobs.inspect.prometheus import prometheus_text
     from jobs.inspect.status import print_status, read_status
 
     if prometheus:
-        click.echo(exposition(destination, endpoint_url), nl=False)
+        click.echo(prometheus_text(destination, endpoint_url), nl=False)
         return
     report = read_status(destination, endpoint_url)
     click.echo(json.dumps(report)) if as_json else print_status(report, console())

@@ -1,36 +1,33 @@
-"""A destination as Prometheus reads it: what has to outlast the run that it is about.
+"""The state of a destination in Prometheus' text format.
 
-A cluster's series end with its last process, and with them any memory of the last success; the destination has kept it.
+A cluster's series end with its last process, so the time of the last success comes from the destination.
 """
 
-import json
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
-from imgtx.errors import StorageError, UsageError
 from pipeline.cluster.metrics import STATUS_METRICS
 from pipeline.ledger.ledger import Ledger
+from pipeline.runs import find_json, run_ids
 from pipeline.storage.retry import FAIL_FAST
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.rows import counts_of
 from pipeline.tables.schemas import FAILED, PENDING, RUNS, SKIPPED, WRITTEN
 
-MOST_RUNS = 200  # that are looked at for a success, newest first
+# How many runs, newest first, are searched for a success.
+MAX_RUNS = 200
 
 Samples = dict[str, list[tuple[dict[str, str], float]]]
 
 
-def exposition(destination: str, endpoint_url: str | None) -> str:
-    """The text format 0.0.4 of STATUS_METRICS; UsageError where there never was a run. Needs no Ray."""
+def prometheus_text(destination: str, endpoint_url: str | None) -> str:
+    """Return STATUS_METRICS in text format 0.0.4; UsageError if there was no run. Needs no Ray."""
     store = open_store(destination, endpoint_url=endpoint_url)
     here = {"destination": store.uri}
     files = replace(store, retry=FAIL_FAST)
-    runs = _runs(files)
-    if not runs:
-        raise UsageError(f"{store.describe()} holds no imgtx run: give the destination of an earlier run")
-    status = _json(files, f"{RUNS}{runs[0]}/status.json") or {}
+    runs = run_ids(files)
+    status = find_json(files, f"{RUNS}{runs[0]}/status.json")
     success = _last_success(files, runs)
     by_status = Counter[str]()
     for rows in Ledger(store).current_in_pieces(["status"]):
@@ -54,29 +51,11 @@ def _labels(labels: dict[str, str]) -> str:
     return "{" + ",".join(f'{name}="{value}"' for name, value in escaped.items()) + "}"
 
 
-def _runs(store: Store) -> list[str]:
-    """The ids of all runs, the newest first: they begin with the time."""
-    ids = {key.split("/")[1] for batch in store.list(RUNS) for key in batch.column("key").to_pylist()}
-    return sorted(ids, reverse=True)
-
-
 def _last_success(store: Store, runs: list[str]) -> float:
-    """When the newest run that was done and accounted for ended, in seconds since the epoch; 0 where none is known."""
-    for run in runs[:MOST_RUNS]:
-        summary = _json(store, f"{RUNS}{run}/summary.json") or {}
+    """Return when the newest complete run ended, in seconds since the epoch; 0 if none is known."""
+    for run in runs[:MAX_RUNS]:
+        summary = find_json(store, f"{RUNS}{run}/summary.json")
         if summary.get("state") == "done" and summary.get("accounted"):
             started = datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
             return started.timestamp() + summary["seconds_total"]
     return 0.0
-
-
-def _json(store: Store, key: str) -> dict[str, Any] | None:
-    """None where there is no such object, as of a run that was killed."""
-    try:
-        return json.loads(store.read(key))
-    except StorageError as error:
-        if error.reason != "not_found":
-            raise
-        return None
-    except ValueError as error:
-        raise UsageError(f"{store.uri}{key} is damaged ({error}): remove it") from error

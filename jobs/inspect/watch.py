@@ -1,7 +1,7 @@
-"""A live view of the run on a destination, from what lies there: status, lease, ledger. Without Ray, from anywhere.
+"""Watch the run on a destination from any machine, without Ray: by its status, its lease and its ledger.
 
-A run writes its status every ten seconds and renews its lease every fifteen. Who watches compares no clocks: a holder
-on another machine is dead when its lease file has not changed for a minute of the watcher's own time.
+A run writes its status every ten seconds and renews its lease every fifteen. No clocks are compared: a holder on another
+machine is dead if its lease file does not change for a minute of this machine's time.
 """
 
 import json
@@ -15,22 +15,22 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from imgtx.errors import DONE, FAILURES, INTERRUPTED, UsageError
+from imgtx.errors import UsageError
 from jobs.inspect.status import KILLED, print_status, read_status
-from jobs.run.progress import failures_of, left_of
-from pipeline.ledger.lease import Holder, living_holder
+from jobs.run import progress
+from jobs.run.exit_code import exit_code
+from pipeline.ledger.lease import DEAD_SECONDS, Holder, living_holder
 from pipeline.runs import last_run, last_spec, read_json
 from pipeline.storage.retry import FAIL_FAST
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import RUNS
 
-DEAD_SECONDS = 60.0  # as in pipeline/ledger/lease.py
 RUNNING = "running"
 
 
 @dataclass(frozen=True)
-class Sight:
-    """One look at a destination: the newest run, what it says of itself, and who holds the lease."""
+class RunSnapshot:
+    """One look at a destination: the newest run, the status it wrote, and the holder of the lease."""
 
     run: str
     status: dict[str, Any]
@@ -45,104 +45,87 @@ class Sight:
         return self.state != RUNNING
 
 
-class Pulse:
-    """When the holder last gave a sign of life, by the clock of whoever watches."""
+class HeartbeatMonitor:
+    """Measures by this machine's clock how long the holder of a lease has been silent."""
 
     def __init__(self) -> None:
-        self.sign: tuple[str, int] | None = None
+        self.last: tuple[str, int] | None = None
         self.since = time.monotonic()
 
     def silence(self, holder: Holder) -> float:
-        """Seconds since its lease file last changed under our eyes."""
-        sign = holder.token, holder.beat
-        if sign != self.sign:
-            self.sign, self.since = sign, time.monotonic()
+        """Return the seconds since the lease file was first seen as it is now."""
+        heartbeat = holder.token, holder.beat
+        if heartbeat != self.last:
+            self.last, self.since = heartbeat, time.monotonic()
         return time.monotonic() - self.since
 
 
 @dataclass(frozen=True)
 class Watching:
-    """What is watched, and how it is shown."""
+    """What to watch, how often in seconds, and how to show it."""
 
     destination: str
     endpoint_url: str | None
-    every: float  # seconds
+    every: float
     as_json: bool
 
 
 def watch_run(watching: Watching, console: Console, *, wait_for_next: bool) -> int:
-    """Show the newest run until it is over; returns the exit code that it ended with, 3 for one that was killed.
+    """Show the newest run until it is over; return its exit code, 3 for a run that was killed.
 
-    wait_for_next: a run that is over already is not meant, but the one that comes after it.
+    wait_for_next: ignore a run that is over already, and watch the one that follows it.
     """
     store = open_store(watching.destination, endpoint_url=watching.endpoint_url)
     store = replace(store, retry=FAIL_FAST)
     store.probe()
-    pulse, first = Pulse(), look(store, Pulse())
-    before = first.run if wait_for_next and first and first.over else ""
+    monitor, first = HeartbeatMonitor(), look(store, HeartbeatMonitor())
+    ignored = first.run if wait_for_next and first and first.over else ""
     live = Live(console=console, transient=True) if console.is_terminal and not watching.as_json else None
     with live or nullcontext():
         while True:
-            sight = look(store, pulse)
-            if sight and sight.run == before:
-                sight = None
-            if sight and sight.over:
+            snapshot = look(store, monitor)
+            if snapshot and snapshot.run == ignored:
+                snapshot = None
+            if snapshot and snapshot.over:
                 break
-            _show(sight, watching.as_json, live)
+            _show(snapshot, watching.as_json, live)
             time.sleep(watching.every)
     report = read_status(watching.destination, watching.endpoint_url)
-    report["run"]["state"] = sight.state
+    report["run"]["state"] = snapshot.state
     print(json.dumps(report)) if watching.as_json else print_status(report, console)
-    return _exit_code(report["run"], watching)
+    return exit_code(last_spec(watching.destination, watching.endpoint_url), report["run"])
 
 
-def look(store: Store, pulse: Pulse) -> Sight | None:
-    """What lies there now; None before the first run."""
+def look(store: Store, monitor: HeartbeatMonitor) -> RunSnapshot | None:
+    """Return the present state of a destination; None before its first run."""
     try:
         run = last_run(store)
     except UsageError:
         return None
-    sight = Sight(run, read_json(store, f"{RUNS}{run}/status.json"), living_holder(store))
-    if sight.over or (sight.holder and pulse.silence(sight.holder) <= DEAD_SECONDS):
-        return sight
-    sight = replace(
-        sight, status=read_json(store, f"{RUNS}{run}/status.json")
-    )  # it may have ended in between
-    return sight if sight.over else replace(sight, status=sight.status | {"state": KILLED})
+    snapshot = RunSnapshot(run, _status(store, run), living_holder(store))
+    if snapshot.over or (snapshot.holder and monitor.silence(snapshot.holder) <= DEAD_SECONDS):
+        return snapshot
+    # It may have ended between the two reads.
+    snapshot = replace(snapshot, status=_status(store, run))
+    return snapshot if snapshot.over else replace(snapshot, status=snapshot.status | {"state": KILLED})
 
 
-def line(sight: Sight) -> str:
-    """The run in one line: `320/2000 images  1.84 MP/s  ETA 0:12:31  failed 3 (truncated 3)  on host a, process 12`."""
-    status = sight.status
-    taken = status["to_do"]
-    done = taken - (status["pending"] - status["left"])
-    seconds = status["seconds"]
-    text = f"{done}/{taken} images"
-    if done and seconds:
-        text += f"  {status['megapixels'] / seconds:.3g} MP/s{left_of(done, taken, seconds)}"
-    text += failures_of(status["failed"] - status["failed_before"], status["reasons"])
-    if sight.holder:
-        text += f"  on {sight.holder.host}, process {sight.holder.pid}"
-    return text
+def line(snapshot: RunSnapshot) -> str:
+    """Return the progress of the run in one line, and where it runs."""
+    holder = snapshot.holder
+    return progress.line(snapshot.status) + (f"  on {holder.host}, process {holder.pid}" if holder else "")
 
 
-def _show(sight: Sight | None, as_json: bool, live: Live | None) -> None:
+def _status(store: Store, run: str) -> dict[str, Any]:
+    return read_json(store, f"{RUNS}{run}/status.json")
+
+
+def _show(snapshot: RunSnapshot | None, as_json: bool, live: Live | None) -> None:
     if as_json:
-        print(json.dumps(sight.status if sight else {"state": "nothing yet"}), flush=True)
+        print(json.dumps(snapshot.status if snapshot else {"state": "nothing yet"}), flush=True)
         return
-    text = line(sight) if sight else "no run here yet"
+    text = line(snapshot) if snapshot else "no run here yet"
     if live:
         live.update(text)
     else:
         click.echo(text, file=sys.stderr)
-
-
-def _exit_code(run: dict[str, Any], watching: Watching) -> int:
-    if run["state"] == "interrupted":
-        return INTERRUPTED
-    if run["state"] != "done":
-        return FAILURES
-    allowed = last_spec(watching.destination, watching.endpoint_url).failures_allowed(
-        run["listed"] - run["left"]
-    )
-    return FAILURES if run["failed"] > allowed else DONE

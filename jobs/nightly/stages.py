@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from imgtx.errors import ModelError
+from imgtx.errors import DONE, ModelError
 from imgtx.models.weight_file import file_digest
 from jobs.models.admin import facts_of
 from jobs.nightly.context import NightlyRun, latest, training_spec, upscale_spec
 from jobs.nightly.gate import Verdict, judge
 from jobs.nightly.images import choose, fetch_cuts, from_parquet, to_parquet
+from jobs.run.exit_code import exit_code
 from pipeline.models.resolve import exact_reference
 
 IMAGES = "images.parquet"
@@ -131,7 +132,6 @@ def upscale(nightly: NightlyRun, stages: Stages) -> dict[str, Any]:
     spec = upscale_spec(nightly, exact_reference(nightly.reference("latest"), nightly.spec.endpoint_url))
     with nightly.display.watch_run() as watch:
         summary = run(spec, watch)
-    allowed = spec.failures_allowed(summary.listed - summary.left)
     return {
         "model": spec.model,
         "run": summary.run,
@@ -139,7 +139,7 @@ def upscale(nightly: NightlyRun, stages: Stages) -> dict[str, Any]:
         "written": summary.written,
         "current": summary.current,
         "failed": summary.failed,
-        "too_many_failed": summary.failed > allowed or not summary.accounted,
+        "too_many_failed": exit_code(spec, summary.to_dict()) != DONE,
     }
 
 

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -44,38 +45,42 @@ def _document(tally: Tally) -> None:
 
 
 def _line(tally: Tally) -> None:
-    print(line(tally), file=sys.stderr, flush=True)
+    print(line(tally.to_dict("running")), file=sys.stderr, flush=True)
 
 
-def line(tally: Tally) -> str:
-    """Return the progress in one line: `320/2000 images  1.84 MP/s  ETA 0:12:31  failed 3 (truncated 2, empty 1)`."""
-    text = f"{tally.done}/{tally.to_do} images  {rate(tally)}"
-    return text + left_of(tally.done, tally.to_do, tally.seconds) + failures(tally)
+def line(status: Mapping[str, Any]) -> str:
+    """Return the progress in one line: `320/2000 images  1.84 MP/s  ETA 0:12:31  failed 3 (truncated 2, empty 1)`.
+
+    status: as `Tally.to_dict` returns it and `status.json` holds it.
+    """
+    return f"{_done(status)}/{status['to_do']} images  {_rate(status)}{_time_left(status)}{_failures(status)}"
 
 
-def left_of(done: int, to_do: int, seconds: float) -> str:
-    """Return the time that the rest takes at the rate so far; "" before anything is done."""
+def _done(status: Mapping[str, Any]) -> int:
+    return status["to_do"] - (status["pending"] - status["left"])
+
+
+def _rate(status: Mapping[str, Any]) -> str:
+    if not status["seconds"]:
+        return "starting Ray" if status["to_do"] else "nothing to do"
+    return f"{status['megapixels'] / status['seconds']:.3g} MP/s" if _done(status) else "loading the model"
+
+
+def _time_left(status: Mapping[str, Any]) -> str:
+    """Return how long the rest takes at the rate so far; "" before anything is done."""
+    done, seconds = _done(status), status["seconds"]
     if not done or not seconds:
         return ""
-    left = int((to_do - done) * seconds / done)
+    left = int((status["to_do"] - done) * seconds / done)
     return f"  ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
 
 
-def rate(tally: Tally) -> str:
-    if not tally.seconds:
-        return "starting Ray" if tally.to_do else "nothing to do"
-    return f"{tally.megapixels / tally.seconds:.3g} MP/s" if tally.done else "loading the model"
-
-
-def failures(tally: Tally) -> str:
-    return failures_of(tally.failed, tally.reasons)
-
-
-def failures_of(failed: int, reasons: Mapping[str, int]) -> str:
-    """Return how many failed and the most frequent reasons; "" where none did."""
+def _failures(status: Mapping[str, Any]) -> str:
+    """Return how many failed in this run, and the most frequent reasons; "" if none did."""
+    failed = status["failed"] - status["failed_before"]
     if not failed:
         return ""
-    most = ", ".join(f"{reason} {count}" for reason, count in Counter(reasons).most_common(3))
+    most = ", ".join(f"{reason} {count}" for reason, count in Counter(status["reasons"]).most_common(3))
     return f"  failed {failed}" + (f" ({most})" if most else "")
 
 
@@ -95,8 +100,9 @@ def _bar(console: Console) -> Iterator[Watcher]:
         task = progress.add_task("images", total=None, rate="starting Ray", failures="")
 
         def watch(tally: Tally) -> None:
+            status = tally.to_dict("running")
             progress.update(
-                task, total=tally.to_do, completed=tally.done, rate=rate(tally), failures=failures(tally)
+                task, total=tally.to_do, completed=tally.done, rate=_rate(status), failures=_failures(status)
             )
 
         yield watch

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from imgtx.errors import ImgtxError, UsageError
+from imgtx.errors import ImgtxError, UsageError, first_line
 
 RAY = "2.60."  # the series that pyproject.toml asks for: driver and nodes run the head's Ray
 PENDING, RUNNING, SUCCEEDED, FAILED, STOPPED = "PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"
@@ -249,8 +249,5 @@ def _client_errors() -> tuple[type[BaseException], ...]:
 
 
 def _first(error: BaseException) -> str:
-    told = re.sub(
-        r" ssl:(<[^>]*>|\w+)", "", str(error)
-    )  # how aiohttp describes a certificate check that is off
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    # aiohttp adds how it was told to check certificates.
+    return re.sub(r" ssl:(<[^>]*>|\w+)", "", first_line(error, 300))

@@ -5,7 +5,7 @@ import socket
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from imgtx.errors import UsageError
+from imgtx.errors import UsageError, first_line
 
 # Schemes of a head's dashboard and of Ray Client. A run's driver joins through neither.
 HEAD_SCHEMES = ("http://", "https://", "ray://")
@@ -53,6 +53,6 @@ def check_address(address: str | None) -> None:
 def no_cluster(address: str, error: Exception) -> UsageError:
     """Return the error for an address where no cluster can be joined."""
     return UsageError(
-        f"--address {address}: no Ray cluster answers there ({str(error).splitlines()[0]}); "
+        f"--address {address}: no Ray cluster answers there ({first_line(error)}); "
         f"give HOST:6379 or auto on a machine of the cluster, or leave it out for a local run"
     )

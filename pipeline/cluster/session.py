@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from imgtx.errors import RunInterruptedError, UsageError
+from imgtx.errors import RunInterruptedError, UsageError, first_line
 from pipeline.cluster.address import Addressed, address_of, no_cluster
 from pipeline.cluster.environment import (
     JOINED_SETTINGS,
@@ -122,7 +122,7 @@ def _start_local(quiet: dict[str, Any]) -> None:
             ray.shutdown()
             if attempt == START_ATTEMPTS:
                 raise UsageError(
-                    f"Ray did not start on this machine ({str(error).splitlines()[0]}): free some memory and CPU and "
+                    f"Ray did not start on this machine ({first_line(error)}): free some memory and CPU and "
                     f"run the same command again, or give a cluster with --address"
                 ) from error
             log.warning("Ray did not start at attempt %d: %s", attempt, error)

@@ -16,7 +16,6 @@ id and start time decide at once.
 """
 
 import contextlib
-import getpass
 import json
 import logging
 import math
@@ -33,6 +32,7 @@ from imgtx.errors import LeaseHeldError, StorageError
 from pipeline.storage.retry import FAIL_FAST
 from pipeline.storage.store import Store
 from pipeline.tables.schemas import LEASES
+from pipeline.user import user_name
 
 HELD, RELEASED = "held", "released"
 
@@ -64,6 +64,10 @@ class Holder:
         return f"run {self.run} (user {self.user}, host {self.host}, process {self.pid}, since {self.since})"
 
 
+# A holder that shows no sign of life for so long, by the clock of the process that watches it, is dead.
+DEAD_SECONDS = 60.0
+
+
 class Lease:
     """The right of one run to write to `store`, as a context manager.
 
@@ -75,7 +79,7 @@ class Lease:
     A process that ends without releasing the lease (SIGKILL) holds it until it is found dead.
     """
 
-    def __init__(self, store: Store, run_id: str, *, ttl: float = 60.0, force_unlock: bool = False):
+    def __init__(self, store: Store, run_id: str, *, ttl: float = DEAD_SECONDS, force_unlock: bool = False):
         self._store = store
         # A heartbeat that is retried for longer than the ttl would come too late.
         self._fail_fast = replace(store, retry=FAIL_FAST)
@@ -213,18 +217,13 @@ def living_holder(store: Store) -> Holder | None:
 
 
 def _this_process(run_id: str) -> Holder:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        # A container's user may have no name.
-        user = str(os.getuid())
     return Holder(
         run=run_id,
         host=socket.gethostname(),
         machine=_machine(),
         pid=os.getpid(),
         started=_started(os.getpid()) or "",
-        user=user,
+        user=user_name(),
         since=datetime.now(UTC).isoformat(timespec="seconds"),
         token=uuid.uuid4().hex,
     )

@@ -16,7 +16,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imgtx.errors import UsageError
+from imgtx.errors import UsageError, first_line
 from pipeline.storage.store import Store
 from pipeline.tables.rows import blanks
 from pipeline.tables.schemas import LEDGER, LEDGER_PARTS
@@ -104,9 +104,8 @@ def _read_part(store: Store, columns: list[str], part: Part) -> pa.Table:
             wanted += sorted(formerly & {*there.names} - {*wanted})
             rows = None if wrong else file.read(wanted, use_threads=False)
     except (pa.ArrowException, OSError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(
-            f"{part.name} ({len(data)} bytes) is not a whole Parquet file ({first_line}); every part "
+            f"{part.name} ({len(data)} bytes) is not a whole Parquet file ({first_line(error)}); every part "
             "of a ledger is: restore it from a copy, or move it away and the next run does its images again"
         ) from error
     if rows is None:

@@ -14,10 +14,8 @@ pointer moves by compare-and-swap, for its next generation can be made once. Gen
 A writer that was killed leaves a number without a card, which nobody uses again. Nothing here is ever unpickled.
 """
 
-import getpass
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +25,7 @@ from typing import Any
 
 from imgtx.errors import ModelError, StorageError, UsageError
 from pipeline.storage.store import Store
+from pipeline.user import user_name
 
 MODEL, CARD, LATEST = "model.safetensors", "card.json", "latest"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -114,7 +113,7 @@ class ModelStore:
         for file, data in contents.items():
             if file != MODEL and not self.store.create(f"{name}/{number}/{file}", data):
                 raise ModelError(f"{self._where(name, number)} has a {file} of another writer: add it again")
-        facts = {"name": name, "version": number, "created": _now(), "by": _user(), "files": sums}
+        facts = {"name": name, "version": number, "created": _now(), "by": user_name(), "files": sums}
         complete = Version(name, number, dict(card) | facts)
         if not self.store.create(f"{name}/{number}/{CARD}", _encode(complete.card)):
             raise ModelError(f"{self._where(name, number)} has a card of another writer: add it again")
@@ -135,7 +134,9 @@ class ModelStore:
         Raises UsageError where there is no such version.
         """
         self.version(name, number)
-        return self._point(name, over, Pointer(number, why, _user(), _now(), over.generation if over else 0))
+        return self._point(
+            name, over, Pointer(number, why, user_name(), _now(), over.generation if over else 0)
+        )
 
     def rollback(self, name: str, *, why: str = "rollback") -> Pointer:
         """Move `latest` back to where it stood before; a second one goes further back, not forth again.
@@ -149,7 +150,7 @@ class ModelStore:
                 f"{self._where(name)} cannot be rolled back: its latest {stands}; promote another version instead"
             )
         before = self._read_pointer(name, now.below)
-        moved = self._point(name, now, Pointer(before.version, why, _user(), _now(), before.below))
+        moved = self._point(name, now, Pointer(before.version, why, user_name(), _now(), before.below))
         if moved is None:
             raise ModelError(f"the latest of {self._where(name)} moved meanwhile: look again")
         return moved
@@ -263,10 +264,3 @@ def _decode(data: bytes, where: str) -> dict[str, Any]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return str(os.getuid())

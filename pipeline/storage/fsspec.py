@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 
-from imgtx.errors import StorageError
+from imgtx.errors import StorageError, UsageError, first_line
 from pipeline.storage.objects import is_hidden
 from pipeline.storage.retry import Answer, RetryPolicy, retried
 from pipeline.tables.schemas import INVENTORY
@@ -27,7 +27,14 @@ class FsspecFiles:
     """Objects under `uri`, through the file system that fsspec has for its scheme."""
 
     def __init__(self, uri: str, retry: RetryPolicy):
-        self._fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+        try:
+            self._fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+        except Exception as error:
+            # Each file system has exceptions of its own: a wrong name, no server, a missing option.
+            raise UsageError(
+                f"cannot open {uri}: {first_line(error)}; give a local path, s3://bucket/prefix or a URI that fsspec "
+                "opens without further options"
+            ) from error
         self._root = root.rstrip("/")
         self._retry = retry
 

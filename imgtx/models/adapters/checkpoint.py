@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from imgtx.errors import ModelError
+from imgtx.errors import ModelError, first_line
 from imgtx.models.weight_file import opened
 
 # A number in a tensor's name counts blocks, which the network's maker builds before it compares a tensor.
@@ -77,7 +77,7 @@ def _read_pickle(path: Path) -> Any:
         raise
     except Exception as error:  # whatever a damaged file provokes, in torch, zipfile or pickle
         raise ModelError(
-            f"{path} is not a whole checkpoint ({type(error).__name__}: {_first_line(error)}): copy it again, or "
+            f"{path} is not a whole checkpoint ({type(error).__name__}: {first_line(error)}): copy it again, or "
             f"give another file"
         ) from error
 
@@ -161,7 +161,3 @@ def _names_in(path: Path) -> list[str]:
     except Exception:  # no bare pickle, or a damaged one: what was read until then is all there is to say
         return names
     return names
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["nothing in it"])[0][:200]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgtx.errors import ModelError, UsageError
+from imgtx.errors import ModelError, UsageError, first_line
 from imgtx.models.adapters.base import Source
 from imgtx.models.info import ModelInfo
 from imgtx.models.weight_file import file_digest
@@ -72,7 +72,7 @@ def load(source: Source, digest: str) -> "AdaptedModel":
         program = torch.jit.load(path, map_location="cpu").eval()
     except (RuntimeError, ValueError, OSError) as error:
         raise ModelError(
-            f"{path} is not a whole TorchScript archive ({str(error).strip().splitlines()[0][:200]}): write it with "
+            f"{path} is not a whole TorchScript archive ({first_line(error)}): write it with "
             f"torch.jit.save, and copy it whole"
         ) from error
     task = "super-resolution" if signature.scale > 1 else "restoration"

@@ -145,6 +145,7 @@ def test_version():
         ),
         (("s3://key:secret@bucket/in", "out"), "put credentials in the environment"),
         (("gopher://in", "out"), "cannot open gopher://in"),
+        (("reference://in", "out"), "cannot open reference://in"),
     ],
 )
 def test_a_mistake_ends_in_one_line_before_ray_starts(place, command, arguments, named):

@@ -68,7 +68,7 @@ def test_a_holder_elsewhere_lives_as_long_as_it_beats(finished, status, monkeypa
            megapixels=5.0, reasons={"not_an_image": 1})  # fmt: skip
     now = [0.0]
     monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
-    pulse = watch.Pulse()
+    pulse = watch.HeartbeatMonitor()
     for beat in range(3):
         held_by_another_host(store, beat)
         sight = watch.look(store, pulse)

@@ -130,7 +130,7 @@ def test_a_summary_that_does_not_add_up_says_so(clock):
 
 def test_the_line_says_where_the_run_stands(clock):
     counted = started(clock, to_do=2000)
-    assert progress.line(counted) == "0/2000 images  starting Ray"
+    assert progress.line(counted.to_dict("running")) == "0/2000 images  starting Ray"
     clock.now += 100
     counted.add(
         outcomes(
@@ -139,7 +139,7 @@ def test_the_line_says_where_the_run_stands(clock):
     )
     counted.add(outcomes(*(good(str(i)) for i in range(10, 23))))
     expected = "20/2000 images  0.085 MP/s  ETA 2:45:00  failed 3 (empty 2, truncated 1)"
-    assert progress.line(counted) == expected
+    assert progress.line(counted.to_dict("running")) == expected
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -1,0 +1,12 @@
+"""Name the user of this process, for records of who did something."""
+
+import getpass
+import os
+
+
+def user_name() -> str:
+    """Return the user's name; the number where the user has no name, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

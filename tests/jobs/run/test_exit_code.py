@@ -1,0 +1,26 @@
+"""One rule for the exit code of a run, whether its command, a nightly run or `imgtx watch` asks."""
+
+import pytest
+
+from imgtx.errors import DONE, FAILURES, INTERRUPTED
+from jobs.run.exit_code import exit_code
+from pipeline.spec import RunSpec
+
+RUN = {"state": "done", "listed": 200, "left": 0, "failed": 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({}, DONE),
+        ({"failed": 2}, DONE),
+        ({"failed": 3}, FAILURES),
+        # Images beyond --limit are not part of the share that may fail.
+        ({"failed": 2, "left": 101}, FAILURES),
+        ({"accounted": False}, FAILURES),
+        ({"state": "killed; the same command goes on"}, FAILURES),
+        ({"state": "interrupted", "failed": 100}, INTERRUPTED),
+    ],
+)
+def test_exit_codes(change: dict, code: int):
+    assert exit_code(RunSpec("in", "out", max_failed="1%"), RUN | change) == code
