@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from imgtx.errors import FAILURES, UsageError
+from imgtx.errors import UsageError
 from jobs.cli.help import OrderedGroup
 from jobs.cli.options import (
     EXECUTION_OPTIONS,
@@ -122,14 +122,13 @@ def retry(
 def _run(spec: Any, as_json: bool, *, force_unlock: bool, retry_failed: bool = False) -> None:
     from jobs.inspect.status import print_summary
     from jobs.run.driver import run
+    from jobs.run.exit_code import exit_code
     from jobs.run.progress import watcher
 
     with watcher(as_json=as_json, console=Console(stderr=True)) as watch:
         summary = run(spec, watch, retry_failed=retry_failed, force_unlock=force_unlock)
     click.echo(json.dumps(summary.to_dict())) if as_json else print_summary(summary, spec, console())
-    allowed = spec.failures_allowed(summary.listed - summary.left)
-    if summary.failed > allowed or not summary.accounted:
-        raise click.exceptions.Exit(FAILURES)
+    raise click.exceptions.Exit(exit_code(spec, summary.to_dict()))
 
 
 def _show_plan(spec: Any, as_json: bool) -> None:
