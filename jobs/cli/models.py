@@ -28,8 +28,7 @@ def list_models(store: str | None, endpoint_url: str | None, as_json: bool) -> N
     imgtx models list
     imgtx models list s3://bucket/models
     """
-    from jobs.inspect.status import model_rows, print_models
-    from jobs.models.admin import print_store, store_rows
+    from jobs.models.tables import model_rows, print_models, print_store, store_rows
 
     packaged = model_rows()
     stored = store_rows(store, endpoint_url) if store else []
@@ -139,9 +138,10 @@ def promote_model(version: str, endpoint_url: str | None) -> None:
     \b
     imgtx models promote s3://bucket/models/sr-x2@0002
     """
-    from jobs.models.admin import promote, told
+    from jobs.models.admin import promote
+    from jobs.models.tables import format_move
 
-    click.echo(told(promote(version, endpoint_url)))
+    click.echo(format_move(promote(version, endpoint_url)))
 
 
 @models.command("rollback")
@@ -153,9 +153,10 @@ def rollback_model(model: str, endpoint_url: str | None) -> None:
     \b
     imgtx models rollback s3://bucket/models/sr-x2
     """
-    from jobs.models.admin import rollback, told
+    from jobs.models.admin import rollback
+    from jobs.models.tables import format_move
 
-    click.echo(told(rollback(model, endpoint_url)))
+    click.echo(format_move(rollback(model, endpoint_url)))
 
 
 @models.command("package")

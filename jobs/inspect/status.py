@@ -172,31 +172,3 @@ def print_verify(report: VerifyReport, destination: str, console: Console, *, fi
         )
     elif damaged:
         _say(console, f"imgtx verify {escape(destination)} --fix marks {damaged} outputs as pending")
-
-
-def model_rows() -> list[dict[str, Any]]:
-    """One row a packaged model."""
-    from imgtx.models.weight_file import packaged_models, read_info
-
-    rows = []
-    for name in packaged_models():
-        info, digest = read_info(name)
-        rows.append(
-            {
-                "name": name,
-                "task": info.task,
-                "scale": info.scale,
-                "licence": info.licence,
-                "digest": digest[:12],
-            }
-            | {"metrics": info.training.get("metrics", {})}
-        )
-    return rows
-
-
-def print_models(rows: list[dict[str, Any]], console: Console) -> None:
-    table = Table("model", "task", "scale", "PSNR", "licence", "digest", title="packaged models")
-    for row in rows:
-        metrics = "  ".join(f"{name} {value}" for name, value in row["metrics"].items())
-        table.add_row(row["name"], row["task"], f"x{row['scale']}", metrics, row["licence"], row["digest"])
-    console.print(table)

@@ -1,13 +1,9 @@
-"""What `imgtx models` does to a model store: bring weights in, list them, move `latest` by hand."""
+"""What `imgtx models` does to a model store: import weights, move `latest` by hand, read its cards."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from imgtx.errors import ModelError, UsageError
 from imgtx.models.adapters.base import Source
@@ -23,12 +19,13 @@ from pipeline.models.store import MODEL, ModelStore, Pointer, Version
 from pipeline.storage.checks import check_destination
 from pipeline.storage.store import open_store
 
-CARD_FILES = {".md": "card.md", ".json": "evaluation.json"}  # what `imgtx models package` lays beside weights
+# What `imgtx models package` writes beside weights, and its names in a store.
+CARD_FILES = {".md": "card.md", ".json": "evaluation.json"}
 
 
 @dataclass(frozen=True)
 class Move:
-    """What became of a pointer: `before` is None where it was set for the first time."""
+    """Where `latest` was and where it is now; `before` is None where it was set for the first time."""
 
     name: str
     before: Pointer | None
@@ -37,7 +34,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Incoming:
-    """What a store takes in: a weight file, its facts for the card, and what lies beside it."""
+    """What a store takes in: a weight file, its facts for the card, and the files beside it by name."""
 
     path: Path
     facts: dict[str, Any]
@@ -45,26 +42,26 @@ class Incoming:
 
 
 def import_model(model: str, target: str, endpoint_url: str | None = None) -> tuple[str, Version]:
-    """Bring a weight file, a packaged model or another store's version into the store as `STORE/NAME`.
+    """Import a weight file, a packaged model or another store's version as `STORE/NAME`.
 
-    Of imgtx's own weights comes along what `imgtx models package` laid beside them; somebody else's are converted to
-    safetensors, and what `imgtx models probe` measured comes with them. Returns the exact reference and the version;
-    `latest` stays. Raises UsageError for what is no weight file, ModelError for one that is damaged, cannot be trusted
-    or does not fit itself.
+    imgtx's own weights bring what `imgtx models package` wrote beside them; other people's are converted to safetensors
+    and bring what `imgtx models probe` measured. Returns the exact reference and the version; `latest` stays. Raises
+    UsageError for a file that is no weight file, ModelError for one that is damaged, cannot be trusted or contradicts
+    itself.
     """
     uri, name = split_name(target)
     store = open_store(uri, endpoint_url=endpoint_url)
     check_destination(store)
     source = find_source(local_model(model, endpoint_url))
     with TemporaryDirectory(prefix="imgtx-import-") as folder:
-        brought = own(source) if source.kind == OWN else converted(source, Path(folder))
-        card = {**brought.facts, "from": Path(model).name}
-        version = ModelStore(store).add(name, brought.path.read_bytes(), card, brought.also)
+        incoming = own(source) if source.kind == OWN else converted(source, Path(folder))
+        card = {**incoming.facts, "from": Path(model).name}
+        version = ModelStore(store).add(name, incoming.path.read_bytes(), card, incoming.also)
     return f"{store.uri.rstrip('/')}/{name}@{version.number}", version
 
 
 def own(source: Source) -> Incoming:
-    """Weights that imgtx wrote, loaded once to see that they fit their config."""
+    """Take weights that imgtx wrote, loaded once to see that they fit their config."""
     load_model(source.path)
     also = {
         kept: source.path.with_suffix(suffix).read_bytes()
@@ -75,7 +72,7 @@ def own(source: Source) -> Incoming:
 
 
 def converted(source: Source, folder: Path) -> Incoming:
-    """Somebody else's weights as safetensors, loaded once, with their probe's answers bound to the new file."""
+    """Convert other people's weights to safetensors, loaded once, with their probe's answers bound to the new file."""
     convert = adapter_of(source).convert
     if convert is None:
         raise UsageError(
@@ -95,18 +92,18 @@ def converted(source: Source, folder: Path) -> Incoming:
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """What the weights say of themselves, for a card that can be read without them."""
+    """Return what the weights say of themselves, for a card that can be read without them."""
     with opened(path, framework="numpy") as file:
         config, info = read_facts(file, path)
     return {"info": info.to_dict(), "config": asdict(config), "metrics": info.training.get("metrics", {})}
 
 
 def promote(reference: str, endpoint_url: str | None = None) -> Move:
-    """Set `latest` to `STORE/NAME@VERSION` by hand, after its file was checked; a no-op where it stands there."""
+    """Set `latest` to `STORE/NAME@VERSION` by hand, after its file was checked; a no-op where it is that already."""
     found = parse_reference(reference)
     if not isinstance(found, InStore) or not found.version.isdigit():
         raise UsageError(
-            f"{reference} names no version; write STORE/NAME@VERSION: imgtx models list STORE shows them"
+            f"{reference} names no version: write STORE/NAME@VERSION; imgtx models list STORE shows them"
         )
     models = ModelStore(open_store(found.store, endpoint_url=endpoint_url))
     before = models.latest(found.name)
@@ -115,77 +112,20 @@ def promote(reference: str, endpoint_url: str | None = None) -> Move:
         return Move(found.name, before, before)
     after = models.promote(found.name, found.version, why="by hand", over=before)
     if after is None:
-        raise ModelError(f"the latest of {found.store}/{found.name} moved meanwhile: look again")
+        raise ModelError(f"the latest of {found.store}/{found.name} was moved in the meantime: look again")
     return Move(found.name, before, after)
 
 
 def rollback(target: str, endpoint_url: str | None = None) -> Move:
-    """Set `latest` of `STORE/NAME` back to where it stood before."""
+    """Set `latest` of `STORE/NAME` back to where it was before."""
     uri, name = split_name(target)
     models = ModelStore(open_store(uri, endpoint_url=endpoint_url))
     before = models.latest(name)
     return Move(name, before, models.rollback(name, why="rollback by hand"))
 
 
-def told(move: Move) -> str:
-    """A move in one line."""
-    if move.before is not None and move.before.generation == move.after.generation:
-        return f"{move.name}: latest is {move.after.version} already"
-    before = move.before.version if move.before else "unset"
-    return f"{move.name}: latest {before} -> {move.after.version}"
-
-
-def store_rows(uri: str, endpoint_url: str | None = None) -> list[dict[str, Any]]:
-    """One row a version, by name, oldest first; `latest` says where the pointer stands."""
-    models = ModelStore(open_store(uri, endpoint_url=endpoint_url))
-    versions = models.versions()
-    latest = {name: models.latest(name) for name in {version.name for version in versions}}
-    rows = []
-    for version in versions:
-        info, pointer = version.card.get("info", {}), latest[version.name]
-        rows.append(
-            {
-                "name": version.name,
-                "version": version.number,
-                "latest": pointer is not None and pointer.version == version.number,
-                "task": info.get("task", ""),
-                "scale": info.get("scale", 0),
-                "licence": info.get("licence", "unknown"),
-                "digest": version.digest[:12],
-                "created": version.card.get("created", ""),
-                "from": version.card.get("from", ""),
-                "metrics": version.card.get("metrics", {}),
-            }
-        )
-    return rows
-
-
-def print_store(rows: list[dict[str, Any]], uri: str, console: Console) -> None:
-    if not rows:
-        console.print(
-            f"no model in {escape(uri)}: imgtx models import MODEL STORE/NAME makes it a store",
-            soft_wrap=True,
-        )
-        return
-    columns = ("version", "latest", "task", "scale", "PSNR", "licence", "digest", "created", "from")
-    table = Table("model", *columns, title=f"models in {escape(uri)}")
-    for row in rows:
-        metrics = "  ".join(f"{name} {value}" for name, value in row["metrics"].items())
-        cells = (
-            row["task"],
-            f"x{row['scale']}",
-            metrics,
-            row["licence"],
-            row["digest"],
-            row["created"],
-            row["from"],
-        )
-        table.add_row(row["name"], row["version"], "latest" if row["latest"] else "", *map(escape, cells))
-    console.print(table)
-
-
 def store_facts(exact: str, endpoint_url: str | None = None) -> dict[str, Any]:
-    """What a store says of a version beyond its weights: its card, and where `latest` stood; {} without one."""
+    """Return what a store says of a version beyond its weights: its card and the history of `latest`; {} without one."""
     found = parse_reference(exact)
     if not isinstance(found, InStore):
         return {}

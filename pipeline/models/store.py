@@ -152,7 +152,7 @@ class ModelStore:
         before = self._read_pointer(name, now.below)
         moved = self._point(name, now, Pointer(before.version, why, user_name(), _now(), before.below))
         if moved is None:
-            raise ModelError(f"the latest of {self._where(name)} moved meanwhile: look again")
+            raise ModelError(f"the latest of {self._where(name)} was moved in the meantime: look again")
         return moved
 
     def _point(self, name: str, over: Pointer | None, to: Pointer) -> Pointer | None:
