@@ -133,7 +133,7 @@ def _run(spec: Any, as_json: bool, *, force_unlock: bool, retry_failed: bool = F
 
 def _show_plan(spec: Any, as_json: bool) -> None:
     from jobs.inspect.status import plan_dict, print_plan
-    from jobs.run.driver import plan_run, prepare
+    from jobs.run.prepare import plan_run, prepare
 
     made = plan_run(prepare(spec))
     click.echo(json.dumps(plan_dict(made))) if as_json else print_plan(made, console())

@@ -9,35 +9,29 @@ moment it loses at most those seconds, and the next run redoes just these images
 import json
 import logging
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, StorageError, UsageError
-from imgtx.models.references import absolute, read_info
 from jobs.run.access import AccessMonitor
+from jobs.run.prepare import WAVE, Prepared, keep_inputs, plan_run, prepare
 from jobs.run.tally import Summary, Tally, Watcher
 from pipeline.cluster.address import address_of, check_address
 from pipeline.cluster.session import check_compiles
-from pipeline.job import check_spec, make_job
 from pipeline.ledger.lease import Lease
-from pipeline.ledger.ledger import Ledger
 from pipeline.models.references import is_fetched
-from pipeline.models.resolve import exact_reference, local_model
-from pipeline.planning.plan import OVERWRITES, PLANNED, Plan, make_plan
+from pipeline.planning.plan import OVERWRITES, PLANNED, Plan
 from pipeline.runs import last_spec
-from pipeline.sources import Source, open_source
 from pipeline.spec import Job, RunSpec
 from pipeline.storage.checks import check_destination, check_shared
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.store import Store
 from pipeline.tables.rows import to_table
 from pipeline.tables.schemas import (
+    COPIES,
     CREDENTIALS,
     FAILED,
     IMAGES,
@@ -46,12 +40,9 @@ from pipeline.tables.schemas import (
     OUTCOME,
     PENDING,
     RUNS,
-    SKIPPED,
     WORK,
     WRITTEN,
 )
-from pipeline.tasks import get_task
-from pipeline.tasks.base import Opened
 
 if TYPE_CHECKING:
     from pipeline.cluster.metrics import RunMetrics
@@ -59,75 +50,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("imgtx.run")
 
-WAVE = 50_000  # keys per Ray dataset: bounds what Ray holds of a plan, costs seconds for each wave
 FLUSH_ROWS, FLUSH_SECONDS = 500, 3.0
 STATUS_SECONDS = 10.0
 ISOLATED_PASSES = 2
 DISTURBED_PASSES = 5  # more, after a machine was lost: what was in its hands is not to blame
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A checked run, before Ray: its job, what it reads, its destination and ledger."""
-
-    job: Job
-    opened: Opened
-    destination: Store
-    ledger: Ledger
-    run_id: str
-
-
-def prepare(spec: RunSpec) -> Prepared:
-    """Resolve the model and open both ends; raises UsageError for whatever a person can mend."""
-    check_spec(spec)
-    task = get_task(spec.task)
-    spec = replace(spec, model=exact_reference(spec.model, spec.endpoint_url))
-    info, digest = read_info(local_model(spec.model, spec.endpoint_url))
-    source = open_source(spec.source, task.sources, spec.endpoint_url)
-    destination = open_store(spec.destination, endpoint_url=spec.endpoint_url)
-    job = make_job(resolved(spec, source, destination), info, digest)
-    source.check(destination)
-    inputs = task.open_inputs(job.spec)
-    task.check_inputs(inputs, job.spec)
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}"
-    return Prepared(job, Opened(source, inputs), destination, Ledger(destination), run_id)
-
-
-def resolved(spec: RunSpec, source: Source, destination: Store) -> RunSpec:
-    """The spec in words that mean the same in every working directory and environment: on workers, and later."""
-    fetched = is_fetched(spec.model)
-    settings = dict(spec.settings)
-    for option in get_task(spec.task).options:
-        if option.place and settings.get(option.name):
-            settings[option.name] = open_store(settings[option.name], endpoint_url=spec.endpoint_url).uri
-    # an endpoint that nothing here needs would be in the spec of every retry
-    needed = [source.store.endpoint_url, destination.endpoint_url, spec.endpoint_url if fetched else None]
-    return replace(
-        spec,
-        source=source.uri,
-        destination=destination.uri,
-        settings=settings,
-        model=spec.model if fetched else absolute(spec.model),
-        endpoint_url=next((url for url in needed if url), None),
-    )
-
-
-def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
-    """List the source and subtract the ledger; nothing is fetched. UsageError for a source without images."""
-    spec = run.job.spec
-    task = get_task(spec.task)
-    plan = make_plan(
-        task.list(run.opened, spec, local_destination=run.destination.is_local),
-        run.ledger,
-        recipe=run.job.recipe.digest,
-        requested_format=spec.format,
-        max_megapixels=spec.max_megapixels,
-        retry_failed=retry_failed,
-    )
-    if plan.listed == plan.counts[SKIPPED]:
-        reasons = {r for rows in plan.left_out.tables(WAVE) for r in rows["reason"].unique().to_pylist()}
-        raise UsageError(task.explain(reasons, spec) or run.opened.source.why_nothing(plan.listed))
-    return plan
 
 
 def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, force_unlock: bool = False) -> Summary:
@@ -144,6 +70,7 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, force_unlo
     with Lease(prepared.destination, prepared.run_id, force_unlock=force_unlock) as lease:
         _sweep(prepared.destination)
         prepared.ledger.compact_if_due()
+        prepared = keep_inputs(prepared)
         _warn_of_another_source(prepared)
         plan = plan_run(prepared, retry_failed=retry_failed)
         session = Session(prepared, plan, lease, watch)
@@ -175,13 +102,17 @@ def _sweep(destination: Store) -> None:
 
 
 def _warn_of_another_source(run: Prepared) -> None:
-    with suppress(UsageError):  # no run before this one, or none that can be read
+    # UsageError: no run before this one, or none that can be read
+    with suppress(UsageError):
         before = last_spec(run.destination.uri, run.destination.endpoint_url).source
-        if before != run.job.spec.source:
+        now = run.job.spec.source
+        copies = all(f"/{COPIES}" in uri for uri in (before, now))
+        # an edited table has another copy, and its rows say by themselves what changed
+        if before != now and not (copies and before.rpartition("/")[2] == now.rpartition("/")[2]):
             log.warning(
                 "the last run on this destination read %s, this one reads %s: outputs of equal keys are replaced",
                 before,
-                run.job.spec.source,
+                now,
             )
 
 

@@ -16,6 +16,9 @@ class Source(Protocol):
     """
 
     @property
+    def kind(self) -> "SourceKind": ...
+
+    @property
     def uri(self) -> str: ...
 
     @property

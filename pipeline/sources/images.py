@@ -37,6 +37,10 @@ class ImageFolder:
     store: Store
 
     @property
+    def kind(self) -> SourceKind:
+        return IMAGES
+
+    @property
     def uri(self) -> str:
         return self.store.uri
 

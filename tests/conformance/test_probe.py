@@ -21,7 +21,7 @@ from imgtx.probing.probe import LEAST_PHOTO, batch_difference, find_seams, probe
 from jobs.cli import main
 from pipeline.job import make_job
 from pipeline.spec import RunSpec
-from pipeline.stages.decode import admit
+from pipeline.tasks.images import admit
 from tests.conformance.architectures import save
 from tests.conformance.conftest import without_spandrel
 from tests.support.small_models import Windows, noise

@@ -18,7 +18,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from imgtx.models.weight_file import read_info
-from jobs.run.driver import prepare
+from jobs.run.prepare import prepare
 from pipeline.ledger.ledger import Ledger
 from pipeline.sources.images import inventory
 from pipeline.spec import RunSpec

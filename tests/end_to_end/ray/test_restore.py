@@ -9,7 +9,8 @@ import pytest
 from imgtx.codecs import decode
 from imgtx.degradations.holes import random_mask
 from jobs.inspect.status import run_verify
-from jobs.run.driver import plan_run, prepare, run
+from jobs.run.driver import run
+from jobs.run.prepare import plan_run, prepare
 from jobs.run.tally import Tally
 from pipeline.spec import RunSpec
 from pipeline.storage.store import Store, open_store

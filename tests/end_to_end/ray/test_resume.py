@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from jobs.run.driver import prepare, run
+from jobs.run.driver import run
+from jobs.run.prepare import prepare
 from jobs.run.tally import Summary, Tally
 from pipeline.cluster import session as cluster
 from pipeline.ledger.ledger import Ledger

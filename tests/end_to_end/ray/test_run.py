@@ -14,7 +14,8 @@ import imgtx
 from imgtx.errors import LeaseHeldError, ModelError
 from jobs.cli import main
 from jobs.inspect.status import read_status
-from jobs.run.driver import plan_run, run
+from jobs.run.driver import run
+from jobs.run.prepare import plan_run
 from jobs.run.tally import Tally
 from pipeline.ledger.lease import Lease
 from pipeline.planning.plan import Plan

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from imgtx.errors import RunInterruptedError
-from jobs.run.driver import Session, plan_run, prepare
+from jobs.run.driver import Session
+from jobs.run.prepare import plan_run, prepare
 from pipeline.spec import RunSpec
 from pipeline.tables.rows import to_table
 from pipeline.tables.schemas import IMAGES, OUTCOME, WRITTEN

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.run.driver import plan_run
+from jobs.run.prepare import plan_run
 from pipeline.ledger.ledger import Ledger
 from pipeline.tables.schemas import IMAGES
 from tests.jobs.run.test_session import outcome, session

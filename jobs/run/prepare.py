@@ -1,0 +1,119 @@
+"""From a spec to a run that can start: everything a user can get wrong is found here, before Ray."""
+
+import hashlib
+import uuid
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from imgtx.errors import UsageError
+from pipeline.job import check_spec, make_job
+from pipeline.ledger.ledger import Ledger
+from pipeline.models.resolve import ResolvedModel, resolve_model
+from pipeline.planning.plan import Plan, make_plan
+from pipeline.sources import Source, open_source
+from pipeline.spec import Job, RunSpec
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.schemas import COPIES, SKIPPED
+from pipeline.tasks import get_task
+from pipeline.tasks.base import Opened
+
+# Rows of a plan that are in memory together.
+WAVE = 50_000
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked run, before Ray: its job, what it reads, its destination and ledger."""
+
+    job: Job
+    opened: Opened
+    destination: Store
+    ledger: Ledger
+    run_id: str
+
+
+def prepare(spec: RunSpec) -> Prepared:
+    """Resolve the model and open both ends, each once; raises UsageError for whatever a user can mend."""
+    check_spec(spec)
+    task = get_task(spec.task)
+    model = resolve_model(spec.model, spec.endpoint_url)
+    source = open_source(spec.source, task.sources, spec.endpoint_url)
+    destination = open_store(spec.destination, endpoint_url=spec.endpoint_url)
+    job = make_job(_resolved(spec, model, source, destination), model.info, model.digest)
+    source.check(destination)
+    inputs = task.open_inputs(job.spec)
+    task.check_inputs(inputs, job.spec)
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}"
+    return Prepared(job, Opened(source, inputs), destination, Ledger(destination), run_id)
+
+
+def _resolved(spec: RunSpec, model: ResolvedModel, source: Source, destination: Store) -> RunSpec:
+    """The spec in words that mean the same in every working directory and environment: on workers, and later."""
+    settings = dict(spec.settings)
+    for option in get_task(spec.task).options:
+        if option.place and settings.get(option.name):
+            settings[option.name] = open_store(settings[option.name], endpoint_url=spec.endpoint_url).uri
+    # an endpoint that nothing here needs would be in the spec of every retry
+    needed = [
+        source.store.endpoint_url,
+        destination.endpoint_url,
+        spec.endpoint_url if model.fetched else None,
+    ]
+    return replace(
+        spec,
+        source=source.uri,
+        destination=destination.uri,
+        settings=settings,
+        model=model.reference,
+        endpoint_url=next((url for url in needed if url), None),
+    )
+
+
+def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
+    """List the source and subtract the ledger; nothing is fetched. UsageError for a source without images."""
+    spec = run.job.spec
+    task = get_task(spec.task)
+    plan = make_plan(
+        task.list(run.opened, spec, local_destination=run.destination.is_local),
+        run.ledger,
+        recipe=run.job.recipe.digest,
+        requested_format=spec.format,
+        max_megapixels=spec.max_megapixels,
+        retry_failed=retry_failed,
+    )
+    if plan.listed == plan.counts[SKIPPED]:
+        reasons = {r for rows in plan.left_out.tables(WAVE) for r in rows["reason"].unique().to_pylist()}
+        raise UsageError(task.explain(reasons, spec) or run.opened.source.why_nothing(plan.listed))
+    return plan
+
+
+def keep_inputs(run: Prepared) -> Prepared:
+    """Copy the single local files that a run reads to `inputs/` at its destination, and read them from there.
+
+    A table of prompts or a style picture is then where every worker, `imgtx retry` and `imgtx verify` finds it, from
+    any machine. Folders and buckets are left where they are. For the holder of the lease.
+    """
+    spec, task = run.job.spec, get_task(run.job.spec.task)
+    settings = dict(spec.settings)
+    for option in task.options:
+        if option.file and settings.get(option.name):
+            settings[option.name] = _kept(settings[option.name], run)
+    source = _kept(spec.source, run) if run.opened.source.kind.single_file else spec.source
+    if (source, settings) == (spec.source, spec.settings):
+        return run
+    spec = replace(spec, source=source, settings=settings)
+    opened = Opened(open_source(source, task.sources, spec.endpoint_url), task.open_inputs(spec))
+    return replace(run, job=replace(run.job, spec=spec), opened=opened)
+
+
+def _kept(uri: str, run: Prepared) -> str:
+    """The URI of a local file's copy; that of a file in storage or of a copy is returned as it is."""
+    root = run.destination.uri.rstrip("/")
+    if uri.startswith(f"{root}/{COPIES}") or not open_store(uri).is_local:
+        return uri
+    data = Path(uri).read_bytes()
+    # named after its content: an edited table does not change what an earlier run recorded
+    name = f"{COPIES}{hashlib.sha256(data).hexdigest()[:12]}/{Path(uri).name}"
+    run.destination.write(name, data)
+    return f"{root}/{name}"
