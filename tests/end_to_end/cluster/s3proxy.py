@@ -2,6 +2,8 @@
 
 with proxying(socket, "http://127.0.0.1:4711") as proxy:
     proxy.answers = slow_down               # from now on; proxy.answers = None: the server's own
+    with proxy.holding("in/2/"):             # a GET of one of these objects is answered after the block
+        ...
     proxy.asked("GET", "in/")               # how often each object of a bucket or prefix was got
 """
 
@@ -39,6 +41,8 @@ class Proxy:
     server: str
     answers: Fault | None = None
     delay: float = 0.0  # seconds before each answer: a far bucket
+    # Objects under this prefix are held back.
+    held: str | None = None
     requests: list[Request] = field(default_factory=list)  # in the order of their answers
 
     def asked(self, method: str, prefix: str, *, by: str | None = None, since: int = 0) -> Counter[str]:
@@ -55,11 +59,22 @@ class Proxy:
     def refused(self, since: int = 0) -> int:
         return sum(request.status >= 400 for request in self.requests[since:])
 
+    @contextlib.contextmanager
+    def holding(self, prefix: str) -> Iterator[None]:
+        """Hold back the objects under the prefix until the block ends: a run cannot end while it waits for an image."""
+        self.held = prefix
+        try:
+            yield
+        finally:
+            self.held = None
+
     async def answer(self, session: aiohttp.ClientSession, request: web.Request) -> web.Response:
         body = await request.read()
         key = "" if request.query_string else request.path.lstrip("/")
         asked = Request(request.method, key, request.remote or "")
         await asyncio.sleep(self.delay)
+        while self.held and asked.method == "GET" and key.startswith(self.held):
+            await asyncio.sleep(0.05)
         refusal = self.answers(asked) if self.answers else None
         answer = _error(*refusal) if refusal else await self._pass_on(session, request, body)
         self.requests.append(Request(asked.method, key, asked.host, answer.status))
