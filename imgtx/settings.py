@@ -1,4 +1,4 @@
-"""What every spec shares: read TOML, parse NAME=VALUE settings, hold names and types against a dataclass."""
+"""Read specs: TOML and NAME=VALUE settings, with names and types checked against a dataclass."""
 
 import difflib
 import tomllib
@@ -12,7 +12,7 @@ from imgtx.errors import UsageError
 
 Values = dict[str, Any]
 
-WORDS = {
+TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
     str: "text",
@@ -23,7 +23,7 @@ WORDS = {
 
 
 def read_toml(path: Path) -> Values:
-    """The tables of a TOML file; UsageError where there is none."""
+    """Return the tables of a TOML file; UsageError if it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -31,7 +31,7 @@ def read_toml(path: Path) -> Values:
     except OSError as error:
         raise UsageError(f"the spec {path} cannot be read ({error.strerror}): give a TOML file") from error
     except ValueError as error:
-        raise UsageError(f"the spec {path} is not valid TOML ({error}): mend that line") from error
+        raise UsageError(f"the spec {path} is not valid TOML ({error}): correct that line") from error
 
 
 def to_toml(values: Values) -> str:
@@ -48,7 +48,7 @@ def _without_nulls(values: Values) -> Values:
 
 
 def parse_settings(settings: Sequence[str]) -> Values:
-    """`("a=1", "b.c=two")` -> {"a": 1, "b": {"c": "two"}}; values are TOML, bare words are strings."""
+    """Parse `("a=1", "b.c=two")` to {"a": 1, "b": {"c": "two"}}; values are TOML, bare words are strings."""
     values: Values = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -70,7 +70,7 @@ def _parse_value(text: str) -> Any:
 
 
 def merge(values: Values, changes: Values) -> Values:
-    """`values` with `changes` over it, table by table: one changed field leaves its neighbours alone."""
+    """Return `values` with `changes` applied table by table: fields that are not named keep their values."""
     merged = dict(values)
     for name, change in changes.items():
         old = merged.get(name)
@@ -79,9 +79,9 @@ def merge(values: Values, changes: Values) -> Values:
 
 
 def check_fields(values: Values, cls: type, where: str, *, without: Sequence[str] = ()) -> None:
-    """UsageError for a name that is no field of the dataclass `cls`, or a value of another type.
+    """Raise UsageError for a name that is not a field of the dataclass `cls`, or a value of another type.
 
-    `where` opens the message; `without` names fields that cannot be set here.
+    `where` starts the message; `without` names fields that cannot be set here.
     """
     check_values(values, {f.name: f.type for f in fields(cls) if f.name not in without}, where)
 
@@ -98,9 +98,14 @@ def check_values(values: Values, kinds: Mapping[str, Any], where: str) -> None:
 
 def _check_type(name: str, value: Any, kind: Any, where: str) -> None:
     union = get_args(kind) if get_origin(kind) is UnionType else (kind,)
-    legal = [get_origin(k) or k for k in union if k is not type(None)]
-    if type(value) in legal or (float in legal and type(value) is int) or not WORDS.keys() >= set(legal):
-        return  # what WORDS does not know, the dataclass checks by itself
-    wanted = " or ".join(WORDS[k] for k in legal)
-    given = WORDS.get(type(value), "of another kind")
+    allowed = [get_origin(k) or k for k in union if k is not type(None)]
+    if (
+        type(value) in allowed
+        or (float in allowed and type(value) is int)
+        or not TYPE_NAMES.keys() >= set(allowed)
+    ):
+        # The dataclass itself checks types that are not in TYPE_NAMES.
+        return
+    wanted = " or ".join(TYPE_NAMES[k] for k in allowed)
+    given = TYPE_NAMES.get(type(value), "of another kind")
     raise UsageError(f"{where}: {name} = {value!r} is {given}: must be {wanted}")

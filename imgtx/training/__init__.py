@@ -1,1 +1,1 @@
-"""Train a model from images in memory; torch, NumPy and Pillow are enough."""
+"""Train a model from images in memory; torch, NumPy, Pillow and safetensors are enough."""

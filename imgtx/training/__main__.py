@@ -1,9 +1,9 @@
-"""Training on a bare machine: torch, numpy, Pillow and this project's code, nothing else, no Ray.
+"""Train on a bare machine: with torch, numpy, Pillow, safetensors and this project's code, without Ray.
 
     python -m imgtx.training pack photos/train photos/valid photos.zip     # where imgtx is installed
     python -m imgtx.training train jobs/specs/sr-x2.toml photos.zip        # on the GPU machine
 
-The weights, the log and the curves come out as from `imgtx train`, and the same command goes on where it stopped.
+The weights and the log are those of `imgtx train`, and the same command continues where it stopped.
 """
 
 import argparse
@@ -30,7 +30,7 @@ MEGABYTE = 1_000_000
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 done, 2 a mistake in what was given, 3 training stopped by itself, 130 by a person."""
+    """Return the exit code: 0 done, 2 wrong input, 3 training failed, 130 interrupted by the user."""
     given = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ImgtxError as error:
         return _stopped(str(error), 3)
     except KeyboardInterrupt:
-        return _stopped("stopped; the same command goes on", 130)
+        return _stopped("interrupted; the same command continues", 130)
     return 0
 
 
@@ -57,13 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     packing.add_argument("train", type=Path)
     packing.add_argument("valid", type=Path)
     packing.add_argument("file", type=Path)
-    packing.add_argument("--valid-images", type=int, default=10, help="the first N by name (default: 10)")
-    training = commands.add_parser("train", help="train as a spec says on a packed file")
+    packing.add_argument("--valid-images", type=int, default=10, help="use the first N by name (default: 10)")
+    training = commands.add_parser("train", help="train on a packed file")
     training.set_defaults(command=_train)
     training.add_argument("spec", type=Path)
     training.add_argument("file", type=Path)
-    training.add_argument("--folder", type=Path, help="where state and weights go (default: runs/<name>)")
-    training.add_argument("--device", help="as torch names it (default: cuda where there is one)")
+    training.add_argument("--folder", type=Path, help="folder for state and weights (default: runs/<name>)")
+    training.add_argument("--device", help="torch device (default: cuda if there is one)")
     training.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE")
     return parser
 
@@ -91,7 +91,7 @@ def _train(given: argparse.Namespace) -> None:
 
 
 def packed_data(spec: TrainSpec, file: Path, device: str) -> Data:
-    """Crops out of a packed file: cut on a GPU where that can be, else made ahead of it by threads."""
+    """Return the batches of a packed file: on a GPU cut there if possible, else prepared ahead by threads."""
     pairs = unpack(file, TRAIN, spec.scale, smallest=spec.crop)
     valid = unpack(file, VALID, spec.scale, smallest=MIN_VALID_SIDE, most=spec.valid_images)
     data = from_pairs(spec, pairs, valid)

@@ -1,7 +1,7 @@
-"""Crops cut where the model computes: all images lie on the device, a step sends a few numbers there.
+"""Crops cut on the device: all images are in its memory, and a step sends a few numbers there.
 
-The places are those that `imgtx.training.crops.Sampler` draws on the host, so that a training sees the same crops wherever
-they are cut. For the exact bicubic reduction of photos only: archive damage is made on the host.
+The places are those that `imgtx.training.crops.Sampler` draws on the host, so a training sees the same crops wherever
+they are cut. Only for crops that are cut out of the images' own pairs: degraded crops are made on the host.
 
 Shape legend: P pixels of all images together, B crops in a batch, n a crop's side.
 """
@@ -26,7 +26,7 @@ class DeviceBatch:
 
 
 class DeviceFeed:
-    """A feed like its sampler's."""
+    """The batches of a sampler, cut on the device."""
 
     def __init__(self, sampler: Sampler, device: str):
         self._sampler, self._device = sampler, device
@@ -38,6 +38,7 @@ class DeviceFeed:
 
     @staticmethod
     def fits(sampler: Sampler) -> bool:
+        """Whether the sampler's crops can be cut on a device."""
         return sampler.settings.only_cut
 
     def batch(self, step: int) -> DeviceBatch:
@@ -53,7 +54,7 @@ class DeviceFeed:
 
 
 class DeviceImages:
-    """Images of any sizes as one run of pixels, and crops of one side out of it by a single gather."""
+    """Images of any sizes as one array of pixels on the device, cropped by a single gather."""
 
     def __init__(self, images: list[np.ndarray], side: int, device: str):
         pixels = np.concatenate([image.reshape(-1, 3) for image in images])

@@ -1,4 +1,4 @@
-"""What a training sees: a feed of batches by step, and the images it is validated on."""
+"""Where a training gets its batches and validation images."""
 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +12,7 @@ from imgtx.training.spec import TrainSpec
 
 
 class Feed(Protocol):
-    """Batches as a pure function of the step, so that a training goes on where it stopped."""
+    """Batches as a pure function of the step, so that a training can continue where it stopped."""
 
     def batch(self, step: int) -> Batch | DeviceBatch: ...
 
@@ -23,7 +23,7 @@ class Data(NamedTuple):
 
 
 def from_folders(spec: TrainSpec) -> Data:
-    """The spec's own folders, decoded into memory; UsageError for images that cannot be trained on."""
+    """Decode the spec's folders into memory; UsageError for images that cannot be used."""
     # Not above: a bare machine lacks its decoders.
     from imgtx.training.images import load_pairs
 
@@ -40,7 +40,7 @@ def from_pairs(spec: TrainSpec, pairs: list[Pair], valid: list[Pair]) -> Data:
 
 
 class PrefetchingFeed:
-    """A feed whose next batches are made by threads while the device computes."""
+    """A feed whose next batches are prepared by threads while the device computes."""
 
     def __init__(self, feed: Feed, threads: int | None = None):
         self._feed = feed

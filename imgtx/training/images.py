@@ -1,4 +1,4 @@
-"""Images to train on: files and objects -> 8-bit RGB pixels, by the same decoder as the jobs."""
+"""Decode images to train on, by the decoders that runs use."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ MAX_PIXELS = 10**9
 
 
 def load_pairs(folder: Path, scale: int, *, smallest: int, most: int | None = None) -> list[Pair]:
-    """Images under `folder` as pairs, in the order of their names, at most `most`.
+    """Return the images under `folder` as pairs, in the order of their names, at most `most`.
 
-    Raises UsageError where there is none, and for one that cannot be decoded or whose reduction has a side below
+    Raises UsageError if there is none, and for an image that cannot be decoded or whose reduction has a side below
     `smallest` pixels.
     """
     return [
@@ -24,19 +24,19 @@ def load_pairs(folder: Path, scale: int, *, smallest: int, most: int | None = No
 
 
 def find_photos(folder: Path) -> list[tuple[str, Path]]:
-    """Keys and files of the images under `folder`, in the order of their names; UsageError where there is none."""
+    """Return keys and files of the images under `folder`, sorted by name; UsageError if there is none."""
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not paths:
         raise UsageError(
-            f"no images under {folder}: give a folder that holds {', '.join(sorted(SUFFIXES))} files"
+            f"no images under {folder}: give a folder that contains {', '.join(sorted(SUFFIXES))} files"
         )
     return [(path.relative_to(folder).as_posix(), path) for path in paths]
 
 
 def photo_pixels(data: bytes, name: str, scale: int, smallest: int) -> np.ndarray:
-    """The image in `data` upright, as (H, W, 3) uint8; grey in three equal channels.
+    """Decode the image in `data`, upright, to (H, W, 3) uint8; grey becomes three equal channels.
 
-    Raises UsageError, with the image's `name`, for one that cannot be decoded or is too small.
+    Raises UsageError that names the image if it cannot be decoded or is too small.
     """
     try:
         pixels = decode(data, max_pixels=MAX_PIXELS).pixels

@@ -1,7 +1,7 @@
 """A plain torch training loop: one process, resumable, without Ray.
 
 Notable choices: a batch is a function of (seed, step), so resuming repeats and skips nothing; the schedule follows
-the share of the steps or of the time that is done, kept in the checkpoint; validation takes the same path as
+the share of the steps or of the time that is done, kept in the checkpoint; validation runs the same code as
 production.
 """
 
@@ -30,12 +30,12 @@ REPORT_STEPS = 50
 
 
 def validate(predictor: Predictor, pairs: list[Pair]) -> float:
-    """Mean PSNR-Y in dB of the uint8 output against the clean images, border of `scale` pixels cropped."""
+    """Return the mean PSNR-Y in dB of uint8 output against the clean images, `scale` border pixels cropped."""
     return mean_psnr(validation_samples(predictor, pairs))
 
 
 def validation_samples(predictor: Predictor, pairs: list[Pair]) -> list[ValidationSample]:
-    """Every pair with the model's output between its sides."""
+    """Run the model on every pair."""
     if predictor.info.masks:
         whole = [(pair, pair.small[..., :-1], pair.small[..., -1]) for pair in pairs]
         return [ValidationSample(small, predictor(small, mask), pair.clean) for pair, small, mask in whole]
@@ -57,12 +57,12 @@ def train(
     device: str = "cpu",
     clock: Callable[[], float] | None = None,
 ) -> Path:
-    """Train (or go on training) in `folder`; returns the weight file. Ctrl-C leaves a resumable state.
+    """Train, or continue training, in `folder`; return the weight file. Ctrl-C leaves a resumable state.
 
-    `data` is what to train on and to validate on, by default the spec's folders.
-    `clock` counts the seconds of the schedule: on a CPU by default those that the process computed, so that a busy
-    machine takes longer and trains as much; elsewhere those that passed. With one that counts calls, training
-    repeats bit for bit.
+    `data`: the batches and validation images, by default from the spec's folders.
+    `clock` returns the seconds that the schedule counts: on a CPU by default those that the process computed, so that
+    a busy machine takes longer and trains as much; elsewhere those that passed. With a clock that counts its calls,
+    training repeats bit for bit.
     """
     data = data or from_folders(spec)
     training = Training(spec, folder, device)
@@ -74,7 +74,7 @@ def train(
 
 
 def run(training: Training, data: Data, report: Reporter, clock: Callable[[], float] | None = None) -> Path:
-    """The loop, from where `training` stands to its end; alone or as one of a group, which then runs in step."""
+    """Run the loop to the end of `training`, alone or as one of a group of workers in step."""
     spec, progress, group = training.spec, training.progress, training.group
     clock = clock or clock_of(training.device)
     while training.share < 1.0:
@@ -85,23 +85,23 @@ def run(training: Training, data: Data, report: Reporter, clock: Callable[[], fl
             loss = float(np.mean(progress.losses))
             progress.losses.clear()
             report(_line(training, loss))
-        if _passed(before, progress.seconds, spec.validate_minutes) and group.leads:
+        if _passed(before, progress.seconds, spec.validate_minutes) and group.is_leader:
             report(_line(training, None) | _score(training, data.valid))
         if _passed(before, progress.seconds, spec.checkpoint_minutes):
-            group.keep(training)
-    if group.leads:
+            group.checkpoint(training)
+    if group.is_leader:
         report(_line(training, None) | _score(training, data.valid))
-    group.keep(training)
+    group.checkpoint(training)
     return write_weights(training)
 
 
 def clock_of(device: str) -> Callable[[], float]:
-    """Seconds that this process computed on a CPU, seconds that passed elsewhere."""
+    """Return the default clock: seconds that this process computed on a CPU, seconds that passed elsewhere."""
     return time.process_time if torch.device(device).type == "cpu" else time.perf_counter
 
 
 def _passed(before: float, now: float, minutes: float) -> bool:
-    """Whether a multiple of `minutes` lies between two counts of seconds: the same after an interruption."""
+    """Whether a multiple of `minutes` is between two counts of seconds; the same after an interruption."""
     return before // (60 * minutes) < now // (60 * minutes)
 
 
@@ -120,15 +120,14 @@ def _line(training: Training, loss: float | None) -> dict[str, Any]:
 
 
 def _score(training: Training, valid: list[Pair]) -> dict[str, float]:
-    """Validate the averaged weights, write them and a strip of pictures beside the checkpoint."""
+    """Validate the averaged weights; write them and a strip of samples beside the checkpoint."""
     progress = training.progress
     predictor = Predictor(Model(training.averaged(), training.info(), ""), device=training.device)
     images = validation_samples(predictor, valid)
     psnr = mean_psnr(images)
     draw_strip(images).save(training.folder / STRIP)
-    if (
-        not progress.history or progress.history[-1]["step"] < progress.step
-    ):  # else a finished training, run again
+    # A finished training that is run again adds nothing.
+    if not progress.history or progress.history[-1]["step"] < progress.step:
         progress.history.append({"step": progress.step, "valid_psnr_y": psnr})
     write_weights(training)
     return {"valid_psnr_y": round(psnr, 3)}

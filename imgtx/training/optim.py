@@ -1,4 +1,4 @@
-"""How training changes weights: the optimizers, a schedule, an average of the weights."""
+"""How training changes weights: optimizers, the learning rate's schedule, an average of the weights."""
 
 import math
 from collections.abc import Iterable
@@ -18,8 +18,8 @@ class MuonAdamW:
     """Muon for the matrices of linear layers, AdamW for everything else, as one optimizer.
 
     Muon replaces a matrix's averaged gradient by the nearest orthogonal one, so that no direction dominates the
-    update; its length is scaled to what AdamW's usually is, so that both take one learning rate. Convolutions and the
-    attention's position biases stay with AdamW: they are no maps between features. Source: Jordan et al., Muon (2024);
+    update; its length is scaled to what AdamW's usually is, so that both use one learning rate. Convolutions and the
+    attention's position biases stay with AdamW: they do not map features to features. Source: Jordan et al., Muon (2024);
     Liu et al., Muon is Scalable for LLM Training (arXiv 2502.16982), section 2.2, for the scale.
     """
 
@@ -91,7 +91,7 @@ class WeightAverage:
         decay = min(self.decay, (1 + step) / (10 + step))
         now = network.state_dict()
         kept = [name for name, tensor in now.items() if tensor.is_floating_point()]
-        # one call for all of them: on a GPU each call of its own would cost more than its arithmetic
+        # One call for all tensors: on a GPU a call per tensor would cost more than its arithmetic.
         torch._foreach_lerp_([self.state[n] for n in kept], [now[n] for n in kept], 1 - decay)
         for name in now.keys() - kept:
             self.state[name].copy_(now[name])

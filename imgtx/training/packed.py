@@ -18,14 +18,12 @@ TRAIN, VALID = "train/", "valid/"
 
 
 def pack(train: Path, valid: Path, out: Path, *, valid_images: int) -> int:
-    """Write `out` from two folders, of the second the first `valid_images` by name; returns its bytes.
+    """Write `out` from two folders, with the first `valid_images` by name of the second; return its size in bytes.
 
-    Raises UsageError as `imgtx.training.images.photo_pixels`, and where `out` cannot be written.
+    Raises UsageError as `imgtx.training.images.photo_pixels` does, and if `out` cannot be written.
     """
-    from imgtx.training.images import (  # not above: a bare machine lacks its decoders
-        find_photos,
-        photo_pixels,
-    )
+    # Not above: a bare machine lacks its decoders.
+    from imgtx.training.images import find_photos, photo_pixels
 
     named = [(TRAIN + key, path) for key, path in find_photos(train)]
     named += [(VALID + key, path) for key, path in find_photos(valid)[:valid_images]]
@@ -37,7 +35,8 @@ def pack(train: Path, valid: Path, out: Path, *, valid_images: int) -> int:
             for name, path in named:
                 data = path.read_bytes()
                 pixels = photo_pixels(data, str(path), scale=1, smallest=1)
-                info = zipfile.ZipInfo(name)  # without the time: the same folders give the same bytes
+                # Without the time, so that the same folders give the same bytes.
+                info = zipfile.ZipInfo(name)
                 file.writestr(info, data if _same(data, pixels) else _webp(pixels))
     except OSError as error:
         raise UsageError(f"{out} cannot be written ({error.strerror}): give another file") from error
@@ -45,9 +44,9 @@ def pack(train: Path, valid: Path, out: Path, *, valid_images: int) -> int:
 
 
 def unpack(path: Path, part: str, scale: int, *, smallest: int, most: int | None = None) -> list[Pair]:
-    """The pairs of TRAIN or VALID out of a packed file, in the order of their keys, at most `most`.
+    """Return the pairs of TRAIN or VALID in a packed file, in the order of their keys, at most `most`.
 
-    Raises UsageError for a file that is none, and for images too small.
+    Raises UsageError for a file that is not a whole packed file, and for images that are too small.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -55,10 +54,12 @@ def unpack(path: Path, part: str, scale: int, *, smallest: int, most: int | None
             images = [(name.removeprefix(part), _read(file.read(name))) for name in names]
     except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, Image.DecompressionBombError) as error:
         raise UsageError(
-            f"{path} is no whole packed data file ({error}): make one with `python -m imgtx.training pack`"
+            f"{path} is not a whole packed file ({error}): make one with `python -m imgtx.training pack`"
         ) from error
     if not images:
-        raise UsageError(f"{path} holds no images under {part}: make it with `python -m imgtx.training pack`")
+        raise UsageError(
+            f"{path} contains no images under {part}: make it with `python -m imgtx.training pack`"
+        )
     for key, pixels in images:
         check_size(pixels, f"{path}:{part}{key}", scale, smallest)
     return [make_pair(key, pixels, scale) for key, pixels in images]

@@ -45,14 +45,14 @@ def check_size(pixels: np.ndarray, name: str, scale: int, min_side: int) -> None
 
 
 def make_pair(key: str, pixels: np.ndarray, scale: int) -> Pair:
-    """The pair of an (H, W, 3) uint8 image, cut at the bottom and right to multiples of `scale`."""
+    """Return the pair of an (H, W, 3) uint8 image, cut at the bottom and right to multiples of `scale`."""
     height, width = (side // scale * scale for side in pixels.shape[:2])
     clean = np.ascontiguousarray(pixels[:height, :width])
     return Pair(key, clean, imresize(clean, 1 / scale) if scale > 1 else clean)
 
 
 def degrade_validation(valid: list[Pair], degradation: Degradation, damage: Any = None) -> list[Pair]:
-    """Validation pairs degraded as training crops are, rounded to 8 bits; always the same, by fixed seeds."""
+    """Degrade validation pairs as training crops are, rounded to 8 bits; always the same, by fixed seeds."""
     if degradation.exact:
         return valid
     degraded = []

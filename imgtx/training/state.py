@@ -1,8 +1,8 @@
-"""The state of a training: network, optimizer, weight average, progress; one step of it, its checkpoint.
+"""The state of a training: its network, optimizer, weight average and progress; a step and a checkpoint of it.
 
-Notable choices: what is validated and written is the exponential average of the weights; a loss or gradient that is
-not finite stops the run with its step and images, before it reaches the weights; a checkpoint is resumed only by the
-spec that it began with.
+Notable choices: the exponential average of the weights is validated and written; a loss or gradient that is not
+finite stops the training and names its step and images, before it reaches the weights; a checkpoint is resumed only
+by the spec that it began with.
 """
 
 import logging
@@ -33,7 +33,7 @@ log = logging.getLogger("imgtx.train")
 
 @dataclass
 class Progress:
-    """Where a training stands; all of it rests in the checkpoint."""
+    """How far a training is; part of the checkpoint."""
 
     step: int = 0
     seconds: float = 0.0
@@ -44,27 +44,28 @@ class Progress:
 
 
 class WorkerGroup(Protocol):
-    """The processes that train one network together, as one of them sees it."""
+    """The processes that train one network together, as one of them sees it. One of them leads."""
 
-    leads: bool  # one of them validates, reports and writes
+    # The leader validates, reports and writes.
+    is_leader: bool
 
     def wrap(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
-        """The network's forward pass whose backward pass averages gradients over all."""
+        """Return the network's forward pass, whose backward pass averages gradients over all processes."""
 
     def share(self, crops: int, batch: int) -> float:
-        """What the mean over `crops` of a batch counts, so that the average over all is the mean over the batch."""
+        """Return the weight of the mean over `crops` of a batch, so that the average over all is the batch's mean."""
 
     def mean(self, values: Tensor) -> Tensor:
-        """The average over all."""
+        """Return the average over all processes."""
 
-    def keep(self, training: "Training") -> None:
-        """Called at every checkpoint by all of them."""
+    def checkpoint(self, training: "Training") -> None:
+        """Save the training; all processes call it."""
 
 
 class SingleProcess:
-    """A group of one."""
+    """A group of one process."""
 
-    leads = True
+    is_leader = True
 
     def wrap(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
         return network
@@ -75,7 +76,7 @@ class SingleProcess:
     def mean(self, values: Tensor) -> Tensor:
         return values
 
-    def keep(self, training: "Training") -> None:
+    def checkpoint(self, training: "Training") -> None:
         training.save()
 
 
@@ -97,7 +98,8 @@ class Training:
         if spec.init_from and not self.checkpoint.exists():
             self.progress.started_from = warm_start(self.network, spec.init_from)
         self.average = WeightAverage(self.network, spec.average)
-        self.torn = False  # an update is under way: network, optimizer and average belong to different steps
+        # During an update network, optimizer and average belong to different steps.
+        self.mid_update = False
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.checkpoint)
         remove_leftovers(self.weights)
@@ -125,7 +127,7 @@ class Training:
         return learning_rate(self.share, peak=self.spec.peak_lr, constant_share=self.spec.constant_lr_share)
 
     def step(self, batch: Batch | DeviceBatch) -> float:
-        """One update; returns the spec's loss of values in [0, 1]. ImgtxError where loss or gradient is not finite."""
+        """Update the weights once; return the loss. ImgtxError if the loss or the gradient is not finite."""
         rate = self.rate
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -139,28 +141,29 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.clip)
-        told = self.group.mean(torch.stack([loss.detach(), norm.detach()]))
-        value, length = told.tolist()  # the one wait for the device
+        averages = self.group.mean(torch.stack([loss.detach(), norm.detach()]))
+        # The only wait for the device.
+        value, length = averages.tolist()
         self._check_finite("loss", value, batch)
         self._check_finite("gradient's norm", length, batch)
-        self.torn = True
+        self.mid_update = True
         self.optimizer.step()
         self.average.update(self.network, self.progress.step)
         self.progress.step += 1
-        self.torn = False
+        self.mid_update = False
         return value
 
     def _check_finite(self, what: str, value: float, batch: Batch | DeviceBatch) -> None:
         if not math.isfinite(value):
             raise ImgtxError(
                 f"the {what} is {value} at step {self.progress.step}, images {', '.join(batch.keys)}: "
-                f"lower peak_lr or clip, or look at these images; the state before it is kept"
+                f"lower peak_lr or clip, or check these images; the state before it is kept"
             )
 
     def save(self) -> None:
-        """Write the resumable state; whole or not at all. Amid an update the last checkpoint stays."""
-        if self.torn:
-            log.warning("stopped amid an update: going on from the last checkpoint")
+        """Write the checkpoint, whole or not at all; during an update the last one is kept."""
+        if self.mid_update:
+            log.warning("interrupted during an update; the last checkpoint is kept")
             return
         state = {
             "network": self.network.state_dict(),
@@ -188,13 +191,13 @@ class Training:
         log.info("resumed at step %d after %.1f min", self.progress.step, self.progress.seconds / 60)
 
     def averaged(self) -> EncoderDecoder:
-        """A network of its own, on the CPU, that holds the averaged weights."""
+        """Return a new network on the CPU with the averaged weights."""
         network = EncoderDecoder(self.spec.config)
         network.load_state_dict(self.average.state)
         return network.eval()
 
     def info(self) -> ModelInfo:
-        """What the weights say of themselves, and how they were made."""
+        """Return the facts that the weight file carries, and how it was trained."""
         spec, progress = self.spec, self.progress
         return ModelInfo(
             name=spec.name,
@@ -218,15 +221,15 @@ class Training:
 
 
 def to_floats(batch: np.ndarray | Tensor, device: str) -> Tensor:
-    """Levels (B, H, W, C) -> float32 (B, C, H, W), 255 becoming 1; uint8 travels to the device as it is."""
+    """Convert levels of 255, (B, H, W, C), to float32 (B, C, H, W) in [0, 1]; uint8 is converted on the device."""
     levels = torch.as_tensor(batch).to(device, non_blocking=True)
     return levels.permute(0, 3, 1, 2).float() / 255
 
 
 def warm_start(network: EncoderDecoder, init_from: str) -> dict[str, Any]:
-    """Copy every tensor that fits from other weights (an x4 model starts from x2: all but the head).
+    """Copy every tensor that fits from other weights: for an x4 model from x2 all but the head.
 
-    Returns what the model card says of them: name, digest, and the steps that they had been trained for.
+    Returns what the model card says of them: name, digest, and the number of steps they were trained for.
     """
     model = load_model(init_from)
     source, own = model.network.state_dict(), network.state_dict()
@@ -237,6 +240,6 @@ def warm_start(network: EncoderDecoder, init_from: str) -> dict[str, Any]:
 
 
 def write_weights(training: Training) -> Path:
-    """The averaged weights as a weight file whose info records how they were made."""
+    """Write the averaged weights; the info in the file records how they were made."""
     save_weights(training.weights, training.averaged(), training.info())
     return training.weights

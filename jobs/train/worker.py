@@ -31,7 +31,7 @@ class RayWorkerGroup:
     def __init__(self, root: Store) -> None:
         context = ray.train.get_context()
         self.rank, self.workers = context.get_world_rank(), context.get_world_size()
-        self.leads = self.rank == 0
+        self.is_leader = self.rank == 0
         self._root = root
 
     def wrap(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -46,10 +46,10 @@ class RayWorkerGroup:
             dist.all_reduce(values)
         return values / self.workers
 
-    def keep(self, training: Training) -> None:
+    def checkpoint(self, training: Training) -> None:
         """Report the leader's state as Ray Train's checkpoint, and write its weights and pictures beside it."""
         checkpoint = None
-        if self.leads:
+        if self.is_leader:
             training.save()
             for path in (training.folder / STRIP, training.folder / f"{training.spec.name}.safetensors"):
                 if path.is_file():
@@ -70,7 +70,7 @@ def train_worker(config: dict[str, Any]) -> None:
     group = RayWorkerGroup(root)
 
     def report(line: dict[str, Any]) -> None:
-        if group.leads:
+        if group.is_leader:
             ray.get(mailbox.put.remote(line | {"workers": group.workers}))
 
     with tempfile.TemporaryDirectory(prefix="imgtx-train-") as folder:

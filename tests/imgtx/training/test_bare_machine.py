@@ -92,9 +92,9 @@ def test_a_packed_file_that_cannot_serve_is_one_line(packed, tmp_path):
     broken = tmp_path / "broken.zip"
     broken.write_bytes(file.read_bytes()[:3000])
     for path, part, smallest, named in (
-        (broken, TRAIN, 8, "no whole packed data file"),
-        (tmp_path / "none.zip", TRAIN, 8, "no whole packed data file"),
-        (file, "else/", 8, "holds no images under else/"),
+        (broken, TRAIN, 8, "not a whole packed file"),
+        (tmp_path / "none.zip", TRAIN, 8, "not a whole packed file"),
+        (file, "else/", 8, "contains no images under else/"),
         (file, TRAIN, 24, "at scale 2 a crop of 24 px needs 48 px"),
     ):
         with pytest.raises(UsageError, match=named) as caught:
