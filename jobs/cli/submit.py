@@ -66,7 +66,8 @@ def submit(context: click.Context, command: tuple[str, ...], **options: Any) -> 
     )
     head = connect(options["address"])
     job = begin(head, submission, _say)
-    if options["no_wait"] or job.over:  # it succeeded before
+    # A job that is over here has succeeded before.
+    if options["no_wait"] or job.over:
         click.echo(job.id)
         return
     _follow(head, job.id, checked.destination)
@@ -138,9 +139,9 @@ def stop(job: str, address: str | None) -> None:
 
 
 def _follow(head: Any, job: str, destination: str | None) -> None:
-    """Show the log until the job has ended, and end with its exit code; Ctrl-C asks whether to stop it."""
+    """Show the log until the job ends, and end with its exit code; Ctrl-C asks whether to stop the job."""
     from jobs.submit.head import HeadGoneError
-    from jobs.submit.submission import exit_code, why
+    from jobs.submit.submission import exit_code, failure_reason
 
     try:
         ended = head.follow(job, LogView())
@@ -150,30 +151,30 @@ def _follow(head: Any, job: str, destination: str | None) -> None:
         _say(_stop(head, job))
         raise click.exceptions.Exit(INTERRUPTED) from None
     except HeadGoneError as error:
-        state = f"imgtx watch {destination} tells how far it came, and " if destination else ""
-        raise HeadGoneError(f"{error}; {state}the same submission to a living head goes on") from error
+        state = f"imgtx watch {destination} shows its progress, and " if destination else ""
+        raise HeadGoneError(f"{error}; {state}the same submission to a new head continues") from error
     code = exit_code(ended)
-    if reason := why(ended):
+    if reason := failure_reason(ended):
         _say(reason)
     _say(f"{job} ended: {ended.status.lower()}, exit code {code}")
     raise click.exceptions.Exit(code)
 
 
 def _wants_to_stop(head: Any, job: str) -> bool:
-    """Ask; where nobody can answer the job is left alone."""
+    """Ask the user; without a terminal the answer is no."""
     options = f"imgtx jobs stop {job} --address {head.address}"
     if answers():
         try:
-            if click.confirm(f"\nstop {job}? (no: it goes on without you)", default=False, err=True):
+            if click.confirm(f"\nstop {job}? (no: it keeps running)", default=False, err=True):
                 return True
         except (click.Abort, KeyboardInterrupt):
             pass
-    _say(f"{job} goes on; {options} stops it, the same imgtx submit command follows it again")
+    _say(f"{job} keeps running; {options} stops it, the same imgtx submit command follows it again")
     return False
 
 
 def answers() -> bool:
-    """Whether somebody sits at standard input."""
+    """Return whether standard input is a terminal."""
     return sys.stdin.isatty()
 
 
@@ -185,13 +186,13 @@ def _stop(head: Any, job: str) -> str:
     deadline = time.monotonic() + STOP_SECONDS + 15
     while not (info := head.info(job)).over:
         if time.monotonic() > deadline:
-            return f"{job} was told to stop and has not yet"
+            return f"{job} was asked to stop and has not stopped yet"
         time.sleep(0.5)
-    return f"{job} {info.status.lower()}; the same submission goes on where it was"
+    return f"{job} {info.status.lower()}; the same submission continues where it stopped"
 
 
 class LogView:
-    """A job's log on stdout; on a terminal a line of progress replaces the one before it."""
+    """Prints a job's log; on a terminal a progress line replaces the one before it."""
 
     def __init__(self) -> None:
         self.rest, self.replace = "", False

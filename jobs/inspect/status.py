@@ -1,4 +1,4 @@
-"""What a person wants to see of a destination, a plan, a run, a model: gathered here, printed as tables."""
+"""Read the state of a destination and print plans and runs as tables."""
 
 from collections import Counter
 from contextlib import nullcontext
@@ -23,12 +23,13 @@ from pipeline.tasks import get_task
 from pipeline.tasks.base import Opened
 from pipeline.verify import VerifyReport, mark_pending, verify
 
-EXAMPLES = 10  # of failed images
-KILLED = "killed; the same command goes on"
+# How many failed images are shown.
+EXAMPLES = 10
+KILLED = "killed; the same command continues"
 
 
 def read_status(destination: str, endpoint_url: str | None) -> dict[str, Any]:
-    """The newest run's own words and the ledger's counts: by status, and of the failed by reason."""
+    """Return the status of the newest run and the counts of the ledger, by status and by reason of failure."""
     store = open_store(destination, endpoint_url=endpoint_url)
     run = read_json(store, f"{RUNS}{last_run(store)}/status.json")
     if run["state"] == "running" and living_holder(store) is None:
@@ -61,11 +62,11 @@ def print_status(report: dict[str, Any], console: Console) -> None:
     if report["failures"]:
         console.print(_failures(report["failures"]))
         _print_examples(report["examples"], console)
-        _say(console, f"imgtx retry {escape(report['destination'])} runs them once more")
+        _say(console, f"imgtx retry {escape(report['destination'])} processes them again")
 
 
 def _say(console: Console, line: str) -> None:
-    """One line stays one line, in a pipe and in a narrow window: paths are there to be copied."""
+    """Print one line without wrapping it, so that paths can be copied."""
     console.print(line, soft_wrap=True)
 
 
@@ -141,13 +142,14 @@ def _vanished(count: int) -> str:
 
 
 def run_verify(destination: str, endpoint_url: str | None, *, deep: bool, fix: bool) -> VerifyReport:
-    """Verify a destination against the source of its last run; `fix` marks damaged keys as pending."""
+    """Verify a destination against the source of its last run; with `fix`, mark damaged keys as pending."""
     spec = last_spec(destination, endpoint_url)
     store = open_store(destination, endpoint_url=spec.endpoint_url)
     ledger, task = Ledger(store), get_task(spec.task)
     source = open_source(spec.source, task.sources, spec.endpoint_url)
     opened = Opened(source, task.open_inputs(spec))
-    with Lease(store, "verify") if fix else nullcontext():  # what a run mends meanwhile must not be marked
+    # Under the lease, so that what a run repairs meanwhile is not marked.
+    with Lease(store, "verify") if fix else nullcontext():
         listing = task.list(opened, spec, local_destination=store.is_local)
         report = verify(listing, store, ledger, deep=deep)
         if fix:
@@ -163,7 +165,7 @@ def print_verify(report: VerifyReport, destination: str, console: Console, *, fi
         _say(console, f"... and {report.problems.num_rows - 50} more (--json lists them all)")
     counts = ", ".join(f"{name} {count}" for name, count in report.counts.items())
     damaged = len(report.damaged_keys())
-    verdict = "damaged" if damaged else "not as the ledger says" if report.problems.num_rows else "sound"
+    verdict = "damaged" if damaged else "different from the ledger" if report.problems.num_rows else "sound"
     _say(console, f"[bold]{verdict}[/]: {counts}")
     if damaged and fixed:
         _say(

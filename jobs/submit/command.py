@@ -1,9 +1,9 @@
-"""The command behind `imgtx submit ... --`: read here as it will be there, and refused for what a cluster cannot see.
+"""Check the command behind `imgtx submit ... --` here, as the cluster will read it.
 
     check_command(("upscale", "s3://in/", "s3://out/"), main)
 
-A mistake in it ends on this machine, in one line, before anything is sent. What it becomes is public: the head shows
-a job's command and settings to whoever may look at its dashboard, so nothing secret may be in them.
+A mistake ends on this machine, in one line, before anything is sent. A job's command and settings are public: the head
+shows them to everyone who can open its dashboard, so they must not contain secrets.
 """
 
 import hashlib
@@ -29,24 +29,31 @@ from pipeline.models.references import is_fetched
 from pipeline.storage.store import open_store
 from pipeline.tasks import commands, options_of
 
-# The commands that a cluster can run for somebody who is elsewhere.
+# The commands that a cluster can run.
 RUNS = (*commands(), "plan", "retry", "verify", "train", "nightly")
-SPEC_FOLDER = "specs"  # in the package, for the TOML files that a command names
+# The folder in the package for the TOML files that a command names.
+SPEC_FOLDER = "specs"
 MODELS = ("--model", "init_from")
-CREDENTIAL = re.compile(r"://[^/?#\s]*@|https?://\S*\?")  # a user and a password, or a signed query
+# A user and a password, or a signed query.
+CREDENTIAL = re.compile(r"://[^/?#\s]*@|https?://\S*\?")
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN")
 
-Places = Iterator[tuple[str, str]]  # (what a person calls it, path or URI)
+# (the name of an option, argument or field; its path or URI)
+Places = Iterator[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class JobCommand:
-    """`arguments` as the cluster is given them; `files`: names in the package -> files here; `digest` of both."""
+    """A command as the cluster gets it.
+
+    `arguments` name files as they are called in the package, `files` maps these names to files here, `digest` covers
+    both, and `destination` is where `imgtx watch` can follow it.
+    """
 
     arguments: tuple[str, ...]
     files: dict[str, Path]
     digest: str
-    destination: str | None  # whose ledger tells how it goes
+    destination: str | None
 
     @property
     def name(self) -> str:
@@ -57,22 +64,22 @@ class JobCommand:
         return shlex.join(("python", "-m", "jobs.cli", *self.arguments))
 
     def submission_id(self, day: date) -> str:
-        """The same command on the same day is the same job."""
+        """Return the name of the job: the same command on the same day is the same job."""
         return f"imgtx-{self.name}-{day:%Y%m%d}-{self.digest}"
 
 
 def check_command(arguments: Sequence[str], group: click.Group, *, shared: bool = False) -> JobCommand:
-    """Read `arguments` with the commands of `group`; UsageError for what cannot run on a cluster.
+    """Parse `arguments` with the commands of `group`; UsageError for a command that cannot run on a cluster.
 
-    shared: whether absolute local paths lie at the same place on all its machines. What a command's own reader says
-    of a mistake (click.UsageError) is said here too.
+    shared: whether absolute local paths are the same on all its machines. Mistakes in the command's own options raise
+    click.UsageError, as they would there.
     """
     name, *rest = arguments
     if name not in RUNS:
         raise UsageError(
             f"submit -- {name}: must be one of {', '.join(RUNS)}; the other commands need no cluster"
         )
-    # a command remembers the help options of the first context that it meets: they must be those of the group
+    # A command remembers the help options of the first context it gets: they must be those of the group.
     settings = group.context_settings
     command = group.commands[name]
     if isinstance(command, click.Group):
@@ -94,7 +101,7 @@ def check_command(arguments: Sequence[str], group: click.Group, *, shared: bool 
 
 
 def _places(name: str, values: Mapping[str, Any]) -> Places:
-    """Where the command reads and writes, beside its spec file."""
+    """Yield where the command reads and writes, beside its spec file."""
     if name in ("retry", "verify"):
         yield "DESTINATION", values["destination"]
     elif name == "train":
@@ -120,7 +127,7 @@ def _places_of_run(values: Mapping[str, Any], command: str) -> Places:
 def _places_of_training(values: Mapping[str, Any]) -> Places:
     if not values["workers"]:
         raise UsageError(
-            "train without --workers keeps its weights on the machine that trains, and a cluster's goes: give "
+            "train without --workers keeps its weights on the machine that trains, and a cluster's machines go: give "
             "--workers and --storage"
         )
     spec = load_train_spec(values["spec"], parse_settings(values["settings"]), folders=False)
@@ -146,10 +153,12 @@ def _check_place(where: str, place: str, *, shared: bool) -> None:
         remedy = "imgtx models import" if "model" in where.lower() else "s3:// or another URI"
         raise UsageError(
             f"{where} {place} is a path of this machine, which the cluster does not see: give {remedy}, or --shared "
-            "where every machine of the cluster has it at the same place"
+            "if every machine of the cluster has it at the same path"
         )
     if not os.path.isabs(place):
-        raise UsageError(f"{where} {place} with --shared: give its absolute path, the same on every machine")
+        raise UsageError(
+            f"{where} {place} with --shared: give its absolute path, which must be the same on every machine"
+        )
 
 
 def _check_secrets(arguments: Iterable[str]) -> None:
@@ -158,8 +167,8 @@ def _check_secrets(arguments: Iterable[str]) -> None:
         if any(secret in argument for secret in secrets) or CREDENTIAL.search(argument):
             hidden = re.sub(r"://.*", "://...", argument) if "://" in argument else "an argument"
             raise UsageError(
-                f"{hidden} holds a credential or a query, which often is one, and a job's command is public: the "
-                "cluster's nodes have credentials of their own (docs/guides/cluster.md)"
+                f"{hidden} contains a credential, or a query that may be one, and a job's command is public: give the "
+                "nodes of the cluster credentials of their own (docs/guides/cluster.md)"
             )
 
 
@@ -171,14 +180,14 @@ def _renamed(argument: str, path: str, name: str) -> str:
 
 
 def _digest(name: str, values: Mapping[str, Any], files: Mapping[str, Path]) -> str:
-    """Of what is asked: the order of options does not count, nor where a spec file lies, but what it says does."""
-    said = {option: value for option, value in values.items() if option not in ("spec", "spec_file")}
-    said |= {"command": name, "files": [_read(path) for path in files.values()]}
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    """Return a digest of the command's values and the contents of its spec files, not of the order of its options."""
+    asked = {option: value for option, value in values.items() if option not in ("spec", "spec_file")}
+    asked |= {"command": name, "files": [_read(path) for path in files.values()]}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise UsageError(f"the spec {path} cannot be read ({error}): give a TOML file") from error
+        raise UsageError(f"cannot read the spec {path} ({error}): give a TOML file") from error

@@ -1,12 +1,12 @@
-"""The door to a head's Jobs API, by Ray's own client: connect, submit, look, follow, stop; every failure in one line.
+"""Talk to a head's Jobs API through Ray's own client: connect, submit, list, follow, stop.
 
     head = connect("http://head:8265")
     head.submit(submission_id="...", entrypoint="python -m jobs.cli ...", runtime_env={...}, metadata={...})
     head.follow("...", print)
 
-The token goes as Ray's own tools send it: RAY_AUTH_TOKEN, the file that RAY_AUTH_TOKEN_PATH names, ~/.ray/auth_token;
-what a proxy wants besides stands in RAY_JOB_HEADERS, a JSON table. An `https://` head is checked against
-REQUESTS_CA_BUNDLE where that is set.
+Every failure is an ImgtxError of one line. The token comes from RAY_AUTH_TOKEN, the file that RAY_AUTH_TOKEN_PATH names
+or ~/.ray/auth_token, as in Ray's own tools; RAY_JOB_HEADERS, a JSON table, adds headers for a proxy. The certificate of
+an `https://` head is checked against REQUESTS_CA_BUNDLE if that is set.
 """
 
 import asyncio
@@ -24,19 +24,23 @@ from urllib.parse import urlsplit
 
 from imgtx.errors import ImgtxError, UsageError, first_line
 
-RAY = "2.60."  # the series that pyproject.toml asks for: driver and nodes run the head's Ray
+# The series that pyproject.toml requires: driver and nodes run the head's Ray.
+RAY = "2.60."
 PENDING, RUNNING, SUCCEEDED, FAILED, STOPPED = "PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"
 ENDED = (SUCCEEDED, FAILED, STOPPED)
-ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray lets them win over what a person typed
-CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")  # each sets its own level
-RECONNECT_SECONDS = 60.0  # a head that does not answer for so long is gone
+# Ray prefers these to the address that its client is given.
+ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+# Loggers that set their own level.
+CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+# A head that does not answer for so long is gone.
+RECONNECT_SECONDS = 60.0
 POLL_SECONDS = 1.0
 AGENT_SECONDS, AGENT_PAUSE = 60.0, 2.0
 
 
 @dataclass(frozen=True)
 class JobInfo:
-    """What the head says of a job. Times are seconds since the epoch, 0 where there is none."""
+    """A job as the head reports it. Times are seconds since the epoch, 0 if unknown."""
 
     id: str
     status: str
@@ -52,11 +56,11 @@ class JobInfo:
 
 
 class HeadGoneError(ImgtxError):
-    """The head answered, and does so no longer."""
+    """The head answered before, and does not answer any more."""
 
 
-class _Shown:
-    """How much of a log was shown: the head begins each time at its beginning."""
+class _LogTail:
+    """Shows each part of a log once, although every connection gets it from its beginning."""
 
     def __init__(self, show: Callable[[str], None]):
         self.show, self.characters = show, 0
@@ -72,13 +76,13 @@ class _Shown:
 
 @dataclass(frozen=True)
 class Head:
-    """A head that answered. Methods raise UsageError for a job that is not there, HeadGoneError without an answer."""
+    """A head that answered. Methods raise UsageError for an unknown job, HeadGoneError if it does not answer."""
 
     address: str
     client: Any
 
     def find(self, job: str) -> JobInfo | None:
-        with self._telling():
+        with self._one_line_errors():
             try:
                 return _job_info(self.client.get_job_info(job))
             except RuntimeError as error:
@@ -89,22 +93,22 @@ class Head:
     def info(self, job: str) -> JobInfo:
         found = self.find(job)
         if found is None:
-            raise UsageError(f"{self.address} has no job {job}: imgtx jobs list shows those it has")
+            raise UsageError(f"{self.address} has no job {job}: imgtx jobs list shows its jobs")
         return found
 
     def jobs(self) -> list[JobInfo]:
-        """Submitted jobs, the newest first."""
-        with self._telling():
+        """Return the submitted jobs, newest first."""
+        with self._one_line_errors():
             found = [_job_info(job) for job in self.client.list_jobs() if job.submission_id]
         return sorted(found, key=lambda job: job.started, reverse=True)
 
     def submit(self, **job: Any) -> bool:
-        """Submit; False where a job of this id is there already, perhaps since a moment ago.
+        """Submit a job; return False if one of this id exists.
 
-        A head that has just started answers before it can take jobs: it is asked again for AGENT_SECONDS.
+        A head that has just started answers before it accepts jobs, so the request is repeated for AGENT_SECONDS.
         """
-        patient_until = time.monotonic() + AGENT_SECONDS
-        with self._telling():
+        deadline = time.monotonic() + AGENT_SECONDS
+        with self._one_line_errors():
             while True:
                 try:
                     self.client.submit_job(**job)
@@ -112,25 +116,25 @@ class Head:
                 except RuntimeError as error:
                     if "already exists" in str(error):
                         return False
-                    if "No available agent" not in str(error) or time.monotonic() > patient_until:
+                    if "No available agent" not in str(error) or time.monotonic() > deadline:
                         raise
                 time.sleep(AGENT_PAUSE)
 
     def stop(self, job: str) -> bool:
-        """Ask the job to stop; False where it has ended already."""
+        """Ask the job to stop; return False if it has ended already."""
         self.info(job)
-        with self._telling():
+        with self._one_line_errors():
             return bool(self.client.stop_job(job))
 
     def logs(self, job: str) -> str:
         self.info(job)
-        with self._telling():
+        with self._one_line_errors():
             return self.client.get_job_logs(job)
 
     def follow(self, job: str, show: Callable[[str], None]) -> JobInfo:
-        """Show the job's log from its beginning, piece by piece, until it has ended; a lost connection is taken up."""
+        """Show the job's log from its beginning until the job has ended, reconnecting after a lost connection."""
         lost: tuple[type[BaseException], ...] = (HeadGoneError, RuntimeError, *_client_errors())
-        log, silent_since = _Shown(show), 0.0
+        log, silent_since = _LogTail(show), 0.0
         while True:
             try:
                 asyncio.run(log.tail(self.client, job))
@@ -147,7 +151,7 @@ class Head:
             time.sleep(POLL_SECONDS)
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _one_line_errors(self) -> Iterator[None]:
         try:
             yield
         except _client_errors() as error:
@@ -157,7 +161,7 @@ class Head:
 
 
 def connect(address: str | None) -> Head:
-    """The head at `http(s)://HOST:8265`; UsageError, in seconds, where none answers or it cannot be used."""
+    """Return the head at `http(s)://HOST:8265`; UsageError, within seconds, if it does not answer or cannot be used."""
     address = address or next((v for n in ADDRESS_VARIABLES if (v := os.environ.get(n))), "")
     if urlsplit(address).scheme not in ("http", "https"):
         given = f"--address {address}" if address else "no --address"
@@ -166,7 +170,7 @@ def connect(address: str | None) -> Head:
         )
     if "@" in urlsplit(address).netloc:
         raise UsageError(
-            "--address holds credentials before its host: give it without, and what a proxy wants in RAY_JOB_HEADERS"
+            "--address contains credentials before its host: remove them; RAY_JOB_HEADERS can hold headers for a proxy"
         )
     for name in ADDRESS_VARIABLES:
         os.environ.pop(name, None)
@@ -186,9 +190,12 @@ def connect(address: str | None) -> Head:
         ) from error
     except (RuntimeError, AuthenticationError) as error:
         raise UsageError(f"--address {address}: {_remedy(error)}") from error
-    version = str(client._server_ray_version)  # asked by its constructor, with no public door
+    # The constructor asked for it; there is no public attribute.
+    version = str(client._server_ray_version)
     if not version.startswith(RAY):
-        raise UsageError(f"--address {address} runs Ray {version}; this imgtx needs {RAY}x there")
+        raise UsageError(
+            f"--address {address} runs Ray {version}: this version of imgtx needs Ray {RAY}x there"
+        )
     return Head(address.rstrip("/"), client)
 
 
@@ -197,7 +204,7 @@ def _headers() -> dict[str, str]:
         headers = dict(json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}"))
     except (ValueError, TypeError) as error:
         raise UsageError(
-            f'RAY_JOB_HEADERS is no table in JSON ({error}): write {{"NAME": "VALUE"}}'
+            f'RAY_JOB_HEADERS is not a JSON table ({error}): write {{"NAME": "VALUE"}}'
         ) from error
     token = _token()
     if token and not any(name.lower() == "authorization" for name in headers):
@@ -223,9 +230,9 @@ def _token() -> str:
 def _remedy(error: Exception) -> str:
     text = str(error)
     if text.startswith(("Authentication required", "Authentication failed")):
-        what = "wants a token" if "required" in text[:40] else "does not take this token"
+        what = "requires a token" if "required" in text[:40] else "does not accept this token"
         return f"the head {what}: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file that holds it"
-    return f"this is no head that takes jobs ({_first(error)}); give its dashboard, http://HOST:8265"
+    return f"this is not a head that accepts jobs ({_first(error)}); give its dashboard, http://HOST:8265"
 
 
 def _job_info(details: Any) -> JobInfo:
@@ -241,7 +248,7 @@ def _job_info(details: Any) -> JobInfo:
 
 
 def _client_errors() -> tuple[type[BaseException], ...]:
-    """What the libraries under Ray's client raise when nobody answers."""
+    """Return the exceptions of the libraries under Ray's client for a head that does not answer."""
     import aiohttp
     import requests
 
@@ -249,5 +256,5 @@ def _client_errors() -> tuple[type[BaseException], ...]:
 
 
 def _first(error: BaseException) -> str:
-    # aiohttp adds how it was told to check certificates.
+    # aiohttp appends its certificate settings.
     return re.sub(r" ssl:(<[^>]*>|\w+)", "", first_line(error, 300))

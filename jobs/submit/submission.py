@@ -1,11 +1,11 @@
-"""Submit a command to a cluster: what travels, under which name, what happens when it is submitted twice, how it ends.
+"""Submit a command to a cluster, once per day, and explain how it ended.
 
-    submission = make_submission(command, day, options)     # before anything is sent
-    job = begin(head, submission, say)                      # submits, or finds what was submitted before
-    follow_to_end(head, job, ...)                           # its log, and the exit code that it ended with
+    submission = make_submission(command, day, name=None, packages=PINNED, variables=())    # before anything is sent
+    job = begin(head, submission, say)                # submits, or finds what was submitted before
+    code = exit_code(head.follow(job.id, show))       # its log, and the exit code that it ended with
 
-Which job: a command has one name a day. While a job of that name waits or runs, or after it succeeded, the same
-submission finds it and starts nothing. One that failed or was stopped is followed by the next attempt, `-2`, `-3`.
+A command has one name per day. While a job of that name waits or runs, or after it succeeded, the same submission finds
+it and starts nothing. After one that failed or was stopped, the next attempt is called `-2`, then `-3`.
 """
 
 import os
@@ -26,32 +26,33 @@ from jobs.submit.package import files_to_ship, packages, write_package
 from pipeline.cluster.environment import CODE, ENDPOINTS, forwarded
 
 PINNED, IMAGE = "pinned", "image"
-# A name says that a value is secret, unless it ends as the name of a place where one is kept.
+# Names of secret values, and endings of names that only refer to one.
 SECRET = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
 REFERENCE = re.compile(r"(_FILE|_PATH|_PROFILE|_URI|_ARN)$", re.IGNORECASE)
-STOP_SECONDS = 60  # that a stopped run gets to write down what it did; Ray's own are 3
+# How long a stopped run has to write its ledger; Ray's default is 3 s.
+STOP_SECONDS = 60
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Submission:
-    """Everything about a job but the cluster."""
+    """Everything about a job except the cluster. `packages` is PINNED or IMAGE."""
 
     id: str
     command: JobCommand
     day: date
-    packages: str  # PINNED or IMAGE
+    packages: str
     variables: dict[str, str]
 
 
 def make_submission(
     command: JobCommand, day: date, *, name: str | None, packages: str, variables: tuple[str, ...]
 ) -> Submission:
-    """Check and join; UsageError for a name that Ray cannot have and a variable that would show a secret."""
+    """Return a checked submission; UsageError for a name that Ray rejects or a variable that may hold a secret."""
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise UsageError(
-            f"--id {name!r}: legal are up to 100 letters, digits, dots, - and _, a letter or digit first"
+            f"--id {name!r}: expected up to 100 letters, digits, dots, - and _, beginning with a letter or digit"
         )
     return Submission(
         name or command.submission_id(day), command, day, packages, forwarded(os.environ) | given(variables)
@@ -59,7 +60,7 @@ def make_submission(
 
 
 def given(variables: tuple[str, ...]) -> dict[str, str]:
-    """The options `--env NAME=VALUE`."""
+    """Return the variables of the options `--env NAME=VALUE`."""
     found = {}
     for text in variables:
         name, equals, value = text.partition("=")
@@ -75,7 +76,7 @@ def given(variables: tuple[str, ...]) -> dict[str, str]:
 
 
 def begin(head: Head, submission: Submission, say: Say) -> JobInfo:
-    """Submit, or find the job of this name that waits, runs or has succeeded."""
+    """Submit, or return the job of this name that waits, runs or has succeeded."""
     _warn_of_loopback(head, submission, say)
     for attempt in count(1):
         job = submission.id if attempt == 1 else f"{submission.id}-{attempt}"
@@ -83,15 +84,14 @@ def begin(head: Head, submission: Submission, say: Say) -> JobInfo:
         if found is None and _submit(head, submission, job):
             say(f"submitted {job} to {head.address}")
             return head.info(job)
-        found = found or head.info(job)  # somebody else was faster
+        # Another process may have submitted it in between.
+        found = found or head.info(job)
         if not found.over:
-            say(
-                f"{job} was submitted before and is {found.status.lower()}: following that, nothing is started"
-            )
+            say(f"{job} was submitted before and is {found.status.lower()}: following it, starting nothing")
             return found
         if found.status == SUCCEEDED:
             say(
-                f"{job} was submitted before and has succeeded: nothing is started; --id gives it another name"
+                f"{job} was submitted before and succeeded: starting nothing; to run it again give --id another name"
             )
             return found
         say(f"{job} was submitted before and {_how(found)}: submitting it again")
@@ -99,7 +99,7 @@ def begin(head: Head, submission: Submission, say: Say) -> JobInfo:
 
 
 def exit_code(job: JobInfo) -> int:
-    """The command's own, as a shell would see it; 130 for a job that was stopped, 3 where it never began."""
+    """Return the command's exit code as a shell would; 130 for a job that was stopped, 3 if it never started."""
     if job.status == SUCCEEDED:
         return DONE
     if job.exit_code is None:
@@ -107,19 +107,19 @@ def exit_code(job: JobInfo) -> int:
     return job.exit_code if job.exit_code > 0 else 128 - job.exit_code
 
 
-def why(job: JobInfo) -> str:
-    """In one line why a job ended that left no exit code of its own, or none that imgtx gives; "" otherwise."""
+def failure_reason(job: JobInfo) -> str:
+    """Return in one line why a job ended without an exit code of imgtx; "" otherwise."""
     code = exit_code(job)
     if job.exit_code is None and job.status == "FAILED":
         lines = [line.strip() for line in job.message.splitlines() if line.strip()]
-        return f"{job.id} did not begin: {' '.join(lines)[:600]}"
+        return f"{job.id} did not start: {' '.join(lines)[:600]}"
     if code == 127 or "No module named ray" in job.message:
         return (
-            f"{job.id}: the head has no `python` with Ray on its PATH: start it with its environment activated "
+            f"{job.id}: the head has no `python` with Ray on its PATH: start it in an activated environment "
             "(PATH=/path/to/venv/bin:$PATH ray start --head), or submit with --packages pinned"
         )
     if code > 128 and job.exit_code is not None and job.exit_code != INTERRUPTED:
-        return f"{job.id} was killed by signal {code - 128}; the same command goes on where it was"
+        return f"{job.id} was killed by signal {code - 128}; the same command continues where it stopped"
     return ""
 
 
@@ -158,5 +158,5 @@ def _warn_of_loopback(head: Head, submission: Submission, say: Say) -> None:
         endpoint = submission.variables.get(name, "")
         if urlsplit(endpoint).hostname in local and urlsplit(head.address).hostname not in local:
             say(
-                f"{name}={endpoint} goes along, and means each machine of the cluster itself there, not this one"
+                f"{name}={endpoint} is sent along; there it refers to each machine of the cluster itself, not to this one"
             )

@@ -189,7 +189,7 @@ class TestJobs:
         without = head.imgtx("jobs", "list", "--address", head.address, RAY_AUTH_TOKEN="")
         assert (without.returncode, "set RAY_AUTH_TOKEN" in without.stderr) == (2, True), without.stderr
         wrong = head.imgtx("jobs", "list", "--address", head.address, RAY_AUTH_TOKEN="another")
-        assert (wrong.returncode, "does not take this token" in wrong.stderr) == (2, True), wrong.stderr
+        assert (wrong.returncode, "does not accept this token" in wrong.stderr) == (2, True), wrong.stderr
         right = head.imgtx("jobs", "list", "--address", head.address, "--json")
         assert (right.returncode, right.stdout) == (0, ""), right.stderr
 
@@ -211,7 +211,7 @@ class TestJobs:
         assert "failed with exit code 3: submitting it again" in second.stderr
         assert "listed 6 = written 0 + current 6" in second.stdout
         third = head.submit(*given)
-        assert (third.returncode, "nothing is started" in third.stderr) == (0, True), third.stderr
+        assert (third.returncode, "starting nothing" in third.stderr) == (0, True), third.stderr
         newest, oldest = self.jobs(head)
         assert newest == oldest | {"id": f"{oldest['id']}-2"} | {n: newest[n] for n in CHANGING}
         assert (newest["exit_code"], oldest["exit_code"]) == (0, 3)
@@ -229,7 +229,7 @@ class TestJobs:
             assert follower.returncode == 130
             assert "imgtx jobs stop long" in said
             second = head.start(*self.long(head, "long", place, model))
-            wait_until_said(second, "following that")
+            wait_until_said(second, "following it")
             watching = head.start("watch", f"{place}/many-out", "--every", "1")
             wait_until_said(watching, "/300 images")
             stopped = head.imgtx("jobs", "stop", "long", "--address", head.address)
@@ -252,7 +252,7 @@ class TestJobs:
             wait_until(lambda: self.running(f"{place}/many-out"), watching)
             head.kill()
             _, said = watching.communicate(timeout=WITHIN)
-        assert (watching.returncode, "killed; the same command goes on" in said) == (3, True), said
+        assert (watching.returncode, "killed; the same command continues" in said) == (3, True), said
         after = head.imgtx("watch", f"{place}/many-out")
         assert (after.returncode, "listed 300" in after.stderr) == (3, True), after.stderr
 

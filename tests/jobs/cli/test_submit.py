@@ -67,9 +67,9 @@ def test_it_ends_as_the_run_did(submitted, status, code):
     assert f"exit code {code}" in result.stderr
 
 
-def test_a_job_that_never_began_says_why(submitted):
+def test_a_job_that_never_began_says_failure_reason(submitted):
     result = submitted(FakeHead(ended("FAILED", None, "no such package")))
-    assert (result.exit_code, "did not begin: no such package" in result.stderr) == (3, True)
+    assert (result.exit_code, "did not start: no such package" in result.stderr) == (3, True)
 
 
 def test_not_waiting_prints_the_name_alone(submitted):
@@ -100,7 +100,7 @@ def test_a_head_that_went_points_to_the_destination(submitted):
     result = submitted(FakeHead(HeadGoneError("http://head:8265 has not answered for a minute")))
     assert result.exit_code == 3
     (line,) = result.stderr.splitlines()
-    assert "imgtx watch s3://out/ tells how far it came" in line
+    assert "imgtx watch s3://out/ shows its progress" in line
 
 
 def test_a_line_of_progress_replaces_the_one_before_on_a_terminal(capsys):

@@ -18,7 +18,7 @@ RUN = {"state": "done", "listed": 200, "left": 0, "failed": 0}
         # Images beyond --limit are not part of the share that may fail.
         ({"failed": 2, "left": 101}, FAILURES),
         ({"accounted": False}, FAILURES),
-        ({"state": "killed; the same command goes on"}, FAILURES),
+        ({"state": "killed; the same command continues"}, FAILURES),
         ({"state": "interrupted", "failed": 100}, INTERRUPTED),
     ],
 )

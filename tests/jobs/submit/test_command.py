@@ -113,8 +113,8 @@ def test_a_night_is_read_too(tmp_path):
         (("upscale", *ENDS, "--address", "auto"), "leave it out"),
         (("status", "s3://out/"), "must be one of upscale, restore"),
         (("models", "list"), "must be one of upscale, restore"),
-        (("upscale", "s3://key:pass@in/", "s3://out/"), "s3://... holds a credential"),
-        (("upscale", "https://h/x?sig=abc", "s3://out/"), "https://... holds a credential"),
+        (("upscale", "s3://key:pass@in/", "s3://out/"), "s3://... contains a credential"),
+        (("upscale", "https://h/x?sig=abc", "s3://out/"), "https://... contains a credential"),
     ],
 )
 def test_what_cannot_run_there_ends_in_one_line(arguments, named):

@@ -17,10 +17,10 @@ from jobs.submit.submission import (
     Submission,
     begin,
     exit_code,
+    failure_reason,
     given,
     make_submission,
     runtime_environment,
-    why,
 )
 from pipeline.cluster.environment import forwarded
 
@@ -97,7 +97,7 @@ def test_twice_is_once_while_it_runs_and_after_it_succeeded(head, client):
     client.put(first, "SUCCEEDED", 0)
     again, said = begun(head)
     assert again == first
-    assert "has succeeded: nothing is started" in said[0]
+    assert "succeeded: starting nothing" in said[0]
     assert len(client.requests) == 1
 
 
@@ -131,7 +131,7 @@ def test_who_loses_a_race_follows_the_winner(head, client):
     client.racing = True
     job, said = begun(head, name="nightly")
     assert job == "nightly"
-    assert "following that" in said[0]
+    assert "following it" in said[0]
     assert client.requests == []
 
 
@@ -182,7 +182,7 @@ def test_an_endpoint_with_credentials_does_not_go_along():
 
 def test_a_loopback_endpoint_is_told(head):
     _, said = begun(head, variables=("AWS_ENDPOINT_URL=http://localhost:9000",))
-    assert "means each machine of the cluster itself" in said[0]
+    assert "refers to each machine of the cluster itself" in said[0]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "-x", "x" * 101])
@@ -211,8 +211,8 @@ def ended(status: str, code: int | None = None, message: str = "") -> JobInfo:
 )
 def test_the_exit_code_is_the_runs_own(job, code, reason):
     assert exit_code(job) == code
-    assert reason in why(job)
-    assert bool(reason) == bool(why(job))
+    assert reason in failure_reason(job)
+    assert bool(reason) == bool(failure_reason(job))
 
 
 class Tail:
@@ -303,5 +303,5 @@ def test_the_token_goes_as_rays_tools_send_it(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     assert _headers() == {}
     monkeypatch.setenv("RAY_JOB_HEADERS", "nonsense")
-    with pytest.raises(UsageError, match="RAY_JOB_HEADERS is no table"):
+    with pytest.raises(UsageError, match="RAY_JOB_HEADERS is not a JSON table"):
         _headers()
