@@ -16,7 +16,7 @@ from imgtx.imageops.holes import with_mask
 
 SIDE = 256  # pixels a side that the counts are for
 BOXES_SHARE = 0.3 / 1.3  # of the masks of a kind that has boxes
-MOST_SHARE = 0.5  # denser masks are drawn anew
+MAX_SHARE = 0.5  # denser masks are drawn anew
 TURNS = 4  # a polyline has 1 to 5 pieces
 
 
@@ -68,7 +68,7 @@ def random_mask(rng: np.random.Generator, height: int, width: int, kind: str) ->
         else:
             for number in range(_count(rng, chosen.strokes, mask)):
                 _stroke(rng, mask, chosen, odd=number % 2 == 1)
-        if 0 < mask.mean() <= MOST_SHARE:
+        if 0 < mask.mean() <= MAX_SHARE:
             return mask
 
 

@@ -31,7 +31,7 @@ from imgtx.inference.tiling import largest_tile, smallest_tile
 from imgtx.models.info import ModelInfo
 from imgtx.probing.precisions import EXACT_DB, LAYOUT_LEVELS, ROUNDS, WORTH, clock, decibels, run_once
 
-MOST_SIDE = 512  # pixels: larger tiles compute less twice, and fit fewer pictures
+MAX_SIDE = 512  # pixels: larger tiles compute less twice, and fit fewer pictures
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Trial:
 
 
 def side_to_compile(info: ModelInfo) -> int:
-    """The side of the tiles that a run would take: the largest of the model's own up to MOST_SIDE, on its grid."""
-    side = min(largest_tile(info), max(MOST_SIDE, smallest_tile(info)))
+    """The side of the tiles that a run would take: the largest of the model's own up to MAX_SIDE, on its grid."""
+    side = min(largest_tile(info), max(MAX_SIDE, smallest_tile(info)))
     return side // info.multiple * info.multiple
 
 

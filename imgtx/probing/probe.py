@@ -35,7 +35,7 @@ HALOS = (16, 32, 64)  # pixels
 WIDEST_HALO = 128  # tried for a model that reaches far, but not everywhere; half of its tiles is halo then
 GRIDS = (1, 2, 4, 8)  # times the multiple that the model is said to need
 LARGEST_GRID = 64
-LEAST_PHOTO = 336  # pixels a side: tiles of 256 must cut it
+MIN_PHOTO = 336  # pixels a side: tiles of 256 must cut it
 FAR = 128  # pixels: what reaches further is no matter of halos
 SPEED_SIDE = 192  # pixels
 SIDES = (128, 320)  # pixels, for memory
@@ -53,7 +53,7 @@ class Probe:
 def probe(
     model: ImageModel, photos: Sequence[np.ndarray], *, device: str = "cpu", levels: float = 1.0
 ) -> Probe:
-    """Measure `model`, which is moved to `device`, on photos: (H, W, 3) uint8, LEAST_PHOTO a side or more.
+    """Measure `model`, which is moved to `device`, on photos: (H, W, 3) uint8, MIN_PHOTO a side or more.
 
     levels: how much of 255 tiled output may differ from untiled output; 1 is what imgtx promises of its own models.
     Raises UsageError for photos that are too few or too small.
@@ -250,7 +250,7 @@ def largest_side(
 ) -> dict[str, Any]:
     """The side of the largest square tile: on CUDA tried, on a CPU reckoned from two measured peaks."""
     if torch.device(device).type == "cuda":
-        side = LEAST_PHOTO // 2
+        side = MIN_PHOTO // 2
         while side < LARGEST_SIDE and _fits(model, sample, 2 * side, device):
             side *= 2
         return {"side": side, "by": "trial"}
@@ -328,11 +328,9 @@ def _device_name(device: str) -> str:
 
 
 def _check_photos(photos: Sequence[np.ndarray]) -> None:
-    fit = [
-        p for p in photos if p.dtype == np.uint8 and p.shape[2:] == (3,) and min(p.shape[:2]) >= LEAST_PHOTO
-    ]
+    fit = [p for p in photos if p.dtype == np.uint8 and p.shape[2:] == (3,) and min(p.shape[:2]) >= MIN_PHOTO]
     if not photos or len(fit) < len(photos):
         raise UsageError(
             f"a probe was given {len(photos)} photos of which {len(fit)} fit; legal are 8-bit RGB photos of "
-            f"{LEAST_PHOTO} px a side or more: give --photos a folder of such"
+            f"{MIN_PHOTO} px a side or more: give --photos a folder of such"
         )

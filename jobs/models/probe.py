@@ -20,9 +20,9 @@ from jobs.evaluation.datasets import find_datasets
 from pipeline.cluster.environment import WORKER_ENVIRONMENT
 
 EXAMPLES = Path(imgtx.__file__).parents[1] / "examples"
-MOST_PHOTOS = 2
-LEAST_SIDE = 336  # px; smaller photos are passed over
-MOST_SIDE = 400  # of larger ones a corner is taken: a probe must end
+MAX_PHOTOS = 2
+MIN_SIDE = 336  # px; smaller photos are passed over
+MAX_SIDE = 400  # of larger ones a corner is taken: a probe must end
 
 
 @dataclass(frozen=True)
@@ -131,17 +131,17 @@ def read_photos(folder: Path) -> list[np.ndarray]:
     pictures = []
     if not folder.is_dir():
         raise UsageError(
-            f"no photos at {folder}: give --photos a folder of RGB photos of {LEAST_SIDE} px or more"
+            f"no photos at {folder}: give --photos a folder of RGB photos of {MIN_SIDE} px or more"
         )
     for path in (path for dataset in find_datasets([folder]) for path in dataset.files):
         pixels = decode(path.read_bytes(), max_pixels=100_000_000).pixels
-        pixels = pixels[:MOST_SIDE, :MOST_SIDE]
-        if pixels.dtype == np.uint8 and pixels.shape[2] == 3 and min(pixels.shape[:2]) >= LEAST_SIDE:
+        pixels = pixels[:MAX_SIDE, :MAX_SIDE]
+        if pixels.dtype == np.uint8 and pixels.shape[2] == 3 and min(pixels.shape[:2]) >= MIN_SIDE:
             pictures.append(pixels)
-        if len(pictures) == MOST_PHOTOS:
+        if len(pictures) == MAX_PHOTOS:
             return pictures
     if not pictures:
-        raise UsageError(f"no photo in {folder} is RGB of 8 bits and {LEAST_SIDE} px or more a side: add one")
+        raise UsageError(f"no photo in {folder} is RGB of 8 bits and {MIN_SIDE} px or more a side: add one")
     return pictures
 
 

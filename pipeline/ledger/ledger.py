@@ -22,7 +22,7 @@ from pipeline.ledger.parts import Part, in_groups, list_parts, read_parts, write
 from pipeline.storage.store import Store
 from pipeline.tables.hashing import hash64
 from pipeline.tables.schemas import FAILED, LEDGER, OUTCOME, PENDING, SKIPPED, WRITTEN
-from pipeline.tables.spill import MOST_BUCKETS, Spill
+from pipeline.tables.spill import MAX_BUCKETS, Spill
 
 # When appended parts are rewritten. What a run appends is small files, a few seconds' rows each: many of them become
 # one. Everything is cut into buckets anew only when so much is loose, in bytes and as a share of the rest, so that the
@@ -259,7 +259,7 @@ def _is_compact(parts: Sequence[Part]) -> bool:
 
 def _bucket_count(parts: Sequence[Part]) -> int:
     wanted = -(-sum(part.size for part in parts) // BUCKET_BYTES)
-    return min(MOST_BUCKETS, 1 << max(0, wanted - 1).bit_length())
+    return min(MAX_BUCKETS, 1 << max(0, wanted - 1).bit_length())
 
 
 def _schema(columns: Sequence[str]) -> pa.Schema:

@@ -38,7 +38,7 @@ _WRITER = "imgtx-writer"
 _PAGE = 1000
 _CHUNK = 1 << 20
 _PART = 32 << 20
-_MOST_PARTS = 10_000
+_MAX_PARTS = 10_000
 _PARTS_AT_ONCE = 4
 
 PACING = "adaptive"
@@ -182,7 +182,7 @@ class S3Objects:
 
     def _upload_parts(self, key: str, source: str) -> None:
         size = os.path.getsize(source)
-        part = max(_PART, -(-size // _MOST_PARTS))
+        part = max(_PART, -(-size // _MAX_PARTS))
 
         async def opened(client: Any) -> str:
             return (await client.create_multipart_upload(**self._object(key)))["UploadId"]

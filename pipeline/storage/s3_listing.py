@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 # Pages requested at once.
 LISTERS = 16
 # While fewer pieces wait, folders are opened to find more.
-MOST_SHARDS = 64
+MAX_SHARDS = 64
 # Into how many ranges a full page of folders is split.
 RANGES = 4
 
@@ -85,7 +85,7 @@ def objects(ask: Callable[[Piece], Page], prefix: str) -> Iterator[list[dict[str
                 piece, page = running.pop(future), future.result()
                 if rest := piece.rest(page):
                     waiting.appendleft(rest)
-                waiting.extend(_pieces(piece, page, look_into=len(waiting) + len(running) < MOST_SHARDS))
+                waiting.extend(_pieces(piece, page, look_into=len(waiting) + len(running) < MAX_SHARDS))
                 yield piece.found(page)
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from imgtx.errors import UsageError
 
 # Buckets that rows are sorted into; a reader may ask for any smaller power of two.
-MOST_BUCKETS = 1024
+MAX_BUCKETS = 1024
 # Rows in one bucket. They take about 1 kB each while they are compared, which bounds a plan's memory.
 BUCKET_ROWS = 1 << 19
 # Rows that wait in memory until they are sorted and written together.
@@ -25,7 +25,7 @@ _BATCH_ROWS = 1 << 14
 
 def buckets_for(rows: int) -> int:
     """Return how many buckets, a power of two, keep each at about BUCKET_ROWS or fewer."""
-    return min(MOST_BUCKETS, 1 << max(0, -(-rows // BUCKET_ROWS) - 1).bit_length())
+    return min(MAX_BUCKETS, 1 << max(0, -(-rows // BUCKET_ROWS) - 1).bit_length())
 
 
 class Spill:
@@ -52,7 +52,7 @@ class Spill:
             self._write()
 
     def read(self, index: int, buckets: int) -> pa.Table:
-        """Return bucket `index` of `buckets`, a power of two up to MOST_BUCKETS, in no particular order."""
+        """Return bucket `index` of `buckets`, a power of two up to MAX_BUCKETS, in no particular order."""
         if self._file is None:
             kept = [
                 table.filter(pa.array((hashes & np.uint64(buckets - 1)) == index))
@@ -74,11 +74,11 @@ class Spill:
         if self._file is None:
             self._file = _Batches(self._schema)
         rows = pa.concat_tables([table for table, _ in self._held])
-        bucket = np.concatenate([hashes for _, hashes in self._held]) & np.uint64(MOST_BUCKETS - 1)
+        bucket = np.concatenate([hashes for _, hashes in self._held]) & np.uint64(MAX_BUCKETS - 1)
         self._held, self._held_bytes = [], 0
         order = np.argsort(bucket, kind="stable")
-        rows, edges = rows.take(order), np.searchsorted(bucket[order], np.arange(MOST_BUCKETS + 1))
-        places = np.full(MOST_BUCKETS, -1)
+        rows, edges = rows.take(order), np.searchsorted(bucket[order], np.arange(MAX_BUCKETS + 1))
+        places = np.full(MAX_BUCKETS, -1)
         for index in np.flatnonzero(np.diff(edges)).tolist():
             places[index] = self._file.append(rows.slice(edges[index], edges[index + 1] - edges[index]))
         self._places.append(places)

@@ -17,7 +17,7 @@ from imgtx.inference.tiling import plan_for_model
 from imgtx.models.info import ModelInfo
 from imgtx.models.references import read_info
 from imgtx.probing.precisions import choose_fastest, measure_precisions
-from imgtx.probing.probe import LEAST_PHOTO, batch_difference, find_seams, probe
+from imgtx.probing.probe import MIN_PHOTO, batch_difference, find_seams, probe
 from jobs.cli import main
 from pipeline.job import make_job
 from pipeline.spec import RunSpec
@@ -51,7 +51,7 @@ class Picky(Centred):
         return batch
 
 
-def grain(side: int = LEAST_PHOTO) -> np.ndarray:
+def grain(side: int = MIN_PHOTO) -> np.ndarray:
     return noise(side, side, 3)
 
 
@@ -76,7 +76,7 @@ def test_the_grid_is_found_where_the_info_does_not_tell_it():
 
 def test_a_model_that_looks_at_the_whole_picture_is_found_out_and_runs_whole():
     photo = grain()
-    photo[LEAST_PHOTO // 2 :] //= 4
+    photo[MIN_PHOTO // 2 :] //= 4
     found = probe(Centred(), [photo])
     assert found.measured["seams"]["within"] is False
     assert "looks at the whole picture" in found.measured["not_tileable_because"]

@@ -93,7 +93,7 @@ def test_a_long_listing_is_complete_however_it_is_cut(
 ):
     monkeypatch.setattr(storage_s3, "_PAGE", 5)
     monkeypatch.setattr(storage_s3_listing, "LISTERS", 2)
-    monkeypatch.setattr(storage_s3_listing, "MOST_SHARDS", 4)
+    monkeypatch.setattr(storage_s3_listing, "MAX_SHARDS", 4)
     client = boto3.client("s3")
     for key in keys:
         client.put_object(Bucket=bucket_of(store), Key=f"some/root/{key}")

@@ -23,7 +23,7 @@ from imgtx.errors import ModelError, first_line
 from imgtx.models.weight_file import opened
 
 # A number in a tensor's name counts blocks, which the network's maker builds before it compares a tensor.
-MOST_BLOCKS = 10_000
+MAX_BLOCKS = 10_000
 
 # Where makers of safetensors files write it; the first is ModelSpec's (github.com/Stability-AI/ModelSpec).
 LICENCE_KEYS = ("modelspec.license", "license", "licence")
@@ -111,7 +111,7 @@ def _check_claims(found: Any, size: int, path: Path) -> None:
 
 def _check_names(found: Checkpoint, path: Path) -> None:
     numbers = [int(n) for name, _ in _tensors(found) for n in re.findall(r"(?<![^.])\d{1,18}(?![^.])", name)]
-    if max(numbers, default=0) > MOST_BLOCKS or any(len(name) > 1000 for name, _ in _tensors(found)):
+    if max(numbers, default=0) > MAX_BLOCKS or any(len(name) > 1000 for name, _ in _tensors(found)):
         raise _claims_too_much(path, f"block {max(numbers, default=0)} in a tensor's name")
 
 

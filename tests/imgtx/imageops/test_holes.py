@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from imgtx.degradations.holes import KINDS, MOST_SHARE, Holes, random_mask, with_random_hole
+from imgtx.degradations.holes import KINDS, MAX_SHARE, Holes, random_mask, with_random_hole
 from imgtx.errors import UsageError
 from imgtx.imageops import holes
 from imgtx.imageops.geometry import Tile
@@ -33,7 +33,7 @@ class TestMasks:
     def test_a_seed_gives_one_mask_of_at_most_half_the_picture(self, kind):
         shares = [hole(256, 256, kind, seed).mean() for seed in range(8)]
         assert len({*shares}) == 8
-        assert 0 < min(shares) <= max(shares) <= MOST_SHARE
+        assert 0 < min(shares) <= max(shares) <= MAX_SHARE
         np.testing.assert_array_equal(hole(256, 256, kind), hole(256, 256, kind))
 
     def test_density_does_not_depend_on_the_size(self):

@@ -211,7 +211,7 @@ def megapixels(draw):
 
 # The promise is 15 %. Models whose seams need 48 px would have to take tiles of 1,424 px for it, too much for a
 # worker's memory: theirs stays under 22.
-MOST_SHARE = {32: MAX_HALO_SHARE, 40: MAX_HALO_SHARE, 48: 0.22}
+MAX_SHARE = {32: MAX_HALO_SHARE, 40: MAX_HALO_SHARE, 48: 0.22}
 
 
 def too_much_halo(name: str, size: tuple[int, int]) -> float:
@@ -220,7 +220,7 @@ def too_much_halo(name: str, size: tuple[int, int]) -> float:
     cut = plan_for_model(info, *size)
     return (
         1
-        - MOST_SHARE[info.halo]
+        - MAX_SHARE[info.halo]
         - cut.padded_height * cut.padded_width / (cut.count * cut.tile_height * cut.tile_width)
     )
 

@@ -28,8 +28,8 @@ DATASETS = {"set5": 5, "set14": 14, "b100": 100, "kodak24": 24}
 
 # What a model must reach to be shipped: PSNR-Y of Set5 in dB, and dB above bicubic on parts of photos, where these
 # reach 3 to 4 (x2) and 2 to 4 (x4).
-LEAST_SET5 = {"sr-x2": 36.8, "sr-x3": 32.4, "sr-x4": 30.4}
-LEAST_MARGIN = {2: 1.5, 3: 1.2, 4: 1.0}
+MIN_SET5 = {"sr-x2": 36.8, "sr-x3": 32.4, "sr-x4": 30.4}
+MIN_MARGIN = {2: 1.5, 3: 1.2, 4: 1.0}
 
 
 @pytest.fixture(params=NAMES)
@@ -107,7 +107,7 @@ class TestWhatIsSaid:
 
     def test_it_is_above_the_mark_and_above_bicubic_everywhere(self, scores):
         means = {dataset["name"]: dataset["means"] for dataset in scores["datasets"]}
-        assert means["set5"]["psnr_y"] >= LEAST_SET5.get(scores["model"], 0.0)
+        assert means["set5"]["psnr_y"] >= MIN_SET5.get(scores["model"], 0.0)
         for dataset in DATASETS:
             for quantity in ("psnr_y", "ssim_y"):
                 assert means[dataset][quantity] > means[dataset][f"bicubic_{quantity}"], (dataset, quantity)
@@ -126,7 +126,7 @@ class TestWhatTheyDo:
         ours, control = (
             psnr_y(enlarged, clean, crop=scale) for enlarged in (model(small), imresize(small, scale))
         )
-        assert ours > control + LEAST_MARGIN[scale]
+        assert ours > control + MIN_MARGIN[scale]
 
     def test_tiles_leave_no_seam_with_the_halo_that_it_ships(self, name):
         model = load_model(name)

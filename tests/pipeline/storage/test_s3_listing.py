@@ -85,7 +85,7 @@ def test_every_key_is_listed_once_however_it_is_cut(keys, page, prefix):
     keys = [key for key in keys if key]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "LISTERS", 3)
-        patch.setattr(module, "MOST_SHARDS", 5)
+        patch.setattr(module, "MAX_SHARDS", 5)
         found = listed(Server(keys, page), prefix)
     assert but_markers(found.elements()) == but_markers(key for key in keys if key.startswith(prefix))
     assert max(found.values(), default=1) == 1
