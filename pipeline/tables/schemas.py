@@ -1,8 +1,8 @@
-"""The column dictionary: every column that travels down the road or rests in the ledger, defined once.
+"""The column dictionary: every column of work rows, between stages, and of the ledger, defined once.
 
-Rows travel as Arrow tables; one row is one image from listing to ledger. Pixels travel as raw bytes
+Rows travel as Arrow tables; one row is one output from listing to ledger. Pixels travel as raw bytes
 (`large_binary`) beside their shape and dtype: Ray's tensor columns pickle mixed shapes and cast mixed dtypes
-in silence, Arrow bytes do neither and are read without a copy.
+silently; Arrow bytes do neither and are read without a copy.
 """
 
 import pyarrow as pa
@@ -20,30 +20,31 @@ TOO_LARGE = "too_large"
 NO_MASK, BAD_MASK = "no_mask", "bad_mask"
 FORBIDDEN, CREDENTIALS = "forbidden", "credentials"
 
-# Why an image was not written. `retry`: a plain second run tries again, because time alone may mend it;
-# the others wait for a changed source, a new recipe or `imgtx retry`.
+# Why an image was not written.
 REASONS = {
     "empty": "the object has no bytes",
-    "not_an_image": "the bytes are not those of an image format imgtx reads",
-    "truncated": "the image ends before its pixels do",
-    "corrupt": "the decoder refused the bytes",
-    TOO_LARGE: "more pixels than the spec admits; refused from the header, before decoding",
+    "not_an_image": "the bytes are not in an image format that imgtx reads",
+    "truncated": "the file ends before the last pixel",
+    "corrupt": "the decoder rejected the bytes",
+    TOO_LARGE: "more pixels than the spec or the model allows; refused from the header, before decoding",
     "animated": "more than one frame or page",
-    "unsupported": "a legal image in a form imgtx cannot carry faithfully",
+    "unsupported": "a valid image in a form that imgtx cannot carry faithfully",
     "no_space_in_format": "the result exceeds a limit of the output format",
-    "suffix": "the name has no image suffix; listed, never fetched",
-    NO_MASK: "no mask for it among those that were named; listed, never fetched",
+    "suffix": "the name has no image suffix; never downloaded",
+    NO_MASK: "it has no mask among those given; never downloaded",
     BAD_MASK: "its mask has another size or cannot be decoded",
     "unsafe_key": "the key would escape the destination or cannot be a file name",
-    "not_found": "listed, but gone when fetched",
+    "not_found": "listed, but gone when it was downloaded",
     FORBIDDEN: "the storage refused access to the object",
-    CREDENTIALS: "the storage does not know the credentials, or no longer: stops a run, which leaves the image pending",
-    "storage": "the storage failed in another way",
-    "changed": "the object changed between listing and fetching",
-    "out_of_memory": "did not fit even with the smallest batch and tile",
-    "worker_crash": "ended its worker process each time it ran alone",
+    CREDENTIALS: "the storage rejected the credentials; this stops a run and leaves the image pending",
+    "storage": "the storage failed in some other way",
+    "changed": "the object changed between listing and download",
+    "out_of_memory": "did not fit into memory even with the smallest batch and tile",
+    "worker_crash": "ended its worker process twice while it ran alone",
     "bug": "an unexpected exception in imgtx; the message names it",
 }
+# A plain second run tries these again, because time alone may cure them; the others wait for a changed source, a new
+# recipe or `imgtx retry`.
 RETRIED_BY_A_PLAIN_RUN = frozenset(
     {"not_found", FORBIDDEN, CREDENTIALS, "storage", "changed", "worker_crash"}
 )
@@ -77,26 +78,26 @@ LISTED = pa.schema(
 # One output that this run must make; `output` is its name under `images/`.
 WORK = pa.schema([*IDENTITY, ("conditions", pa.string()), ("output", pa.string())])
 
-# What every stage hands on about an image; a row with a `status` is finished and passes through untouched.
+# What every stage passes on about an image (see COLUMNS); a row with a `status` is finished and passes through unchanged.
 OUTCOME = pa.schema(
     [
         *IDENTITY,
         ("output", pa.string()),
         ("status", pa.string()),
-        ("stage", pa.string()),  # where it failed, else ""
-        ("reason", pa.string()),  # a word of REASONS, else ""
+        ("stage", pa.string()),
+        ("reason", pa.string()),
         ("message", pa.string()),
-        ("notes", pa.list_(pa.string())),  # conversions applied, by rule name: "cmyk->srgb", "exif-dropped"
-        ("in_height", pa.int32()),  # pixels, after EXIF orientation
+        ("notes", pa.list_(pa.string())),
+        ("in_height", pa.int32()),
         ("in_width", pa.int32()),
         ("out_height", pa.int32()),
         ("out_width", pa.int32()),
         ("out_bytes", pa.int64()),
-        ("out_sha256", pa.string()),  # of the written bytes
-        ("measures", pa.map_(pa.string(), pa.float64())),  # numbers of the task (`Task.measures`), by name
-        ("seconds_decode", pa.float32()),  # fetch and decode
+        ("out_sha256", pa.string()),
+        ("measures", pa.map_(pa.string(), pa.float64())),
+        ("seconds_decode", pa.float32()),
         ("seconds_transform", pa.float32()),
-        ("seconds_encode", pa.float32()),  # encode and publish
+        ("seconds_encode", pa.float32()),
     ]
 )
 
