@@ -204,7 +204,7 @@ def test_each_kind_of_end_has_its_exit_code(place, monkeypatch, error, code, nam
 
 
 def test_a_bug_leaves_its_traceback_in_a_file(place, monkeypatch):
-    monkeypatch.setattr("jobs.run.driver.prepare", raising(ZeroDivisionError("of all things")))
+    monkeypatch.setattr("jobs.run.prepare.prepare", raising(ZeroDivisionError("of all things")))
     monkeypatch.setattr("tempfile.tempdir", str(place))
     line = complaint("plan", "upscale", "in", "out", code=BUG)
     assert "a bug in imgtx: ZeroDivisionError: of all things" in line
