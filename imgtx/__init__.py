@@ -27,11 +27,11 @@ def load(
     compiled: bool = False,
     self_ensemble: bool = False,
 ) -> "Predictor":
-    """A model ready to run: a packaged name (`sr-x2`, `sr-x4`), an imgtx weight file, or anybody's model.
+    """Load a model, ready to run: a packaged name (`sr-x2`, `sr-x4`), an imgtx weight file, or another model.
 
     `imgtx.models.references` lists what can be named. `device` is a torch device, by default the GPU if there is one.
-    `precision` is one of the model's `info.dtypes`, by default float32. `info` stands in for what was measured of
-    somebody else's model where that does not lie beside it. `compiled` takes minutes at first: tiles of the size that
+    `precision` is one of the model's `info.dtypes`, by default float32. `info` replaces what was measured of
+    another model, where that is not beside it. `compiled` takes minutes at first: tiles of the size that
     `imgtx models probe MODEL --compile` measured go through torch.compile. With `self_ensemble` it is the mean over
     eight turned and mirrored views, at eight times the time (`imgtx.inference.self_ensemble`). The result maps an (H, W),
     (H, W, 1), (H, W, 3) or (H, W, 4) array of uint8 or uint16 to one of the same kind, `scale` times as large.

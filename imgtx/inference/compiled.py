@@ -3,9 +3,9 @@
     why_not    what cannot be compiled, in a sentence
     Compiled   the model as a run's actors have it: an `ImageModel` like the one inside
 
-Every other size of tile goes through the model as it is: a compiler that begins anew for each picture would cost more
-than it ever gains. What was compiled rests under the user's cache folder, a folder for each model: of the actors of a
-machine the first one compiles, and the others wait and load it, as does the next run. `imgtx.probing.compile_trial` measures.
+Every other size of tile goes through the model as it is: compiling again for each image would cost more than it ever
+gains. Compiled programs are kept in the user's cache folder, one folder per model: of the actors of a machine the first
+one compiles, and the others wait and load it, as does the next run. `imgtx.probing.compile_trial` measures.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from imgtx.models.info import ModelInfo, refusal_to_compile
 
 
 def check_compiler(device: str | None) -> None:
-    """UsageError where torch.compile would find no C++ compiler for a CPU's programs; `device` None is the default."""
+    """Raise UsageError where torch.compile would find no C++ compiler for a CPU; `device` None is the default."""
     if torch.device(device or default_device()).type != "cpu":
         return
     wanted = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
@@ -41,15 +41,15 @@ def check_compiler(device: str | None) -> None:
 
 
 def why_not(model: ImageModel) -> str:
-    """Why this model cannot be compiled; "" where it may be tried."""
+    """Return why this model cannot be compiled; "" where it may be tried."""
     if not isinstance(model, nn.Module):
-        return "it is no torch module"
+        return "it is not a torch module"
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         return "it is a TorchScript program, which torch.compile does not take"
     if model.info.masks:
         return "models that fill holes are not compiled: they are called for the tiles with holes alone"
     if model.info.untiled:
-        return "it gets every picture whole, and so in another size each time"
+        return "it gets every image whole, and so in another size each time"
     return ""
 
 
@@ -67,7 +67,7 @@ class Compiled(nn.Module):
     def forward(self, batch: Tensor, state: Any, rows: Sequence[Conditions] = ()) -> Tensor:
         """Run tiles of the compiled size one by one, and everything else through the model as it is.
 
-        So does every call with conditions per image: each of their values would be compiled anew.
+        So does every call with conditions per image: each of their values would be compiled again.
         """
         if rows or batch.shape[-2:] != (self.info.compiled_tile,) * 2:
             return call_model(self.model, batch, state, rows)
@@ -76,7 +76,7 @@ class Compiled(nn.Module):
     def _run(self, tile: Tensor, state: Any) -> Tensor:
         if self._call is None:
             return self._compile(tile, state)
-        # whatever else may change, under another autocast for one, nothing is compiled a second time unasked
+        # whatever else changes (another autocast, say), nothing is compiled a second time
         with torch.compiler.set_stance("eager_on_recompile"):
             return _without_grad(self._call, tile, state)
 
@@ -87,19 +87,19 @@ class Compiled(nn.Module):
                 os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
                 call = torch.compile(self.model, dynamic=False)
                 output = _without_grad(call, tile, state)
-        except Exception as error:  # of the compiler's own many kinds, which only it knows
+        except Exception as error:  # of the compiler's own many kinds
             if is_out_of_memory(error) or isinstance(error, ImgtxError):
                 raise
             raise ModelError(
                 f"--compile: torch.compile failed for {self.info.name!r} here ({in_one_line(error)}): leave "
-                "--compile out, or see to the compiler"
+                "--compile out, or repair the compiler"
             ) from error
         self._call = call
         return output
 
 
 def _without_grad(call: Callable[[Tensor, Any], Tensor], tile: Tensor, state: Any) -> Tensor:
-    """Outside inference mode, with a tensor of outside: in it the compiler cannot take views of a model's buffers."""
+    """Call outside inference mode, in which the compiler cannot take views of a model's buffers."""
     with torch.inference_mode(False), torch.no_grad():
         return call(tile.clone(), state)
 
@@ -107,9 +107,9 @@ def _without_grad(call: Callable[[Tensor, Any], Tensor], tile: Tensor, state: An
 def load_compiled(
     reference: str | Path, info: ModelInfo | None, *, device: str, precision: str | None
 ) -> Predictor:
-    """`imgtx.load`, compiled, which is done when this returns; in the precision that was measured by default.
+    """Load a model as `imgtx.load` and compile it now, by default in the precision that was measured.
 
-    UsageError where nobody measured that it is exact enough and worth it.
+    Raises UsageError where it was not measured to be exact enough and worth it.
     """
     from imgtx.models.references import load_model, read_info
 
@@ -124,13 +124,13 @@ def load_compiled(
 
 
 def cache_folder(digest: str) -> Path:
-    """Where a model's compiled programs are kept on this machine; whoever removes it has them compiled again."""
+    """Return the folder of a model's compiled programs on this machine; without it they are compiled again."""
     return user_cache() / "compiled" / digest[:16]
 
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """One process at a time compiles into `folder`: those that wait find the work done."""
+    """Let one process at a time compile into `folder`: those that wait find the work done."""
     import fcntl  # POSIX, as Ray's workers are
 
     try:
@@ -147,4 +147,4 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def in_one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no word'}"[:300]
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"[:300]

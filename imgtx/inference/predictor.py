@@ -1,4 +1,4 @@
-"""The reference path from an image to a model's output: pad, tile, batch, run, merge.
+"""Run a model on images: pad, tile, batch, run, merge.
 
 The library, the pipeline and validation during training all go through `Predictor`. Pixels are integers
 (uint8 or uint16, channels last) on the host and floats in [0, 1] on the device, one batch at a time: a whole
@@ -81,7 +81,7 @@ class Predictor:
         self.device = _check_device(device)
         _check_precision(precision, self.info)
         if batch is not None and batch < 1:
-            raise UsageError(f"batch {batch}: legal is 1 or more; leave it out to let imgtx choose")
+            raise UsageError(f"batch {batch}: expected 1 or more; leave it out to let imgtx choose")
         self._layout = torch.channels_last if self.info.channels_last else torch.contiguous_format
         if isinstance(model, nn.Module):
             model.to(self.device).eval()
@@ -95,7 +95,7 @@ class Predictor:
 
     @property
     def digest(self) -> str | None:
-        """The model's digest, if it has one."""
+        """Return the model's digest, if it has one."""
         return getattr(self.model, "digest", None)
 
     def __call__(
@@ -129,7 +129,7 @@ class Predictor:
         return output[:, :, 0] if image.ndim == 2 else output
 
     def plan_for(self, height: int, width: int) -> Plan:
-        """How this predictor cuts an image, whether it lies in memory or not."""
+        """Return how this predictor cuts an image, whether it is in memory or not."""
         halo, multiple = self.info.halo, self.info.multiple
         if self.info.untiled or self.tile == largest_tile(self.info):
             return plan_for_model(self.info, height, width)
@@ -268,14 +268,14 @@ class Predictor:
         return integers.permute(0, 2, 3, 1).contiguous().cpu().numpy().astype(tiles.dtype, copy=False)
 
     def _as_model_sees(self, batch: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] as the model's channels; a mask stays the last of them."""
+        """Convert (B, C, H, W) in [0, 1] to the model's channels; a mask stays the last of them."""
         if not self.info.masks:
             return to_model(batch, self.info.in_channels)
-        picture = to_model(batch[:, :-1], self.info.in_channels - 1)
-        return torch.cat([picture, batch[:, -1:]], 1)
+        colours = to_model(batch[:, :-1], self.info.in_channels - 1)
+        return torch.cat([colours, batch[:, -1:]], 1)
 
     def _autocast(self) -> torch.autocast:
-        """Reduced precision by autocast, not by converting the weights.
+        """Reduce precision by autocast, not by converting the weights.
 
         Measured with the dense x2 architecture and random weights on one Zen 5 core (256 px, one thread,
         median of 3): float32 8.9 s/MP, autocast to bfloat16 5.3, converted weights 5.9; off float32 by at
@@ -298,8 +298,8 @@ class Predictor:
         if not torch.isfinite(output).all():
             raise ImageError(
                 "bug",
-                f"model {info.name!r} returned values that are not finite in {self.precision}; legal are "
-                "numbers in [0, 1]: use precision float32, or other weights if it happens there too",
+                f"model {info.name!r} returned values that are not finite in {self.precision}: "
+                "use precision float32, or other weights if it happens there too",
             )
 
     def _tiles_per_call(self, height: int, width: int) -> int:
@@ -329,30 +329,30 @@ class Predictor:
         return tile
 
     def _out_channels(self, tiles: np.ndarray) -> int:
-        """Channels that come out for these tiles; UsageError where the model cannot take them."""
+        """Return the channels that come out for these tiles; UsageError where the model cannot take them."""
         if tiles.dtype not in (np.uint8, np.uint16):
             raise UsageError(
-                f"tiles of dtype {tiles.dtype}; legal are uint8 and uint16: scale and convert first"
+                f"tiles of dtype {tiles.dtype}: expected uint8 or uint16; scale and convert first"
             )
         given, wanted = tiles.shape[3] - self.info.masks, self.info.in_channels - self.info.masks
         if fits(given, wanted):
             return given
         raise UsageError(
-            f"an image of {given} channels for model {self.info.name!r}, which takes {wanted}; "
-            "legal are images of 1 or 3: convert the image or choose another model"
+            f"an image of {given} channels for model {self.info.name!r}, which takes {wanted}: "
+            "expected an image of 1 or 3; convert it or choose another model"
         )
 
 
 def _check_precision(precision: str, info: ModelInfo) -> None:
-    legal = [name for name in ("float32", "bfloat16", "float16") if name in info.dtypes]
-    if precision not in legal:
+    known = [name for name in ("float32", "bfloat16", "float16") if name in info.dtypes]
+    if precision not in known:
         raise UsageError(
-            f"precision {precision!r} for model {info.name!r}; legal are {', '.join(legal)}: use one"
+            f"precision {precision!r} for model {info.name!r}: expected one of {', '.join(known)}"
         )
 
 
 def default_device() -> str:
-    """The GPU if torch finds one, else the CPU."""
+    """Return the GPU if torch finds one, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -360,11 +360,7 @@ def _check_device(device: str | torch.device) -> torch.device:
     try:
         checked = torch.device(device)
     except RuntimeError as error:
-        raise UsageError(
-            f"device {device!r}; legal are cpu, cuda, cuda:0 and so on: use one of them"
-        ) from error
+        raise UsageError(f"unknown device {device!r}: expected cpu, cuda, cuda:0 and so on") from error
     if checked.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            f"device {device!r}, but torch finds no CUDA device here; legal is cpu: use device='cpu'"
-        )
+        raise UsageError(f"device {device!r}, but torch finds no CUDA device here: use device='cpu'")
     return checked

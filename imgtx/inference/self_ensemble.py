@@ -1,7 +1,7 @@
-"""Geometric self-ensemble: one model asked eight times, the answers averaged (EDSR, arXiv 1707.02921, section 3.3).
+"""Geometric self-ensemble: the mean over eight views of an image (EDSR, arXiv 1707.02921, section 3.3).
 
-A picture turned and mirrored is as good a picture, but no network learns to treat it quite alike. The mean of what it
-says to all eight of the square's symmetries, each turned back, is nearer the truth, at eight times the time.
+No network learns to treat a turned or mirrored image quite alike. The mean of its outputs for all eight symmetries of
+the square, each turned back, is closer to the truth, at eight times the time.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ VIEWS = tuple((turns, mirrored) for turns in range(4) for mirrored in (False, Tr
 
 
 class SelfEnsemble(nn.Module):
-    """An `ImageModel` like the one inside, whose info and digest it bears: the same weights, otherwise used."""
+    """An `ImageModel` like the one inside, with its info and digest: the same weights, used in another way."""
 
     def __init__(self, model: Any):
         super().__init__()
@@ -37,7 +37,7 @@ class SelfEnsemble(nn.Module):
 
 
 def _turned(images: Tensor, turns: int, mirrored: bool) -> Tensor:
-    """Quarter turns of (..., H, W), and then left and right changed."""
+    """Turn (..., H, W) by quarters, then swap left and right."""
     turned = torch.rot90(images, turns, (-2, -1))
     return turned.flip(-1) if mirrored else turned
 

@@ -2,8 +2,8 @@
 
 An image is padded at the bottom and right to the model's size multiple, then cut into tiles of one shape that
 overlap by at least two halos. Each tile answers for its *core*; the cores partition the padded image exactly.
-The tiles' origins are multiples of the model's multiple, because attention windows must lie where they would
-lie in the uncut image: only then can tiled output equal untiled output.
+The tiles' origins are multiples of the model's multiple, because attention windows must be where they would be
+in the uncut image: only then can tiled output equal untiled output.
 
 Lengths are in input pixels unless a `scale` is applied. Images are (height, width, channels) of any dtype.
 """
@@ -94,7 +94,7 @@ class Plan:
 def plan(height: int, width: int, *, tile: int | tuple[int, int], halo: int, multiple: int) -> Plan:
     """Cut an image of `height` x `width` pixels into tiles of at most `tile` pixels a side.
 
-    `tile` may also be (height, width). An axis that fits into `tile` once padded is not cut. Origins lie on
+    `tile` may also be (height, width). An axis that fits into `tile` once padded is not cut. Origins are on
     multiples of `multiple`, so that a model's windows fall where they fall in the whole image; neighbours overlap by
     two halos, rounded up to `multiple`, and are cut in the middle of it. Tiles are made as small as their number
     allows, so that the last one is not mostly overlap.
@@ -105,14 +105,14 @@ def plan(height: int, width: int, *, tile: int | tuple[int, int], halo: int, mul
             f"image size {height} x {width}: both sides must be at least 1 pixel; drop empty images"
         )
     if halo < 0 or multiple < 1:
-        raise ValueError(f"halo {halo} and multiple {multiple}: legal are halo >= 0 and multiple >= 1")
+        raise ValueError(f"halo {halo} and multiple {multiple}: expected halo >= 0 and multiple >= 1")
     tile_limits = tile if isinstance(tile, tuple) else (tile, tile)
     overlap = round_up(2 * halo, multiple)
     for limit in tile_limits:
         if limit < overlap + multiple:
             raise ValueError(
                 f"tile {limit} leaves no room between its two halos of {halo} pixels; "
-                f"legal is {overlap + multiple} or more: choose a larger tile"
+                f"expected {overlap + multiple} or more; choose a larger tile"
             )
     tile_height, tops = _cut_axis(round_up(height, multiple), tile_limits[0], overlap, multiple)
     tile_width, lefts = _cut_axis(round_up(width, multiple), tile_limits[1], overlap, multiple)
@@ -144,10 +144,10 @@ def default_tile(*, halo: int, multiple: int) -> int:
     overlap = round_up(2 * halo, multiple)
     per_axis = math.sqrt(1 / (1 - MAX_HALO_SHARE)) - 1
     side = round_up(math.ceil(overlap + (overlap + multiple) / per_axis), multiple)
-    smallest_legal = overlap + multiple
+    smallest = overlap + multiple
     if side > LARGEST_DEFAULT:
         side = WIDE_HALO_DEFAULT
-    return max(round_up(max(side, SMALLEST_DEFAULT), multiple), smallest_legal)
+    return max(round_up(max(side, SMALLEST_DEFAULT), multiple), smallest)
 
 
 def smallest_tile(info: ModelInfo) -> int:
@@ -174,7 +174,7 @@ def plan_for_model(info: ModelInfo, height: int, width: int) -> Plan:
     because a model's memory grows with them: it takes tiles near the largest for an image of a few tiles only.
     A compiled model (`info.compiled_tile`) runs fast in tiles of one size only. An image is cut into such where the
     pixels that they compute twice cost less than the model gains: not where it is smaller, or just larger, than one.
-    A model that looks at the whole picture (`info.untiled`) gets it in one.
+    A model that looks at the whole image (`info.untiled`) gets it in one.
     """
     if info.untiled:
         return plan(
@@ -277,13 +277,13 @@ def _spread(count: int, length: int, tile: int, multiple: int) -> tuple[int, ...
 
 
 def _cuts(origins: tuple[int, ...], tile: int, length: int) -> list[tuple[int, int]]:
-    """Start and stop of each core along one axis; cuts lie mid-overlap, where context is widest."""
+    """Return start and stop of each core along one axis; cuts are mid-overlap, where context is widest."""
     middles = [(first + tile + second) // 2 for first, second in pairwise(origins)]
     return list(zip([0, *middles], [*middles, length], strict=True))
 
 
 def _reflect(start: int, stop: int, size: int) -> np.ndarray:
-    """Which of `size` positions stands at start..stop when they are mirrored, the last one not repeated."""
+    """Return which of `size` positions is at start..stop when they are mirrored, the last one not repeated."""
     if size == 1:
         return np.zeros(stop - start, np.intp)
     positions = np.arange(start, stop) % (2 * size - 2)
@@ -291,7 +291,7 @@ def _reflect(start: int, stop: int, size: int) -> np.ndarray:
 
 
 def _reflected_range(start: int, stop: int, size: int) -> tuple[int, int]:
-    """First and last plus one of the positions that `_reflect` names: what lies between is named too."""
+    """Return first and last plus one of the positions that `_reflect` names: all between are named too."""
     positions = _reflect(start, stop, size)
     return int(positions.min()), int(positions.max()) + 1
 

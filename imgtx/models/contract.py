@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from imgtx.errors import ModelError
 from imgtx.models.info import ModelInfo
 
-# The context a tile gets while nobody has measured how much it needs (`imgtx models probe`), in input pixels.
+# The context of a tile until it is measured how much it needs (`imgtx models probe`), in input pixels.
 UNMEASURED_HALO = 32
-# And its longest side, in input pixels. In float32 networks at large take 1 to 14 kB per input pixel (ESRGAN x4 12,
+# And its longest side, in input pixels. In float32 most networks take 1 to 14 kB per input pixel (ESRGAN x4 12,
 # SwinIR-M x4 14, by imgtx.probing.probe.memory_of): tiles of 832 px, imgtx's own default beside this halo, would take 10 GB an
 # actor; these take 2.
 UNMEASURED_TILE = 384
-SIDES = (1, 3, 4)  # channels of models that imgtx runs: grey, RGB, RGB with alpha
+CHANNELS = (1, 3, 4)  # channels of models that imgtx runs: grey, RGB, RGB with alpha
 
 
 # What one image is made under beside its pixels: a prompt, a seed. One mapping per image of a batch.
@@ -45,7 +45,7 @@ def call_model(model: ImageModel, batch: Tensor, state: Any, rows: Sequence[Cond
 
 
 class AdaptedModel(nn.Module):
-    """Somebody's network as `imgtx.inference.predictor` and the pipeline run it.
+    """Another library's network as `imgtx.inference.predictor` and the pipeline run it.
 
     `call` maps (B, in_channels, H, W) in [0, 1] to (B, out_channels, s H, s W), about in [0, 1]. `record` is what the
     adapter knows beyond the info, for `imgtx models show`.
@@ -64,18 +64,18 @@ class AdaptedModel(nn.Module):
         self._call_network = call
 
     def prepare(self, conditions: dict[str, Any] | None = None) -> None:
-        """State that is computed once per job; these models need none."""
+        """Return the state that is computed once per job: these models need none."""
 
     def forward(self, batch: Tensor, state: None = None) -> Tensor:
-        """(B, C, H, W) in [0, 1], H and W multiples of info.multiple -> (B, C', s H, s W) in [0, 1]."""
+        """Run (B, C, H, W) in [0, 1], H and W multiples of info.multiple, to (B, C', s H, s W) in [0, 1]."""
         if self.info.batches or len(batch) == 1:
             return self._call_network(batch).clamp(0.0, 1.0)
         return torch.cat([self._call_network(image[None]) for image in batch]).clamp(0.0, 1.0)
 
 
 def check_channels(given: int, returned: int, what: str) -> None:
-    """ModelError for a network whose channels stand for no picture, or for another than it takes."""
-    if given not in SIDES or returned not in SIDES or (given == 1) != (returned == 1):
+    """Raise ModelError for a network that takes or returns no image, or one of another kind than it takes."""
+    if given not in CHANNELS or returned not in CHANNELS or (given == 1) != (returned == 1):
         raise ModelError(
             f"{what} takes {given} channels and returns {returned}; imgtx runs models from grey to grey (1) and from "
             f"RGB to RGB (3, or 4 with alpha): choose another model"

@@ -71,7 +71,7 @@ def wrap_masks(window: int) -> tuple[Tensor, Tensor]:
 class WindowAttention(nn.Module):
     """Multi-head attention inside windows, from `tokens` to `memory` (self-attention where both are one).
 
-    With `shifted`, windows lie half a window further down and right, so that neighbours meet.
+    With `shifted`, windows begin half a window further down and right, so that neighbours meet.
     """
 
     def __init__(self, dim: int, heads: int, window: int, *, shifted: bool = False):

@@ -112,7 +112,7 @@ def load_model(reference: str | Path, info: ModelInfo | None = None) -> "ImageMo
     if measured is not None:
         recorded, actual = ((i.task, i.scale, i.in_channels, i.out_channels) for i in (measured, model.info))
         if recorded != actual:
-            raise ModelError(f"{source.path} is {actual} and was recorded as {recorded}: probe it anew")
+            raise ModelError(f"{source.path} is {actual} and was recorded as {recorded}: probe it again")
         model.info = measured
     return model
 

@@ -1,7 +1,7 @@
-"""What was measured of somebody else's model, kept beside it: `<file>.imgtx.json`, written by `imgtx models probe`.
+"""What was measured of another model, kept beside it: `<file>.imgtx.json`, written by `imgtx models probe`.
 
-It is bound to the model's digest: beside another file of the same name it counts for nothing. With it a run is planned
-without torch, as with our own weights, which carry their facts inside.
+It is bound to the model's digest: beside another file of the same name it is ignored. With it a run is planned without
+torch, as with our own weights, which carry their facts inside.
 """
 
 import json
@@ -21,19 +21,19 @@ SUFFIX = ".imgtx.json"  # after the whole name of the file or folder
 
 
 def sidecar_path(model: Path) -> Path:
-    """Beside the file or folder `model`."""
-    model = Path(os.path.abspath(model))  # `.` and `..` have names only so
+    """Return the path beside the file or folder `model`."""
+    model = Path(os.path.abspath(model))  # else `.` and `..` have no names
     return model.with_name(model.name + SUFFIX)
 
 
 def read_sidecar(model: Path, digest: str) -> ModelInfo | None:
-    """The measured info of `model`; None, with a warning where one lies there, if it is not this model's."""
+    """Return the measured info of `model`; None without a sidecar, and, with a warning, for another model's."""
     record = read_record(model, digest)
     return None if record is None else ModelInfo.from_dict(record["info"])
 
 
 def read_record(model: Path, digest: str) -> dict[str, Any] | None:
-    """The whole sidecar: digest, info, and what was measured under `probe`."""
+    """Read the whole sidecar: digest, info, and what was measured under `probe`."""
     path = sidecar_path(model)
     if not path.is_file():
         return None
@@ -45,7 +45,7 @@ def read_record(model: Path, digest: str) -> dict[str, Any] | None:
         why = "is of another model" if record["digest"] != digest else "is of another version of imgtx"
     except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
         why = f"cannot be read ({type(error).__name__}: {error})"
-    log.warning("%s %s and is ignored: imgtx models probe %s writes it anew", path, why, model)
+    log.warning("%s %s and is ignored: imgtx models probe %s writes it again", path, why, model)
     return None
 
 

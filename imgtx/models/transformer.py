@@ -1,11 +1,11 @@
 """The encoder-decoder Transformer of imgtx, for dense tasks (image in, image out).
 
-Two roads run side by side: cheap tokens of `patch` x `patch` pixels for context (encoder and decoder), and a thin
+Two paths run side by side: cheap tokens of `patch` x `patch` pixels for context (encoder and decoder), and a thin
 path of 3x3 convolutions at full resolution for detail. Tokens rejoin the detail path before the head, and the
 head's output is added to a bicubic enlargement, so that an untrained model is exactly bicubic.
 
 With `config.holes` the last input channel is a mask, 1 in the hole, and the others come with the hole filled smoothly
-(`imgtx.imageops.holes`): the encoder sees that fill, the decoder's queries of tokens that lie mostly in the hole are one
+(`imgtx.imageops.holes`): the encoder sees that fill, the decoder's queries of tokens mostly in the hole are one
 learned vector, and the head's output is added in the hole only.
 
 Shape legend: B batch, C channels, H and W height and width in pixels, D model width, p patch, s scale.

@@ -1,4 +1,4 @@
-"""What a weight file says of itself, read without torch: where it lies, its config and info, its digest.
+"""What a weight file says of itself, read without torch: where it is, its config and info, its digest.
 
 One safetensors file holds the tensors and, in its metadata under `imgtx`, the JSON of ModelConfig and ModelInfo.
 Planning a run needs no more of it; `imgtx.models.weights` loads the tensors. Nothing is ever unpickled.
@@ -21,7 +21,7 @@ from imgtx.models.info import ModelInfo
 
 
 def read_info(name_or_path: str | Path) -> tuple[ModelInfo, str]:
-    """The info and digest of a model without loading its tensors; raises as `imgtx.models.weights.load_model`."""
+    """Read the info and digest of a model without loading its tensors; raises as `imgtx.models.weights.load_model`."""
     path = find_weights(name_or_path)
     with opened(path, framework="numpy") as file:
         _, info = read_facts(file, path)
@@ -30,18 +30,18 @@ def read_info(name_or_path: str | Path) -> tuple[ModelInfo, str]:
 
 @contextmanager
 def opened(path: Path, *, framework: str) -> Iterator[Any]:
-    """The file open for reading, its tensors as `framework` ("numpy", "pt") has them; ModelError for another file."""
+    """Open the file for reading, its tensors as `framework` ("numpy", "pt") has them; ModelError for another file."""
     try:
         with safetensors.safe_open(path, framework=framework) as file:
             yield file
     except (safetensors.SafetensorError, OSError) as error:
         raise ModelError(
-            f"{path} is not a whole safetensors file ({error}): copy it again, or train it anew"
+            f"{path} is not a whole safetensors file ({error}): copy it again, or train it again"
         ) from error
 
 
 def read_facts(file: Any, path: Path) -> tuple[ModelConfig, ModelInfo]:
-    """What the metadata says; ModelError for whatever `save_weights` would not have written."""
+    """Read the metadata; ModelError for anything that `save_weights` would not have written."""
     metadata = file.metadata() or {}
     if "imgtx" not in metadata:
         raise ModelError(f"{path} holds tensors but no imgtx config: it was not written by imgtx")
@@ -50,21 +50,21 @@ def read_facts(file: Any, path: Path) -> tuple[ModelConfig, ModelInfo]:
         config, info = ModelConfig.from_dict(facts["config"]), ModelInfo.from_dict(facts["info"])
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"{path} has metadata that imgtx cannot read ({type(error).__name__}: {error}); legal is JSON "
-            f"with config and info: copy it again, or train it anew"
+            f"{path} has metadata that imgtx cannot read ({type(error).__name__}: {error}): expected JSON "
+            f"with config and info; copy it again, or train it again"
         ) from error
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     said = (info.scale, info.in_channels, info.out_channels, info.multiple % config.multiple)
     if said != (config.scale, config.in_channels, config.out_channels, 0):
         raise ModelError(
-            f"{path} has an info that contradicts its config in scale, channels or multiple: train it anew"
+            f"{path} has an info that contradicts its config in scale, channels or multiple: train it again"
         )
     return config, info
 
 
 def count_parameters(path: Path) -> int:
-    """Numbers in all tensors of a weight file, by its header alone."""
+    """Count the numbers in all tensors of a weight file, from its header."""
     with opened(path, framework="numpy") as file:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no dict
 
@@ -75,7 +75,7 @@ def file_digest(path: Path) -> str:
 
 
 def packaged_models() -> list[str]:
-    """Names of the models that ship with imgtx."""
+    """Return the names of the models that ship with imgtx."""
     return sorted(p.stem for p in packaged_folder().glob("*.safetensors"))
 
 
@@ -84,7 +84,7 @@ def packaged_folder() -> Path:
 
 
 def find_weights(name_or_path: str | Path) -> Path:
-    """The weight file that a packaged name or a path stands for; UsageError where there is none."""
+    """Return the weight file of a packaged name or a path; UsageError where there is none."""
     path = Path(name_or_path)
     if path.suffix == ".safetensors":
         if path.is_file():

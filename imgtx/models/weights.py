@@ -17,7 +17,7 @@ from imgtx.models.weight_file import file_digest, find_weights, opened, read_fac
 
 
 class Model(nn.Module):
-    """A network with its facts: what `imgtx.inference.predictor` and the pipeline run, whoever made it.
+    """A network with its facts: what `imgtx.inference.predictor` and the pipeline run.
 
     `digest` is the SHA-256 of the weight file in hex; it is part of every output's recipe.
     """
@@ -27,10 +27,10 @@ class Model(nn.Module):
         self.network, self.info, self.digest = network, info, digest
 
     def prepare(self, conditions: dict[str, Any] | None = None) -> None:
-        """State that is computed once per job; these tasks need none."""
+        """Return the state that is computed once per job: these tasks need none."""
 
     def forward(self, batch: Tensor, state: None = None) -> Tensor:
-        """(B, C, H, W) in [0, 1], H and W multiples of info.multiple -> (B, C, s H, s W) in [0, 1]."""
+        """Run (B, C, H, W) in [0, 1], H and W multiples of info.multiple, to (B, C, s H, s W) in [0, 1]."""
         return self.network(batch).clamp(0.0, 1.0)
 
 
@@ -42,7 +42,7 @@ def save_weights(path: Path, network: EncoderDecoder, info: ModelInfo) -> None:
 
 
 def load_model(name_or_path: str | Path) -> Model:
-    """A packaged model by name (`sr-x2`), or any imgtx weight file by path.
+    """Load a packaged model by name (`sr-x2`), or any imgtx weight file by path.
 
     Raises UsageError where there is no such model, ModelError where the file is truncated, foreign or does
     not fit its own config.

@@ -1,4 +1,4 @@
-"""Whether torch.compile pays for a model: seconds and exactness, in a process of its own, which is ended at a limit.
+"""Measure whether torch.compile pays for a model: seconds and exactness, in a process of its own with a time limit.
 
 measure   tries it
 judged    what follows for the model's info
@@ -45,7 +45,7 @@ class Trial:
 
 
 def side_to_compile(info: ModelInfo) -> int:
-    """The side of the tiles that a run would take: the largest of the model's own up to MAX_SIDE, on its grid."""
+    """Return the side of the tiles that a run would take: the largest of the model's own up to MAX_SIDE, on its grid."""
     side = min(largest_tile(info), max(MAX_SIDE, smallest_tile(info)))
     return side // info.multiple * info.multiple
 
@@ -56,14 +56,14 @@ def measure(
     """Compile a model for `trial.info.compiled_tile` and measure it on `photo` of that size, (H, W, C) uint8.
 
     In a process with the `environment` of a run's actors and one thread as they have, because both decide what is
-    compiled and how fast it is. `watch` is told the seconds that have passed, about once each. Returns what
+    compiled and how fast it is. `watch` is called with the seconds that have passed, about once a second. Returns what
     `_measured` does, or {"fails": why}.
     """
     with tempfile.TemporaryDirectory(prefix="imgtx-compile-") as name:
         folder = Path(name)
         np.save(folder / "photo.npy", photo)
-        told = vars(trial) | {"info": trial.info.to_dict()}
-        (folder / "trial.json").write_text(json.dumps(told), encoding="utf-8")
+        values = vars(trial) | {"info": trial.info.to_dict()}
+        (folder / "trial.json").write_text(json.dumps(values), encoding="utf-8")
         command = [
             sys.executable,
             "-c",
@@ -85,12 +85,12 @@ def measure(
             return json.loads(found.read_text(encoding="utf-8"))
         if not in_time:
             return {"fails": f"torch.compile was given up after {trial.limit:g} s"}
-        lines = (folder / "log").read_text(errors="replace").strip().splitlines() or ["no word"]
+        lines = (folder / "log").read_text(errors="replace").strip().splitlines() or ["no output"]
         return {"fails": f"torch.compile ended with {process.returncode} ({lines[-1][:200]})"}
 
 
 def _ends(process: subprocess.Popen, limit: float, watch: Callable[[float], None]) -> bool:
-    """Whether the process ends within `limit` seconds; it is ended then, and whenever this is interrupted."""
+    """Return whether the process ends within `limit` seconds; it is killed then, and when this is interrupted."""
     started = time.monotonic()
     try:
         while process.poll() is None and (passed := time.monotonic() - started) < limit:
@@ -105,10 +105,10 @@ def _ends(process: subprocess.Popen, limit: float, watch: Callable[[float], None
 
 
 def child() -> None:
-    """What `measure` starts: reads the trial from the folder in argv, leaves found.json there."""
+    """Run what `measure` starts: read the trial from the folder in argv, write found.json there."""
     folder = Path(sys.argv[1])
-    told = json.loads((folder / "trial.json").read_text(encoding="utf-8"))
-    trial = Trial(**told | {"info": ModelInfo.from_dict(told["info"])})
+    values = json.loads((folder / "trial.json").read_text(encoding="utf-8"))
+    trial = Trial(**values | {"info": ModelInfo.from_dict(values["info"])})
     try:
         from imgtx.models.references import load_model
 
@@ -120,7 +120,7 @@ def child() -> None:
 
 @torch.inference_mode()
 def _measured(trial: Trial, model: Any, photo: np.ndarray) -> dict[str, Any]:
-    """Seconds of compiling and a megapixel, beside the same model as it is, in the precision and layout of its info.
+    """Measure seconds of compiling and per megapixel, beside the model as it is, in its info's precision and layout.
 
     Of a CPU processor time counts, with that of the compilers: the machine may have other work. `again_seconds` is
     what an actor waits that finds the work done. `db` is against the same precision, `exact_db` against float32.
@@ -166,22 +166,22 @@ def _measured(trial: Trial, model: Any, photo: np.ndarray) -> dict[str, Any]:
 
 
 def _worked() -> float:
-    """Processor seconds of this process and of those that it waited for."""
+    """Return processor seconds of this process and of those that it waited for."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def judged(info: ModelInfo, found: Mapping[str, Any]) -> ModelInfo:
-    """`info` with what `measure` found in it: the tile to compile for, or why not."""
+    """Return `info` with what `measure` found in it: the tile to compile for, or why not."""
     why, gain = found.get("fails", ""), 0.0
     if not why:
         gain = round(found["eager_seconds_per_megapixel"] / found["seconds_per_megapixel"], 2)
         if info.fast == "float32" and found["levels"] > LAYOUT_LEVELS:
-            why = f"it moves a pixel by {found['levels']} of 255 levels, {LAYOUT_LEVELS} are allowed"
+            why = f"it moves a pixel by {found['levels']} of 255 levels (limit: {LAYOUT_LEVELS})"
         elif not math.isfinite(found["exact_db"]) or found["exact_db"] < EXACT_DB:
-            why = f"it is {found['exact_db']} dB off float32, {EXACT_DB:g} are wanted"
+            why = f"it is {found['exact_db']} dB off float32 (target: {EXACT_DB:g})"
         elif gain < WORTH:
-            why = f"it is {gain} times as fast, {WORTH} are wanted"
+            why = f"it is {gain} times as fast (target: {WORTH})"
     if why:
         return replace(info, compiled_tile=0, compiled_gain=0.0, not_compiled=why)
     return replace(info, compiled_tile=found["tile"], compiled_gain=gain, not_compiled="")

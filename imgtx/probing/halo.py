@@ -17,10 +17,10 @@ from imgtx.inference.tiling import Plan, plan, split
 from imgtx.models.contract import ImageModel
 
 TOLERANCE = 1 / 255
-# Two halos in a row that differ by less than this are followed by none that matters: context fades with distance.
-NOTHING = TOLERANCE / 10
+# Two halos in a row that differ by less than this end the search: context fades with distance.
+NEGLIGIBLE = TOLERANCE / 10
 # The part of each tile between its halos, in pixels: small, so that one photo holds many seams.
-_SMALLEST_CORE = 64
+_MIN_CORE = 64
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,17 @@ def measure_halo(
     *,
     candidates: Sequence[int] | None = None,
     device: str = "cpu",
-    told: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> HaloReport:
     """Find the halo that belongs into a model's info; run in the model's own dtype, normally float32.
 
     Args:
-        model: as `imgtx.inference.predictor` takes it, lying on `device`.
+        model: as `imgtx.inference.predictor` takes it, on `device`.
         images: photos, (H, W, C) uint8 with the model's C, each larger than the tiles (four halos or more).
         candidates: halos in pixels, of which two make a multiple of `info.multiple`; by default all of them
             up to six times the multiple.
         device: as torch names it.
-        told: is called with a few words before each halo.
+        report: is called with a few words before each halo.
 
     Raises:
         UsageError: no image, one of another kind or too small for a seam, candidates that do not fit the multiple.
@@ -82,9 +82,9 @@ def measure_halo(
     untiled = [_untiled(model, state, image, device) for image in images]
     differences: list[HaloDifference] = []
     for halo in halos:
-        if len(differences) > 1 and all(d.as_float < NOTHING for d in differences[-2:]):
+        if len(differences) > 1 and all(d.as_float < NEGLIGIBLE for d in differences[-2:]):
             break
-        told(f"halo of {halo} px, of at most {halos[-1]}")
+        report(f"halo of {halo} px, of at most {halos[-1]}")
         gaps = [
             _gap(model, state, image, whole, _tiled(image, halo, multiple), device)
             for image, whole in zip(images, untiled, strict=True)
@@ -101,7 +101,7 @@ def measure_halo(
 
 def _tiled(image: np.ndarray, halo: int, multiple: int) -> Plan:
     # A core as wide as its two halos keeps the work at four times the untiled run, whatever the halo.
-    core = max(_SMALLEST_CORE, 2 * halo, multiple)
+    core = max(_MIN_CORE, 2 * halo, multiple)
     height, width = image.shape[:2]
     return plan(height, width, tile=2 * halo + core // multiple * multiple, halo=halo, multiple=multiple)
 
@@ -157,22 +157,22 @@ def _part(output: np.ndarray, inner: Tile, scale: int, top: int, left: int) -> n
 
 def _check(images: Sequence[np.ndarray], halos: Sequence[int], multiple: int, channels: int) -> None:
     if not images:
-        raise UsageError("measure_halo was given no image; legal is one photo or more: pass some")
+        raise UsageError("measure_halo was given no image: expected one photo or more")
     wrong = [halo for halo in halos if halo < 0 or 2 * halo % multiple]
     if wrong:
         raise UsageError(
-            f"measure_halo was given halos {wrong}; legal are those of which two make a multiple of the "
-            f"model's {multiple} pixels: round them"
+            f"measure_halo was given halos {wrong}: expected those of which two make a multiple of the "
+            f"model's {multiple} pixels; round them"
         )
     for index, image in enumerate(images):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:
             raise UsageError(
-                f"measure_halo was given {image.dtype} {image.shape} as image {index}; legal is uint8 of "
-                f"shape (height, width, {channels}): convert it"
+                f"measure_halo was given {image.dtype} {image.shape} as image {index}: expected uint8 of "
+                f"shape (height, width, {channels}); convert it"
             )
         if _tiled(image, max(halos), multiple).count == 1:
             raise UsageError(
-                f"measure_halo was given {image.shape[0]}x{image.shape[1]} as image {index}; legal are "
-                f"images that tiles of halo {max(halos)} cut, else no seam is tested: pass larger photos or "
+                f"measure_halo was given {image.shape[0]}x{image.shape[1]} as image {index}: expected "
+                f"images that tiles of halo {max(halos)} cut, else no seam is tested; pass larger photos or "
                 f"smaller candidates"
             )

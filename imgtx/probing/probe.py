@@ -1,12 +1,12 @@
-"""What no file says of a model, measured: the grid and halo of its tiles, its speed, memory and precisions.
+"""Measure what no file says of a model: the grid and halo of its tiles, its speed, memory and precisions.
 
     seams       tiled against untiled output on photos, at growing halos and grids, until they are equal
     batches     whether a batch equals its images one by one
     precisions  what bfloat16 and float16 cost in dB and save in seconds; where they fail, why
-    memory      at two sizes, because attention over everything grows faster than the picture
+    memory      at two sizes, because attention over everything grows faster than the image
     largest     the largest tile that ran (CUDA), or that a core's share of the memory should hold (CPU)
 
-All of one device. What follows for a run goes into the model's info; the rest is told to the person.
+All of one device. What follows for a run goes into the model's info; the rest is shown to the user.
 """
 
 import ctypes
@@ -36,7 +36,7 @@ WIDEST_HALO = 128  # tried for a model that reaches far, but not everywhere; hal
 GRIDS = (1, 2, 4, 8)  # times the multiple that the model is said to need
 LARGEST_GRID = 64
 MIN_PHOTO = 336  # pixels a side: tiles of 256 must cut it
-FAR = 128  # pixels: what reaches further is no matter of halos
+FAR = 128  # pixels: no halo serves a model that reaches further
 SPEED_SIDE = 192  # pixels
 SIDES = (128, 320)  # pixels, for memory
 LARGEST_SIDE = 4096
@@ -65,7 +65,7 @@ def probe(
     samples = [_as_model_sees(photo, info) for photo in photos]
     with torch.inference_mode():
         tile = _tensor(samples[0][:SPEED_SIDE, :SPEED_SIDE], info.multiple, device)
-        model(tile, None)  # what a first call leaves behind belongs to no size
+        model(tile, None)  # what a first call leaves behind must count for no size
         memory = {
             side: memory_of(model, _tensor(samples[0][:side, :side], info.multiple, device)) for side in SIDES
         }
@@ -130,7 +130,7 @@ def find_seams(
     levels: float,
     halos: Sequence[int] = HALOS,
 ) -> dict[str, Any]:
-    """The first halo, and for it the smallest grid, at which no tile shows; the closest ones where none is found."""
+    """Find the first halo, and for it the smallest grid, at which no seam shows; else the closest ones."""
     multiple = model.info.multiple
     grids = [multiple * times for times in GRIDS if times == 1 or multiple * times <= LARGEST_GRID]
     tried: list[dict[str, Any]] = []
@@ -168,7 +168,7 @@ def _seam(
 
 
 def far_reach(model: ImageModel, sample: np.ndarray, device: str) -> float:
-    """By how many levels of 255 a change FAR pixels away moves a pixel at most."""
+    """Return by how many levels of 255 a change FAR pixels away moves a pixel at most."""
     near = _grown(sample, 3 * FAR)
     changed = near.copy()
     colours = slice(0, 3)  # a mask beside them stays as it is
@@ -178,13 +178,11 @@ def far_reach(model: ImageModel, sample: np.ndarray, device: str) -> float:
 
 
 def why_untiled(model: ImageModel, far: float) -> str:
-    """In a sentence: what far-away changes do, and the layers that may carry them."""
+    """Say in a sentence what far-away changes do, and which layers may carry them."""
     layers = sorted({type(m).__name__ for m in _modules(model) if _is_global(m)})
     named = f", perhaps through {', '.join(layers)}" if layers else ""
     if far > 1:
-        return (
-            f"a change {FAR} px away moves a pixel by {far:.1f} of 255: it looks at the whole picture{named}"
-        )
+        return f"a change {FAR} px away moves a pixel by {far:.1f} of 255: it looks at the whole image{named}"
     return f"no halo of up to {WIDEST_HALO} px and no grid of up to {LARGEST_GRID} px hides its tiles{named}"
 
 
@@ -198,7 +196,7 @@ def _modules(model: ImageModel) -> list[nn.Module]:
 
 
 def batch_difference(model: ImageModel, sample: np.ndarray, device: str) -> float:
-    """How far, in levels of 255, three pictures in one batch come out from each alone; infinite if they do not."""
+    """Return by how many levels of 255 three images in one batch differ from each alone; infinite if they fail."""
     side = -(-64 // model.info.multiple) * model.info.multiple
     parts = [_tensor(sample[top : top + side, :side], model.info.multiple, device) for top in (0, 40, 80)]
     alone = torch.cat([model(part, None) for part in parts])
@@ -214,7 +212,7 @@ def batch_difference(model: ImageModel, sample: np.ndarray, device: str) -> floa
 
 
 def memory_of(model: ImageModel, tile: Tensor) -> float | None:
-    """Megabytes at the peak of one call beyond what lay there before; None where this system does not tell."""
+    """Return megabytes at the peak of one call beyond those before it; None where this system does not say."""
     if tile.device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -236,7 +234,7 @@ def memory_of(model: ImageModel, tile: Tensor) -> float | None:
 def memory_per_megapixel(
     model: ImageModel, sample: np.ndarray, memory: dict[int, float | None]
 ) -> float | None:
-    """Megabytes per input megapixel of the larger of the two measured calls; None where memory was not told."""
+    """Return megabytes per input megapixel of the larger of the two measured calls; None where memory was not measured."""
     side = max(SIDES)
     megabytes = memory[side]
     if megabytes is None:
@@ -248,7 +246,7 @@ def memory_per_megapixel(
 def largest_side(
     model: ImageModel, sample: np.ndarray, memory: dict[int, float | None], device: str
 ) -> dict[str, Any]:
-    """The side of the largest square tile: on CUDA tried, on a CPU reckoned from two measured peaks."""
+    """Return the side of the largest square tile: on CUDA tried, on a CPU computed from two measured peaks."""
     if torch.device(device).type == "cuda":
         side = MIN_PHOTO // 2
         while side < LARGEST_SIDE and _fits(model, sample, 2 * side, device):
@@ -300,7 +298,7 @@ def _tensor(image: np.ndarray, multiple: int, device: str) -> Tensor:
 
 
 def _grown(image: np.ndarray, side: int) -> np.ndarray:
-    """The image's first `side` pixels each way, mirrored on where it ends before."""
+    """Return the image's first `side` pixels each way, mirrored where it is smaller."""
     missing = [(0, max(0, side - length)) for length in image.shape[:2]]
     return np.ascontiguousarray(np.pad(image, (*missing, (0, 0)), "symmetric")[:side, :side])
 
@@ -331,6 +329,6 @@ def _check_photos(photos: Sequence[np.ndarray]) -> None:
     fit = [p for p in photos if p.dtype == np.uint8 and p.shape[2:] == (3,) and min(p.shape[:2]) >= MIN_PHOTO]
     if not photos or len(fit) < len(photos):
         raise UsageError(
-            f"a probe was given {len(photos)} photos of which {len(fit)} fit; legal are 8-bit RGB photos of "
-            f"{MIN_PHOTO} px a side or more: give --photos a folder of such"
+            f"a probe was given {len(photos)} photos of which {len(fit)} fit: expected 8-bit RGB photos of "
+            f"{MIN_PHOTO} px a side or more; give --photos a folder of such"
         )

@@ -46,7 +46,7 @@ def list_models(store: str | None, endpoint_url: str | None, as_json: bool) -> N
 def show_model(model: str, endpoint_url: str | None) -> None:
     """Print everything the weights of MODEL say of themselves, and what was measured of them, as JSON.
 
-    MODEL is a packaged name, an imgtx weight file, a version in a model store (its card comes too), or anybody's
+    MODEL is a packaged name, an imgtx weight file, a version in a model store (its card comes too), or another
     model: docs/guides/your-models.md.
 
     \b
@@ -117,7 +117,7 @@ def probe_model(model: str, endpoint_url: str | None, as_json: bool, **options: 
 def import_model(model: str, target: str, endpoint_url: str | None) -> None:
     """Put MODEL into a model store as the next version of NAME; its latest stays where it is.
 
-    MODEL is a weight file, imgtx's or anybody's, a packaged name or a version in another store. Somebody else's are
+    MODEL is a weight file, imgtx's or another's, a packaged name or a version in another store. Other people's are
     converted to safetensors; what imgtx models probe measured comes along. The same weights twice are one version.
 
     \b

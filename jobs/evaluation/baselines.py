@@ -1,7 +1,7 @@
-"""What a model that restores has to beat: classical methods of OpenCV and scikit-image, where they are installed.
+"""The methods that a model that restores has to beat: classical methods of OpenCV and scikit-image, where they are installed.
 
-Each is given more than our model: noise filters are told the noise's strength. BM3D's package may not be used
-commercially, so that it is no dependency: its published rows stand in its place (`jobs.evaluation.restoration`).
+Each is given more than our model: noise filters get the noise's strength. BM3D's package may not be used
+commercially, so it is not a dependency: its published rows replace it (`jobs.evaluation.restoration`).
 """
 
 import importlib
@@ -19,7 +19,7 @@ Filler = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def imported(name: str) -> ModuleType | None:
-    """The library, or None where it is not installed."""
+    """Return the library, or None where it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError:

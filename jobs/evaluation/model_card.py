@@ -66,7 +66,7 @@ def package(
             model,
             seen,
             candidates=halos_for(seen, model.info.multiple),
-            told=lambda words: line.update(words),
+            report=lambda words: line.update(words),
         )
     if halo.halo is None:
         raise ModelError(f"{weights}: no measured halo makes tiled output equal untiled: {halo.differences}")

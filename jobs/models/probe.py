@@ -21,8 +21,8 @@ from pipeline.cluster.environment import WORKER_ENVIRONMENT
 
 EXAMPLES = Path(imgtx.__file__).parents[1] / "examples"
 MAX_PHOTOS = 2
-MIN_SIDE = 336  # px; smaller photos are passed over
-MAX_SIDE = 400  # of larger ones a corner is taken: a probe must end
+MIN_SIDE = 336  # px; smaller photos are skipped
+MAX_SIDE = 400  # of larger ones a corner is taken, so that a probe ends
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Probed:
 
 
 def describe(reference: str) -> dict[str, Any]:
-    """Everything that is known of a model, for JSON: its own words, and what was measured of it."""
+    """Return everything that is known of a model, for JSON: what it says and what was measured of it."""
     source = find_source(reference)
     if source.kind == OWN:
         info, digest = read_info(reference)
@@ -58,7 +58,7 @@ def describe(reference: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """What a person may ask of a probe; None stands for imgtx's examples and for the GPU if there is one."""
+    """The options of a probe; None means imgtx's examples, and the GPU if there is one."""
 
     photos: Path | None = None
     device: str | None = None
@@ -79,10 +79,10 @@ def probe_model(reference: str, options: ProbeOptions) -> Probed:
     """Measure a model and leave the answers beside it, where runs find them.
 
     Raises UsageError for photos that do not serve or a folder that cannot be written, before anything is measured
-    where that can be told.
+    where that is known.
     """
     options.check()
-    pictures = read_photos(options.photos or EXAMPLES)
+    photos = read_photos(options.photos or EXAMPLES)
     source = find_source(reference)
     digest = digest_of(source)
     from imgtx.inference.predictor import default_device  # brings torch
@@ -94,10 +94,10 @@ def probe_model(reference: str, options: ProbeOptions) -> Probed:
 
         check_compiler(device)
     model: Any = load_model(reference)
-    found = probe(model, pictures, device=device, levels=options.levels)
+    found = probe(model, photos, device=device, levels=options.levels)
     info, measured = found.info, found.measured | {"model": getattr(model, "record", {})}
     if options.compile:
-        info, measured["compiled"] = _compiled(reference, model, info, pictures[0], options)
+        info, measured["compiled"] = _compiled(reference, model, info, photos[0], options)
     if source.kind == OWN and not options.compile:
         return Probed(source, info, measured, None)
     return Probed(source, info, measured, write_sidecar(source.path, digest, info, measured))
@@ -106,7 +106,7 @@ def probe_model(reference: str, options: ProbeOptions) -> Probed:
 def _compiled(
     reference: str, model: Any, info: ModelInfo, photo: np.ndarray, options: ProbeOptions
 ) -> tuple[ModelInfo, dict[str, Any]]:
-    """The info with the choice in it, and what was measured; where there is nothing to try, why."""
+    """Return the info with the choice in it, and what was measured; where nothing can be tried, why."""
     from imgtx.inference.compiled import why_not
     from imgtx.probing.compile_trial import Trial, judged, measure, side_to_compile
     from imgtx.probing.probe import sample_of
@@ -127,7 +127,7 @@ def _compiled(
 
 
 def read_photos(folder: Path) -> list[np.ndarray]:
-    """The first photos by name that are RGB and large enough: uint8 (H, W, 3)."""
+    """Read the first photos by name that are RGB and large enough: uint8 (H, W, 3)."""
     pictures = []
     if not folder.is_dir():
         raise UsageError(
@@ -146,7 +146,7 @@ def read_photos(folder: Path) -> list[np.ndarray]:
 
 
 def print_probe(found: Probed, console: Console) -> None:
-    """The answers in the order in which a person asks them."""
+    """Print the answers in the order in which users ask."""
     info, measured, seams = found.info, found.measured, found.measured["seams"]
     table = Table("what", "measured", title=f"{info.name} on {measured['device']}", title_justify="left")
     if seams["within"]:
@@ -157,26 +157,26 @@ def print_probe(found: Probed, console: Console) -> None:
         table.add_row("tiles", f"none; the closest, halo {info.halo}, differed by {seams['levels']} of 255")
         table.add_row("why", measured["not_tileable_because"])
         table.add_row(
-            "so", f"pictures run whole, up to {info.untiled / 1e6:.2f} megapixels; --levels accepts seams"
+            "so", f"images run whole, up to {info.untiled / 1e6:.2f} megapixels; --levels accepts seams"
         )
     for name, run in measured["precisions"].items():
-        table.add_row(name, run.get("fails") or _told(run))
+        table.add_row(name, run.get("fails") or _format_precision(run))
     table.add_row("--precision auto", f"{info.fast}{', channels-last' if info.channels_last else ''}")
     calls = ", ".join(f"{side}: {mb} MB" for side, mb in measured["memory_mb"].items())
     table.add_row("memory of one call", f"{calls}; {measured['memory_mb_per_megapixel']} MB a megapixel")
     largest = measured["largest_tile"]
     table.add_row("largest tile", f"{largest['side']} px ({largest['by']})")
     off = measured["batch_difference_levels"]
-    table.add_row("batches", "one picture a call" if off is None else f"{off} of 255 off single pictures")
+    table.add_row("batches", "one image a call" if off is None else f"{off} of 255 off single images")
     table.add_row("repeats exactly", "yes" if measured["repeats_exactly"] else "no")
     if "compiled" in measured:
-        table.add_row("--compile", info.not_compiled or _told_compiled(measured["compiled"]))
+        table.add_row("--compile", info.not_compiled or _format_compiled(measured["compiled"]))
     console.print(table)
     where = found.sidecar or "nowhere: imgtx's own weights carry their facts inside (but --compile's)"
     console.print(f"written to {where}", soft_wrap=True)
 
 
-def _told_compiled(found: dict[str, Any]) -> str:
+def _format_compiled(found: dict[str, Any]) -> str:
     return (
         f"{found['seconds_per_megapixel']} s a megapixel instead of {found['eager_seconds_per_megapixel']}, in tiles "
         f"of {found['tile']} px, after {found['compile_work_seconds']} s of work ({found['again_seconds']} where it is "
@@ -184,8 +184,8 @@ def _told_compiled(found: dict[str, Any]) -> str:
     )
 
 
-def _told(run: dict[str, Any]) -> str:
-    """One precision in one line."""
+def _format_precision(run: dict[str, Any]) -> str:
+    """Return one precision in one line."""
     last = run.get("channels_last_seconds_per_megapixel")
     layout = "" if last is None else f", channels-last {last}"
     loss = f"; {run['db']} dB against float32" if "db" in run else ""

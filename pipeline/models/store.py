@@ -11,7 +11,7 @@
 
 Every object is made by a conditional create, so of any number of writers one wins: a version is immutable, and the
 pointer moves by compare-and-swap, for its next generation can be made once. Generations stay: they are its history.
-A writer that was killed leaves a number without a card, which nobody uses again. Nothing here is ever unpickled.
+A writer that was killed leaves a number without a card, which is not used again. Nothing here is ever unpickled.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Pointer:
-    """Where `latest` stands. `below` is the generation that a rollback goes back to, 0 for none."""
+    """Where `latest` is. `below` is the generation that a rollback goes back to, 0 for none."""
 
     version: str
     why: str
@@ -70,21 +70,21 @@ class ModelStore:
         self.store = store
 
     def names(self) -> list[str]:
-        """Models that have a version, in the order of their names."""
+        """Return models that have a version, in the order of their names."""
         return sorted({name for name, _ in self._complete("")})
 
     def numbers(self, name: str) -> list[str]:
-        """The complete versions of a model, oldest first."""
+        """Return the complete versions of a model, oldest first."""
         return sorted((number for found, number in self._complete(f"{name}/") if found == name), key=int)
 
     def versions(self, name: str = "") -> list[Version]:
-        """Every complete version of one model or, for "", of all; by name, oldest first."""
+        """Read every complete version of one model or, for "", of all; by name, oldest first."""
         found = sorted(self._complete(f"{name}/" if name else ""), key=lambda item: (item[0], int(item[1])))
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             return list(pool.map(lambda item: self._read_version(*item), found))
 
     def version(self, name: str, number: str) -> Version:
-        """One version; UsageError where the store has none of it, ModelError for a card that cannot be read."""
+        """Read one version; UsageError where the store has none of it, ModelError for a card that cannot be read."""
         try:
             return self._read_version(name, number)
         except StorageError as error:
@@ -120,12 +120,12 @@ class ModelStore:
         return complete
 
     def latest(self, name: str) -> Pointer | None:
-        """Where the pointer stands now; None where it was never set."""
+        """Return where the pointer is now; None where it was never set."""
         generations = self._generations(name)
         return self._read_pointer(name, generations[-1]) if generations else None
 
     def history(self, name: str) -> list[Pointer]:
-        """Every place where the pointer stood, oldest first."""
+        """Return every place where the pointer was, oldest first."""
         return [self._read_pointer(name, generation) for generation in self._generations(name)]
 
     def promote(self, name: str, number: str, *, why: str, over: Pointer | None) -> Pointer | None:
@@ -139,15 +139,15 @@ class ModelStore:
         )
 
     def rollback(self, name: str, *, why: str = "rollback") -> Pointer:
-        """Move `latest` back to where it stood before; a second one goes further back, not forth again.
+        """Move `latest` back to where it was before; a second one goes further back, not forth again.
 
-        Raises UsageError where there is nothing to go back to, ModelError where somebody else moved it meanwhile.
+        Raises UsageError where there is nothing to go back to, ModelError where another writer moved it in the meantime.
         """
         now = self.latest(name)
         if now is None or not now.below:
-            stands = f"stands at its first version {now.version}" if now else "was never set"
+            state = f"is at its first version {now.version}" if now else "was never set"
             raise UsageError(
-                f"{self._where(name)} cannot be rolled back: its latest {stands}; promote another version instead"
+                f"{self._where(name)} cannot be rolled back: its latest {state}; promote another version instead"
             )
         before = self._read_pointer(name, now.below)
         moved = self._point(name, now, Pointer(before.version, why, user_name(), _now(), before.below))
@@ -164,7 +164,7 @@ class ModelStore:
         return Pointer(**record, generation=generation)
 
     def _claim(self, name: str, weights: bytes) -> str:
-        """Put the weights under the next number that nobody has; of racers each gets a number of its own."""
+        """Put the weights under the next free number; of racing writers each gets its own."""
         while True:
             taken = [int(m[1]) for key in self._keys(f"{name}/") if (m := _version_key(name, key))]
             number = f"{max(taken, default=0) + 1:04d}"
@@ -193,7 +193,7 @@ class ModelStore:
             return [key for batch in self.store.list(prefix) for key in batch.column("key").to_pylist()]
         except StorageError as error:
             if error.reason == "not_found" and self.store.is_local:
-                return []  # a store that is still to be made
+                return []  # a store that does not exist yet
             raise
 
     def _read_version(self, name: str, number: str) -> Version:
@@ -225,12 +225,12 @@ class ModelStore:
 
     def _missing(self, what: str, name: str) -> str:
         numbers = self.numbers(name)
-        legal = (
+        known = (
             f"it has {', '.join(numbers)}"
             if numbers
             else f"its models are {', '.join(self.names()) or 'none'}"
         )
-        return f"no {what} in the model store {self.store.describe()}; {legal}: imgtx models list shows them"
+        return f"no {what} in the model store {self.store.describe()}; {known}: imgtx models list shows them"
 
     def _where(self, *parts: str) -> str:
         return "/".join((self.store.uri.rstrip("/"), *parts))

@@ -178,7 +178,7 @@ def test_what_takes_too_long_is_given_up_and_ended(tmp_path):
 def test_a_child_that_ends_without_an_answer_is_told_with_its_last_word(monkeypatch):
     monkeypatch.setattr(compile_trial.sys, "executable", shutil.which("false"))
     found = measure(Trial("sr-x2", MEASURED, "cpu", 30), noise(64, 64, 3), {}, lambda seconds: None)
-    assert found == {"fails": "torch.compile ended with 1 (no word)"}
+    assert found == {"fails": "torch.compile ended with 1 (no output)"}
 
 
 def test_a_model_that_cannot_be_loaded_there_says_so(tmp_path):
@@ -190,10 +190,10 @@ def test_a_model_that_cannot_be_loaded_there_says_so(tmp_path):
     ("change", "fast", "why"),
     [
         ({}, "float32", ""),
-        ({"levels": 0.6}, "float32", "it moves a pixel by 0.6 of 255 levels, 0.5 are allowed"),
+        ({"levels": 0.6}, "float32", "it moves a pixel by 0.6 of 255 levels (limit: 0.5)"),
         ({"levels": 3.0, "exact_db": 55.0}, "bfloat16", ""),
-        ({"exact_db": 49.9}, "bfloat16", "it is 49.9 dB off float32, 50 are wanted"),
-        ({"seconds_per_megapixel": 1.9}, "float32", "it is 1.05 times as fast, 1.1 are wanted"),
+        ({"exact_db": 49.9}, "bfloat16", "it is 49.9 dB off float32 (target: 50)"),
+        ({"seconds_per_megapixel": 1.9}, "float32", "it is 1.05 times as fast (target: 1.1)"),
         ({"fails": "no word"}, "float32", "no word"),
     ],
 )
@@ -208,10 +208,10 @@ def test_what_cannot_be_compiled_is_said_by_the_probe(tmp_path):
         info, prepare = INFO, None
 
     bare: Any = Bare()
-    assert why_not(bare) == "it is no torch module"
+    assert why_not(bare) == "it is not a torch module"
     assert why_not(Windows()) == ""
     assert "fill holes" in why_not(Windows(replace(INFO, masks=True)))
-    assert "every picture whole" in why_not(Windows(replace(INFO, untiled=10**6)))
+    assert "every image whole" in why_not(Windows(replace(INFO, untiled=10**6)))
     program = save_torchscript(tmp_path / "sharpen.ts")
     done = CliRunner().invoke(main, ["models", "probe", program, "--device", "cpu", "--compile", "--json"])
     assert done.exit_code == 0, done.stderr

@@ -161,7 +161,7 @@ def test_a_precision_runs_or_is_refused(references, kind):
         if precision in model.info.dtypes:
             assert np.abs(Predictor(model, precision=precision)(image) - exact).mean() < 3
         else:
-            with pytest.raises(UsageError, match="legal are float32"):
+            with pytest.raises(UsageError, match="expected one of float32"):
                 Predictor(model, precision=precision)
 
 

@@ -79,7 +79,7 @@ def test_a_model_that_looks_at_the_whole_picture_is_found_out_and_runs_whole():
     photo[MIN_PHOTO // 2 :] //= 4
     found = probe(Centred(), [photo])
     assert found.measured["seams"]["within"] is False
-    assert "looks at the whole picture" in found.measured["not_tileable_because"]
+    assert "looks at the whole image" in found.measured["not_tileable_because"]
     assert found.info.untiled > 0
     assert plan_for_model(found.info, 3000, 5000).count == 1
     model = Centred()
@@ -169,7 +169,7 @@ def test_measuring_layouts_leaves_the_model_in_its_own():
 
 def test_photos_that_show_no_seam_are_refused():
     for photos in ([], [noise(100, 400, 3)], [noise(400, 400, 4)]):
-        with pytest.raises(UsageError, match="legal are 8-bit RGB photos"):
+        with pytest.raises(UsageError, match="expected 8-bit RGB photos"):
             probe(Centred(), photos)
 
 

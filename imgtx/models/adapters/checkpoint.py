@@ -1,8 +1,8 @@
-"""Tensors out of other people's files, with nothing in them ever run.
+"""Read tensors from other people's files, without ever running anything in them.
 
 Two formats: safetensors, and pickles as torch.save writes them, read by torch's restricted unpickler
 (`weights_only`), which knows tensors and plain containers and refuses every other name. Before memory is taken for
-a tensor, what the file claims is held against its size: the pickle is read twice, the first time without data.
+a tensor, what the file claims is compared with its size: the pickle is read twice, the first time without data.
 """
 
 import pickle
@@ -32,13 +32,13 @@ Checkpoint = dict[str, Any]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The file's dictionary: tensors by name on the CPU, perhaps nested as a training script left it.
+    """Read the file's dictionary: tensors by name on the CPU, perhaps nested as a training script left it.
 
     Raises ModelError for a file that is cut short, is of no known format, would run code, or claims more than it
     holds.
     """
     if path.suffix == ".safetensors":
-        with opened(path, framework="pt"):  # its reader holds the claimed sizes against the file
+        with opened(path, framework="pt"):  # its reader checks the claimed sizes
             found: Any = load_file(path)
     else:
         found = _read_pickle(path)
@@ -51,7 +51,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def licence_of(path: Path) -> str:
-    """What a safetensors file's own metadata says of its licence, in one line; "unknown" where it says nothing."""
+    """Return what a safetensors file's metadata says of its licence, in one line; "unknown" where it says nothing."""
     if path.suffix != ".safetensors":
         return "unknown"
     with opened(path, framework="pt") as file:
@@ -75,7 +75,7 @@ def _read_pickle(path: Path) -> Any:
         raise _would_run(path, error) from error
     except ModelError:
         raise
-    except Exception as error:  # whatever a damaged file provokes, in torch, zipfile or pickle
+    except Exception as error:  # of many kinds for damaged files, in torch, zipfile or pickle
         raise ModelError(
             f"{path} is not a whole checkpoint ({type(error).__name__}: {first_line(error)}): copy it again, or "
             f"give another file"
@@ -88,7 +88,7 @@ def _check_archive(archive: zipfile.ZipFile, path: Path) -> None:
         raise _claims_too_much(path, "a record")
     if any(name.endswith("/constants.pkl") for name in archive.namelist()):
         raise ModelError(
-            f"{path} is a TorchScript archive, a program and no weights; to run one whose maker you trust: "
+            f"{path} is a TorchScript archive, a program and not weights; to run one whose maker you trust: "
             f"--model 'torchscript:{path}?scale=N' (docs/guides/your-models.md)"
         )
 
@@ -130,7 +130,7 @@ def _tensors(found: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 def _claims_too_much(path: Path, what: str) -> ModelError:
     return ModelError(
         f"{path}: {what} is more than a file of {path.stat().st_size:,} bytes can hold; nothing was loaded: the file "
-        f"is damaged or made to harm, get it from another place"
+        f"is damaged or hostile, get it from another place"
     )
 
 

@@ -44,7 +44,7 @@ LARGEST_GRID = 256
 
 
 def recognizes(path: Path) -> bool:
-    """Return whether the suffix says weights; imgtx's own .safetensors are told apart before."""
+    """Return whether the suffix says weights; imgtx's own .safetensors are recognized before."""
     return path.suffix in SUFFIXES or (path.suffix == ".safetensors" and path.is_file())
 
 

@@ -191,9 +191,9 @@ class TestPredictor:
         ("mask", "message"),
         [
             (None, "fills holes: give it a mask too"),
-            (np.zeros((4, 4), np.float32), "legal is an array"),
-            (np.zeros((4, 4, 1), bool), "legal is an array"),
-            (np.zeros((5, 4), bool), "legal is the same size"),
+            (np.zeros((4, 4), np.float32), "expected an array"),
+            (np.zeros((4, 4, 1), bool), "expected an array"),
+            (np.zeros((5, 4), bool), "expected the same size"),
         ],
     )
     def test_a_wrong_mask_is_refused(self, predictor, mask, message):

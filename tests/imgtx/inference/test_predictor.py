@@ -216,18 +216,18 @@ def test_precision_is_the_products_and_not_the_parameters(precision):
 
 
 def test_a_precision_the_model_does_not_list_is_refused():
-    with pytest.raises(UsageError, match=r"precision 'float16' .* legal are float32, bfloat16"):
+    with pytest.raises(UsageError, match=r"precision 'float16' .* expected one of float32, bfloat16"):
         Predictor(Windows(), precision="float16")
     with pytest.raises(UsageError, match="precision 'int8'"):
         Predictor(Windows(), precision="int8")
 
 
 def test_wrong_settings_are_refused_in_a_sentence():
-    with pytest.raises(UsageError, match="legal is 12 or more"):
+    with pytest.raises(UsageError, match="expected 12 or more"):
         Predictor(Windows(), tile=11)
     with pytest.raises(UsageError, match="batch 0"):
         Predictor(Windows(), batch=0)
-    with pytest.raises(UsageError, match="device 'gpu'"):
+    with pytest.raises(UsageError, match="unknown device 'gpu'"):
         Predictor(Windows(), device="gpu")
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="finds no CUDA device"):
@@ -248,7 +248,7 @@ def test_wrong_settings_are_refused_in_a_sentence():
     ],
 )
 def test_what_is_no_image_is_refused(image):
-    with pytest.raises(UsageError, match="legal are"):
+    with pytest.raises(UsageError, match="expected"):
         Predictor(Windows())(image)
 
 

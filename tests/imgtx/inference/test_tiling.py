@@ -313,7 +313,7 @@ def test_default_tile_is_legal_for_any_halo():
 
 @pytest.mark.parametrize("tile", [0, 15, 48, 63, (64, 63)])
 def test_a_tile_without_room_is_refused_in_a_sentence(tile):
-    with pytest.raises(ValueError, match=r"leaves no room .* legal is 64 or more: choose a larger tile"):
+    with pytest.raises(ValueError, match=r"leaves no room .* expected 64 or more; choose a larger tile"):
         plan(10, 10, tile=tile, halo=20, multiple=16)
 
 
