@@ -6,7 +6,7 @@ As a library, without Ray and without storage:
     enlarged = imgtx.load("sr-x2")(image)      # HWC uint8 or uint16 -> the same, twice the size
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +26,7 @@ def load(
     info: "ModelInfo | None" = None,
     compiled: bool = False,
     self_ensemble: bool = False,
+    conditions: dict[str, Any] | None = None,
 ) -> "Predictor":
     """Load a model, ready to run: a packaged name (`sr-x2`, `sr-x4`), an imgtx weight file, or another model.
 
@@ -35,6 +36,7 @@ def load(
     `imgtx models probe MODEL --compile` measured go through torch.compile. With `self_ensemble` it is the mean over
     eight turned and mirrored views, at eight times the time (`imgtx.inference.self_ensemble`). The result maps an (H, W),
     (H, W, 1), (H, W, 3) or (H, W, 4) array of uint8 or uint16 to one of the same kind, `scale` times as large.
+    `conditions` is what the model needs once for all images, such as a style picture (`ImageModel.prepare`).
     Raises UsageError for an unknown model and for one that was not measured to be worth compiling, ModelError for a
     file that is not one.
     """
@@ -48,9 +50,15 @@ def load(
 
         predictor = load_compiled(name_or_path, info, device=chosen, precision=precision)
     else:
-        predictor = Predictor(load_model(name_or_path, info), device=chosen, precision=precision or "float32")
+        model = load_model(name_or_path, info)
+        predictor = Predictor(model, device=chosen, precision=precision or "float32", conditions=conditions)
     if not self_ensemble:
         return predictor
     from imgtx.inference.self_ensemble import SelfEnsemble
 
-    return Predictor(SelfEnsemble(predictor.model), device=chosen, precision=predictor.precision)
+    return Predictor(
+        SelfEnsemble(predictor.model),
+        device=chosen,
+        precision=predictor.precision,
+        conditions=conditions,
+    )

@@ -6,6 +6,7 @@ hash of their key before the suffix: every member of such a group, so that no na
 first. The same listing always gives the same names, whatever an earlier run had done of it.
 """
 
+import re
 import unicodedata
 from hashlib import sha256
 
@@ -23,10 +24,14 @@ _LONGEST = 255  # bytes in one component of a path, on every common file system
 def plain_names(keys: pa.Array, requested: str) -> pa.Array:
     """Each key with the suffix of its output's format: what it is called where nobody shares that name.
 
-    requested: a writable format, or "same" for the format that the key's suffix stands for; a key without an image
-    suffix keeps its name.
+    requested: a writable format, or "same" for the format that the key's suffix stands for. A key without an image
+    suffix, such as one made from a line of a table, gets that of the requested format; with "same" it keeps its name.
     """
     lowered, names = pc.ascii_lower(keys), keys
+    if requested != "same":
+        is_image = pc.match_substring_regex(lowered, rf"({'|'.join(map(re.escape, SUFFIXES))})$")
+        whole = pc.binary_join_element_wise(keys, suffix_for(requested), "")
+        names = pc.if_else(is_image, keys, whole)
     for suffix, source_format in SUFFIXES.items():
         target = output_format(source_format, requested)
         if target == source_format:

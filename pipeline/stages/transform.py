@@ -1,5 +1,6 @@
 """Transform: tile stacks become whole output images. The one stage with state: the model, loaded once an actor."""
 
+import json
 import logging
 import time
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ from pipeline.spec import Job
 from pipeline.stages.on_disk import transform_large
 from pipeline.tables.rows import Row, as_bytes, rows_of, run_stage, to_table
 from pipeline.tables.schemas import PIXELS, WAITED
+from pipeline.tasks import get_task
 
 log = logging.getLogger("imgtx.pipeline")
 
@@ -46,6 +48,7 @@ class Transform:
             info=job.info,
             compiled=job.recipe.compiled,
             self_ensemble=job.recipe.self_ensemble,
+            conditions=get_task(job.spec.task).conditions(job),
         )
         if self.predictor.digest != job.recipe.model_digest:
             raise ModelError(
@@ -81,7 +84,7 @@ class Transform:
         ready = [row for row in rows if not row["status"] and not row["large"]]
         started = time.perf_counter()
         try:
-            outputs = self.predictor.run([self._stack(row) for row in ready])
+            outputs = self._run(ready)
         except (
             Exception
         ) as error:  # whatever it is, it belongs to one of them, and alone it becomes that one's row
@@ -95,13 +98,19 @@ class Transform:
     def _transform(self, row: Row, ready: np.ndarray | None) -> Row:
         if row["large"]:
             return transform_large(row, self.job, self.predictor)
-        output = self.predictor.run([self._stack(row)])[0] if ready is None else ready
+        output = self._run([row])[0] if ready is None else ready
         height, width, channels = output.shape
         return row | {
             "shape": (1, height, width, channels),
             "tiles": as_bytes(output),
             "alpha": self._enlarged_alpha(row),
         }
+
+    def _run(self, rows: list[Row]) -> list[np.ndarray]:
+        """Run the model on whole rows, with the conditions of each where it has any."""
+        stacks = [self._stack(row) for row in rows]
+        conditions = [json.loads(row["conditions"] or "{}") for row in rows]
+        return self.predictor.run(stacks, conditions) if any(conditions) else self.predictor.run(stacks)
 
     def _stack(self, row: Row) -> tuple[Plan, np.ndarray]:
         tiles = np.frombuffer(row["tiles"], row["dtype"]).reshape(row["shape"])

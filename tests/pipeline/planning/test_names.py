@@ -44,7 +44,8 @@ def as_a_folding_file_system_sees(name: str) -> str:
         ("a/b.bmp", "same", "a/b.png"),
         ("a/b.bmp", "bmp", "a/b.bmp"),
         ("100% Ärger + mehr/ß (1).jpg", "webp", "100% Ärger + mehr/ß (1).webp"),
-        ("no suffix", "png", "no suffix"),
+        ("no suffix", "png", "no suffix.png"),
+        ("no suffix", "same", "no suffix"),
     ],
 )
 def test_a_lone_key_changes_its_suffix_only(key, requested, name):
