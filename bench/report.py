@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
-# A quick look goes elsewhere: bench/results/ holds what the README says.
+# A quick look goes elsewhere: bench/results/ holds what docs/benchmarks.md says.
 RESULTS = Path(os.environ.get("IMGTX_BENCH_RESULTS", FOLDER / "results"))
 
 

@@ -2,8 +2,8 @@
 
     python -m bench.run_all [--quick]
 
---quick keeps each to a minute or two, for a look, and leaves its JSON under bench/quick/; the numbers of the README
-come from the full run. A benchmark that fails leaves the others alone and makes the exit code 1.
+--quick keeps each to a minute or two, for a look, and leaves its JSON under bench/quick/; the numbers of
+docs/benchmarks.md come from the full run. A benchmark that fails leaves the others alone and makes the exit code 1.
 """
 
 import argparse
