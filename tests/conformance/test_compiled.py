@@ -250,7 +250,7 @@ def test_a_run_that_compiles_is_legal_where_it_was_measured_to_be_exact():
         ({"compiled_tile": 0, "not_compiled": "it is slow"}, "is not for m.pth: it is slow; leave it out"),
         (
             {"fast": "bfloat16"},
-            "measured for m.pth in bfloat16 alone, and this is float32: give --precision auto",
+            "measured for m.pth in bfloat16 only, and this is float32: give --precision auto",
         ),
     ]:
         with pytest.raises(UsageError, match=complaint):
@@ -275,7 +275,7 @@ def test_the_option_and_the_file_say_it(tmp_path):
     file = tmp_path / "spec.toml"
     file.write_text("compile = true\n")
     options = {"spec_file": file, "settings": (), "compile": None}
-    assert read_run_spec("in", "out", "super-resolution", options).compile
+    assert read_run_spec("in", "out", "upscale", options).compile
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").touch()
     arguments = ["upscale", str(tmp_path / "in"), str(tmp_path / "out"), "--dry-run"]
