@@ -1,1 +1,1 @@
-"""What a run would do: the listing minus the ledger, output names, superseded files."""
+"""Plan what a run would do: the listing minus the ledger, output names, superseded files."""

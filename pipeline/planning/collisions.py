@@ -1,9 +1,9 @@
-"""Which outputs cannot have their plain name, decided over a whole listing that lies on disk.
+"""Find the outputs that cannot have their plain name, over a whole listing kept on disk.
 
-Two names clash if a file system could take one for the other, or one is a folder of the other. What decides is the
-hash of the folded name alone, so names are compared bucket by bucket of that hash: 17 bytes an image, no text. Who
-clashes climbs a level, which gives it another name, in another bucket; that goes on until nobody climbs. After the
-first round only members of groups are left, so archives without clashes are read once.
+Two names clash if a file system could take one for the other, or if one is a folder of the other. Only hashes of
+folded names are compared, bucket by bucket of that hash: 17 bytes an image, no text. A name that clashes moves up a
+level, which gives it a longer name in another bucket; this repeats until no name moves. After the first round only
+members of clashing groups are left, so an archive without clashes is read once.
 """
 
 from collections.abc import Callable
@@ -16,27 +16,31 @@ from pipeline.planning.names import DIGITS, fold, folder_hashes, hashed_names, p
 from pipeline.tables.hashing import among, hash64
 from pipeline.tables.spill import Spill
 
-# The name of a key at a level, both as hashes; `must`: whatever others are called, it climbs.
+# The name of a key at a level, both as hashes. `must`: it climbs even if no other name clashes with it.
 _NAME = pa.schema([("name", pa.uint64()), ("key", pa.uint64()), ("level", pa.int8()), ("must", pa.bool_())])
 _CLIMB = pa.schema([("key", pa.uint64()), ("level", pa.int8())])
 _FOLDER = pa.schema([("name", pa.uint64())])
 
 
 class NameCollisions:
-    """Levels of the names of distinct keys; a key that is added twice is one key.
+    """The level of each key's output name.
 
-    First `add` all, then `settle`, then ask. requested: as in `names.plain_names`.
+    Call `add` for all keys, then `settle`, then `names` and `hashes`. A key that is added twice counts once.
+    requested: as in `names.plain_names`.
     """
 
     def __init__(self, requested: str):
         self._requested = requested
-        self._names = [Spill(_NAME)]  # by the name's hash; of each round
-        self._left: list[Spill] = []  # what was climbed away from
-        self._climbed: list[Spill] = []  # by the key's hash
+        # One for each round: the names given in it, by the name's hash.
+        self._names = [Spill(_NAME)]
+        # One for each round: the names that keys climbed away from.
+        self._left: list[Spill] = []
+        # One for each round: the keys that climbed, by the key's hash.
+        self._climbed: list[Spill] = []
         self._folders = Spill(_FOLDER)
 
     def add(self, keys: pa.Array, hashes: np.ndarray) -> None:
-        """Some more keys of images, with their hashes."""
+        """Add keys of images, with their hashes."""
         plain = plain_names(keys, self._requested)
         folded = fold(plain)
         folders = folder_hashes(folded)
@@ -46,7 +50,10 @@ class NameCollisions:
         self._names[0].add(_table(_NAME, *columns), names)
 
     def settle(self, keys_of: Callable[[int], tuple[pa.Array, np.ndarray]], buckets: int) -> None:
-        """Let names climb until none clashes. keys_of: the added keys of a bucket of their hash, with these hashes."""
+        """Let names climb until none clashes.
+
+        keys_of: returns the added keys of a bucket of their hash, with these hashes.
+        """
         while self._climb(buckets):
             names = Spill(_NAME)
             for index in range(buckets):
@@ -63,7 +70,7 @@ class NameCollisions:
             self._names.append(names)
 
     def names(self, keys: pa.Array, hashes: np.ndarray, bucket: tuple[int, int]) -> pa.Array:
-        """The output names of keys, which have these hashes, of bucket (index, buckets) of them."""
+        """Return the output names of `keys`: all of one bucket (index, buckets) of `hashes`, their hashes."""
         names = plain_names(keys, self._requested)
         levels = np.zeros(len(keys), np.int8)
         for climbed in self._climbed:
@@ -77,39 +84,41 @@ class NameCollisions:
         )
 
     def hashes(self, index: int, buckets: int) -> np.ndarray:
-        """Hashes of the folded output names, sorted, of one bucket of these hashes."""
-        return self._standing(index, buckets)["name"].to_numpy()
+        """Return the sorted hashes of the folded output names in one bucket of these hashes."""
+        return self._remaining(index, buckets)["name"].to_numpy()
 
     def _climb(self, buckets: int) -> bool:
-        """Send those that clash a level up; whether there are any. Only where names came in can new ones clash."""
+        """Move the names that clash up a level; return whether there were any.
+
+        After the first round only buckets that received names can have new clashes.
+        """
         climbed, left = Spill(_CLIMB), Spill(_NAME)
         for index in range(buckets):
             if self._left and not len(self._names[-1].read(index, buckets)):
                 continue
-            standing = self._standing(index, buckets)
+            remaining = self._remaining(index, buckets)
             folders = self._folders.read(index, buckets)["name"].to_numpy()
-            names, levels = standing["name"].to_numpy(), standing["level"].to_numpy()
-            climbs = np.asarray(standing["must"]) | _clashes(names, folders)
+            names, levels = remaining["name"].to_numpy(), remaining["level"].to_numpy()
+            climbs = np.asarray(remaining["must"]) | _clashes(names, folders)
             climbs &= levels < len(DIGITS) - 1
-            going = standing.filter(pa.array(climbs))
-            left.add(going, names[climbs])
-            keys = going["key"].to_numpy()
+            climbing = remaining.filter(pa.array(climbs))
+            left.add(climbing, names[climbs])
+            keys = climbing["key"].to_numpy()
             climbed.add(_table(_CLIMB, keys, levels[climbs] + np.int8(1)), keys)
         self._left.append(left)
         self._climbed.append(climbed)
         return climbed.num_rows > 0
 
-    def _standing(self, index: int, buckets: int) -> pa.Table:
-        """The names of a bucket that nobody has climbed away from, each once."""
+    def _remaining(self, index: int, buckets: int) -> pa.Table:
+        """Return the names of a bucket that no key has climbed away from, each once."""
         names = pa.concat_tables([spill.read(index, buckets) for spill in self._names])
         left = pa.concat_tables([_NAME.empty_table(), *(spill.read(index, buckets) for spill in self._left)])
         name, key, level = (
             np.concatenate([names[c].to_numpy(), left[c].to_numpy()]) for c in _NAME.names[:3]
         )
         gone = np.arange(len(name)) >= len(names)
-        order = np.lexsort(
-            (~gone, level, key, name)
-        )  # of equals the one that is gone comes first, and stands for all
+        # Of equal rows the one that is gone comes first, and `first` keeps only that.
+        order = np.lexsort((~gone, level, key, name))
         name, key, level = name[order], key[order], level[order]
         first = np.ones(len(order), bool)
         first[1:] = (name[1:] != name[:-1]) | (key[1:] != key[:-1]) | (level[1:] != level[:-1])
@@ -117,9 +126,9 @@ class NameCollisions:
 
 
 def _clashes(names: np.ndarray, folders: np.ndarray) -> np.ndarray:
-    """Which of these sorted hashes are shared, or are a folder's: bool (names,).
+    """Return which of these sorted hashes are shared or belong to a folder: bool (names,).
 
-    Equal hashes of unequal names (a chance of 2**-64 a pair) make two names longer than they need be, no more.
+    Equal hashes of unequal names (probability 2**-64 a pair) only make two names longer than necessary.
     """
     shared = among(names, np.sort(folders))
     same = names[1:] == names[:-1]
@@ -129,7 +138,7 @@ def _clashes(names: np.ndarray, folders: np.ndarray) -> np.ndarray:
 
 
 def _levels(keys: np.ndarray, climbed: pa.Table) -> np.ndarray:
-    """The level to which each key, a hash, has climbed, 0 where it has not: int8 (keys,)."""
+    """Return the level that each key, given as a hash, has climbed to, 0 where it has not: int8 (keys,)."""
     known = climbed.sort_by("key")
     hashes, levels = known["key"].to_numpy(), known["level"].to_numpy()
     found = among(keys, hashes)

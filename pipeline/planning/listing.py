@@ -1,4 +1,4 @@
-"""The listing as a plan reads it: each key once, under its output's name, bucket by bucket of the key's hash."""
+"""Keep the listing of a run on disk: each key once, with its output's name, by buckets of the key's hash."""
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,10 @@ NAMED = pa.schema([*_NUMBERED, ("output", pa.string())])
 
 
 class Listing:
-    """First `add` all batches, then `settle`, then `read`. requested: as in `names.plain_names`."""
+    """The listed rows of a run. Call `add` for all batches, then `settle`, then `read`.
+
+    requested: as in `names.plain_names`.
+    """
 
     def __init__(self, requested: str):
         self.names = NameCollisions(requested)
@@ -24,7 +27,7 @@ class Listing:
         self._rows = Spill(_NUMBERED)
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """A batch of LISTED, or of INVENTORY, where every key is an image."""
+        """Add a batch of LISTED, or of INVENTORY, where every key is an image."""
         table = pa.Table.from_batches([batch])
         absent = [name for name in LISTED.names if name not in table.column_names]
         for name, column in zip(absent, blanks(LISTED, absent, len(table)), strict=True):
@@ -39,13 +42,16 @@ class Listing:
         self.names.add(table["key"].filter(images).combine_chunks(), hashes[np.asarray(images)])
 
     def settle(self, at_least: int) -> int:
-        """Decide the names; returns how many buckets there are, a power of two from `at_least` up."""
+        """Decide the names; return the number of buckets, a power of two and at least `at_least`."""
         self.buckets = max(at_least, buckets_for(self._rows.num_rows))
         self.names.settle(self._images, self.buckets)
         return self.buckets
 
     def read(self, index: int) -> pa.Table:
-        """The NAMED rows of a bucket, one for each key, as they were listed; "" is the output of what is no image."""
+        """Return the NAMED rows of a bucket, one for each key, in listing order.
+
+        `output` is "" for what is not an image.
+        """
         rows = self._listed(index)
         images = pc.equal(rows["status"], "").combine_chunks()
         listed = rows.filter(images)
@@ -60,7 +66,7 @@ class Listing:
         return rows["key"].combine_chunks(), rows["hash"].to_numpy()
 
     def _listed(self, index: int) -> pa.Table:
-        """A listing taken in pieces may hold a key twice: the later row counts."""
+        """Return the listed rows of a bucket; of a key that pages of a listing repeat, the last row."""
         rows = self._rows.read(index, self.buckets).sort_by("row")
         hashes = np.sort(rows["hash"].to_numpy())
         if (hashes[1:] != hashes[:-1]).all():
@@ -71,5 +77,5 @@ class Listing:
 
 
 def blank(count: int) -> pa.Array:
-    """A column of empty strings."""
+    """Return a column of empty strings."""
     return pa.repeat(pa.scalar(""), count)

@@ -1,9 +1,9 @@
-"""The name of each output under `images/`, made from the listed keys alone.
+"""Name each output under `images/` from the listed keys alone.
 
-An output mirrors its key; only the suffix changes when the format does. Names that a file system could take
-for one another (they differ in letter case or Unicode form only, or one is a folder of another) get a short
-hash of their key before the suffix: every member of such a group, so that no name depends on which key came
-first. The same listing always gives the same names, whatever an earlier run had done of it.
+An output mirrors its key; only the suffix changes when the format does. Names that a file system could take for one
+another (they differ only in letter case or Unicode form, or one is a folder of another) get a short hash of their key
+before the suffix: every member of such a group, so that no name depends on which key came first. The same listing
+always gives the same names, no matter how much of it an earlier run has done.
 """
 
 import re
@@ -17,12 +17,14 @@ import pyarrow.compute as pc
 from imgtx.codecs import SUFFIXES, output_format, suffix_for
 from pipeline.tables.hashing import hash64
 
-DIGITS = (0, 8, 16, 32, 64)  # hex digits after the "~" at each level; a name climbs until it stands alone
-_LONGEST = 255  # bytes in one component of a path, on every common file system
+# Hex digits after the "~" at each level; a name climbs until it is unique.
+DIGITS = (0, 8, 16, 32, 64)
+# Bytes in one component of a path, on every common file system.
+_MAX_BYTES = 255
 
 
 def plain_names(keys: pa.Array, requested: str) -> pa.Array:
-    """Each key with the suffix of its output's format: what it is called where nobody shares that name.
+    """Return each key with the suffix of its output's format: the output's name unless another key shares it.
 
     requested: a writable format, or "same" for the format that the key's suffix stands for. A key without an image
     suffix, such as one made from a line of a table, gets that of the requested format; with "same" it keeps its name.
@@ -43,21 +45,22 @@ def plain_names(keys: pa.Array, requested: str) -> pa.Array:
 
 
 def hashed_names(plain: pa.Array, keys: pa.Array, levels: np.ndarray) -> pa.Array:
-    """The plain names with as much of their key's hash before the suffix as the level of each, from 1 up, says; a last
-    component of more than 255 bytes is cut."""
+    """Return the plain names with part of their key's hash before the suffix; a component over 255 bytes is cut.
+
+    levels: (rows,), from 1 up; index into DIGITS.
+    """
     rows = zip(plain.to_pylist(), keys.to_pylist(), levels.tolist(), strict=True)
     return pa.array([_hashed_name(name, key, DIGITS[level]) for name, key, level in rows], pa.string())
 
 
 def fold(names: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Names as a file system that ignores letter case and Unicode form sees them; "/" stays "/"."""
+    """Return names as a file system sees them that ignores letter case and Unicode form; "/" stays "/"."""
     names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
     foreign = pc.invert(pc.string_is_ascii(names))
     folded = pc.ascii_lower(names)
     if not pc.any(foreign).as_py():
         return folded
-    # Arrow lowers letters but does not fold case ("ß" and "SS" differ): only names beyond ASCII pay for
-    # Python.
+    # Arrow lowers letters but does not fold case ("ß" and "SS" differ). Only names beyond ASCII pay for Python.
     exact = [
         unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
         for name in names.filter(foreign).to_pylist()
@@ -66,7 +69,10 @@ def fold(names: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def folder_hashes(folded: pa.Array) -> np.ndarray:
-    """Hashes of every folder that the names lie in, at any depth. A hash before the suffix moves no folder."""
+    """Return hashes of every folder that the names are in, at any depth.
+
+    They hold for hashed names too: a hash before the suffix changes no folder.
+    """
     levels, names = [], folded
     while len(names := pc.unique(_parents(names))):
         levels.append(hash64(names))
@@ -74,16 +80,16 @@ def folder_hashes(folded: pa.Array) -> np.ndarray:
 
 
 def _parents(names: pa.Array) -> pa.Array:
-    """The folder of each name that lies in one; names at the top are left out."""
+    """Return the folder of each name that is in one; names at the top are left out."""
     nested = names.filter(pc.match_substring(names, "/"))
     return pc.list_element(pc.split_pattern(nested, "/", max_splits=1, reverse=True), 0)
 
 
 def too_long(names: pa.Array) -> np.ndarray:
-    """Which names have a last component over the limit although the key's own may not: bool (rows,)."""
-    long = pc.greater(pc.binary_length(names), _LONGEST).to_numpy(zero_copy_only=False)
+    """Return which names have a last component over the limit, even if their key's has not: bool (rows,)."""
+    long = pc.greater(pc.binary_length(names), _MAX_BYTES).to_numpy(zero_copy_only=False)
     for row in np.flatnonzero(long):
-        long[row] = len(names[row].as_py().rpartition("/")[2].encode()) > _LONGEST
+        long[row] = len(names[row].as_py().rpartition("/")[2].encode()) > _MAX_BYTES
     return long
 
 
@@ -93,11 +99,12 @@ def _hashed_name(name: str, key: str, digits: int) -> str:
     if not dot:
         stem, suffix = suffix, ""
     tail = f"~{sha256(key.encode()).hexdigest()[:digits]}{dot}{suffix}"
-    room = max(0, _LONGEST - len(tail.encode()))
+    room = max(0, _MAX_BYTES - len(tail.encode()))
     return folder + slash + stem.encode()[:room].decode(errors="ignore") + tail
 
 
 def format_of(output: str) -> str:
-    """The format that an output's name promises: PNG bytes that came as `a.jpg` go out as the JPEG the name says."""
-    lowered = output.lower()  # by its end, as listings are classed: `.png` alone is a name too
+    """Return the format that an output's name promises: PNG bytes read from `a.jpg` are written as JPEG."""
+    # By its end, as listings are classified: `.png` alone is a name too.
+    lowered = output.lower()
     return next(format for suffix, format in SUFFIXES.items() if lowered.endswith(suffix))

@@ -1,7 +1,7 @@
-"""The plan: the listing minus the ledger, so that a run reads nothing that is already done.
+"""Plan a run: the listing minus the ledger, so that nothing is read that is already done.
 
-Nothing is fetched and the destination is not listed: an output that somebody deleted behind the ledger's back
-counts as `current` here and is found by `pipeline.verify`, which can send it through again.
+Nothing is fetched and the destination is not listed. An output that was deleted without the ledger counts as
+`current` here; `pipeline.verify` finds it and can mark it pending.
 """
 
 from collections.abc import Iterable
@@ -35,26 +35,27 @@ CURRENT, REFUSED = "current", "refused"
 CLASSES = {
     NEW: "no row in the ledger",
     CHANGED: "the version of the source, or of an input such as a mask, differs from the row's",
-    STALE: "the recipe differs, or the output's name: another key now shares it, or has taken it",
-    RETRY: "failed for a reason that time may mend, cut short by a stop, or sent back by verify",
-    FAILED_BEFORE: "failed as it would again; run only on request",
+    STALE: "the recipe or the output's name differs: another key now shares that name, or has reused it",
+    RETRY: "failed for a reason that may pass, interrupted by a stop, or marked pending by verify",
+    FAILED_BEFORE: "would fail again; processed only by `imgtx retry`",
     CURRENT: "written from this version by this recipe under this name",
-    REFUSED: "an image by its name, which no output can have: fails without a fetch",
-    SKIPPED: "not an image by its name, or without a mask where masks are asked for",
+    REFUSED: "an image by its name, but no output can have that name: fails without a download",
+    SKIPPED: "not an image by its name, or without a mask where masks are given",
 }
-RUN = (NEW, CHANGED, STALE, RETRY)  # the classes of a plain run
-# Classes whose output may lie there from before, vouched for by a row that a new output makes untrue.
+# The classes that a plain run processes.
+RUN = (NEW, CHANGED, STALE, RETRY)
+# Classes whose output may exist already, named by a row that a new output makes untrue.
 OVERWRITES = (CHANGED, STALE, RETRY)
 _CODES = {cause: code for code, cause in enumerate(CLASSES)}
 
-# `cause` is the class; `previous_output` is a superseded file to delete when the new one is there, or "".
+# `cause` is the class; `previous_output` is a superseded file to delete once the new one is written, or "".
 PLANNED = pa.schema([*WORK, ("cause", pa.string()), ("previous_output", pa.string())])
 
-# `recorded`: the ledger's newest row of the key says the same already.
+# `recorded`: the ledger's newest row of the key already says the same.
 LEFT_OUT = pa.schema([*LISTED, ("recorded", pa.bool_())])
 
-# Images beside the ledger: the key's `hash`; its class as `code`; `failed`: the newest row is no success, a pending one
-# included; the file of its newest written row, and that of a pending one, or "".
+# Listed images beside their ledger rows: the key's `hash`; its class as `code`; `failed`: whether the newest row is
+# failed or pending; the file of the newest written row and that of a pending row, each "" where there is none.
 _MATCHED = pa.schema(
     [
         *WORK,
@@ -71,9 +72,9 @@ _MATCHED = pa.schema(
 class Plan:
     """What a run would do.
 
-    work: PLANNED rows to run, left_out: LEFT_OUT rows, skipped and refused; both on local disk, bucket by bucket of the
-    key's hash, and in a bucket, which is all of a listing of up to half a million keys, in the order of the listing.
-    counts and sizes (bytes of source): an entry for each of CLASSES. vanished: keys of the ledger that are no longer
+    work: PLANNED rows to process. left_out: LEFT_OUT rows, skipped or refused. Both are on local disk in buckets of
+    the key's hash, within a bucket in the order of the listing; up to half a million keys are one bucket. counts and
+    sizes (bytes of source): an entry for each of CLASSES. vanished: number of keys of the ledger that are no longer
     listed; their outputs stay.
     """
 
@@ -85,7 +86,7 @@ class Plan:
 
     @property
     def listed(self) -> int:
-        """Keys in the source."""
+        """Return the number of keys in the source."""
         return sum(self.counts.values())
 
 
@@ -98,16 +99,15 @@ def make_plan(
     max_megapixels: float = 0.0,
     retry_failed: bool = False,
 ) -> Plan:
-    """Class every listed key and name the outputs of those to run.
+    """Classify every listed key and name the outputs of those to process.
 
-    inventory: the whole listing, because names depend on all of it, as batches of LISTED
-    (`Source.list`) or of INVENTORY (every key is an image then). recipe: its digest. requested_format:
-    "same" or a writable format. max_megapixels: what was refused as larger by an earlier limit runs again if
-    it fits this one. retry_failed: `work` holds what failed last time, whatever its class, and nothing else
-    (`imgtx retry`).
+    inventory: the whole listing, because names depend on all of it, as batches of LISTED (`Source.list`) or of
+    INVENTORY, where every key is an image. recipe: its digest. requested_format: "same" or a writable format.
+    max_megapixels: an image that an earlier, lower limit refused is processed again if it fits this one.
+    retry_failed: `work` has only the images that failed last time, of any class (`imgtx retry`).
 
-    Holds one bucket of listing and ledger in memory, the rest goes through local disk. Raises UsageError for a ledger
-    that cannot be read and where the disk for temporary files is full, StorageError if the storage fails.
+    Holds one bucket of listing and ledger in memory; the rest goes through local disk. Raises UsageError if the ledger
+    cannot be read or the disk for temporary files is full, StorageError if the storage fails.
     """
     listing = Listing(requested_format)
     for batch in inventory:
@@ -130,14 +130,14 @@ def make_plan(
     files.settle(listing.names, buckets)
     work = Rows(PLANNED)
     for index, (start, stop) in enumerate(pairwise([*starts, images.num_rows])):
-        matched = _judge(images.slice(start, stop - start), files, index)
+        matched = _with_files(images.slice(start, stop - start), files, index)
         count.add(matched)
         work.add(_to_run(matched, retry_failed=retry_failed))
     return Plan(work, left_out, count.by_class(count.images), count.by_class(count.bytes), count.vanished)
 
 
 class _Count:
-    """Images and bytes of each class."""
+    """Number of images and bytes in each class."""
 
     def __init__(self) -> None:
         self.images, self.bytes = (np.zeros(len(CLASSES), np.int64) for _ in range(2))
@@ -153,8 +153,10 @@ class _Count:
 
 
 def _match(listed: pa.Table, state: pa.Table, recipe: str, max_megapixels: float) -> pa.Table:
-    """The listing of a bucket beside its ledger: columns of _MATCHED and of LEFT_OUT. The class is what a key's own
-    rows tell."""
+    """Join the listing of a bucket with its ledger: columns of _MATCHED and of LEFT_OUT.
+
+    The class follows from a key's own rows; `_with_files` corrects it by those of other keys.
+    """
     known = state.take(pc.index_in(listed["key"], state["key"].combine_chunks()))
     pending = pc.fill_null(pc.equal(known["status"], PENDING), False)
     columns = {
@@ -169,44 +171,44 @@ def _match(listed: pa.Table, state: pa.Table, recipe: str, max_megapixels: float
     return listed
 
 
-def _judge(matched: pa.Table, files: SupersededFiles, index: int) -> pa.Table:
-    """_MATCHED rows of a bucket with the last word on their class, and with `previous_output`."""
+def _with_files(matched: pa.Table, files: SupersededFiles, index: int) -> pa.Table:
+    """Add `previous_output` to the _MATCHED rows of a bucket; a current file that was reused makes its row stale."""
     codes, hashes = matched["code"].to_numpy().copy(), matched["hash"].to_numpy()
-    codes[files.taken(hashes, index) & (codes == _CODES[CURRENT])] = _CODES[STALE]
+    codes[files.reused(hashes, index) & (codes == _CODES[CURRENT])] = _CODES[STALE]
     place = matched.schema.get_field_index("code")
     return matched.set_column(place, "code", pa.array(codes)).append_column(
-        "previous_output", files.left(matched, hashes, index)
+        "previous_output", files.orphaned(matched, hashes, index)
     )
 
 
-def _to_run(judged: pa.Table, *, retry_failed: bool) -> pa.Table:
-    """The PLANNED rows among them."""
-    codes = judged["code"].to_numpy()
+def _to_run(matched: pa.Table, *, retry_failed: bool) -> pa.Table:
+    """Return the rows to process, as PLANNED."""
+    codes = matched["code"].to_numpy()
     run = np.isin(codes, [_CODES[cause] for cause in RUN])
     if retry_failed:
-        run = (run | (codes == _CODES[FAILED_BEFORE])) & np.asarray(judged["failed"])
-    causes = pa.DictionaryArray.from_arrays(judged["code"].combine_chunks(), pa.array(list(CLASSES)))
-    judged = judged.append_column("cause", causes.cast(pa.string()))
-    return judged.select(PLANNED.names).filter(pa.array(run))
+        run = (run | (codes == _CODES[FAILED_BEFORE])) & np.asarray(matched["failed"])
+    causes = pa.DictionaryArray.from_arrays(matched["code"].combine_chunks(), pa.array(list(CLASSES)))
+    matched = matched.append_column("cause", causes.cast(pa.string()))
+    return matched.select(PLANNED.names).filter(pa.array(run))
 
 
 def _classify(listed: pa.Table, known: pa.Table, recipe: str, max_megapixels: float) -> np.ndarray:
-    """The class of each listed key by what is known of it (STATE rows, null where nothing is): int8
-    (rows,)."""
+    """Return the class of each listed key: int8 (rows,). known: its STATE row, null where there is none."""
     status = known["status"]
     failed = as_bools(pc.equal(status, FAILED))
-    may_mend = failed & as_bools(pc.is_in(known["reason"], pa.array(sorted(RETRIED_BY_A_PLAIN_RUN))))
+    may_pass = failed & as_bools(pc.is_in(known["reason"], pa.array(sorted(RETRIED_BY_A_PLAIN_RUN))))
     pixels = pc.multiply(known["in_height"].cast(pa.int64()), known["in_width"].cast(pa.int64()))
     fits_now = as_bools(pc.and_(pc.greater(pixels, 0), pc.less_equal(pixels, int(max_megapixels * 1e6))))
-    may_mend |= failed & fits_now & as_bools(pc.equal(known["reason"], TOO_LARGE))
-    rules = [  # the first that holds
+    may_pass |= failed & fits_now & as_bools(pc.equal(known["reason"], TOO_LARGE))
+    # The first that holds decides.
+    rules = [
         (as_bools(pc.equal(listed["status"], SKIPPED)), SKIPPED),
         (as_bools(pc.not_equal(listed["status"], "")), REFUSED),
         (as_bools(pc.is_null(status)) | as_bools(pc.equal(status, SKIPPED)), NEW),
         (~_equal(listed, known, "version"), CHANGED),
         (as_bools(pc.equal(status, PENDING)), RETRY),
         (~as_bools(pc.equal(known["recipe"], recipe)), STALE),
-        (may_mend, RETRY),
+        (may_pass, RETRY),
         (failed, FAILED_BEFORE),
         (as_bools(pc.equal(status, WRITTEN)) & _equal(listed, known, "output"), CURRENT),
     ]
@@ -215,5 +217,5 @@ def _classify(listed: pa.Table, known: pa.Table, recipe: str, max_megapixels: fl
 
 
 def _equal(left: pa.Table, right: pa.Table, *columns: str) -> np.ndarray:
-    """Where all of these columns agree: bool (rows,); null agrees with nothing."""
+    """Return where all of these columns are equal: bool (rows,); null equals nothing."""
     return np.logical_and.reduce([as_bools(pc.equal(left[name], right[name])) for name in columns])

@@ -1,4 +1,4 @@
-"""Names of outputs: mirrored, never shared, the same every time."""
+"""Names of outputs mirror their keys, are never shared, and are the same every time."""
 
 import string
 import unicodedata
@@ -14,7 +14,7 @@ from pipeline.tables.hashing import bucket_of, hash64
 
 
 def names(keys: list[str], requested: str = "same", buckets: int = 4) -> list[str]:
-    """The keys' output names, decided over several buckets."""
+    """Return the keys' output names, decided over several buckets."""
     levels, listed = NameCollisions(requested), pa.array(keys, pa.string())
     levels.add(listed, hash64(listed))
     cut = bucket_of(listed, buckets)
@@ -72,11 +72,11 @@ def test_every_member_of_a_group_is_hashed(keys):
     assert len({as_a_folding_file_system_sees(name) for name in got}) == len(got)
 
 
-def test_formats_that_stay_apart_are_not_hashed():
+def test_keys_that_keep_different_suffixes_are_not_hashed():
     assert names(["a.jpg", "a.png"], "same") == ["a.jpg", "a.png"]
 
 
-def test_a_bmp_beside_a_png_is_a_group_under_same():
+def test_a_bmp_and_a_png_of_one_stem_clash_under_same():
     first, second = names(["a.bmp", "a.png"], "same")
     assert first != second
     assert first.startswith("a~")
@@ -97,7 +97,7 @@ def test_a_file_is_never_a_folder_of_another(keys, requested):
     assert "~" in file
 
 
-def test_a_key_that_looks_like_a_hashed_name_is_told_apart():
+def test_a_key_that_looks_like_a_hashed_name_gets_a_name_of_its_own():
     hashed = names(["a.jpg", "a.png"], "png")
     got = names(["a.jpg", "a.png", *hashed], "png")
     assert len(set(got)) == 4
@@ -127,7 +127,7 @@ keys_of_any_kind = st.lists(
 
 @settings(max_examples=80)
 @given(keys=keys_of_any_kind, requested=st.sampled_from(["same", "png", "jpeg"]), seed=st.randoms())
-def test_names_are_distinct_no_folders_and_free_of_order(keys, requested, seed):
+def test_names_are_distinct_never_folders_and_independent_of_order(keys, requested, seed):
     given_names = dict(zip(keys, names(keys, requested), strict=True))
     seen = {as_a_folding_file_system_sees(name) for name in given_names.values()}
     assert len(seen) == len(keys)
@@ -142,7 +142,7 @@ def test_names_are_distinct_no_folders_and_free_of_order(keys, requested, seed):
 @given(
     st.lists(st.text(alphabet=string.ascii_letters + "äÄßẞéÉİ\u0131\u017f\u0301/", max_size=6), max_size=20)
 )
-def test_fold_joins_whatever_a_file_system_joins(texts):
+def test_fold_joins_every_two_names_that_a_file_system_joins(texts):
     folded = fold(pa.array(texts, pa.string())).to_pylist()
     for text, one in zip(texts, folded, strict=True):
         for other_text, other in zip(texts, folded, strict=True):

@@ -1,4 +1,4 @@
-"""What a run would do: each class proved, nothing fetched, names and superseded files safe."""
+"""Plans: every class, names, superseded files, and the same result in memory and on disk."""
 
 import uuid
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def ledger() -> Ledger:
 
 
 def listing(*keys: str, version: str = "v1") -> Iterator[pa.RecordBatch]:
-    """Batches of two rows, so that every test crosses a boundary."""
+    """Yield batches of two rows, so that every test crosses a boundary."""
     for start in range(0, len(keys), 2):
         rows = [{"key": key, "size": 10, "version": version} for key in keys[start : start + 2]]
         yield classify(pa.RecordBatch.from_pylist(rows, INVENTORY), SUFFIXES, local_destination=True)
@@ -58,14 +58,14 @@ def run(ledger: Ledger, made: Plan, *, recipe: str = "r1") -> None:
     ledger.append(outcomes(*rows), recipe=recipe, run="1")
 
 
-def test_an_empty_listing_and_an_empty_ledger(ledger):
+def test_an_empty_listing_and_an_empty_ledger_make_an_empty_plan(ledger):
     made = plan(ledger)
     assert made.listed == made.vanished == 0
     assert made.work.slice().equals(PLANNED.empty_table())
     assert made.left_out.slice().equals(LEFT_OUT.empty_table())
 
 
-def test_all_is_new_at_first_and_current_after_the_run(ledger):
+def test_everything_is_new_at_first_and_current_after_the_run(ledger):
     made = plan(ledger, "b.png", "a.jpg", "c/d.tif", format="png")
     assert nonzero(made) == {"new": 3}
     assert made.work.slice().schema == PLANNED
@@ -77,7 +77,7 @@ def test_all_is_new_at_first_and_current_after_the_run(ledger):
     assert again.work.num_rows == 0
 
 
-def test_a_row_changed_at_the_source_runs_again(ledger):
+def test_an_image_that_changed_at_the_source_runs_again(ledger):
     run(ledger, plan(ledger, "a.png", "b.png"))
     ledger.append(outcomes(outcome("b.png", version="v0")), recipe="r1", run="0")
     assert causes(plan(ledger, "a.png", "b.png")) == {"b.png": "changed"}
@@ -91,7 +91,7 @@ def test_another_recipe_makes_written_and_failed_rows_stale(ledger):
 
 
 @pytest.mark.parametrize("reason", sorted(REASONS))
-def test_a_failure_runs_again_only_if_time_may_mend_it(ledger, reason):
+def test_a_failure_runs_again_only_if_its_reason_may_pass(ledger, reason):
     ledger.append(outcomes(outcome("a.png", status=FAILED, reason=reason)), recipe="r1", run="1")
     made = plan(ledger, "a.png")
     if reason in RETRIED_BY_A_PLAIN_RUN:
@@ -102,13 +102,13 @@ def test_a_failure_runs_again_only_if_time_may_mend_it(ledger, reason):
         assert causes(plan(ledger, "a.png", retry_failed=True)) == {"a.png": "failed_before"}
 
 
-def test_pending_rows_run_again_and_rows_once_skipped_are_new(ledger):
+def test_pending_rows_run_again_and_skipped_rows_are_new(ledger):
     ledger.append(outcomes(outcome("a.png", status=PENDING)), recipe="", run="1")
     ledger.append(outcomes(outcome("b.png", status=SKIPPED, reason="suffix")), recipe="r1", run="1")
     assert causes(plan(ledger, "a.png", "b.png")) == {"a.png": "retry", "b.png": "new"}
 
 
-def test_left_out_rows_are_counted_and_say_whether_the_ledger_knows(ledger):
+def test_left_out_rows_are_counted_and_marked_where_the_ledger_has_them(ledger):
     made = plan(ledger, "a.png", "notes.txt", "x/../b.png", "c//d.png")
     assert nonzero(made) == {"new": 1, "skipped": 1, "refused": 2}
     assert made.listed == 4
@@ -137,13 +137,13 @@ def test_a_key_listed_twice_is_one_key(ledger):
     assert outputs(made) == {"b.png": ("b.png", ""), "a.png": ("a.png", "")}
 
 
-def test_a_bare_inventory_will_do(ledger):
+def test_an_inventory_is_planned_as_images(ledger):
     batch = pa.RecordBatch.from_pylist([{"key": "a.png", "size": 7, "version": "v"}], INVENTORY)
     made = make_plan([batch], ledger, recipe="r", requested_format="same")
     assert (made.counts["new"], made.sizes["new"]) == (1, 7)
 
 
-def test_sizes_are_bytes_of_source_by_class(ledger):
+def test_sizes_are_bytes_of_the_source_by_class(ledger):
     run(ledger, plan(ledger, "a.png"))
     made = plan(ledger, "a.png", "b.png", "c.png", "d.txt")
     assert {cause: size for cause, size in made.sizes.items() if size} == {
@@ -171,7 +171,7 @@ def test_the_old_file_is_remembered_through_failures_and_compaction(ledger):
     assert outputs(plan(ledger, "a.jpg", recipe="r2", format="webp")) == {"a.jpg": ("a.webp", "a.png")}
 
 
-def test_a_new_neighbour_renames_both_and_deletes_nothing_of_the_other(ledger):
+def test_a_new_key_that_clashes_renames_both_and_deletes_no_file_of_the_other(ledger):
     run(ledger, plan(ledger, "a.jpg", format="png"))
     made = plan(ledger, "a.jpg", "a.png", format="png")
     assert causes(made) == {"a.jpg": "stale", "a.png": "new"}
@@ -183,23 +183,22 @@ def test_a_new_neighbour_renames_both_and_deletes_nothing_of_the_other(ledger):
     assert nonzero(plan(ledger, "a.jpg", "a.png", format="png")) == {"current": 2}
 
 
-def test_an_old_file_whose_name_another_key_gets_is_not_deleted(ledger):
+def test_an_old_file_whose_name_another_key_now_has_is_not_deleted(ledger):
     run(ledger, plan(ledger, "a.jpg", format="png"))
     made = plan(ledger, "a.jpg", "a.png", recipe="r2", format="same")
     assert outputs(made) == {"a.jpg": ("a.jpg", ""), "a.png": ("a.png", "")}
 
 
-def test_a_file_that_another_key_has_overwritten_is_current_no_more(ledger):
-    run(ledger, plan(ledger, "a.jpg", format="png"))  # a.jpg -> a.png
-    later = make_plan(
-        listing("A.PNG"), ledger, recipe="r2", requested_format="same"
-    )  # A.PNG: the same on a folding disk
+def test_a_file_that_another_key_has_overwritten_is_not_current(ledger):
+    # a.jpg is written to a.png, which is the same file as A.PNG on a file system that ignores case.
+    run(ledger, plan(ledger, "a.jpg", format="png"))
+    later = make_plan(listing("A.PNG"), ledger, recipe="r2", requested_format="same")
     run(ledger, later, recipe="r2")
     assert causes(plan(ledger, "a.jpg", format="png")) == {"a.jpg": "stale"}
     assert outputs(plan(ledger, "a.jpg", recipe="r3", format="webp")) == {"a.jpg": ("a.webp", "")}
 
 
-def test_an_interrupted_run_goes_on_under_the_same_names(ledger):
+def test_an_interrupted_run_resumes_under_the_same_names(ledger):
     keys = ["a.jpg", "a.png", "A.png", "b.jpg", "b.png/c.png", "d.jpg"]
     whole = outputs(plan(ledger, *keys, format="png"))
     ledger.append(
@@ -236,7 +235,7 @@ def test_many_buckets_give_the_same_plan(ledger, monkeypatch, held):
         ledger.compact()
 
 
-# Few names, so that they clash, are folders of one another, take one another's files over and leave them behind.
+# Few names, so that they clash, are folders of one another, reuse one another's files and orphan them.
 names_that_clash = st.lists(
     st.sampled_from(
         "a.jpg a.png A.png a.tif a.png/b.png b.bmp b.png B.jpg c/x.jpg C/x.jpg c.txt x/../y.png Straße.jpg STRASSE.png "
@@ -248,16 +247,16 @@ names_that_clash = st.lists(
 
 @settings(max_examples=6, deadline=None)
 @given(
-    nights=st.lists(
+    runs=st.lists(
         st.tuples(names_that_clash, st.sampled_from(["same", "png", "webp"]), st.sampled_from(["v1", "v2"])),
         min_size=1,
         max_size=4,
     )
 )
-def test_a_plan_is_the_same_in_buckets_on_disk_and_whole_in_memory(nights):
-    """Night after night: some outputs are written, some fail, some are cut short; both ways must see the same."""
+def test_a_plan_is_the_same_in_buckets_on_disk_and_whole_in_memory(runs):
+    """In each of several runs some outputs are written, some fail and some stay pending."""
     ledger = Ledger(open_store(f"memory://{uuid.uuid4().hex}/"))
-    for number, (keys, format, version) in enumerate(nights):
+    for number, (keys, format, version) in enumerate(runs):
         made = [make_plan(listing(*keys, version=version), ledger, recipe=format, requested_format=format)]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(spill, "HELD_BYTES", 1)
