@@ -264,7 +264,7 @@ that reads Parquet, or with `imgtx status`.
 {table(("status", "meaning"), [(f"`{name}`", text) for name, text in schemas.STATUSES.items()])}
 ## Reasons
 
-Why an image was not written. A plain second run tries those marked *retried* again, because time alone may cure them.
+Why an image was not written. A plain second run tries those marked *retried* again, because the cause may pass.
 The others wait for a changed source, other settings, or `imgtx retry`.
 
 {table(("reason", "meaning", "retried"), reasons)}

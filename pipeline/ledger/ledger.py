@@ -1,12 +1,11 @@
-"""The ledger: what became of every key, as Parquet parts under `ledger/` of a destination.
+"""Record the outcome of every key as Parquet parts under `ledger/` of a destination.
 
-The newest row of a key, by `sequence`, is its truth. Its newest `written` row names the file that stands in
-`images/` for it, also after a later attempt failed. Compaction keeps those two rows of each key, writes them
-into larger parts first and deletes the old parts last: killed in between, it leaves rows twice, which changes
-no answer.
+The newest row of a key, by `sequence`, is its current state. Its newest `written` row names its file in `images/`,
+even if a later attempt failed. Compaction keeps those two rows of each key. It writes larger parts first and deletes
+the old ones last; if it is killed in between, some rows exist twice, which changes no result.
 
-There is one writer at a time, the run that holds the lease. Readers need none: a part that vanishes under a
-reader was merged with others, and listing again finds its rows.
+There is one writer at a time, the run that holds the lease. Readers need no lease: a part that vanishes while they
+read was merged with others, and listing again finds its rows.
 """
 
 import time
@@ -24,20 +23,22 @@ from pipeline.tables.hashing import hash64
 from pipeline.tables.schemas import FAILED, LEDGER, OUTCOME, PENDING, SKIPPED, WRITTEN
 from pipeline.tables.spill import MAX_BUCKETS, Spill
 
-# When appended parts are rewritten. What a run appends is small files, a few seconds' rows each: many of them become
-# one. Everything is cut into buckets anew only when so much is loose, in bytes and as a share of the rest, so that the
-# bytes ever written stay a small multiple of the ledger's own: a night's few rows do not rewrite a billion.
+# When appended parts are rewritten. A run appends small files, a few seconds' rows each; LOOSE_PARTS of them are merged
+# into one. The whole ledger is divided into buckets again only when the appended parts exceed LOOSE_BYTES and
+# LOOSE_SHARE of the rest. All bytes ever written thus stay a small multiple of the ledger's size: the few rows of a
+# nightly run do not rewrite a billion.
 LOOSE_PARTS = 256
 LOOSE_BYTES, LOOSE_SHARE = 64 << 20, 0.25
-SMALL_BYTES = 4 << 20  # larger parts are not merged once more
-BUCKET_BYTES = 32 << 20  # of Parquet in one bucket: some 400,000 rows
+# Larger parts are not merged again.
+SMALL_BYTES = 4 << 20
+# Of Parquet in one bucket: some 400,000 rows.
+BUCKET_BYTES = 32 << 20
 
 Answer = TypeVar("Answer")
 
 _KEPT = (WRITTEN, SKIPPED, FAILED, PENDING)
 
-# What is known of a key: its newest row, and as `written_*` its newest written row ("" and -1: there is
-# none).
+# What is known of a key: its newest row, and as `written_*` its newest written row ("" and -1 where there is none).
 STATE = pa.schema(
     [
         ("key", pa.string()),
@@ -66,19 +67,17 @@ class Ledger:
         self._last: int | None = None
 
     def append(self, rows: pa.Table, *, recipe: str, run: str) -> int:
-        """Write finished OUTCOME rows as one part, durable on return; of two rows of a key the later one
-        wins.
+        """Append finished OUTCOME rows as one part, durable on return; return the last row's sequence.
 
-        recipe: digest of the recipe; run: id of the run. Returns the sequence of the last row. An empty table
-        writes nothing. Raises ValueError for a row that is not finished, StorageError if the part was not
-        written.
+        Of two rows of a key the later one wins. An empty table writes nothing. recipe: its digest. run: its id. Raises
+        ValueError for a row that is not finished, StorageError if the part was not written.
         """
         rows = rows.select(OUTCOME.names).cast(OUTCOME)
         unfinished = pc.invert(pc.is_in(rows["status"], pa.array(_KEPT)))
         if pc.any(unfinished).as_py():
             key = rows["key"].filter(unfinished)[0].as_py()
             raise ValueError(
-                f"the row of key {key!r} has no status of {', '.join(_KEPT)}: only those are kept"
+                f"the row of key {key!r} is not finished: expected one of the statuses {', '.join(_KEPT)}"
             )
         if self._last is None:
             self._last = max((part.sequence for part in list_parts(self._store)), default=0)
@@ -95,28 +94,27 @@ class Ledger:
         return self._last
 
     def current(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The newest row of every key, oldest first, with these columns of LEDGER (all by default).
+        """Return the newest row of every key, oldest first, with these columns of LEDGER (all by default).
 
-        It holds every row of the ledger in memory for a moment; `current_by_bucket` holds a piece at a time.
+        Holds all rows of the ledger in memory; `current_by_bucket` holds one bucket at a time.
         """
         return next(self.current_by_bucket(1, columns))
 
     def current_by_bucket(self, buckets: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """`current` in pieces: of `buckets` tables (a power of two), number i holds the keys with `bucket_of`
-        i."""
+        """Yield `current` in `buckets` tables (a power of two); table i holds the keys whose `bucket_of` is i."""
         wanted = list(columns or LEDGER.names)
         for rows in self._rows_by_bucket(buckets, _with(wanted, "key", "sequence")):
             newest, _ = _newest(rows)
             yield rows.select(wanted).take(newest)
 
     def current_in_pieces(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """`current` in as many pieces as this ledger needs."""
+        """Yield `current` in as many tables as this ledger needs to fit in memory."""
         return self.current_by_bucket(self.bucket_count(), columns)
 
     def state_by_bucket(self, buckets: int, also: Sequence[str] = ()) -> Iterator[pa.Table]:
-        """What is known of every key, one row each, in `buckets` tables as in `current_by_bucket`.
+        """Yield the state of every key, one row each, in `buckets` tables as `current_by_bucket` does.
 
-        Columns of STATE, then those of LEDGER named in `also`, from the newest row.
+        Columns: those of STATE, then those of LEDGER named in `also`, from the newest row.
         """
         schema = pa.schema([*STATE, *_schema(also)])
         for rows in self._rows_by_bucket(buckets, [*_STATE_READS, *also]):
@@ -130,40 +128,40 @@ class Ledger:
             yield pa.table([known[name] for name in schema.names], schema=schema)
 
     def bucket_count(self) -> int:
-        """Into how many buckets to cut this ledger so that each fits in a few hundred megabytes."""
+        """Return the number of buckets that lets each fit in a few hundred megabytes of memory."""
         return _bucket_count(list_parts(self._store))
 
     def compact_if_due(self) -> bool:
-        """Rewrite appended parts if they have piled up. For the writer, at the start of a run."""
+        """Rewrite appended parts if there are many; return whether it did. For the writer, at the start of a run."""
         parts = list_parts(self._store)
         loose = [part for part in parts if not part.compacted]
-        cut = sum(part.size for part in parts if part.compacted)
-        due = sum(part.size for part in loose) > max(LOOSE_BYTES, LOOSE_SHARE * cut)
-        if due or (len(_small(loose)) > LOOSE_PARTS and cut <= LOOSE_BYTES):
+        compacted = sum(part.size for part in parts if part.compacted)
+        due = sum(part.size for part in loose) > max(LOOSE_BYTES, LOOSE_SHARE * compacted)
+        if due or (len(_small(loose)) > LOOSE_PARTS and compacted <= LOOSE_BYTES):
             self.compact()
             return True
         return self.merge_if_due()
 
     def merge_if_due(self) -> bool:
-        """Make one part of many small ones, and leave the rest. For the writer, at any moment; takes seconds."""
+        """Merge small parts into one if there are many; return whether it did. For the writer; takes seconds."""
         small = _small(list_parts(self._store))
         if len(small) <= LOOSE_PARTS:
             return False
-        for some in in_groups(small, len(small)):
-            self._replace(some, read_parts(self._store, some, LEDGER.names))
+        for group in in_groups(small, len(small)):
+            self._replace(group, read_parts(self._store, group, LEDGER.names))
         return True
 
     def _replace(self, old: Sequence[Part], rows: Iterable[pa.Table]) -> None:
-        """One part for several, without superseded rows; it is there before they go."""
+        """Write one part in place of several, without superseded rows, before these are deleted."""
         whole = pa.concat_tables(rows)
         write_part(self._store, whole.take(_worth_keeping(whole)))
         for part in old:
             self._store.delete(part.name)
 
     def compact(self) -> int:
-        """Rewrite all parts into one for each bucket, without superseded rows; returns how many parts went.
+        """Rewrite all parts into one for each bucket, without superseded rows; return how many were replaced.
 
-        For the writer only. Harmless if killed at any moment; the next compaction also clears what was left.
+        For the writer only. May be killed at any moment; the next compaction also removes what is left over.
         """
         old = list_parts(self._store)
         if _is_compact(old):
@@ -180,7 +178,7 @@ class Ledger:
     def _rows_by_bucket(
         self, buckets: int, columns: Sequence[str], parts: list[Part] | None = None
     ) -> Iterator[pa.Table]:
-        """All rows, superseded ones too, a table for each bucket."""
+        """Yield all rows, superseded ones included, a table for each bucket."""
         if buckets == 1:
             yield self._read_again(parts, lambda listed: _together(self._store, listed, columns))[1]
             return
@@ -192,7 +190,7 @@ class Ledger:
     def _read_again(
         self, parts: list[Part] | None, read: Callable[[list[Part]], Answer]
     ) -> tuple[list[Part], Answer]:
-        """What is read of the parts, listed anew if one of them vanishes meanwhile; and which they were."""
+        """Return the parts and what `read` makes of them; list and read again if one vanishes meanwhile."""
         for attempt in range(1, 4):
             listed = list_parts(self._store) if parts is None else parts
             try:
@@ -208,7 +206,7 @@ def _together(store: Store, parts: list[Part], columns: Sequence[str]) -> pa.Tab
 
 
 def _spill(store: Store, parts: list[Part], buckets: int, columns: Sequence[str]) -> Spill:
-    """The rows of those parts that are not cut as finely, sorted into buckets."""
+    """Sort the rows of those parts into buckets that were divided into fewer."""
     spilled = Spill(_schema(columns))
     for table in read_parts(store, [part for part in parts if part.buckets < buckets], columns):
         spilled.add(table, hash64(table["key"]))
@@ -216,16 +214,16 @@ def _spill(store: Store, parts: list[Part], buckets: int, columns: Sequence[str]
 
 
 def _worth_keeping(rows: pa.Table) -> np.ndarray:
-    """Row numbers of each key's newest row and of its newest written row."""
+    """Return row numbers of each key's newest row and of its newest written row."""
     newest, written = _newest(rows)
     return np.unique(np.concatenate([newest, written[written >= 0]]))
 
 
 def _newest(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers, for each key in the order of its newest row: of that row, and of its newest written row or
-    -1.
+    """Return row numbers of each key's newest row, and of its newest written row or -1; both (keys,).
 
-    Equal sequences are copies of one row (a compaction that was killed); either serves.
+    Keys are in the order of their newest row. Equal sequences are copies of one row, left by a compaction that was
+    killed: either will do.
     """
     order = np.argsort(rows["sequence"].to_numpy(), kind="stable")
     rank = np.empty(len(order), np.int64)
@@ -251,10 +249,8 @@ def _small(parts: Sequence[Part]) -> list[Part]:
 
 
 def _is_compact(parts: Sequence[Part]) -> bool:
-    one_cut = len({part.buckets for part in parts}) <= 1 and len({part.bucket for part in parts}) == len(
-        parts
-    )
-    return one_cut and all(part.compacted for part in parts)
+    counts, buckets = {part.buckets for part in parts}, {part.bucket for part in parts}
+    return len(counts) <= 1 and len(buckets) == len(parts) and all(part.compacted for part in parts)
 
 
 def _bucket_count(parts: Sequence[Part]) -> int:

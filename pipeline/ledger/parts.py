@@ -1,9 +1,9 @@
-"""The files of a ledger: how a part is named, written and read, and what is said of one that is not ours.
+"""Name, write and read the Parquet parts of a ledger, and report files that are not parts.
 
-`ledger/<highest sequence>-<random>.parquet` was appended. `ledger/<highest
-sequence>-<bucket>of<buckets>-<random>.parquet` was made by compaction and holds the keys of one bucket of
-their hash. Names sort by time; the random end keeps two writers, one of which lost its lease, from ever
-writing the same name.
+`ledger/<highest sequence>-<random>.parquet` was appended.
+`ledger/<highest sequence>-<bucket>of<buckets>-<random>.parquet` was made by compaction and holds the keys of one bucket
+of their hash. Names sort by time. Because of the random end two writers, one of which lost its lease, never write the
+same name.
 """
 
 import re
@@ -23,23 +23,18 @@ from pipeline.tables.schemas import LEDGER, LEDGER_PARTS
 
 _NAME = re.compile(r"ledger/(\d{20})-(?:(\d+)of(\d+)-)?[0-9a-f]{12}\.parquet")
 _READERS = 8
-HELD_BYTES = 64 << 20  # of parts whose rows are in memory together: some 800,000
+# Of parts whose rows are in memory together: some 800,000 rows.
+HELD_BYTES = 64 << 20
 # Columns that ledgers from before 0.1 lack, and the older columns that they are made from.
 ADDED = ("item", "inputs", "measures")
 _FORMERLY = {"item": (), "inputs": ("mask", "version"), "measures": ("hole_share", "noise_level")}
-_REPETITIVE = [
-    "status",
-    "stage",
-    "reason",
-    "notes.list.element",
-    "recipe",
-    "run",
-]  # worth a Parquet dictionary
+# Columns of few values, for which a Parquet dictionary pays.
+_REPETITIVE = ["status", "stage", "reason", "notes.list.element", "recipe", "run"]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file. `sequence` is the highest in it, `size` its bytes; an appended part is bucket 0 of 1."""
+    """One file: its highest `sequence`, its `size` in bytes. An appended part is bucket 0 of 1."""
 
     name: str
     size: int
@@ -50,8 +45,7 @@ class Part:
 
 
 def list_parts(store: Store) -> list[Part]:
-    """The ledger's parts, oldest first. Raises UsageError for a Parquet file with a name imgtx does not
-    give."""
+    """Return the ledger's parts, oldest first; UsageError for a Parquet file that imgtx did not name."""
     parts = []
     for batch in store.list(LEDGER_PARTS):
         for name, size in zip(batch["key"].to_pylist(), batch["size"].to_pylist(), strict=True):
@@ -61,8 +55,10 @@ def list_parts(store: Store) -> list[Part]:
 
 
 def write_part(store: Store, rows: pa.Table, bucket: tuple[int, int] | None = None) -> int:
-    """Write LEDGER rows as one new part; bucket (i, n) says that compaction made it. Returns its highest
-    sequence."""
+    """Write LEDGER rows as one new part; return its highest sequence.
+
+    bucket: (index, buckets) if compaction makes it.
+    """
     highest = pa.compute.max(rows["sequence"]).as_py()
     middle = "" if bucket is None else f"{bucket[0]:03d}of{bucket[1]:03d}-"
     sink = pa.BufferOutputStream()
@@ -74,17 +70,17 @@ def write_part(store: Store, rows: pa.Table, bucket: tuple[int, int] | None = No
 
 
 def read_parts(store: Store, parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Each part's rows with these columns, in the order of `parts`; a few parts are read ahead at a time."""
+    """Yield each part's rows with these columns, in the order of `parts`, reading a few parts ahead."""
     with ThreadPoolExecutor(_READERS) as pool:
         for together in in_groups(parts, 2 * _READERS):
             yield from pool.map(partial(_read_part, store, list(columns)), together)
 
 
-def in_groups(parts: Sequence[Part], most: int) -> Iterator[list[Part]]:
-    """Neighbours of up to `most` together, and of no more bytes than may be held at once, unless one alone has more."""
+def in_groups(parts: Sequence[Part], max_count: int) -> Iterator[list[Part]]:
+    """Yield neighbouring parts, at most `max_count` and HELD_BYTES together; a larger part is a group by itself."""
     group: list[Part] = []
     for part in parts:
-        if group and (len(group) == most or sum(other.size for other in group) + part.size > HELD_BYTES):
+        if group and (len(group) == max_count or sum(other.size for other in group) + part.size > HELD_BYTES):
             yield group
             group = []
         group.append(part)
@@ -105,19 +101,19 @@ def _read_part(store: Store, columns: list[str], part: Part) -> pa.Table:
             rows = None if wrong else file.read(wanted, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(
-            f"{part.name} ({len(data)} bytes) is not a whole Parquet file ({first_line(error)}); every part "
-            "of a ledger is: restore it from a copy, or move it away and the next run does its images again"
+            f"{part.name} ({len(data)} bytes) is not a complete Parquet file ({first_line(error)}), which every part "
+            "of a ledger must be: restore it from a copy, or move it away and the next run does its images again"
         ) from error
     if rows is None:
         raise UsageError(
-            f"{part.name} lacks the ledger's columns {', '.join(wrong)} or has them in another type; this "
-            "imgtx reads ledgers of its own version: use the version that wrote it, or another destination"
+            f"{part.name} lacks the ledger's columns {', '.join(wrong)} or has them with another type; imgtx reads "
+            "ledgers of its own version and of earlier ones: use the version that wrote it, or another destination"
         )
     return _upgraded(rows, older).select(columns)
 
 
 def _upgraded(rows: pa.Table, added: Sequence[str]) -> pa.Table:
-    """Rows of an older ledger with the columns that it lacks: its mask as an input, its numbers as measures."""
+    """Add the columns that an older ledger lacks: its mask becomes an input, its numbers measures."""
     new = dict(zip(added, blanks(LEDGER, added, len(rows)), strict=True))
     if "inputs" in new and "mask" in rows.column_names:
         new["inputs"] = pa.array(
@@ -141,7 +137,7 @@ def _part(name: str, size: int) -> Part:
     match = _NAME.fullmatch(name)
     if match is None:
         raise UsageError(
-            f"{name} is not a name that imgtx gives; {LEDGER_PARTS} holds only parts such as "
+            f"{name} is not a name of a ledger part; {LEDGER_PARTS} may hold only parts such as "
             f"{LEDGER_PARTS}{0:020d}-0123456789ab.parquet: move the file to another folder"
         )
     sequence, bucket, buckets = match.groups()

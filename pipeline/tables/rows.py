@@ -1,4 +1,4 @@
-"""Rows between Arrow and Python: read a batch row by row, make tables again, turn exceptions into outcomes."""
+"""Convert rows between Arrow and Python, and exceptions into outcomes."""
 
 import logging
 import time
@@ -17,7 +17,7 @@ log = logging.getLogger("imgtx.pipeline")
 
 Row = dict[str, Any]
 
-# Which column a stage's seconds are added to: moving an object counts with making sense of it.
+# The column that a stage's seconds are added to: downloads count as decoding, uploads as encoding.
 CLOCKS = {
     "fetch": "seconds_decode",
     "decode": "seconds_decode",
@@ -28,17 +28,17 @@ CLOCKS = {
 
 
 def as_bools(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """An Arrow column of truth values as an array; null counts as false."""
+    """Return an Arrow column of booleans as an array; null counts as false."""
     return np.asarray(pc.fill_null(values, False))
 
 
 def counts_of(values: pa.Array | pa.ChunkedArray) -> dict[str, int]:
-    """How often each value stands in an Arrow column."""
+    """Return how often each value occurs in an Arrow column."""
     return {of["values"]: of["counts"] for of in pc.value_counts(values).to_pylist()}
 
 
 def rows_of(batch: pa.Table) -> Iterator[Row]:
-    """Each row as a dict; large binary columns as buffers that share the batch's memory, the rest as Python values."""
+    """Yield each row as a dict of Python values; large binary columns as buffers that share the batch's memory."""
     columns = [
         _shared(batch[f.name])
         if pa.types.is_large_binary(f.type)
@@ -50,7 +50,7 @@ def rows_of(batch: pa.Table) -> Iterator[Row]:
 
 
 def _shared(column: pa.ChunkedArray) -> Iterator[pa.Buffer]:
-    """Each value where it lies: a scalar's own `as_buffer` copies it."""
+    """Yield each value as a slice of the column's memory: a scalar's own `as_buffer` copies it."""
     for chunk in column.chunks:
         if len(chunk):
             _, offsets, data = chunk.buffers()
@@ -60,7 +60,10 @@ def _shared(column: pa.ChunkedArray) -> Iterator[pa.Buffer]:
 
 
 def to_table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
-    """Rows as a table of exactly `schema`: columns it does not name are dropped, absent ones get their empty value."""
+    """Return rows as a table of exactly `schema`.
+
+    Columns that it does not name are dropped, absent ones get their empty value.
+    """
     columns = [_column([row.get(f.name, empty(f.type)) for row in rows], f.type) for f in schema]
     return pa.table(columns, schema=schema)
 
@@ -69,18 +72,19 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
     if not pa.types.is_large_binary(kind) or not values:
         return pa.array(values, kind)
     arrays = [_one_binary(value) for value in values]
-    return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)  # which copies, even a single one
+    # `concat_arrays` copies even a single one.
+    return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
 
 
 def _one_binary(value: Any) -> pa.Array:
-    """An array of one value around the value's own memory: pixels are copied once, by Ray, and not here too."""
+    """Return an array of one value that shares the value's memory: pixels are copied once, by Ray."""
     buffer = value if isinstance(value, pa.Buffer) else pa.py_buffer(value)
     offsets = pa.py_buffer(np.array([0, buffer.size], np.int64))
     return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, buffer])
 
 
 def empty(kind: pa.DataType) -> Any:
-    """The value of a column that a row does not have: never null, because Ray's block concatenation is strict."""
+    """Return the value of a column that a row lacks: never null, because Ray's block concatenation is strict."""
     if pa.types.is_string(kind):
         return ""
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
@@ -93,22 +97,22 @@ def empty(kind: pa.DataType) -> Any:
 
 
 def blanks(schema: pa.Schema, names: Sequence[str], count: int) -> list[pa.Array]:
-    """Columns of `count` empty values, of the types that `schema` gives them."""
+    """Return columns of `count` empty values, of the types that `schema` gives them."""
     return [_blank(schema.field(name).type, count) for name in names]
 
 
 def _blank(kind: pa.DataType, count: int) -> pa.Array:
     if not (pa.types.is_list(kind) or pa.types.is_map(kind)):
         return pa.repeat(pa.scalar(empty(kind), kind), count)
-    # `pa.repeat` would join `count` arrays
+    # `pa.repeat` would concatenate `count` arrays.
     offsets = pa.py_buffer(np.zeros(count + 1, np.int32))
     return pa.Array.from_buffers(kind, count, [None, offsets], children=[pa.array([], kind.field(0).type)])
 
 
 def run_stage(stage: str, row: Row, work: Callable[[Row], Row]) -> Row:
-    """`work(row)`, timed as `seconds_<stage>`; an exception becomes a failed row with stage, reason and message.
+    """Return `work(row)` with its seconds added; an exception becomes a failed row with stage, reason and message.
 
-    A row that already has a status passes through untouched.
+    A row that already has a status passes through unchanged.
     """
     if row.get("status"):
         return row
@@ -119,7 +123,8 @@ def run_stage(stage: str, row: Row, work: Callable[[Row], Row]) -> Row:
         row = failed(row, stage, error.reason, str(error))
     except MemoryError as error:
         row = failed(row, stage, "out_of_memory", f"not enough memory for this image: {error}")
-    except Exception as error:  # a bug must cost one image, not the run; the row carries its name
+    # A bug must cost one image, not the run; the row says which bug.
+    except Exception as error:
         log.exception("bug at stage %s with key %r", stage, row.get("key"))
         row = failed(row, stage, "bug", f"{type(error).__name__}: {error}")
     spent = CLOCKS[stage]
@@ -128,11 +133,11 @@ def run_stage(stage: str, row: Row, work: Callable[[Row], Row]) -> Row:
 
 
 def failed(row: Row, stage: str, reason: str, message: str) -> Row:
-    """The row as an outcome: failed at `stage`, its pixels dropped."""
+    """Return the row as an outcome, failed at `stage` and without its pixels."""
     kept = {k: v for k, v in row.items() if not isinstance(v, (pa.Buffer, np.ndarray))}
     return kept | {"status": FAILED, "stage": stage, "reason": reason, "message": message[:500]}
 
 
 def as_bytes(array: np.ndarray) -> pa.Buffer:
-    """The array's memory in C order, without a copy where it already lies so."""
+    """Return the array's bytes in C order, without a copy if it is in that order already."""
     return pa.py_buffer(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

@@ -8,7 +8,7 @@ silently; Arrow bytes do neither and are read without a copy.
 import pyarrow as pa
 
 WRITTEN, CURRENT, SKIPPED, FAILED, PENDING = "written", "current", "skipped", "failed", "pending"
-# What the ledger and a run's counts say of an image; `current` is never stored.
+# Statuses of an image in the ledger and in a run's counts; `current` is never stored.
 STATUSES = {
     WRITTEN: "its output is at the destination",
     CURRENT: "an earlier run's output is still valid; only in a run's counts, never in the ledger",
@@ -51,20 +51,20 @@ RETRIED_BY_A_PLAIN_RUN = frozenset(
 
 STAGES = ("list", "fetch", "decode", "transform", "encode", "publish")
 
-# One listed object. `version` is the storage's word for content: etag, or mtime and size where there is none.
+# One listed object. `version` identifies its content: the storage's etag, or mtime and size where there is none.
 INVENTORY = pa.schema([("key", pa.string()), ("size", pa.int64()), ("version", pa.string())])
 
-# What beside the source item made an output: a mask, a style picture, a row of a table.
+# What an output was made from beside the source item: a mask, a style picture, a row of a table.
 INPUTS = pa.list_(
     pa.field("element", pa.struct([("role", pa.string()), ("key", pa.string()), ("version", pa.string())]))
 )
 
-# What a source says of one output to make. `key` is the output's own identity; `item` is the key of the source item
-# it is made from, "" where that is `key` itself. With inputs, `version` is of the item and of all of them.
-# `conditions` is what the model is given for this row alone, as JSON, or "".
+# What identifies one output. `key` is the output's own; `item` is the key of the source item that it is made from, ""
+# where that is `key` itself. With inputs, `version` is that of the item and of all of them.
 IDENTITY = pa.schema([*INVENTORY, ("item", pa.string()), ("inputs", INPUTS)])
 
-# A listed row. `status` is "" for a row to process; otherwise `reason` is a word of REASONS, at stage "list".
+# A listed row. `conditions` is what the model is given for this row alone, as JSON, or "". `status` is "" for a row to
+# process; otherwise `reason` is one of REASONS, at stage "list".
 LISTED = pa.schema(
     [
         *IDENTITY,
@@ -101,8 +101,8 @@ OUTCOME = pa.schema(
     ]
 )
 
-# A ledger row: an outcome, under which recipe, when, by which run. `sequence` (nanoseconds since the epoch,
-# strictly increasing within a destination) decides which row of a key is the newest.
+# A ledger row: an outcome, its recipe, its run and when. `sequence` (nanoseconds since the epoch, strictly increasing
+# within a destination) decides which row of a key is the newest.
 LEDGER = pa.schema(
     [
         *OUTCOME,
@@ -114,13 +114,13 @@ LEDGER = pa.schema(
 
 # What the columns of the ledger mean, for readers of its files (docs/reference/ledger.md).
 COLUMNS = {
-    "key": "what the output is known by: the path of the source relative to its root, exactly as stored",
+    "key": "identifies the output: the path of the source relative to its root, exactly as stored",
     "size": "bytes of the source",
-    "version": "the storage's mark of the source's content: its etag, or time and size; with inputs, of all of them",
+    "version": "identifies the source's content: its etag, or time and size; with inputs, theirs too",
     "item": "key of the source item, where one item has several outputs; empty where that is `key`",
-    "inputs": "what beside the source made the output, each with role (`mask`), key and version",
+    "inputs": "what the output was made from beside the source, each with role (`mask`), key and version",
     "output": "path of the output under `images/`",
-    "status": "what became of it: see statuses",
+    "status": "the outcome: see statuses",
     "stage": "stage at which it failed, else empty",
     "reason": "why it was not written: see reasons; else empty",
     "message": "the error in full, else empty",
@@ -140,16 +140,16 @@ COLUMNS = {
     "sequence": "nanoseconds since 1970, strictly increasing: the highest of a key is its current row",
 }
 
-# What a row tells the driver of the actor that took it: seconds, since its row before, that the actor stood without
-# work or could not hand over what it had made. Added by the transform; never rests in the ledger.
+# Seconds since its previous row that the actor had no work or could not hand over its output. Added by the transform
+# for the driver; never kept in the ledger.
 WAITED = pa.field("seconds_waited", pa.float32())
 
-# decode -> transform: the patch tensors. `tiles` holds uint8 or uint16 in C order; `shape` is
-# (tiles, height, width, channels). `alpha` is (in_height, in_width) of the same dtype, or empty.
-# `carry` is what must survive (ICC profile, EXIF, source format), packed by `imgtx.codecs.pack_carry`.
-# transform -> encode: the same columns, now one whole image: shape (1, out_height, out_width, channels),
-# alpha (out_height, out_width). A row with a `status` carries empty pixels. `large`: too big for memory, so the
-# row carries no pixels and the transform takes it from the source to the destination through local disk.
+# decode -> transform: the tiles of an image. `tiles` holds uint8 or uint16 in C order; `shape` is (tiles, height,
+# width, channels). `alpha` is (in_height, in_width) of the same dtype, or empty. `carry` is what the output must keep
+# (ICC profile, EXIF, source format), packed by `imgtx.codecs.pack_carry`.
+# transform -> encode: the same columns, now one whole image: shape (1, out_height, out_width, channels), alpha
+# (out_height, out_width). A row with a `status` has no pixels. `large`: too big for memory, so the row has no pixels
+# either, and the transform takes it from the source to the destination through local disk.
 PIXELS = pa.schema(
     [
         *OUTCOME,
@@ -170,5 +170,5 @@ ENCODED = pa.schema([*OUTCOME, WAITED, ("encoded", pa.large_binary())])
 # publish -> driver.
 FINISHED = pa.schema([*OUTCOME, WAITED])
 
-# Where things lie under a destination.
+# The folders of a destination.
 IMAGES, LEDGER_PARTS, LEASES, RUNS, COPIES = "images/", "ledger/", "lease/", "runs/", "inputs/"

@@ -1,4 +1,4 @@
-"""The ledger against a dict, through kills, clocks that run backwards, and files that are not ours."""
+"""The ledger answers like a dict through kills, clocks that run backwards, and foreign or damaged files."""
 
 import uuid
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_an_absent_ledger_is_empty(store):
     assert names(store) == []
 
 
-def test_rows_come_back_whole(store):
+def test_rows_are_read_back_as_written(store):
     row = outcome("ä/ö 100%.jpg", notes=["cmyk->srgb"], in_height=3, out_sha256="ab", seconds_decode=0.5)
     last = Ledger(store, clock=lambda: 1000).append(outcomes(row), recipe="r1", run="run7")
     (back,) = Ledger(store).current().to_pylist()
@@ -63,7 +63,7 @@ def test_the_newest_row_of_a_key_wins_within_and_across_parts(store):
     assert sizes(ledger) == {"a": 3, "b": 4}
 
 
-def test_sequences_rise_though_clocks_go_back(store):
+def test_sequences_rise_even_if_clocks_go_back(store):
     for tick in (5_000, 100, 5_001, 4_000):
         Ledger(store, clock=lambda tick=tick: tick).append(
             outcomes(outcome("a", size=tick), outcome("b")), recipe="r", run=str(tick)
@@ -73,7 +73,7 @@ def test_sequences_rise_though_clocks_go_back(store):
     assert [int(name[7:27]) for name in names(store)] == [5001, 5003, 5005, 5007]
 
 
-def test_two_writers_of_one_moment_keep_both_parts(store):
+def test_two_writers_at_the_same_time_keep_both_parts(store):
     first, second = Ledger(store, clock=lambda: 7), Ledger(store, clock=lambda: 7)
     first.append(outcomes(), recipe="r", run="1")
     second.append(outcomes(), recipe="r", run="2")
@@ -82,7 +82,7 @@ def test_two_writers_of_one_moment_keep_both_parts(store):
     assert set(sizes(Ledger(store))) == {"a", "b"}
 
 
-def test_an_unfinished_row_is_a_bug_that_names_its_key(store):
+def test_an_unfinished_row_raises_value_error_with_its_key(store):
     with pytest.raises(ValueError, match=r"'odd\.png'"):
         Ledger(store).append(outcomes(outcome("odd.png", status="")), recipe="r", run="1")
     assert names(store) == []
@@ -181,7 +181,7 @@ def test_a_kill_at_any_moment_of_a_compaction_changes_no_answer(monkeypatch, aft
 
 
 @pytest.mark.parametrize("buckets", [1, 4])
-def test_a_reader_survives_a_compaction_under_its_feet(store, buckets):
+def test_a_reader_survives_a_compaction_while_it_reads(store, buckets):
     ledger = Ledger(store)
     for i in range(3):
         ledger.append(outcomes(outcome("a", size=i)), recipe="r", run="1")
@@ -201,7 +201,7 @@ def test_a_reader_survives_a_compaction_under_its_feet(store, buckets):
     assert rows["size"].to_pylist() == [2]
 
 
-def test_a_part_that_stays_away_is_an_error(store):
+def test_a_part_that_stays_missing_is_an_error(store):
     Ledger(store).append(outcomes(outcome("a")), recipe="r", run="1")
 
     class Losing(DyingStore):
@@ -256,7 +256,7 @@ def test_a_parquet_file_of_another_name_is_refused_and_other_files_are_not_read(
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Whatever order runs append and compact in, the ledger answers like a dict."""
+    """Append and compact in any order; the ledger answers like a dict."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Small parts of a large ledger are merged; all of it is cut anew when enough is new."""
+"""Small parts of a large ledger are merged; the whole ledger is compacted when enough of it is new."""
 
 import uuid
 
@@ -21,8 +21,8 @@ def store() -> Store:
     return open_store(f"memory://{uuid.uuid4().hex}/")
 
 
-def large_and_cut(monkeypatch, store: Store, keys: int = 40) -> None:
-    """A ledger that counts as large, in buckets; what is appended to it is small beside."""
+def make_large_ledger(monkeypatch, store: Store, keys: int = 40) -> None:
+    """Make a ledger that counts as large, in buckets; parts appended to it later count as small."""
     rows = [outcome(f"k{i}", out_sha256=uuid.uuid4().hex) for i in range(keys)]
     Ledger(store).append(outcomes(*rows), recipe="r", run="1")
     monkeypatch.setattr(ledger_module, "BUCKET_BYTES", 3_000)
@@ -33,23 +33,23 @@ def large_and_cut(monkeypatch, store: Store, keys: int = 40) -> None:
 
 
 def test_small_parts_of_a_large_ledger_become_one_and_the_rest_stays(store, monkeypatch):
-    large_and_cut(monkeypatch, store)
-    cut, ledger = set(names(store)), Ledger(store)
-    assert len(cut) > 1
+    make_large_ledger(monkeypatch, store)
+    compacted, ledger = set(names(store)), Ledger(store)
+    assert len(compacted) > 1
     for size in range(9):
         rows = [outcome("k1", size=size, status=FAILED), outcome(f"new{size}")]
         ledger.append(outcomes(*rows), recipe="r", run="2")
         ledger.compact_if_due()
-        assert len(names(store)) - len(cut) <= 3
-    assert cut < set(names(store))
+        assert len(names(store)) - len(compacted) <= 3
+    assert compacted < set(names(store))
     assert sizes(ledger) == {f"k{i}": 10 for i in range(40)} | {f"new{i}": 10 for i in range(9)} | {"k1": 8}
     for buckets in (1, 4):
         (state,) = [s for t in ledger.state_by_bucket(buckets) for s in t.to_pylist() if s["key"] == "k1"]
         assert (state["status"], state["written_output"]) == (FAILED, "k1")
 
 
-def test_parts_that_are_not_small_are_merged_once_and_no_more(store, monkeypatch):
-    large_and_cut(monkeypatch, store)
+def test_parts_that_are_not_small_are_not_merged_again(store, monkeypatch):
+    make_large_ledger(monkeypatch, store)
     monkeypatch.setattr(ledger_module, "SMALL_BYTES", 1)
     before = names(store)
     for i in range(5):
@@ -58,7 +58,7 @@ def test_parts_that_are_not_small_are_merged_once_and_no_more(store, monkeypatch
     assert len(names(store)) == len(before) + 5
 
 
-def test_a_run_that_goes_on_merges_and_cuts_nothing_anew(store, monkeypatch):
+def test_a_merge_during_a_run_does_not_compact(store, monkeypatch):
     monkeypatch.setattr(ledger_module, "LOOSE_PARTS", 3)
     monkeypatch.setattr(ledger_module, "LOOSE_BYTES", 1)
     ledger = Ledger(store)
@@ -72,7 +72,7 @@ def test_a_run_that_goes_on_merges_and_cuts_nothing_anew(store, monkeypatch):
     assert len(sizes(ledger)) == 4
 
 
-def test_a_merge_holds_only_so_much_at_once(store, monkeypatch):
+def test_a_merge_holds_at_most_held_bytes_at_once(store, monkeypatch):
     monkeypatch.setattr(ledger_module, "LOOSE_PARTS", 3)
     for i in range(8):
         Ledger(store).append(outcomes(outcome(f"k{i}")), recipe="r", run="1")
@@ -83,8 +83,8 @@ def test_a_merge_holds_only_so_much_at_once(store, monkeypatch):
     assert len(sizes(Ledger(store))) == 8
 
 
-def test_all_is_cut_anew_when_enough_of_it_is_loose(store, monkeypatch):
-    large_and_cut(monkeypatch, store)
+def test_the_whole_ledger_is_compacted_when_enough_of_it_is_new(store, monkeypatch):
+    make_large_ledger(monkeypatch, store)
     monkeypatch.setattr(ledger_module, "LOOSE_SHARE", 0.25)
     ledger, before = Ledger(store), set(names(store))
     for i in range(3):
@@ -97,7 +97,7 @@ def test_all_is_cut_anew_when_enough_of_it_is_loose(store, monkeypatch):
 @pytest.mark.parametrize("after", [False, True])
 def test_a_kill_at_any_moment_of_a_merge_changes_no_answer(monkeypatch, after):
     origin = open_store(f"memory://{uuid.uuid4().hex}/")
-    large_and_cut(monkeypatch, origin, keys=8)
+    make_large_ledger(monkeypatch, origin, keys=8)
     for size in range(5):
         Ledger(origin).append(outcomes(outcome("k1", size=size), outcome(f"n{size}")), recipe="r", run="2")
     expected = sizes(Ledger(origin))
@@ -112,7 +112,8 @@ def test_a_kill_at_any_moment_of_a_merge_changes_no_answer(monkeypatch, after):
             assert sizes(Ledger(store)) == expected
             Ledger(store).compact_if_due()
             assert sizes(Ledger(store)) == expected
-    assert moment == 7  # after a write and five deletions it is done
+    # A write and five deletions come before.
+    assert moment == 7
     assert sizes(Ledger(store)) == expected
 
 

@@ -27,8 +27,8 @@ def splitmix64(index: int) -> int:
     return x ^ (x >> 31)
 
 
-def test_hashes_are_the_same_for_ever():
-    # Compacted ledgers of earlier versions are cut by this hash.
+def test_hashes_never_change():
+    # Compacted ledgers of earlier versions are divided into buckets by this hash.
     key = "2019/Ärger.jpg"
     by_definition = sum(splitmix64(256 * i + byte + 1) for i, byte in enumerate(key.encode())) % 2**64
     assert int(hash64(pa.array([key]))[0]) == by_definition
@@ -38,7 +38,8 @@ def test_similar_keys_spread_evenly():
     keys = pa.array([f"photos/2019/IMG_{i:06d}.jpg" for i in range(64_000)])
     assert len(np.unique(hash64(keys))) == 64_000
     counts = np.bincount(bucket_of(keys, 64), minlength=64)
-    assert 800 < counts.min() <= counts.max() < 1200  # 1000 +- 6 standard deviations
+    # 1000 +- 6 standard deviations.
+    assert 800 < counts.min() <= counts.max() < 1200
 
 
 def test_buckets_nest():

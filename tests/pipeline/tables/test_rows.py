@@ -1,4 +1,4 @@
-"""Rows between Arrow and Python: round trips, buffers shared and not copied, exceptions turned into outcomes."""
+"""Rows between Arrow and Python: round trips, shared buffers, exceptions turned into outcomes."""
 
 import logging
 
@@ -20,7 +20,7 @@ def pixels_row(key: str = "a") -> dict:
     }  # fmt: skip
 
 
-def test_rows_come_back_as_they_went_in():
+def test_rows_survive_the_round_trip():
     table = to_table([pixels_row("a"), pixels_row("b")], PIXELS)
     assert table.schema == PIXELS
     first, second = rows_of(table)
@@ -44,7 +44,7 @@ def test_a_table_without_rows_keeps_its_schema(schema):
 
 
 @pytest.mark.parametrize("schema", [WORK, OUTCOME, PIXELS, ENCODED])
-def test_what_a_row_lacks_becomes_its_empty_value_and_never_null(schema):
+def test_absent_columns_get_their_empty_value_and_never_null(schema):
     table = to_table([{"key": "a", "surplus": 1}], schema)
     assert table.schema == schema
     assert not any(column.null_count for column in table.columns)
@@ -53,7 +53,7 @@ def test_what_a_row_lacks_becomes_its_empty_value_and_never_null(schema):
 
 
 def test_pixels_are_shared_and_not_copied():
-    """What Ray hands in is read where it lies, and what goes out is wrapped where it lies."""
+    """Neither reading a batch nor making a table copies pixels."""
     buffer = as_bytes(PICTURE)
     assert buffer.address == PICTURE.ctypes.data
     table = to_table([pixels_row() | {"tiles": buffer}], PIXELS)
@@ -62,7 +62,7 @@ def test_pixels_are_shared_and_not_copied():
     assert row["tiles"].address == buffer.address
 
 
-def test_pixels_that_do_not_lie_in_order_are_put_in_order():
+def test_pixels_in_another_memory_order_are_copied_into_c_order():
     turned = PICTURE[:, ::-1].transpose(1, 0, 2)
     assert bytes(as_bytes(turned)) == turned.tobytes()
 
@@ -111,18 +111,18 @@ def test_long_messages_are_cut():
     assert len(row["message"]) == 500
 
 
-def test_a_person_who_stops_the_run_is_no_outcome():
+def test_a_keyboard_interrupt_is_not_turned_into_an_outcome():
     with pytest.raises(KeyboardInterrupt):
         run_stage("decode", pixels_row(), raising(KeyboardInterrupt()))
 
 
 @pytest.mark.parametrize("status", [WRITTEN, FAILED])
-def test_a_finished_row_passes_untouched(status):
+def test_a_finished_row_passes_unchanged(status):
     row = pixels_row() | {"status": status}
     assert run_stage("encode", row, raising(AssertionError())) is row
 
 
-def test_time_adds_up_in_the_column_of_the_work():
+def test_seconds_of_two_stages_add_up_in_one_column():
     row = run_stage("fetch", {"key": "a"}, lambda row: row)
     fetched = row["seconds_decode"]
     row = run_stage("decode", row, lambda row: row)
@@ -132,7 +132,7 @@ def test_time_adds_up_in_the_column_of_the_work():
     assert {name for name in row if name.startswith("seconds")} == {"seconds_decode", "seconds_encode"}
 
 
-def test_every_seconds_column_is_one_of_the_ledgers():
+def test_every_stage_has_a_seconds_column_in_the_ledger():
     for stage in ("fetch", "decode", "transform", "encode", "publish"):
         (name,) = {n for n in run_stage(stage, {}, lambda row: row) if n.startswith("seconds")}
         assert pa.types.is_floating(OUTCOME.field(name).type)

@@ -1,4 +1,4 @@
-"""What outgrows memory comes back whole: rows by bucket, rows in their order, and no file is left."""
+"""Tables larger than memory: rows are read back by bucket or in order, and no file is left."""
 
 import os
 import tempfile
@@ -63,7 +63,7 @@ def test_rows_give_back_any_slice_in_order(held):
     assert [len(table) for table in rows.tables(200)] == [200, 200, 100]
 
 
-def test_nothing_is_nothing(held):
+def test_without_rows_every_read_is_empty(held):
     assert Spill(SCHEMA).read(3, 8).equals(SCHEMA.empty_table())
     rows = Rows(SCHEMA)
     rows.add(SCHEMA.empty_table())
@@ -71,7 +71,7 @@ def test_nothing_is_nothing(held):
     assert [*rows.tables(5)] == []
 
 
-def test_files_have_no_name_while_they_are_there(held, tmp_path):
+def test_temporary_files_have_no_name(held, tmp_path):
     rows = Rows(SCHEMA)
     rows.add(tables(300, 300)[0])
     assert rows.slice(299).num_rows == 1
@@ -93,7 +93,7 @@ def test_the_count_of_buckets_is_a_power_of_two_that_grows_with_the_rows():
     assert [buckets_for(n) for n in (0, 1, 1 << 19, (1 << 19) + 1, 3 << 19, 1 << 30)] == [1, 1, 1, 2, 4, 1024]
 
 
-def test_a_bucket_holds_what_its_hash_says_beyond_one_sorting(monkeypatch):
+def test_a_bucket_collects_rows_of_several_sorted_writes(monkeypatch):
     monkeypatch.setattr(spill, "HELD_BYTES", 1)
     rows = Spill(SCHEMA)
     for number in range(5):
