@@ -43,7 +43,7 @@ REASONS = {
     "worker_crash": "ended its worker process twice while it ran alone",
     "bug": "an unexpected exception in imgtx; the message names it",
 }
-# A plain second run tries these again, because time alone may cure them; the others wait for a changed source, a new
+# A plain second run tries these again, because the cause may pass; the others wait for a changed source, a new
 # recipe or `imgtx retry`.
 RETRIED_BY_A_PLAIN_RUN = frozenset(
     {"not_found", FORBIDDEN, CREDENTIALS, "storage", "changed", "worker_crash"}
