@@ -1,10 +1,10 @@
-"""The road of an image. If you wonder what happens to one, this page is the answer.
+"""Build the processing stages of one image, as a Ray Data dataset.
 
     work rows ── decode ──> tile stacks ── transform ──> whole images ── encode ──> files ── publish ──> outcome rows
                  CPU tasks                 actors, GPU                  CPU tasks, on any node
 
-One row is one image from end to end. Stages are plain functions on Arrow tables (`pipeline/stages/decode.py` and so on, a
-stage a file); a failure becomes a row, never an exception. The driver drains the outcome rows into the ledger.
+One row is one image from end to end. Stages are plain functions on Arrow tables, one file each in `pipeline/stages/`. A
+failure becomes a row, never an exception. The driver drains the outcome rows into the ledger.
 """
 
 import pyarrow as pa
@@ -20,10 +20,10 @@ from pipeline.stages.transform import Transform
 
 
 def build_dataset(work: pa.Table, job: Job, pool: Pool) -> Dataset:
-    """WORK rows -> FINISHED rows, lazily; nothing runs until the dataset is iterated."""
+    """Return a lazy dataset from WORK rows to FINISHED rows; nothing runs until it is iterated."""
     tables = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
     tasks = tables | {"fn_kwargs": {"job": job}, "num_cpus": pool.task_cpus}
-    # Ray Data asks for a number beside a GPU; on a CPU an actor takes each block as it comes
+    # Ray Data requires a batch size with a GPU; on a CPU an actor takes each block as it comes.
     on_device = tables | {"batch_size": pool.rows_per_block if pool.actor_gpus else None}
     actors = ActorPoolStrategy(**pool.sizes, max_tasks_in_flight_per_actor=pool.tasks_in_flight)
     blocks = [
@@ -31,7 +31,7 @@ def build_dataset(work: pa.Table, job: Job, pool: Pool) -> Dataset:
     ]
     return (
         ray.data.from_arrow(blocks)
-        # decode waits for room at the models with its CPU in hand: unbounded, it leaves none to the stages after them
+        # Decode keeps its CPU while it waits for room at the models: unbounded, it leaves none to the later stages.
         .map_batches(decode, compute=TaskPoolStrategy(size=pool.decoders), **tasks)
         .map_batches(
             Transform,

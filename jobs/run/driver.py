@@ -1,9 +1,9 @@
-"""One run from spec to summary: plan, lease, process, record, account.
+"""Run a job from its spec to its summary: lease, plan, process, record, account.
 
-    prepare (every user mistake ends here) -> lease -> plan -> passes over the road -> summary
+    prepare (every user mistake is reported here) -> lease -> plan -> passes over the stages -> summary
 
-The driver is the only writer of the ledger. It drains outcome rows and appends them every few seconds; killed at any
-moment it loses at most those seconds, and the next run redoes just these images.
+The driver is the only writer of the ledger. It drains outcome rows and appends them every few seconds. If it is killed,
+at most those seconds are lost, and the next run repeats only these images.
 """
 
 import json
@@ -53,11 +53,12 @@ log = logging.getLogger("imgtx.run")
 FLUSH_ROWS, FLUSH_SECONDS = 500, 3.0
 STATUS_SECONDS = 10.0
 ISOLATED_PASSES = 2
-DISTURBED_PASSES = 5  # more, after a machine was lost: what was in its hands is not to blame
+# Further passes after a machine was lost: the images that it was processing are not to blame.
+DISTURBED_PASSES = 5
 
 
 def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, force_unlock: bool = False) -> Summary:
-    """Process everything the plan asks for; returns the summary that also lies under `runs/<run id>/`.
+    """Process everything that the plan asks for; return the summary, which is also in `runs/<run id>/`.
 
     Raises UsageError before any work, LeaseHeldError where another run is at work, RunInterruptedError after Ctrl-C.
     """
@@ -77,9 +78,8 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, force_unlo
         try:
             session.process()
         except (KeyboardInterrupt, RunInterruptedError) as stop:
-            with suppress(
-                StorageError
-            ):  # whose credentials may be what has ended; what is unrecorded runs again
+            # The storage's credentials may be what ended the run; what is not recorded runs again.
+            with suppress(StorageError):
                 session.finish("interrupted")
             why = f" ({stop})" if str(stop) else ""
             raise RunInterruptedError(
@@ -87,7 +87,8 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, force_unlo
                 "run the same command to go on"
             ) from stop
         except Exception:
-            with suppress(ImgtxError):  # the first error is the one to tell
+            # The first error is the one to report.
+            with suppress(ImgtxError):
                 session.finish("failed")
             raise
         if session.tally.to_do:
@@ -96,18 +97,18 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, force_unlo
 
 
 def _sweep(destination: Store) -> None:
-    """Remove what killed workers left half-written: under the lease, and beside no worker of our own."""
+    """Remove half-written files of killed workers: only under the lease and while no worker of this run is active."""
     for prefix in (IMAGES, RUNS, LEDGER_PARTS, LEASES):
         destination.sweep(prefix)
 
 
 def _warn_of_another_source(run: Prepared) -> None:
-    # UsageError: no run before this one, or none that can be read
+    # UsageError: there is no earlier run, or its spec cannot be read.
     with suppress(UsageError):
         before = last_spec(run.destination.uri, run.destination.endpoint_url).source
         now = run.job.spec.source
         copies = all(f"/{COPIES}" in uri for uri in (before, now))
-        # an edited table has another copy, and its rows say by themselves what changed
+        # An edited table has another copy, and its rows show what changed.
         if before != now and not (copies and before.rpartition("/")[2] == now.rpartition("/")[2]):
             log.warning(
                 "the last run on this destination read %s, this one reads %s: outputs of equal keys are replaced",
@@ -117,20 +118,22 @@ def _warn_of_another_source(run: Prepared) -> None:
 
 
 class Session:
-    """The work of one run under its lease: passes over the road, the ledger, the status file."""
+    """The work of one run under its lease: passes over the stages, the ledger, the status file."""
 
     def __init__(self, run: Prepared, plan: Plan, lease: Lease, watch: Watcher):
         self.run, self.plan, self.lease, self.watch = run, plan, lease, watch
         self.tally = Tally.from_plan(run.run_id, plan, self.waves())
-        self.replacing = PLANNED.empty_table()  # of the wave, what leaves a file behind under another name
+        # Rows of the wave whose new output replaces a file under another name.
+        self.replacing = PLANNED.empty_table()
         self.buffer: list[pa.Table] = []
         self.flushed = self.reported = time.monotonic()
         self.begun = False
         self.access = AccessMonitor(run.opened.source.store)
-        self.metrics: RunMetrics | None = None  # from when Ray is up
+        # Set once Ray is up.
+        self.metrics: RunMetrics | None = None
 
     def waves(self) -> Iterator[pa.Table]:
-        """The rows of the plan that this run takes up, by tables of WAVE."""
+        """Yield the rows of the plan that this run processes, in tables of WAVE rows."""
         left = self.run.job.spec.limit
         for wave in self.plan.work.tables(WAVE):
             yield wave.slice(0, left)
@@ -140,14 +143,14 @@ class Session:
                     return
 
     def begin(self) -> None:
-        """From here on this is the destination's last run: what could not start leaves no settings behind."""
+        """Record the settings: from now on this is the destination's last run. A run that cannot start records none."""
         self.begun = True
         self._put("spec.json", self.run.job.spec.to_dict() | {"recipe": self.run.job.recipe.digest})
         self._put("status.json", self.tally.to_dict("running"))
         self._record_left_out()
 
     def process(self) -> None:
-        """Run all waves; RunInterruptedError where the run cannot go on but its state is sound."""
+        """Run all waves; raise RunInterruptedError where the run cannot continue but its state is sound."""
         try:
             self._process()
         except StorageError as error:
@@ -173,21 +176,21 @@ class Session:
             self.metrics = RunMetrics(self.run.destination.uri, self.run.job.spec.task)
             self.watch(self.tally)
             for wave in self.waves():
-                self.take_up(wave)
+                self.begin_wave(wave)
                 self._mark_pending(wave)
                 self._wave(wave, pool)
                 self._check_lease()
                 self.run.ledger.merge_if_due()
 
-    def take_up(self, wave: pa.Table) -> None:
-        """Know which files the outputs of these rows will supersede."""
+    def begin_wave(self, wave: pa.Table) -> None:
+        """Note which files the outputs of these rows will supersede."""
         self.replacing = wave.filter(pc.not_equal(wave["previous_output"], ""))
 
     def _mark_pending(self, work: pa.Table) -> None:
-        """Let no older row vouch for files that workers are about to overwrite.
+        """Mark rows as pending whose files workers are about to overwrite.
 
-        Killed in between, these keys run again under any recipe; else a way back to the old settings would find the
-        new pixels under the old row and call them current.
+        If the run is killed in between, these keys run again under any recipe. Otherwise a return to the old settings
+        would find the new pixels under the old row and count them as current.
         """
         overwritten = work.filter(pc.is_in(work["cause"], pa.array(OVERWRITES)))
         pending = to_table([row | {"status": PENDING} for row in overwritten.to_pylist()], OUTCOME)
@@ -202,7 +205,7 @@ class Session:
         self.run.ledger.append(rows, recipe=self.run.job.recipe.digest, run=self.run.run_id)
 
     def _wave(self, work: pa.Table, pool: "Pool") -> None:
-        """Run one slice of the work until every key has a row: lost keys again, alone; then they are recorded."""
+        """Run one wave until every key has a row: lost keys run again, alone, and are then recorded as failed."""
         from pipeline.cluster.session import machines
 
         there, passes, disturbed = machines(), 0, 0
@@ -215,9 +218,9 @@ class Session:
             if self.metrics:
                 self.metrics.retried(before)
             lost, whole = self._pass(lost, pool if gone else pool.isolated())
-            # nobody is to blame who ran beside others, or on a machine that went
+            # An image is not to blame if it ran beside others, or on a machine that was lost.
             if not gone and (there <= machines() or disturbed == DISTURBED_PASSES):
-                # a pass that Ray gave up has not run every image: it counts only if it brought nothing
+                # A pass that Ray gave up has not run every image: it counts only if it brought no row.
                 passes += whole or lost.num_rows == before
         if not lost.num_rows:
             return
@@ -229,7 +232,7 @@ class Session:
         self._take(to_table(rows, OUTCOME))
 
     def _pass(self, work: pa.Table, pool: "Pool") -> tuple[pa.Table, bool]:
-        """One Ray dataset over `work`: the rows that came back without an outcome, and whether it ran to its end."""
+        """Run one Ray dataset over `work`; return the rows that got no outcome, and whether it ran to its end."""
         from pipeline.cluster.private import local_daemon_died
         from pipeline.cluster.session import RAY_ENDED, STALL_SECONDS
         from pipeline.flow import build_dataset
@@ -243,18 +246,19 @@ class Session:
                 seen.append(block["key"])
                 self._take(block)
         except Exception as error:
-            # Ray gave the dataset up; every key without a row is planned again, so nothing is lost by going on
+            # Ray gave the dataset up; every key without a row is planned again, so nothing is lost by continuing.
             if not _is_ray_failure(error):
                 raise
             if type(error).__name__ == "ExecutionTimeoutError":
-                # no image is to blame: keys without a row stay pending
+                # No image is to blame: keys without a row stay pending.
                 raise RunInterruptedError(f"nothing came back for {STALL_SECONDS / 3600:g} hours") from error
             if getattr(error, "actor_init_failed", False):
                 raise ModelError(_why_no_model(self.run.job, error)) from error
             whole = False
             log.warning("Ray ended a pass early: %s", str(error).splitlines()[0][:200])
         self._flush()
-        if local_daemon_died():  # an image that found no Ray must not be blamed for its worker's end
+        # An image that found no Ray must not be blamed for its worker's end.
+        if local_daemon_died():
             raise RunInterruptedError(RAY_ENDED)
         done = pa.chunked_array([c for array in seen for c in array.chunks], pa.string())
         return work.filter(pc.invert(pc.is_in(work["key"], value_set=done))), whole
@@ -282,26 +286,27 @@ class Session:
         self.watch(self.tally)
 
     def _flush(self) -> None:
-        """Append what came in to the ledger; delete the outputs that it supersedes."""
-        self._check_lease()  # before anything is deleted: they may be another run's by now
+        """Append the buffered rows to the ledger; delete the outputs that they supersede."""
+        # Before anything is deleted: the files may be another run's by now.
+        self._check_lease()
         self.flushed = time.monotonic()
         if not self.buffer:
             return
         rows = pa.concat_tables(self.buffer)
-        # before the row: killed in between, the key is pending still and runs again; the other order leaves an orphan
+        # Before the row: killed in between, the key is still pending and runs again; the other order leaves an orphan.
         for name in self._superseded(rows):
             self.run.destination.delete(IMAGES + name)
         self._append(rows)
         self.buffer.clear()
 
     def _superseded(self, rows: pa.Table) -> list[str]:
-        """Files under another name that the rows' new outputs replace."""
+        """Return files under another name that the rows' new outputs replace."""
         written = rows.filter(pc.equal(rows["status"], WRITTEN))["key"].combine_chunks()
         gone = self.replacing.filter(pc.is_in(self.replacing["key"], value_set=written))
         return gone["previous_output"].to_pylist()
 
     def _record_left_out(self) -> None:
-        """Rows for what was never fetched, once: names that are no image's, and names no output can have."""
+        """Record, once, what is never fetched: keys that are not images, and names that no output can have."""
         for left_out in self.plan.left_out.tables(WAVE):
             unrecorded = left_out.filter(pc.invert(left_out["recorded"]))
             self._append(to_table([row | {"stage": "list"} for row in unrecorded.to_pylist()], OUTCOME))

@@ -1,1 +1,1 @@
-"""The stages of one image: plain functions on rows, one file a stage."""
+"""Process one image in stages: plain functions on rows, one file a stage."""

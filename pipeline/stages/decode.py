@@ -1,6 +1,6 @@
-"""Fetch and decode: one work row becomes the stack of tiles that travels to the model. CPU tasks, no torch.
+"""Fetch and decode: turn a work row into the stack of tiles that the model is given. CPU tasks, no torch.
 
-What is fetched and how it becomes tiles is the task's business (`Task.fetch`, `Task.load`).
+The task decides what is fetched and how it becomes tiles (`Task.fetch`, `Task.load`).
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from pipeline.tasks.base import Opened
 
 
 def decode(batch: pa.Table, job: Job) -> Iterator[pa.Table]:
-    """WORK rows -> PIXELS rows, one table an image, so that Ray can cut blocks by bytes."""
+    """Yield PIXELS rows for WORK rows, one table an image, so that Ray can split blocks by bytes."""
     task = get_task(job.spec.task)
     source = open_source(job.spec.source, task.sources, job.spec.endpoint_url)
     opened = Opened(source, task.open_inputs(job.spec))

@@ -1,4 +1,4 @@
-"""Encode: a whole transformed image becomes the bytes of its output file. CPU tasks, no torch."""
+"""Encode: turn a whole transformed image into the bytes of its output file. CPU tasks, no torch."""
 
 import hashlib
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from pipeline.tables.schemas import ENCODED
 
 
 def encode(batch: pa.Table, job: Job) -> Iterator[pa.Table]:
-    """PIXELS rows (whole images) -> ENCODED rows, one table an image."""
+    """Yield ENCODED rows for PIXELS rows (whole images), one table an image."""
     for row in rows_of(batch):
         yield to_table([run_stage("encode", row, partial(to_file, job=job))], ENCODED)
 
 
 def to_file(row: Row, job: Job) -> Row:
-    """Encode in the spec's format, with what the source carried (ICC, EXIF) where the format can."""
+    """Encode in the format of the output's name, with the source's ICC profile and EXIF where that format can."""
     carry = unpack_carry(row["carry"])
     dtype = np.dtype(row["dtype"])
     _, height, width, channels = row["shape"]

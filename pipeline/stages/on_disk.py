@@ -1,6 +1,6 @@
-"""The stages of a picture too large for memory: local disk on the way in and out, tile by tile through the model.
+"""Process a picture too large for memory: through local disk, tile by tile through the model.
 
-Inside one actor, because its steps share a disk and nothing else. The tiles are those of a picture in memory, and so
+All steps run inside one actor, because they share its local disk. The tiles are those of a picture in memory, and so
 are the pixels; memory holds what one call of the model takes.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:
-    """Take a `large` row to its written outcome: fetch, spool, tiles through the model, encode, put."""
+    """Return the written outcome of a `large` row: fetch, spool, run the model on tiles, encode, upload."""
     endpoint, task = job.spec.endpoint_url, get_task(job.spec.task)
     with tempfile.TemporaryDirectory(prefix="imgtx-spool-") as folder:
         directory = Path(folder)
@@ -67,7 +67,10 @@ def enlarge(
     directory: Path,
     predictor: "Predictor",
 ) -> SpoolWriter:
-    """Every tile of the spooled picture, as `read` gives its pixels, through the model, into a raw file on disk."""
+    """Run the model on every tile of the spooled picture and write its output into a raw file on disk.
+
+    read: returns the pixels of a tile, (H, W, C).
+    """
     scale = predictor.info.scale
     writer = SpoolWriter(
         directory,
@@ -85,8 +88,9 @@ def enlarge(
 
 
 def enlarged_alpha(picture: SpooledPicture, place: Tile, scale: int) -> np.ndarray:
-    """The part of alpha's bicubic enlargement at `place`, in output pixels: equal to that of the whole."""
-    margin = 4  # input pixels on each side; a cubic kernel reaches two
+    """Return alpha enlarged by bicubic at `place` in output pixels, equal to that part of the whole enlargement."""
+    # Input pixels on each side; a cubic kernel reaches two.
+    margin = 4
     top, left = max(0, place.top // scale - margin), max(0, place.left // scale - margin)
     bottom = min(picture.height, place.bottom // scale + margin)
     right = min(picture.width, place.right // scale + margin)

@@ -1,6 +1,6 @@
-"""Publish: put each encoded image under the name made from its key; what leaves is the small outcome row.
+"""Publish: write each encoded image under its output name; only the small outcome row is passed on.
 
-The object is durable before its row exists, so a row in the ledger is a promise that the file is there.
+The object is durable before its row exists, so a row in the ledger guarantees that the file was written.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,13 @@ from pipeline.tables.schemas import FINISHED, IMAGES, WRITTEN
 
 
 def publish(batch: pa.Table, job: Job) -> Iterator[pa.Table]:
-    """ENCODED rows -> FINISHED rows."""
+    """Yield FINISHED rows for ENCODED rows."""
     store = open_store(job.spec.destination, endpoint_url=job.spec.endpoint_url)
     for row in rows_of(batch):
         yield to_table([run_stage("publish", row, partial(put, store=store))], FINISHED)
 
 
 def put(row: Row, store: Store) -> Row:
+    """Write the row's file to `images/` and mark the row as written."""
     store.write(IMAGES + row["output"], memoryview(row["encoded"]))
     return row | {"status": WRITTEN}

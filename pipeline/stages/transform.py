@@ -1,4 +1,4 @@
-"""Transform: tile stacks become whole output images. The one stage with state: the model, loaded once an actor."""
+"""Transform: turn stacks of tiles into whole output images. The one stage with state: a model, loaded once an actor."""
 
 import json
 import logging
@@ -23,14 +23,15 @@ from pipeline.tasks import get_task
 
 log = logging.getLogger("imgtx.pipeline")
 
-GROUP_BYTES = 64 << 20  # of tiles that go to the device together: bounds what their outputs take of memory
+# Of tiles that go to the device together: bounds the memory of their outputs.
+GROUP_BYTES = 64 << 20
 
 
 class Transform:
-    """Holds one model on one device; takes PIXELS tables of tile stacks, yields PIXELS tables of whole images."""
+    """Run one model on one device: from PIXELS tables of tile stacks to PIXELS tables of whole images."""
 
     def __init__(self, job: Job, device: str | None = None):
-        # torch is imported where a model runs and nowhere else: CPU stages start ten times faster without it
+        # torch is imported only where a model runs: CPU stages start ten times faster without it.
         import torch
 
         from imgtx import load
@@ -40,7 +41,8 @@ class Transform:
         model = local_model(job.spec.model, job.spec.endpoint_url)
         device = device or default_device()
         if device == "cpu":
-            torch.set_num_threads(1)  # one actor a core beats one process with many threads
+            # One actor a core is faster than one process with many threads.
+            torch.set_num_threads(1)
         self.predictor = load(
             model,
             device=device,
@@ -57,7 +59,8 @@ class Transform:
             )
         self.batched = self.predictor.device.type != "cpu"
         self.free_since = time.perf_counter()
-        self.waited = 0.0  # seconds that no row has told yet
+        # Seconds that no row has reported yet.
+        self.waited = 0.0
         self.drain_watcher = drain_watcher()
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
@@ -67,7 +70,7 @@ class Transform:
     def _outputs(self, batch: pa.Table) -> Iterator[pa.Table]:
         self.waited += time.perf_counter() - self.free_since
         rows = rows_of(batch)
-        # tiles of several images fill one device batch on a GPU; on a CPU a batch gains nothing and costs memory
+        # Tiles of several images fill one device batch on a GPU; on a CPU a batch gains nothing and costs memory.
         for group in _groups(rows) if self.batched else ([row] for row in rows):
             together = self._predict_together(group) if self.batched else {}
             for row in group:
@@ -80,14 +83,13 @@ class Transform:
                 self.waited += self.free_since - made
 
     def _predict_together(self, rows: list[Row]) -> dict[str, np.ndarray]:
-        """Outputs of the rows that can share batches; empty where that failed, so that each then runs alone."""
+        """Return outputs of the rows that can share batches; none if that fails, so that each row then runs alone."""
         ready = [row for row in rows if not row["status"] and not row["large"]]
         started = time.perf_counter()
         try:
             outputs = self._run(ready)
-        except (
-            Exception
-        ) as error:  # whatever it is, it belongs to one of them, and alone it becomes that one's row
+        # Any error belongs to one of the images: run alone, it becomes that image's row.
+        except Exception as error:
             log.warning("a shared batch of %d images failed (%s): running them one by one", len(ready), error)
             return {}
         second = (time.perf_counter() - started) / max(1, sum(len(row["tiles"]) for row in ready))
@@ -117,7 +119,7 @@ class Transform:
         return plan_for_model(self.job.info, row["in_height"], row["in_width"]), tiles
 
     def _enlarged_alpha(self, row: Row) -> pa.Buffer | bytes:
-        """Alpha is enlarged by bicubic: it is a mask, not a picture the model was trained on."""
+        """Return alpha enlarged by bicubic: it is a mask, not a picture that the model was trained on."""
         if not len(row["alpha"]):
             return b""
         alpha = np.frombuffer(row["alpha"], row["dtype"]).reshape(row["in_height"], row["in_width"])
@@ -125,7 +127,7 @@ class Transform:
 
 
 def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Rows in lists of at most GROUP_BYTES of tiles, or of one row."""
+    """Yield rows in lists of at most GROUP_BYTES of tiles, or of one row."""
     group: list[Row] = []
     size = 0
     for row in rows:

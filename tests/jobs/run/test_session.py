@@ -30,7 +30,7 @@ def session(tmp_path) -> Session:
     run = prepare(RunSpec(**spec.to_dict() | {"format": "png"}))
     session = Session(run, plan_run(run), SimpleNamespace(lost=False), watch=lambda tally: None)
     (wave,) = session.waves()
-    session.take_up(wave)
+    session.begin_wave(wave)
     return session
 
 
