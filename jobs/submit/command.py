@@ -26,13 +26,15 @@ from imgtx.training.spec import load_train_spec
 from jobs.nightly.spec import load_nightly_spec
 from jobs.run.spec import read_run_spec
 from pipeline.models.references import is_fetched
+from pipeline.sources import open_source
+from pipeline.spec import RunSpec
 from pipeline.storage.store import open_store
-from pipeline.tasks import commands, options_of
+from pipeline.tasks import commands, get_task, options_of
 
 # The commands that a cluster can run.
 RUNS = (*commands(), "plan", "retry", "verify", "train", "nightly")
-# The folder in the package for the TOML files that a command names.
-SPEC_FOLDER = "specs"
+# Folders in the package: for the TOML files that a command names, and for other single files that it reads.
+SPEC_FOLDER, INPUT_FOLDER = "specs", "inputs"
 MODELS = ("--model", "init_from")
 # A user and a password, or a signed query.
 CREDENTIAL = re.compile(r"://[^/?#\s]*@|https?://\S*\?")
@@ -90,13 +92,20 @@ def check_command(arguments: Sequence[str], group: click.Group, *, shared: bool 
     with command.make_context(f"imgtx {command.name}", list(rest), **settings) as context:
         values = dict(context.params)
     _check_secrets(arguments)
+    files = {
+        f"{SPEC_FOLDER}/{path.name}": path for name in ("spec", "spec_file") if (path := values.get(name))
+    }
+    if command.name in commands():
+        # the run copies them to its destination, for its workers and for `imgtx retry`
+        given = _input_files(values, str(command.name))
+        files |= {f"{INPUT_FOLDER}/{number}/{path.name}": path for number, path in enumerate(given)}
+    shipped = {str(path) for path in files.values()}
     for where, place in _places(str(command.name), values):
-        _check_place(where, place, shared=shared)
-    files, renamed = {}, tuple(arguments)
-    for option in ("spec", "spec_file"):
-        if path := values.get(option):
-            files[f"{SPEC_FOLDER}/{path.name}"] = path
-            renamed = tuple(_renamed(argument, str(path), path.name) for argument in renamed)
+        if place not in shipped:
+            _check_place(where, place, shared=shared)
+    renamed = tuple(arguments)
+    for inside, path in files.items():
+        renamed = tuple(_renamed(argument, str(path), inside) for argument in renamed)
     return JobCommand(renamed, files, _digest(name, values, files), values.get("destination"))
 
 
@@ -112,10 +121,23 @@ def _places(name: str, values: Mapping[str, Any]) -> Places:
         yield from _places_of_run(values, name)
 
 
-def _places_of_run(values: Mapping[str, Any], command: str) -> Places:
+def _run_spec(values: Mapping[str, Any], command: str) -> RunSpec:
     left_out = ("dry_run", "force_unlock", "as_json", "source", "destination")
     options = {option: value for option, value in values.items() if option not in left_out}
-    spec = read_run_spec(values["source"], values["destination"], command, options)
+    return read_run_spec(values["source"], values["destination"], command, options)
+
+
+def _input_files(values: Mapping[str, Any], command: str) -> Iterator[Path]:
+    """Yield the single local files that a run reads, such as a table of prompts or a style picture."""
+    spec = _run_spec(values, command)
+    places = [option.of(spec) for option in options_of(command) if option.file]
+    if open_source(spec.source, get_task(spec.task).sources).kind.single_file:
+        places.append(spec.source)
+    yield from (Path(place) for place in places if place and open_store(place).is_local)
+
+
+def _places_of_run(values: Mapping[str, Any], command: str) -> Places:
+    spec = _run_spec(values, command)
     if spec.address:
         raise UsageError(f"--address {spec.address} behind --: the job joins its own cluster; leave it out")
     yield from (("SOURCE", spec.source), ("DESTINATION", spec.destination), ("--model", spec.model))
@@ -172,22 +194,23 @@ def _check_secrets(arguments: Iterable[str]) -> None:
             )
 
 
-def _renamed(argument: str, path: str, name: str) -> str:
-    for before in ("", "--spec="):
-        if argument == before + path:
-            return f"{before}{SPEC_FOLDER}/{name}"
-    return argument
+def _renamed(argument: str, path: str, inside: str) -> str:
+    """Return an argument that is `path`, or ends in `=path`, with the name that the file has in the package."""
+    option, equals, value = argument.partition("=")
+    if argument == path:
+        return inside
+    return f"{option}={inside}" if equals and option.startswith("--") and value == path else argument
 
 
 def _digest(name: str, values: Mapping[str, Any], files: Mapping[str, Path]) -> str:
-    """Return a digest of the command's values and the contents of its spec files, not of the order of its options."""
+    """Return a digest of the command's values and the contents of its files, not of the order of its options."""
     asked = {option: value for option, value in values.items() if option not in ("spec", "spec_file")}
-    asked |= {"command": name, "files": [_read(path) for path in files.values()]}
+    asked |= {"command": name, "files": [_content(path) for path in files.values()]}
     return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def _read(path: Path) -> str:
+def _content(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read the spec {path} ({error}): give a TOML file") from error
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"cannot read {path} ({error}): give a file that can be read") from error
