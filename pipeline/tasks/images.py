@@ -72,6 +72,27 @@ def load_image(row: Row, job: Job, *, model_input: ModelInput | None = None) -> 
     }
 
 
+def load_canvas(row: Row, job: Job, *, height: int, width: int) -> Row:
+    """Add an empty RGB picture as `tiles`, for tasks that begin without one: what it becomes is up to the model."""
+    import numpy as np
+
+    from imgtx.codecs import Picture, pack_carry
+    from imgtx.inference.tiling import plan_for_model, split
+    from pipeline.tables.rows import as_bytes
+
+    pixels = np.zeros((height, width, 3), np.uint8)
+    tiles = split(pixels, plan_for_model(job.info, height, width))
+    return row | {
+        "in_height": height,
+        "in_width": width,
+        "dtype": str(tiles.dtype),
+        "shape": tiles.shape,
+        "tiles": as_bytes(tiles),
+        "alpha": b"",
+        "carry": pack_carry(Picture(pixels, None, b"", b"", job.spec.format, ())),
+    }
+
+
 def item_of(row: Row) -> str:
     """Return the source item of a row; where the column is empty it is the key itself."""
     return row["item"] or row["key"]

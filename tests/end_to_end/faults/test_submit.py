@@ -19,9 +19,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from torch import nn
 
 from pipeline.storage.store import open_store
 from tests.support.archive import assert_sound, fill, look
+from tests.support.code_copy import FLIP, CodeCopy
 from tests.support.s3server import S3Server, serving
 
 S3_ENVIRONMENT = {
@@ -215,6 +218,26 @@ class TestJobs:
         newest, oldest = self.jobs(head)
         assert newest == oldest | {"id": f"{oldest['id']}-2"} | {n: newest[n] for n in CHANGING}
         assert (newest["exit_code"], oldest["exit_code"]) == (0, 3)
+
+    def test_a_task_that_was_added_to_the_code_here_runs_there(
+        self, head: RunningHead, place: str, tmp_path: Path
+    ):
+        code, source = CodeCopy(tmp_path / "code", FLIP), open_store(f"{place}/flip-in")
+        fill(source, 3)
+        torch.jit.save(torch.jit.script(nn.Identity()), tmp_path / "same.ts")
+        command = (
+            "flip",
+            source.uri,
+            f"{place}/flip-out",
+            "--model",
+            f"torchscript:{tmp_path}/same.ts?scale=1",
+        )
+        arguments = head.submission("--shared", "--", *command)
+        process = code.start(*arguments, **head.environment, RAY_AUTH_TOKEN=TOKEN)
+        out, err = process.communicate(timeout=WITHIN)
+        assert process.returncode == 0, out + err
+        assert "listed 3 = written 3" in out
+        assert_sound(look(f"{place}/flip-out"))
 
     def test_a_job_is_left_found_again_and_stopped(
         self, head: RunningHead, place: str, model: str, s3_server: S3Server
