@@ -1,6 +1,6 @@
-"""Check a spec against its task and its model, and make the job that travels to the workers.
+"""Check a spec against its task and its model, and make the job that is sent to the workers.
 
-Everything a user can get wrong is reported here, before Ray starts: what was given, what is allowed, what to do.
+Every mistake in a spec is reported here, before Ray starts: what was given, what is allowed, what to do.
 """
 
 from dataclasses import replace
@@ -13,14 +13,14 @@ from pipeline.tasks import TASKS, commands_for, get_task
 
 
 def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
-    """Check `spec` against the model it names; raises UsageError."""
+    """Check `spec` against the model that it names and return the job; raises UsageError."""
     check_spec(spec)
     task = get_task(spec.task)
     _check_model(spec, info)
     precision = info.fast if spec.precision == AUTO else spec.precision
     if precision not in info.dtypes:
         raise UsageError(
-            f"--precision {precision} was not measured for {spec.model}: it runs in {', '.join(info.dtypes)}"
+            f"--precision {precision} was not measured for {spec.model}: expected one of {', '.join(info.dtypes)}"
         )
     task.check(spec, info)
     recipe = Recipe(
@@ -36,7 +36,8 @@ def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
         settings=task.recipe(spec),
     )
     if not spec.compile:
-        info = replace(info, compiled_tile=0)  # how pictures are cut follows the choice too
+        # The size of the tiles depends on whether the model is compiled.
+        info = replace(info, compiled_tile=0)
     elif refusal := refusal_to_compile(info, spec.model, precision):
         raise UsageError(refusal)
     return Job(spec, info, recipe)
@@ -58,7 +59,7 @@ def _check_model(spec: RunSpec, info: ModelInfo) -> None:
 
 
 def check_spec(spec: RunSpec) -> None:
-    """Make the checks that need no model and no storage; raises UsageError."""
+    """Check what needs no model and no storage; raises UsageError."""
     if spec.task not in TASKS:
         raise UsageError(f"unknown task {spec.task!r}: expected one of {', '.join(TASKS)}")
     task = get_task(spec.task)
@@ -71,14 +72,16 @@ def check_spec(spec: RunSpec) -> None:
         raise UsageError(f"--precision {spec.precision}: must be one of {', '.join(PRECISIONS)}, {AUTO}")
     for name in ("limit", "workers", "min_workers", "max_megapixels", "stream_megapixels"):
         value = getattr(spec, name)
-        # written so that nan fails too
+        # Not `value <= 0`: nan must fail too.
         if value is not None and not value > 0:
             option = name.endswith("workers") or name == "limit"
             given = f"--{name.replace('_', '-')} {value}" if option else f"--set {name}={value}"
             raise UsageError(f"{given}: give a number greater than 0")
     if spec.min_workers and not spec.min_workers <= (spec.workers or 0):
         most = f"--workers is {spec.workers}" if spec.workers else "--workers is not given"
-        raise UsageError(f"--min-workers {spec.min_workers}: {most}; give --workers, the most, no smaller")
+        raise UsageError(
+            f"--min-workers {spec.min_workers}: {most}; give --workers a number that is at least as large"
+        )
     if spec.gpus is not None and not spec.gpus >= 0:
         raise UsageError(f"--gpus {spec.gpus}: give 0 for none, or a number of GPUs")
     for setting in task.options:

@@ -1,4 +1,4 @@
-"""Read what earlier runs left under `runs/` of a destination."""
+"""Read the specs and results of earlier runs from `runs/` of a destination."""
 
 import json
 from dataclasses import replace
@@ -18,9 +18,7 @@ def run_ids(store: Store) -> list[str]:
     for batch in replace(store, retry=FAIL_FAST).list(RUNS):
         ids.update(key.split("/")[1] for key in batch.column("key").to_pylist() if key.endswith("/spec.json"))
     if not ids:
-        raise UsageError(
-            f"{store.describe()} holds no imgtx run: give the destination of an earlier `imgtx upscale`"
-        )
+        raise UsageError(f"{store.describe()} has no imgtx run: give the destination of an earlier run")
     # Ids begin with the time.
     return sorted(ids, reverse=True)
 
@@ -69,7 +67,7 @@ def read_json(store: Store, key: str) -> dict[str, Any]:
 
 
 def find_json(store: Store, key: str) -> dict[str, Any]:
-    """Return a JSON object of a destination, {} if there is none, as of a run that was killed.
+    """Return a JSON object of a destination, {} if it does not exist, as after a killed run.
 
     Raises UsageError if it is damaged.
     """

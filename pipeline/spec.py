@@ -1,6 +1,6 @@
-"""What a run is asked to do (RunSpec), what decides its pixels (Recipe), and both with the model's info (Job).
+"""Define what a run must do (RunSpec), what decides its pixels (Recipe), and both with the model's info (Job).
 
-Plain data. `pipeline/job.py` checks it, `pipeline/tasks/` says what a task's own settings mean.
+Plain data: `pipeline/job.py` checks it, and `pipeline/tasks/` defines what a task's own settings mean.
 """
 
 import hashlib
@@ -11,23 +11,25 @@ from typing import Any
 
 from imgtx.models.info import ModelInfo
 
-# Raised whenever imgtx itself begins to compute other pixels from the same recipe.
+# Increased whenever imgtx itself begins to compute other pixels from the same recipe.
 PIXEL_VERSION = 1
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-AUTO = "auto"  # the precision that the probe of the model found fastest and exact enough
+# The precision that the probe of the model found fastest and exact enough.
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One invocation, as the user gave it. URIs are local paths, `s3://`, or anything fsspec opens.
+    """The settings of one run, as the user gave them.
 
-    `workers` model actors share `gpus` GPUs. `max_failed` is a share ("1%") or a count ("20").
+    URIs are local paths, `s3://`, or anything that fsspec opens. `workers` model actors share `gpus` GPUs. `max_failed`
+    is a share ("1%") or a count ("20").
     """
 
     # Where the images are: a folder, `s3://bucket/prefix`, or another URI.
     source: str
-    # Where outputs and ledger go: likewise.
+    # Where outputs and ledger are written: likewise.
     destination: str
     # Set by the command.
     task: str = "super-resolution"
@@ -52,13 +54,13 @@ class RunSpec:
     self_ensemble: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as one flat table, the task's settings among its own fields: what `spec.json` holds."""
+        """Return the spec as one flat table, as in `spec.json`: the task's settings are among its own fields."""
         values = asdict(self)
         return values | values.pop("settings")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
-        """The inverse of `to_dict`: what is not a field of the spec is a setting of its task."""
+        """Return the spec of a table made by `to_dict`: what is not a field of the spec is a setting of its task."""
         own = {f.name for f in fields(cls)} - {"settings"}
         settings = {name: value for name, value in values.items() if name not in own and value is not None}
         return cls(**{name: value for name, value in values.items() if name in own}, settings=settings)
@@ -74,10 +76,10 @@ class RunSpec:
 class Recipe:
     """Everything that decides an output's pixels; its digest is in every ledger row.
 
-    `precision` is what is computed in, never `auto`. `compiled` is in it because a compiled program rounds
-    differently. Tile size and halo are not: they move pixels by less than 1/255. Whether a picture is cut at all
-    (`untiled` in the model's info) is, because for a model that looks at the whole picture that changes everything.
-    `settings` is what the task adds (`Task.recipe`).
+    `precision` is the one that is computed in, never `auto`. `compiled` is included because a compiled program rounds
+    differently. Tile size and halo are not included: they change pixels by less than 1/255. Whether pictures are cut
+    into tiles at all (`untiled` in the model's info) is, because a model that looks at the whole picture gives
+    different pixels. `settings` is what the task adds (`Task.recipe`).
     """
 
     task: str
@@ -94,8 +96,10 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """16 hex digits of SHA-256. A field that may be left out counts only where it is set, so that outputs made
-        before the field existed stay current."""
+        """Return 16 hex digits of SHA-256.
+
+        An optional field counts only where it is set, so that outputs made before the field existed stay current.
+        """
         values = asdict(self)
         for name in ("untiled", "compiled", "self_ensemble"):
             if not values[name]:
@@ -107,7 +111,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Job:
-    """A checked spec with what its model says of itself; this is what travels to the workers."""
+    """A checked spec with its model's info and its recipe, as sent to the workers."""
 
     spec: RunSpec
     info: ModelInfo

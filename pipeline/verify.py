@@ -1,10 +1,10 @@
-"""Verify: hold the ledger against what really lies in the destination and in the source.
+"""Check the outputs and the source against the ledger.
 
-The ledger is read first, then both ends are listed once: of a destination at rest every difference is a
-problem. While a run is at work, files that wait for their row look like orphans.
+The ledger is read first, then destination and source are listed once. While no run is active, every difference is a
+problem. During a run, files whose row is not yet written look like orphans.
 
-Nothing is mended here. `mark_pending` marks keys as pending, and the next run makes their outputs again under the
-same names; files nobody names, and outputs whose source is gone, are for a person to judge.
+Nothing is repaired here. `mark_pending` marks keys as pending, and the next run makes their outputs again under the
+same names. Files that no row names, and outputs whose source is gone, are left to the user.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,19 +31,19 @@ from pipeline.tables.rows import as_bools, counts_of, to_table
 from pipeline.tables.schemas import IDENTITY, IMAGES, OUTCOME, PENDING, SKIPPED, WRITTEN
 
 PROBLEMS = {
-    "deleted": "a written output is not there",
+    "deleted": "a written output does not exist",
     "truncated": "an output has fewer bytes than were written",
     "swapped": "an output has other bytes than were written",
-    "dimensions": "an output's header contradicts its row, or the row is no whole multiple of its input",
-    "unreadable": "the storage did not give the output out",
-    "doubled": "another key has written a file of the same name since",
+    "dimensions": "an output's header contradicts its row, or its size is not a whole multiple of its input's",
+    "unreadable": "the storage cannot read the output",
+    "doubled": "another key has since written a file of the same name",
     "orphan": "a file under images/ that no current row names",
-    "no_row": "a source image that the ledger does not know",
+    "no_row": "a source image without a row in the ledger",
     "changed": "a source image of another version than its row",
 }
 DAMAGED = ("deleted", "truncated", "swapped", "dimensions", "doubled")
 
-# `redoable`: the source still has the key, so that a run can make its output again.
+# `redoable`: whether the source still has the key, so that a run can make its output again.
 PROBLEM = pa.schema(
     [
         ("key", pa.string()),
@@ -57,20 +57,23 @@ _FACTS = ("out_bytes", "out_sha256", "in_height", "in_width", "out_height", "out
 
 _READERS = 8
 _ROWS_AT_ONCE = 4096
-_IN_MEMORY = 32 << 20  # bytes; a larger output is read through a temporary file
+# In bytes; a larger output is read through a temporary file.
+_IN_MEMORY = 32 << 20
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """problems: PROBLEM rows. counts: rows `written`, source images `listed`, keys `vanished`, outputs
-    `read`, and
-    each problem found, by its name in PROBLEMS."""
+    """What `verify` found.
+
+    problems: PROBLEM rows. counts: rows `written`, source images `listed`, keys `vanished`, outputs `read`, and each
+    problem found, by its name in PROBLEMS.
+    """
 
     problems: pa.Table
     counts: dict[str, int]
 
     def damaged_keys(self) -> list[str]:
-        """Keys whose outputs are not what was written and can be made again: what `mark_pending` should get."""
+        """Return the keys for `mark_pending`: their outputs are not what was written, and can be made again."""
         damaged = pc.and_(pc.is_in(self.problems["problem"], pa.array(DAMAGED)), self.problems["redoable"])
         return pc.unique(self.problems["key"].filter(damaged)).to_pylist()
 
@@ -83,11 +86,9 @@ def verify(
 ) -> VerifyReport:
     """Check every current written row, every file under `images/` and every listed row of the source.
 
-    listing: batches of LISTED (`Task.list`).
-
-    deep: also read each output and compare checksum and dimensions; without it names and sizes only, and
-    nothing is read. Memory holds some 600 bytes a key, and a few outputs of at most 32 MiB each. Raises
-    UsageError for a ledger that cannot be read, StorageError where an end cannot be listed.
+    listing: batches of LISTED (`Task.list`). deep: also read each output and compare checksum and dimensions; without
+    it only names and sizes are compared. Needs some 600 bytes of memory a key, and a few outputs of at most 32 MiB
+    each. Raises UsageError if the ledger cannot be read, StorageError if source or destination cannot be listed.
     """
     state = pa.concat_tables(ledger.state_by_bucket(ledger.bucket_count(), _FACTS)).combine_chunks()
     files = _files(destination)
@@ -121,24 +122,24 @@ def verify(
 
 
 def mark_pending(ledger: Ledger, keys: list[str]) -> int:
-    """Mark keys of the ledger as pending, so that the next run makes their outputs again; returns how many.
+    """Mark keys of the ledger as pending, so that the next run makes their outputs again; return how many.
 
-    Writes to the ledger, so the caller holds the destination's lease. Keys without a row are left alone: a
-    run takes them as new anyway.
+    Writes to the ledger, so the caller must hold the destination's lease. Keys without a row are ignored: a run
+    processes them as new anyway.
     """
-    wanted, forgotten = pa.array(keys, pa.string()), 0
+    wanted, marked = pa.array(keys, pa.string()), 0
     for rows in list(ledger.current_by_bucket(ledger.bucket_count(), [*IDENTITY.names, "output"])):
         rows = rows.filter(pc.is_in(rows["key"], wanted))
         if not len(rows):
             continue
-        pending = [row | {"status": PENDING, "message": "sent back by verify"} for row in rows.to_pylist()]
+        pending = [row | {"status": PENDING, "message": "marked by verify"} for row in rows.to_pylist()]
         ledger.append(to_table(pending, OUTCOME), recipe="", run="verify")
-        forgotten += len(rows)
-    return forgotten
+        marked += len(rows)
+    return marked
 
 
 def _files(destination: Store) -> pa.Table:
-    """Every file under `images/`: output and size."""
+    """Return every file under `images/`: output and size."""
     tables = [pa.table({"output": pa.array([], pa.string()), "size": pa.array([], pa.int64())})]
     for batch in destination.list(IMAGES):
         output = pc.utf8_slice_codeunits(batch["key"], len(IMAGES))
@@ -147,7 +148,7 @@ def _files(destination: Store) -> pa.Table:
 
 
 def _images(listing: Iterable[pa.RecordBatch]) -> pa.Table:
-    """Every image of the source, those refused by name too: key and version."""
+    """Return every image of the source, those refused by name included: key and version."""
     tables = [pa.table({"key": pa.array([], pa.string()), "version": pa.array([], pa.string())})]
     for batch in listing:
         known = pa.Table.from_batches([batch])
@@ -156,7 +157,7 @@ def _images(listing: Iterable[pa.RecordBatch]) -> pa.Table:
 
 
 def _overwritten(state: pa.Table) -> pa.Array:
-    """Keys of which another key has since written a file of the same folded name."""
+    """Return the keys whose file another key has since overwritten, under the same folded name."""
     rows = state.filter(pc.not_equal(state["written_output"], "")).sort_by("written_sequence")
     hashes = hash64(fold(rows["written_output"]))
     _, last = np.unique(hashes[::-1], return_index=True)
@@ -166,17 +167,17 @@ def _overwritten(state: pa.Table) -> pa.Array:
 
 
 def _doubled(lost: pa.Table) -> pa.Table:
-    # A key that left the source lost its file by right: the listing gave the name to another key.
+    # No problem if the key has left the source: the listing then gives its name to another key.
     lost = lost.filter(lost["redoable"])
     return _problems(
-        lost, "doubled", "another key has written this file since: run again, and both get their own"
+        lost, "doubled", "another key has since written this file: run again, and both get their own"
     )
 
 
 def _wrong_size(rows: pa.Table, size: pa.ChunkedArray) -> Iterator[pa.Table]:
-    there = as_bools(pc.is_valid(size))
+    exists = as_bools(pc.is_valid(size))
     fewer = as_bools(pc.less(size, rows["out_bytes"]))
-    yield _problems(rows.filter(pa.array(~there)), "deleted", "the file is not there")
+    yield _problems(rows.filter(pa.array(~exists)), "deleted", "the file does not exist")
     text = pc.binary_join_element_wise(
         "the file has",
         size.cast(pa.string()),
@@ -185,12 +186,12 @@ def _wrong_size(rows: pa.Table, size: pa.ChunkedArray) -> Iterator[pa.Table]:
         "were written",
         " ",
     )
-    for problem, where in (("truncated", fewer), ("swapped", there & ~fewer)):
+    for problem, where in (("truncated", fewer), ("swapped", exists & ~fewer)):
         yield _problems(rows.filter(pa.array(where)), problem, text.filter(pa.array(where)))
 
 
 def _wrong_scale(rows: pa.Table) -> pa.Table:
-    """Rows whose output is no whole multiple of its input, the same both ways; rows without an input pass."""
+    """Report rows whose output size is not one whole multiple of the input's; rows without an input pass."""
     in_height, in_width, out_height, out_width = (
         rows[name].to_numpy().astype(np.int64)
         for name in ("in_height", "in_width", "out_height", "out_width")
@@ -198,12 +199,14 @@ def _wrong_scale(rows: pa.Table) -> pa.Table:
     known = (in_height > 0) & (in_width > 0)
     scale = out_height // np.maximum(in_height, 1)
     fits = (scale > 0) & (in_height * scale == out_height) & (in_width * scale == out_width)
-    message = "the row's output size is no whole multiple of its input's: report it, with the row"
+    message = (
+        "the row's output size is not a whole multiple of its input's: report this as a bug, with the row"
+    )
     return _problems(rows.filter(pa.array(known & ~fits)), "dimensions", message)
 
 
 def _orphans(files: pa.Table, state: pa.Table) -> pa.Table:
-    """Files that no written row names. What a pending key wrote waits to be overwritten and is none."""
+    """Report files that no written row names, except those of pending keys: the next run overwrites them."""
     current = pc.and_(
         pc.is_in(state["status"], pa.array([WRITTEN, PENDING])), pc.not_equal(state["written_output"], "")
     )
@@ -212,7 +215,7 @@ def _orphans(files: pa.Table, state: pa.Table) -> pa.Table:
     place = pc.index_in(orphans, state["written_output"].combine_chunks())
     message = pc.if_else(
         pc.is_valid(place),
-        "left by an earlier success of its key, whose newest attempt failed: keep it or delete it",
+        "written by an earlier run of its key, whose newest attempt failed: keep it or delete it",
         "no row of the ledger names this file: delete it if it is not yours",
     )
     rows = pa.table({"key": pc.fill_null(state["key"].take(place), ""), "output": orphans})
@@ -227,12 +230,12 @@ def _source_problems(listed: pa.Table, state: pa.Table) -> Iterator[pa.Table]:
     rows = rows.append_column("redoable", pa.repeat(True, len(rows)))
     absent = pc.is_null(known["version"])
     changed = pc.fill_null(pc.not_equal(known["version"], listed["version"]), False)
-    yield _problems(rows.filter(absent), "no_row", "the ledger does not know this image: run again")
+    yield _problems(rows.filter(absent), "no_row", "the ledger has no row of this image: run again")
     yield _problems(rows.filter(changed), "changed", "the source changed after its row: run again")
 
 
 def _read_all(destination: Store, rows: pa.Table) -> Iterator[pa.Table]:
-    """What reading each output says against it; a few thousand rows at a time are Python objects."""
+    """Read each output and report those that differ; only a few thousand rows at a time are Python objects."""
     rows = rows.select(["key", "output", "redoable", *_FACTS])
     with ThreadPoolExecutor(_READERS) as pool:
         for batch in rows.to_batches(max_chunksize=_ROWS_AT_ONCE):
@@ -243,7 +246,7 @@ def _read_all(destination: Store, rows: pa.Table) -> Iterator[pa.Table]:
 
 
 def _read(destination: Store, row: dict[str, Any]) -> dict[str, Any] | None:
-    """The row's PROBLEM when its output is read, or None."""
+    """Read a row's output; return its PROBLEM or None."""
     name = IMAGES + row["output"]
     try:
         if row["out_bytes"] > _IN_MEMORY:
@@ -264,7 +267,7 @@ def _read(destination: Store, row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _complaint(file: BytesIO | BufferedReader, row: dict[str, Any]) -> tuple[str, str] | None:
-    """(problem, message) of an output's bytes, or None if they are what the row says."""
+    """Return problem and message if an output's bytes differ from what the row says, else None."""
     digest = file_digest(file, "sha256").hexdigest()
     if digest != row["out_sha256"]:
         return "swapped", f"the file's sha256 begins {digest[:12]}, {row['out_sha256'][:12]} was written"
@@ -283,7 +286,7 @@ def _split(rows: pa.Table, where: pa.ChunkedArray) -> tuple[pa.Table, pa.Table]:
 
 
 def _problems(rows: pa.Table, problem: str, message: str | pa.ChunkedArray) -> pa.Table:
-    """PROBLEM rows for all of `rows` (key, output, redoable)."""
+    """Return PROBLEM rows for all of `rows` (key, output, redoable)."""
     columns = {name: rows[name] for name in ("key", "output", "redoable")}
     columns["problem"] = pa.repeat(problem, len(rows))
     columns["message"] = pa.repeat(message, len(rows)) if isinstance(message, str) else message

@@ -84,7 +84,7 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, force_unlo
             why = f" ({stop})" if str(stop) else ""
             raise RunInterruptedError(
                 f"stopped{why}: {session.tally.done} done, {session.tally.pending} pending; "
-                "run the same command to go on"
+                "run the same command to continue"
             ) from stop
         except Exception:
             # The first error is the one to report.

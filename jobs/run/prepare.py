@@ -1,4 +1,4 @@
-"""From a spec to a run that can start: everything a user can get wrong is found here, before Ray."""
+"""Turn a spec into a run that can start: every user mistake is found here, before Ray."""
 
 import hashlib
 import uuid
@@ -18,7 +18,7 @@ from pipeline.tables.schemas import COPIES, SKIPPED
 from pipeline.tasks import get_task
 from pipeline.tasks.base import Opened
 
-# Rows of a plan that are in memory together.
+# Rows of a plan that are in memory at a time.
 WAVE = 50_000
 
 
@@ -34,7 +34,7 @@ class Prepared:
 
 
 def prepare(spec: RunSpec) -> Prepared:
-    """Resolve the model and open both ends, each once; raises UsageError for whatever a user can mend."""
+    """Resolve the model and open source and destination, each once; raises UsageError for every user mistake."""
     check_spec(spec)
     task = get_task(spec.task)
     model = resolve_model(spec.model, spec.endpoint_url)
@@ -49,12 +49,12 @@ def prepare(spec: RunSpec) -> Prepared:
 
 
 def _resolved(spec: RunSpec, model: ResolvedModel, source: Source, destination: Store) -> RunSpec:
-    """The spec in words that mean the same in every working directory and environment: on workers, and later."""
+    """Return the spec with absolute references, which are the same on every worker and in every later run."""
     settings = dict(spec.settings)
     for option in get_task(spec.task).options:
         if option.place and settings.get(option.name):
             settings[option.name] = open_store(settings[option.name], endpoint_url=spec.endpoint_url).uri
-    # an endpoint that nothing here needs would be in the spec of every retry
+    # An endpoint that nothing here needs would be in the spec of every retry.
     needed = [
         source.store.endpoint_url,
         destination.endpoint_url,
@@ -71,7 +71,7 @@ def _resolved(spec: RunSpec, model: ResolvedModel, source: Source, destination: 
 
 
 def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
-    """List the source and subtract the ledger; nothing is fetched. UsageError for a source without images."""
+    """List the source and subtract the ledger; nothing is fetched. Raises UsageError if no item can be processed."""
     spec = run.job.spec
     task = get_task(spec.task)
     plan = make_plan(
@@ -89,10 +89,10 @@ def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
 
 
 def keep_inputs(run: Prepared) -> Prepared:
-    """Copy the single local files that a run reads to `inputs/` at its destination, and read them from there.
+    """Copy the single local files that a run reads to `inputs/` at its destination; return the run that reads these.
 
-    A table of prompts or a style picture is then where every worker, `imgtx retry` and `imgtx verify` finds it, from
-    any machine. Folders and buckets are left where they are. For the holder of the lease.
+    Every worker, `imgtx retry` and `imgtx verify` can then read a table of prompts or a style picture from any machine.
+    Folders and buckets are not copied. For the holder of the lease.
     """
     spec, task = run.job.spec, get_task(run.job.spec.task)
     settings = dict(spec.settings)
@@ -108,12 +108,12 @@ def keep_inputs(run: Prepared) -> Prepared:
 
 
 def _kept(uri: str, run: Prepared) -> str:
-    """The URI of a local file's copy; that of a file in storage or of a copy is returned as it is."""
+    """Copy a local file and return the copy's URI; return the URI of a file in storage, or of a copy, as it is."""
     root = run.destination.uri.rstrip("/")
     if uri.startswith(f"{root}/{COPIES}") or not open_store(uri).is_local:
         return uri
     data = Path(uri).read_bytes()
-    # named after its content: an edited table does not change what an earlier run recorded
+    # Named after its content: an edited table does not change what an earlier run recorded.
     name = f"{COPIES}{hashlib.sha256(data).hexdigest()[:12]}/{Path(uri).name}"
     run.destination.write(name, data)
     return f"{root}/{name}"

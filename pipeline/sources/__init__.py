@@ -1,9 +1,9 @@
-"""One file a kind of source: how it is listed, what a key and a version are, how a worker reads one item."""
+"""Kinds of sources, one file each: how to list one, what its keys and versions are, how a worker reads an item."""
 
 from pipeline.sources.base import Source, SourceKind
 from pipeline.sources.images import IMAGES
 
-# A task says which of them it takes (`Task.sources`).
+# A task names those that it accepts (`Task.sources`).
 SOURCES = {kind.name: kind for kind in (IMAGES,)}
 
 

@@ -1,4 +1,4 @@
-"""What a source is, whatever its kind."""
+"""Define what every kind of source provides."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipeline.storage.store import Store
 class Source(Protocol):
     """Where the items of a run are read from.
 
-    `uri` means the same in every working directory. `store` is the storage it is in, whose credentials a run watches.
+    `uri` is the same in every working directory. `store` is the storage that it is in, whose credentials a run watches.
     """
 
     @property
@@ -25,20 +25,20 @@ class Source(Protocol):
     def store(self) -> Store: ...
 
     def describe(self) -> str:
-        """Return what messages call it."""
+        """Return its name for messages."""
 
     def check(self, destination: Store) -> None:
-        """Raise UsageError where it cannot be read, or would be overwritten by outputs at `destination`."""
+        """Raise UsageError if it cannot be read, or if outputs at `destination` would overwrite it."""
 
     def list(self, *, local_destination: bool) -> Iterator[pa.RecordBatch]:
         """Return batches of LISTED: a row for each output, with its own key.
 
-        local_destination: whether outputs are files here, whose names obey a file system's rules. Raises StorageError
-        where the source cannot be read to its end.
+        local_destination: whether outputs are local files, whose names must follow a file system's rules. Raises
+        StorageError if the source cannot be read to its end.
         """
 
     def read(self, item: str, version: str) -> bytes:
-        """Return the bytes of an item; raises StorageError, also where it changed since it was listed."""
+        """Return the bytes of an item; raises StorageError, also if it changed since it was listed."""
 
     def download(self, item: str, path: str, version: str) -> None:
         """Write an item that may be too large for memory to a local file."""
@@ -51,7 +51,7 @@ class Source(Protocol):
 class SourceKind:
     """One kind of source.
 
-    single_file: a source is one file; a local one is copied to `inputs/` at the destination when a run starts.
+    single_file: whether a source is one file; a local one is copied to `inputs/` at the destination when a run starts.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A folder or bucket of images: one work row an image, its key the path relative to the source.
+"""Read a folder or bucket of images: one work row an image, its key the path relative to the source.
 
 Keys stay in Arrow from end to end; millions of them never become Python objects.
 """
@@ -19,10 +19,12 @@ from pipeline.tables.schemas import FAILED, INVENTORY, LISTED, SKIPPED
 
 ROWS = 65_536
 
-_KEY_BYTES = 1024  # S3's own limit
-_NAME_BYTES = 255  # of ext4, XFS, APFS, NTFS
+# S3's limit.
+_KEY_BYTES = 1024
+# The limit of ext4, XFS, APFS, NTFS.
+_NAME_BYTES = 255
 
-# What a key must not be, on any destination.
+# What no key may be, at any destination.
 _ESCAPES = (
     (r"^/", "starts with a slash"),
     (r"(^|/)\.\.?(/|$)", 'has "." or ".." between slashes'),
@@ -79,9 +81,9 @@ IMAGES = SourceKind("images", recognises=lambda uri: True, open=open_images)
 
 
 def inventory(store: Store) -> Iterator[pa.RecordBatch]:
-    """Every object under `store`, in batches of schema INVENTORY of about ROWS rows, in no promised order.
+    """Yield every object under `store`, in batches of INVENTORY with about ROWS rows, in no particular order.
 
-    Raises StorageError: a listing that cannot be read to its end is no inventory.
+    Raises StorageError if the listing cannot be read to its end.
     """
     pages: list[pa.RecordBatch] = []
     rows = 0
@@ -96,11 +98,11 @@ def inventory(store: Store) -> Iterator[pa.RecordBatch]:
 
 
 def classify(batch: pa.RecordBatch, suffixes: Collection[str], *, local_destination: bool) -> pa.RecordBatch:
-    """`batch` (schema INVENTORY) with the columns of LISTED: what the name alone decides.
+    """Add to a batch of INVENTORY the columns of LISTED, by the keys alone.
 
-    `suffixes` are lower-case with their dot (`imgtx.codecs.SUFFIXES`); case is ignored. Other names are
-    skipped (reason suffix). An image whose key would escape the destination, or cannot be a file name on a
-    local one, is failed (reason unsafe_key) with a message that says what is wrong with it.
+    suffixes: lower-case, with their dot (`imgtx.codecs.SUFFIXES`); keys match in any case. Other keys are skipped
+    (reason suffix). An image whose key would escape the destination, or cannot be a file name at a local one, is failed
+    (reason unsafe_key) with a message that says why.
     """
     key = batch.column("key")
     complaint = _complaint(key, local_destination)
@@ -114,7 +116,7 @@ def classify(batch: pa.RecordBatch, suffixes: Collection[str], *, local_destinat
 
 
 def images(store: Store, suffixes: Collection[str], *, local_destination: bool) -> Iterator[pa.RecordBatch]:
-    """The rows of `inventory` whose name `classify` holds nothing against, in batches of schema INVENTORY."""
+    """Yield the rows of `inventory` that `classify` neither skips nor fails, in batches of INVENTORY."""
     for batch in inventory(store):
         named = classify(batch, suffixes, local_destination=local_destination)
         yield named.filter(pc.equal(named.column("status"), "")).select(INVENTORY.names)
@@ -129,7 +131,7 @@ def _suffix_pattern(suffixes: Collection[str]) -> str:
 
 
 def _complaint(key: pa.Array, local_destination: bool) -> pa.Array:
-    """What makes each key unsafe, in words; "" for a safe key."""
+    """Return the message for each unsafe key; "" for a safe one."""
     rules = [(pc.match_substring_regex(key, pattern), words) for pattern, words in _ESCAPES]
     too_long = pc.greater(pc.binary_length(key), _KEY_BYTES)
     rules.append((too_long, f"is longer than {_KEY_BYTES} bytes"))
@@ -137,11 +139,12 @@ def _complaint(key: pa.Array, local_destination: bool) -> pa.Array:
         rules.append((pc.match_substring(key, "//"), "has nothing between two slashes"))
         rules.append((_has_long_name(key), f"has a part longer than {_NAME_BYTES} bytes"))
     conditions, words = zip(*rules, strict=True)
-    legal = "a key is file names joined by single slashes: rename the object"
-    texts = [f"the key {text}; {legal}" for text in words]
+    texts = [
+        f"the key {text}; expected file names joined by single slashes: rename the object" for text in words
+    ]
     return pc.case_when(pc.make_struct(*conditions), *texts, "")
 
 
 def _has_long_name(key: pa.Array) -> pa.Array:
-    # The regular expression engine repeats at most 1,000 times and counts characters where this reads bytes.
+    # As bytes, because the limit is in bytes. RE2 repeats at most 1,000 times, so `_KEY_BYTES` is not checked this way.
     return pc.match_substring_regex(key.cast(pa.binary()), rf"[^/]{{{_NAME_BYTES + 1}}}")

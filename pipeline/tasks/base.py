@@ -1,4 +1,4 @@
-"""What a task is: everything a run needs to know about one kind of work.
+"""Define a task: everything a run needs to know about one kind of work.
 
 A task is a module in this folder with one `Task` in it and one line in `pipeline/tasks/__init__.py`. Its command,
 `imgtx plan`, `imgtx submit`, spec files and the generated reference follow from it.
@@ -36,8 +36,8 @@ Measures = dict[str, float]
 class Option:
     """A setting of a task: a name in spec files and for `--set`, and unless `rare` an option of its command.
 
-    place: the value names a place in storage, which workers must be able to reach. file: it names a single file; a
-    local one is copied to `inputs/` at the destination when the run starts.
+    place: whether the value is a location in storage, which workers must be able to reach. file: whether it is a single
+    file; a local one is copied to `inputs/` at the destination when the run starts.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """How users write it: `--missing-mask`, or `--set mask_tolerance=` for a rare one."""
+        """Return how users write it: `--missing-mask`, or `--set mask_tolerance=` for a rare one."""
         return f"--set {self.name}=" if self.rare else f"--{self.name.replace('_', '-')} "
 
     def of(self, spec: RunSpec) -> Any:
@@ -68,7 +68,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Opened:
-    """Where rows of one job are read from: the source, and whatever `Task.open_inputs` returned."""
+    """What rows of one job are read from: the source, and what `Task.open_inputs` returned."""
 
     source: Source
     inputs: Any = None
@@ -97,7 +97,7 @@ def list_source(opened: Opened, spec: RunSpec, *, local_destination: bool) -> It
 
 
 def no_explanation(reasons: set[str], spec: RunSpec) -> str:
-    """Return "": the source explains itself why nothing of it can be processed."""
+    """Return "": the source itself explains why nothing of it can be processed."""
     return ""
 
 

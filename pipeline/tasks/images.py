@@ -1,4 +1,4 @@
-"""What tasks from an image to an image share: fetch its file, read its header, decode it, cut it into tiles."""
+"""Load an image for the tasks that turn an image into an image: fetch, read the header, decode, cut into tiles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     ModelInput = Callable[[Picture, Row, Job], tuple[np.ndarray, Measures]]
 
-# Of one encoded file in memory; a larger one goes through local disk.
+# Of one encoded file in memory; larger ones go through local disk.
 MAX_BYTES = 256 << 20
 NOISE_LEVEL = {
     "noise_level": "standard deviation of the source's noise, in levels of 255 (`imgtx.imageops.noise`)"
@@ -28,17 +28,17 @@ NOISE_LEVEL = {
 
 
 def fetch_image(row: Row, opened: Opened) -> Row:
-    """Add the file's bytes as `data`; a file too large for memory is only marked, the transform downloads it."""
+    """Add the file's bytes as `data`; a file too large for memory is marked `large`, and the transform downloads it."""
     if row["size"] > MAX_BYTES:
         return row | {"large": True}
     return row | {"data": opened.source.read(item_of(row), own_version(row))}
 
 
 def load_image(row: Row, job: Job, *, model_input: ModelInput | None = None) -> Row:
-    """Decode `data` into `tiles`; a picture too large for memory is only marked, the transform spools it.
+    """Decode `data` into `tiles`; a picture too large for memory is marked `large`, and the transform spools it.
 
-    The header is read first: size and form are accepted or refused before a pixel is decoded. model_input: from the
-    picture to the pixels that the model is given, and measures; by default the picture's own.
+    The header is read first: size and form are accepted or refused before a pixel is decoded. model_input: returns the
+    pixels that the model is given for a picture, and measures; by default the picture's own pixels.
     """
     from imgtx.codecs import decode, pack_carry, read_header
     from imgtx.imageops.noise import noise_level
@@ -49,7 +49,7 @@ def load_image(row: Row, job: Job, *, model_input: ModelInput | None = None) -> 
         return row
     data = row.pop("data")
     header = read_header(data)
-    # of a refused picture too: a plan with a higher limit asks for it
+    # Recorded for a refused picture too: a plan with a higher limit needs them.
     row |= {"in_height": header.height, "in_width": header.width}
     admit(header, job)
     if is_large(header, job):
@@ -99,12 +99,12 @@ def item_of(row: Row) -> str:
 
 
 def own_version(row: Row) -> str:
-    """Return the source item's own version; behind a blank, `version` goes on with those of the row's inputs."""
+    """Return the source item's own version: in `version`, those of the row's inputs follow it after a space."""
     return row["version"].partition(" ")[0]
 
 
 def admit(header: Header, job: Job) -> None:
-    """Raise ImageError (too_large) for what the header says is more than the spec or the model admits."""
+    """Raise ImageError (too_large) if the picture has more pixels than the spec or the model allows."""
     from pipeline.tables.schemas import TOO_LARGE
 
     megapixels = header.height * header.width / 1e6
@@ -117,12 +117,11 @@ def admit(header: Header, job: Job) -> None:
     if 0 < job.info.untiled < header.height * header.width:
         raise ImageError(
             TOO_LARGE,
-            f"{header.width} x {header.height} is {megapixels:.1f} megapixels; {job.info.name} looks at the whole "
-            f"picture, so it cannot be cut, and {job.info.untiled / 1e6:.1f} are the most it was given room for: "
-            f"reduce the picture or choose another model",
+            f"{header.width} x {header.height} is {megapixels:.1f} megapixels; {job.info.name} needs the whole picture "
+            f"at once and takes at most {job.info.untiled / 1e6:.1f}: reduce the picture or choose another model",
         )
 
 
 def is_large(header: Header, job: Job) -> bool:
-    """Whether the output goes through local disk instead of memory."""
+    """Return whether the output goes through local disk instead of memory."""
     return header.height * header.width * job.info.scale**2 > job.spec.stream_megapixels * 1e6

@@ -1,8 +1,8 @@
-"""Inpainting: holes filled, every pixel outside them unchanged to the bit.
+"""Inpainting: fill holes and leave every pixel outside them unchanged to the bit.
 
 Holes are white in a mask beside the picture, or painted in one colour. The mask of `2019/a.jpg` is the object
-`2019/a.jpg` of the masks, or else `2019/a.png`. Its version becomes part of the row's, so that the plan takes up
-exactly the pictures whose mask changed.
+`2019/a.jpg` of the masks, or else `2019/a.png`. Its version becomes part of the row's, so that a picture runs again
+when its mask changes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SKIP, NO_HOLE = "skip", "no-hole"
 ROLE = "mask"
-# Between a picture's version and its mask's; no storage has blanks in one.
+# Between a picture's version and its mask's; no storage has spaces in a version.
 JOINT = f" {ROLE} "
 SUFFIX = ".png"
 
@@ -70,13 +70,13 @@ def default_model(settings: Settings) -> str:
 
 
 def check(spec: RunSpec, info: ModelInfo) -> None:
-    """Raise UsageError unless holes are given in one way, to a model that fills them."""
+    """Raise UsageError unless holes are given in exactly one way, to a model that fills them."""
     masks, color, tolerance = MASKS.of(spec), MASK_COLOR.of(spec), MASK_TOLERANCE.of(spec)
     if masks and color:
         raise UsageError(f"--masks {masks} and --mask-color {color}: give only one of them")
     if info.masks and not (masks or color):
         raise UsageError(
-            f"--model {spec.model} fills holes: say where they are by --masks or --mask-color, or choose another model"
+            f"--model {spec.model} fills holes: give their place by --masks or --mask-color, or choose another model"
         )
     if not info.masks:
         raise UsageError(
@@ -90,7 +90,7 @@ def check(spec: RunSpec, info: ModelInfo) -> None:
 
 
 def recipe(spec: RunSpec) -> dict[str, str]:
-    """Return what of the settings decides pixels: the colour and how near to it counts."""
+    """Return the settings that decide pixels: the colour and its tolerance."""
     color = MASK_COLOR.of(spec)
     return {MASK_COLOR.name: f"{color.lower()} {MASK_TOLERANCE.of(spec)}" if color else ""}
 
@@ -120,7 +120,7 @@ def check_masks(masks: Store | None, spec: RunSpec) -> None:
 
 
 def list_with_masks(opened: Opened, spec: RunSpec, *, local_destination: bool) -> Iterator[pa.RecordBatch]:
-    """Return every item of the source, with its mask where there are masks: batches of LISTED."""
+    """Return batches of LISTED: every item of the source, with its mask if masks are given."""
     batches = opened.source.list(local_destination=local_destination)
     if opened.inputs is None:
         return batches
@@ -128,7 +128,7 @@ def list_with_masks(opened: Opened, spec: RunSpec, *, local_destination: bool) -
 
 
 def _known(masks: Store) -> pa.Table:
-    """Key and version of every image among the masks."""
+    """Return key and version of every image among the masks."""
     import pyarrow as pa
 
     from imgtx.codecs import SUFFIXES
@@ -144,7 +144,7 @@ def join_masks(
 ) -> Iterator[pa.RecordBatch]:
     """Add to LISTED rows the mask of each as an input and both versions.
 
-    missing: what becomes of a picture without one, a value of `--missing-mask`.
+    missing: a value of `--missing-mask`, for pictures without one.
     """
     import numpy as np
     import pyarrow as pa
@@ -172,7 +172,7 @@ def join_masks(
 
 
 def _as_inputs(keys: pa.Array, versions: pa.Array, there: np.ndarray) -> pa.Array:
-    """A column of INPUTS: one mask where there is one, else none."""
+    """Return a column of INPUTS: the mask of a row that has one, else nothing."""
     import numpy as np
     import pyarrow as pa
 
@@ -188,7 +188,7 @@ def _as_inputs(keys: pa.Array, versions: pa.Array, there: np.ndarray) -> pa.Arra
 
 
 def explain(reasons: set[str], spec: RunSpec) -> str:
-    """Return why nothing can be processed, where that is for want of masks."""
+    """Return why nothing can be processed, if the reason is that masks are missing."""
     from pipeline.tables.schemas import NO_MASK
 
     if NO_MASK not in reasons:
@@ -227,7 +227,7 @@ def _filled(mask: bytes, picture: Picture, row: Row, job: Job) -> tuple[np.ndarr
 
 
 def hole_in(picture: Picture, mask: bytes, spec: RunSpec) -> np.ndarray:
-    """Return what of a picture is to be filled, (H, W) bool, from its mask's file or by its colour.
+    """Return which pixels of a picture to fill, (H, W) bool, by its mask's file or by colour.
 
     Raises ImageError (bad_mask) for a mask that cannot be decoded or has another size.
     """
@@ -251,19 +251,19 @@ def hole_in(picture: Picture, mask: bytes, spec: RunSpec) -> np.ndarray:
 
 
 def painted(pixels: np.ndarray, spec: RunSpec) -> np.ndarray:
-    """(H, W) bool of (H, W, C): what was painted in the spec's colour."""
+    """Return which of the pixels, (H, W, C), are painted in the spec's colour: (H, W) bool."""
     from imgtx.imageops.holes import hole_of_colour
 
     return hole_of_colour(pixels, colour_of(MASK_COLOR.of(spec)), MASK_TOLERANCE.of(spec))
 
 
 def bad_mask(error: ImageError) -> ImageError:
-    """Turn the decoder's error about a mask into one about its picture."""
+    """Return the decoder's error about a mask as an error of its picture."""
     from pipeline.tables.schemas import BAD_MASK
 
     if error.reason == BAD_MASK:
         return error
-    return ImageError(BAD_MASK, f"the mask cannot be used ({error.reason}: {error}): draw it anew")
+    return ImageError(BAD_MASK, f"the mask cannot be used ({error.reason}: {error}): draw it again")
 
 
 def check_mask_size(given: tuple[int, int], wanted: tuple[int, int]) -> None:
@@ -274,12 +274,12 @@ def check_mask_size(given: tuple[int, int], wanted: tuple[int, int]) -> None:
         raise ImageError(
             BAD_MASK,
             f"the mask is {given[1]} x {given[0]}, the picture {wanted[1]} x {wanted[0]}; they must have the same "
-            "size, both upright by their EXIF orientation: resize the mask",
+            "size after EXIF orientation: resize the mask",
         )
 
 
 def large_input(picture: SpooledPicture, row: Row, job: Job, folder: Path) -> tuple[ReadTile, Measures]:
-    """Return the filled picture on disk with its mask, as a function of a tile, and the hole's share.
+    """Return a function that reads tiles of the smoothly filled picture with its mask as last channel, and measures.
 
     Raises ImageError (bad_mask) as `hole_in` does.
     """
@@ -318,7 +318,7 @@ def _hole_at(mask: SpooledPicture | None, spec: RunSpec, window: Tile, pixels: n
 
 
 def _mask_on_disk(row: Row, job: Job, folder: Path) -> SpooledPicture | None:
-    """The row's mask as a picture on disk, None where it has none."""
+    """Return the row's mask as a picture on disk, None if it has none."""
     from imgtx.codecs.spool import spool_in
 
     key, version = mask_of(row)
@@ -327,7 +327,8 @@ def _mask_on_disk(row: Row, job: Job, folder: Path) -> SpooledPicture | None:
     folder = folder / "mask"
     folder.mkdir()
     masks = open_masks(job.spec)
-    assert masks is not None  # a row has a mask only where the spec names masks
+    # A row has a mask only where the spec names masks.
+    assert masks is not None
     masks.download(key, str(folder / "source"), version=version)
     try:
         return spool_in(folder / "source", folder, max_pixels=int(job.spec.max_megapixels * 1e6))
@@ -339,7 +340,7 @@ INPAINTING = Task(
     name="inpainting",
     command="restore",
     summary="Fill holes in every image of a folder or bucket.",
-    description="Fill holes: white in a mask of the same name, or painted in one colour.",
+    description="Fill holes that are white in a mask of the same name, or painted in one colour.",
     examples=("imgtx restore scans/ clean/ --masks masks/ --format png",),
     default_model=default_model,
     options=(MASKS, MISSING_MASK, MASK_COLOR, MASK_TOLERANCE),

@@ -1,4 +1,4 @@
-"""Restoration: noise, JPEG damage and mild blur removed, at the image's own size."""
+"""Restoration: remove noise, JPEG damage and mild blur at the image's own size."""
 
 from pipeline.tasks.base import Settings, Task
 from pipeline.tasks.images import NOISE_LEVEL, fetch_image, load_image

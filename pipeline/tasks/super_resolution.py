@@ -1,4 +1,4 @@
-"""Super-resolution: every image two, three or four times as large."""
+"""Super-resolution: enlarge every image two, three or four times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCALE = Option(
 
 
 def model_for(settings: Settings) -> str:
-    """Return the packaged model of the scale that was asked for; raises UsageError where there is none."""
+    """Return the packaged model for the given scale; raises UsageError if there is none."""
     from imgtx.models.weight_file import packaged_models
 
     scale = settings.get(SCALE.name, 2)
@@ -29,12 +29,12 @@ def model_for(settings: Settings) -> str:
     known = packaged_models()
     if name not in known:
         scales = ", ".join(sorted(n for m in known if (n := m.removeprefix("sr-x")).isdecimal()))
-        raise UsageError(f"--scale {scale}: the packaged models enlarge by {scales}; for others give --model")
+        raise UsageError(f"--scale {scale}: the packaged models enlarge by {scales}; give --model for others")
     return name
 
 
 def check(spec: RunSpec, info: ModelInfo) -> None:
-    """Raise UsageError for a scale that the model does not have: the weights decide it, `--scale` only picks them."""
+    """Raise UsageError for a scale that the model does not have: `--scale` only chooses a model, which decides it."""
     scale = SCALE.of(spec)
     if scale is not None and scale != info.scale:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Verify finds every way in which a destination differs from its ledger, and is silent on a sound one."""
+"""Verify finds every difference between a destination and its ledger, and none where there is none."""
 
 import hashlib
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def listed(source: Store) -> Iterator[pa.RecordBatch]:
 
 
 class Archive:
-    """A source of four images, each upscaled x2, as a run leaves it."""
+    """A source of four images and a destination where each is upscaled x2, as after a run."""
 
     def __init__(self, folder: Path):
         self.source, self.destination = (
@@ -46,7 +46,7 @@ class Archive:
             self.write(key, png(100 + value))
 
     def write(self, key: str, data: bytes, **columns) -> None:
-        """The output of `key` and its row."""
+        """Write the output of `key` and its row."""
         stat = self.source.stat(key)
         row = outcome(
             key,
@@ -134,14 +134,16 @@ def test_without_deep_nothing_is_read(archive, monkeypatch):
         archive.verify()
 
 
-def test_dimensions_are_held_against_header_and_scale(archive):
-    archive.write("a.png", png(1, width=9))  # the header differs from the row
-    archive.write("b.png", png(1, 9, 6), out_width=9)  # 4 x 3 -> 9 x 6
+def test_dimensions_are_checked_against_header_and_scale(archive):
+    # The header differs from the row.
+    archive.write("a.png", png(1, width=9))
+    # 4 x 3 -> 9 x 6.
+    archive.write("b.png", png(1, 9, 6), out_width=9)
     archive.write("d.png", b"not an image")
     assert archive.found() == {("dimensions", key, key) for key in ("a.png", "b.png", "d.png")}
 
 
-def test_a_row_without_input_dimensions_is_not_measured(archive):
+def test_a_row_without_input_dimensions_is_not_checked(archive):
     archive.write("a.png", png(1, 9, 5), in_height=0, in_width=0, out_height=5, out_width=9)
     assert archive.found() == set()
 
@@ -158,8 +160,9 @@ def test_orphans_are_files_that_no_current_row_names(archive):
     assert archive.found() == {("orphan", "", "sub/stray.png"), ("orphan", "a.png", "a.png")}
 
 
-def test_two_keys_of_one_file_are_told_from_a_key_that_left(archive):
-    archive.write("d.png", png(7), output="A.png")  # the same file as a.png's where case is folded
+def test_an_overwritten_file_is_no_problem_once_its_key_left_the_source(archive):
+    # The same file as a.png's on a file system that ignores case.
+    archive.write("d.png", png(7), output="A.png")
     archive.destination.delete("images/d.png")
     assert ("doubled", "a.png", "a.png") in archive.found()
     archive.source.delete("a.png")
@@ -168,7 +171,7 @@ def test_two_keys_of_one_file_are_told_from_a_key_that_left(archive):
     assert report.counts["vanished"] == 1
 
 
-def test_source_images_without_a_row_or_of_another_version(archive):
+def test_source_images_without_a_row_or_of_another_version_are_found(archive):
     archive.source.write("new.png", png(1))
     archive.source.write("notes.txt", b"no image")
     archive.source.write("a.png", png(200, 5, 3))
@@ -188,7 +191,7 @@ def test_an_output_that_the_storage_refuses_is_unreadable(archive, monkeypatch):
     assert archive.found() == {("unreadable", "a.png", "a.png"), ("deleted", "b.png", "b.png")}
 
 
-def test_forgotten_keys_run_again_and_the_archive_is_sound_after(archive):
+def test_keys_marked_pending_run_again_and_the_archive_is_sound_afterwards(archive):
     assert archive.planned() == {}
     archive.destination.delete("images/a.png")
     archive.destination.write("images/sub/c ä.png", b"x")
@@ -203,7 +206,7 @@ def test_forgotten_keys_run_again_and_the_archive_is_sound_after(archive):
     assert archive.verify().counts["written"] == 4
 
 
-def test_damage_whose_source_is_gone_is_reported_but_not_forgotten(archive):
+def test_damage_whose_source_is_gone_is_reported_but_not_marked_pending(archive):
     archive.source.delete("a.png")
     archive.destination.delete("images/a.png")
     report = archive.verify()

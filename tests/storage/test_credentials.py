@@ -106,7 +106,7 @@ def test_an_expired_key_stops_the_run_and_a_new_one_goes_on(
         line = last_words(*command)
     assert "403 InvalidAccessKeyId" in line
     assert "S3 does not accept these credentials" in line
-    assert f"{BEFORE} done, {COUNT - BEFORE} pending; run the same command to go on" in line
+    assert f"{BEFORE} done, {COUNT - BEFORE} pending; run the same command to continue" in line
     accounts.renew()
     rows = Ledger(open_store(destination)).current(["status"]) if destination == "out" else None
     assert rows is None or rows["status"].to_pylist() == ["written"] * BEFORE

@@ -26,7 +26,7 @@ def test_stopped_in_the_middle(how: str, start: Start, archive: Archive, tmp_pat
         assert command.finish() == 130, command.log.read_text()
     assert time.monotonic() - asked < SOON
     said = command.log.read_text()
-    assert "run the same command to go on" in said
+    assert "run the same command to continue" in said
     assert "Traceback" not in said
     state = look(str(command.destination))
     assert len(state.outputs) < archive.count

@@ -260,7 +260,7 @@ class TestJobs:
             out, said = second.communicate(timeout=WITHIN)
             assert second.returncode == 130, said
             # It had time to record its work.
-            assert "pending; run the same command to go on" in out
+            assert "pending; run the same command to continue" in out
             _, said = watching.communicate(timeout=WITHIN)
             assert (watching.returncode, "interrupted" in said) == (130, True), said
 

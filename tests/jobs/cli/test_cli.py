@@ -178,8 +178,8 @@ def test_an_option_of_the_wrong_type_is_clicks_to_tell():
 
 @pytest.mark.parametrize("command", ["status", "verify", "retry"])
 def test_a_destination_without_a_run_is_named(place, command):
-    assert "holds no imgtx run" in complaint(command, "in")
-    assert "holds no imgtx run" in complaint(command, "nowhere")
+    assert "has no imgtx run" in complaint(command, "in")
+    assert "has no imgtx run" in complaint(command, "nowhere")
 
 
 def raising(error: BaseException):
@@ -331,7 +331,7 @@ def test_a_stopped_run_says_how_to_go_on(place, in_process, model, monkeypatch):
         patch.setattr(InProcess, "iter_batches", stopped)
         result = imgtx("upscale", "in", "out", "--model", model)
     assert result.exit_code == INTERRUPTED
-    assert "1 done, 1 pending; run the same command to go on" in result.stderr.splitlines()[-1]
+    assert "1 done, 1 pending; run the same command to continue" in result.stderr.splitlines()[-1]
     assert json.loads(imgtx("status", "out", "--json").stdout)["run"]["state"] == "interrupted"
     summary = json.loads(imgtx("upscale", "in", "out", "--model", model, "--json").stdout)
     assert (summary["written"], summary["current"]) == (1, 1)

@@ -76,7 +76,7 @@ HOLES = ModelInfo("fills", "inpainting", 1, 16, 16, 4, masks=True)
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({}, "--model x fills holes: say where they are by --masks or --mask-color"),
+        ({}, "--model x fills holes: give their place by --masks or --mask-color"),
         ({"masks": "m", "mask_color": "#000000"}, "give only one of them"),
         ({"mask_color": "magenta"}, "--mask-color magenta: must be a colour like '#ff00ff'"),
         ({"masks": "m", "missing_mask": "fail"}, "--missing-mask fail: must be one of skip, no-hole"),

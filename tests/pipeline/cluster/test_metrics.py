@@ -148,4 +148,4 @@ def test_the_destination_remembers_its_last_success(tmp_path, monkeypatch: pytes
 
 def test_where_never_was_a_run_there_is_nothing_to_expose(tmp_path):
     (tmp_path / "out").mkdir()
-    assert "holds no imgtx run" in complaint("status", str(tmp_path / "out"), "--prometheus")
+    assert "has no imgtx run" in complaint("status", str(tmp_path / "out"), "--prometheus")

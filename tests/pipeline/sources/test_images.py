@@ -1,4 +1,4 @@
-"""Listing to Parquet, and what a name alone decides."""
+"""Listing a folder or bucket of images, and what the key alone decides."""
 
 import re
 import uuid
@@ -62,13 +62,13 @@ def test_an_empty_source_has_no_batches(store: Store):
     assert list(inventory(store)) == []
 
 
-def test_a_missing_folder_is_no_empty_source(tmp_path: Path):
+def test_a_missing_folder_is_an_error(tmp_path: Path):
     with pytest.raises(StorageError):
         list(inventory(Store(str(tmp_path / "missing"), retry=FAIL_FAST)))
 
 
 @pytest.mark.parametrize("key", ["a.jpg", "a.JPG", "b/c.Jpeg", "x.tar.png", ".jpg", "..a.jpg", "a..b/...jpg"])
-def test_images_by_suffix(key: str):
+def test_keys_with_an_image_suffix_are_images(key: str):
     assert verdict(key) == ("", "", "")
 
 
@@ -106,7 +106,7 @@ def test_unsafe_keys_fail_on_any_destination(key: str, word: str):
 @pytest.mark.parametrize(
     "key", ["a//b.jpg", "x" * 252 + ".jpg", "é" * 126 + ".jpg", "日" * 84 + ".jpg", "x" * 256 + "/a.jpg"]
 )
-def test_some_keys_are_unsafe_on_a_disk_alone(key: str):
+def test_some_keys_are_unsafe_only_at_a_local_destination(key: str):
     assert verdict(key, local=True)[:2] == (FAILED, "unsafe_key")
     assert verdict(key, local=False) == ("", "", "")
 
@@ -123,7 +123,7 @@ def test_some_keys_are_unsafe_on_a_disk_alone(key: str):
         " .jpg",
     ],
 )
-def test_odd_names_that_are_safe(key: str):
+def test_odd_keys_that_are_safe(key: str):
     assert verdict(key) == ("", "", "")
 
 

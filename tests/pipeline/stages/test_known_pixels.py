@@ -1,4 +1,4 @@
-"""Known pixels stay as they are to the bit, even where the model itself changes every pixel it is given."""
+"""Known pixels stay unchanged to the bit, even if the model changes every pixel it is given."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ DIGEST = "0" * 64
 
 
 class Negative(nn.Module):
-    """Gives the negative of the whole picture, whatever its mask says: no pixel of 8 or 16 bits is its own negative."""
+    """Return the negative of the whole picture and ignore the mask: no pixel of 8 or 16 bits is its own negative."""
 
     info, digest = INFO, DIGEST
 
@@ -44,7 +44,7 @@ def drawn(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("depth", [8, 16])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("tile", [None, 32])
-def test_the_library_changes_the_hole_and_nothing_else(depth, channels, tile):
+def test_the_library_changes_only_the_hole(depth, channels, tile):
     image, mask = photo(70, 90, channels, depth), drawn(70, 90)
     made = Predictor(Negative(), tile=tile)(image, mask)
     np.testing.assert_array_equal(made[~mask], image[~mask])
@@ -52,15 +52,14 @@ def test_the_library_changes_the_hole_and_nothing_else(depth, channels, tile):
     assert changed.mean() > 0.9
 
 
-def test_alpha_stays_whole():
+def test_alpha_is_unchanged():
     image, mask = photo(40, 52, 4), drawn(40, 52)
     made = Predictor(Negative())(image, mask)
     np.testing.assert_array_equal(made[..., 3], image[..., 3])
     np.testing.assert_array_equal(made[~mask], image[~mask])
 
 
-def test_a_batch_of_tiles_changes_the_holes_and_nothing_else():
-    """Tiles with a hole and tiles without one go through the same calls."""
+def test_a_batch_of_tiles_with_and_without_holes_changes_only_the_holes():
     image, mask = photo(130, 130), np.zeros((130, 130), bool)
     mask[3:9, 100:120] = True
     made = Predictor(Negative(), tile=32, batch=8)(image, mask)
@@ -74,7 +73,7 @@ def as_png(pixels: np.ndarray) -> bytes:
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    """A job whose stages run the negative."""
+    """Return a job whose stages run the negative."""
     monkeypatch.setattr(imgtx, "load", lambda *_, **__: Predictor(Negative()))
     monkeypatch.setattr("pipeline.stages.transform.local_model", lambda *_: None)
     for name in ("source", "masks"):
@@ -91,7 +90,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
 
 @pytest.mark.parametrize("megapixels", [50, 0.001], ids=["in memory", "on disk"])
 @pytest.mark.parametrize(("channels", "depth"), [(3, 8), (3, 16), (1, 8)])
-def test_a_run_writes_known_pixels_as_they_are(job, tmp_path, megapixels, channels, depth):
+def test_a_run_writes_known_pixels_unchanged(job, tmp_path, megapixels, channels, depth):
     image, mask = photo(90, 110, channels, depth), drawn(90, 110)
     (tmp_path / "source/a.png").write_bytes(as_png(image))
     (tmp_path / "masks/a.png").write_bytes(as_png(np.where(mask, 255, 0).astype(np.uint8)))

@@ -1,4 +1,4 @@
-"""decode, transform, encode, publish chained by hand over small archives: what comes out, and what must survive."""
+"""Decode, transform, encode and publish, called in turn over small archives."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -49,7 +49,7 @@ def job(tmp_path: Path, model: str) -> Job:
 
 
 def put(job: Job, **files: bytes) -> pa.Table:
-    """Files into the source; the WORK rows for them, output under the source's own name."""
+    """Write files into the source; return WORK rows for them, output under the source's own name."""
     for name, data in files.items():
         (Path(job.spec.source) / name).write_bytes(data)
     return work(*files)
@@ -61,7 +61,7 @@ def work(*keys: str) -> pa.Table:
 
 
 def through(stage: Callable[[pa.Table], Iterator[pa.Table]], table: pa.Table) -> pa.Table:
-    """All tables of a stage, serialised and read-only as Ray hands them on."""
+    """Return all tables of a stage, serialised and read-only as Ray passes them on."""
     made = pa.concat_tables(list(stage(table)))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, made.schema) as writer:
@@ -70,7 +70,7 @@ def through(stage: Callable[[pa.Table], Iterator[pa.Table]], table: pa.Table) ->
 
 
 def through_stages(job: Job, table: pa.Table, *, transform: Transform | None = None) -> list[dict[str, Any]]:
-    """All stages in order; the outcome rows."""
+    """Run all stages in order; return the outcome rows."""
     table = through(lambda batch: decode(batch, job), table)
     table = through(transform or Transform(job), table)
     table = through(lambda batch: encode(batch, job), table)
@@ -80,7 +80,7 @@ def through_stages(job: Job, table: pa.Table, *, transform: Transform | None = N
 
 
 def written(job: Job, row: dict[str, Any]) -> Picture:
-    """The output of a row, decoded; the row tells its size and digest truly."""
+    """Return the decoded output of a row, after checking the size and digest in the row."""
     assert (row["status"], row["reason"], row["message"]) == ("written", "", "")
     data = (Path(job.spec.destination) / "images" / row["output"]).read_bytes()
     assert (row["out_bytes"], row["out_sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
@@ -102,8 +102,8 @@ def written(job: Job, row: dict[str, Any]) -> Picture:
         ("rgb.bmp", photo(21, 34)),
     ],
 )
-def test_what_comes_out_is_what_the_library_makes(job, name, pixels):
-    """Lossless formats: to the bit, alpha and 16 bit too."""
+def test_outputs_equal_those_of_the_library(job, name, pixels):
+    """Lossless formats are equal to the bit, with alpha and 16 bits too."""
     output = f"{Path(name).stem}.png"
     table = put(job, **{name: saved(pixels, {".tif": "TIFF", ".bmp": "BMP"}.get(Path(name).suffix, "PNG"))})
     table = table.set_column(table.schema.get_field_index("output"), "output", pa.array([output]))
@@ -130,7 +130,7 @@ def test_orientation_profile_and_exif_survive(job):
     assert exif.orientation(picture.exif) == 1
 
 
-def test_a_format_that_cannot_hold_it_leaves_a_note(job):
+def test_a_format_that_cannot_hold_16_bits_leaves_a_note(job):
     table = put(job, **{"deep.png": saved(photo(22, 34, 1, depth=16))})
     table = table.set_column(table.schema.get_field_index("output"), "output", pa.array(["deep.jpg"]))
     (row,) = through_stages(job, table)
@@ -138,13 +138,13 @@ def test_a_format_that_cannot_hold_it_leaves_a_note(job):
     assert row["notes"]
 
 
-def test_alpha_is_enlarged_as_a_mask(job):
+def test_alpha_is_enlarged_by_bicubic(job):
     rgba = photo(22, 34, 4)
     (row,) = through_stages(job, put(job, **{"a.png": saved(rgba)}))
     assert np.array_equal(written(job, row).alpha, imresize(rgba[..., 3], 2))
 
 
-def test_bad_images_are_rows_and_their_neighbours_are_written(job):
+def test_bad_images_become_rows_and_their_neighbours_are_written(job):
     table = put(
         job,
         **{
@@ -168,7 +168,7 @@ def test_bad_images_are_rows_and_their_neighbours_are_written(job):
     assert sorted(p.name for p in (Path(job.spec.destination) / "images").iterdir()) == ["a.png", "z.png"]
 
 
-def test_a_bomb_is_refused_from_its_header(job):
+def test_a_decompression_bomb_is_refused_from_its_header(job):
     job = replace(job, spec=replace(job.spec, max_megapixels=0.001))
     (row,) = through_stages(job, put(job, **{"a.png": saved(photo(40, 40))}))
     assert (row["stage"], row["reason"]) == ("decode", "too_large")
@@ -193,7 +193,7 @@ def test_a_bug_inside_the_model_costs_one_image(job, monkeypatch):
     written(job, good)
 
 
-def test_a_destination_that_refuses_is_a_row_of_publish(job):
+def test_a_destination_that_refuses_writes_becomes_a_row_of_publish(job):
     Path(job.spec.destination).mkdir()
     (Path(job.spec.destination) / "images").write_text("a file in the way")
     (row,) = through_stages(job, put(job, **{"a.png": saved(photo())}))
@@ -209,15 +209,17 @@ def test_failed_rows_carry_no_pixels_between_stages(job):
 
 @pytest.fixture
 def wide_halo(job: Job, tmp_path: Path) -> Job:
-    """The job with a halo as wide as the tiny model looks: cut or not, its pixels are the same."""
+    """Return the job with a halo as wide as the tiny model sees, so that its pixels do not depend on the tiles."""
     model = load_model(job.spec.model)
     path = tmp_path / "wide.safetensors"
     save_weights(path, model.network, replace(model.info, halo=64))
     return make_job(replace(job.spec, model=str(path)), *read_info(path))
 
 
-def both_roads(job: Job, pixels: np.ndarray, *, tile: int | None = None) -> tuple[Picture, Picture]:
-    """What the ordinary road and the large one, with tiles of another size if asked, write for one picture."""
+def on_disk_and_in_memory(
+    job: Job, pixels: np.ndarray, *, tile: int | None = None
+) -> tuple[Picture, Picture]:
+    """Return the outputs for one picture on disk (in tiles of side `tile` if given) and in memory."""
     table = put(job, **{"a.png": saved(pixels)})
     (ordinary,) = through_stages(job, table)
     expected = written(job, ordinary)
@@ -240,18 +242,19 @@ def both_roads(job: Job, pixels: np.ndarray, *, tile: int | None = None) -> tupl
 
 
 @pytest.mark.parametrize("shape", [(613, 33, 4), (33, 617, 1), (609, 610, 3)], ids=str)
-def test_the_large_road_equals_the_ordinary_road(job, shape):
-    """To the bit, for it is the same plan; with the packaged halo too, which does not cover all of the reach."""
-    found, expected = both_roads(job, photo(*shape, depth=16 if shape[2] == 1 else 8))
+def test_pixels_on_disk_equal_those_in_memory(job, shape):
+    """Equal to the bit because the tiles are the same, even with a halo that does not cover all that a model sees."""
+    found, expected = on_disk_and_in_memory(job, photo(*shape, depth=16 if shape[2] == 1 else 8))
     np.testing.assert_array_equal(found.pixels, expected.pixels)
 
 
 @pytest.mark.parametrize("channels", [3, 4, 1])
-def test_the_large_road_equals_the_ordinary_road_in_other_tiles(wide_halo, channels):
+def test_pixels_on_disk_equal_those_in_memory_in_other_tiles(wide_halo, channels):
     pixels = photo(200, 40, channels, depth=16 if channels == 1 else 8)
-    found, expected = both_roads(wide_halo, pixels, tile=144)
+    found, expected = on_disk_and_in_memory(wide_halo, pixels, tile=144)
     difference = np.abs(found.pixels.astype(int) - expected.pixels.astype(int))
-    assert difference.max() <= 1  # float sums of another order may round to the other side
+    # Float sums in another order may round to the other side.
+    assert difference.max() <= 1
     assert np.mean(difference > 0) < 0.01
 
 
@@ -274,7 +277,7 @@ def test_alpha_by_windows_equals_alpha_as_a_whole(tmp_path, scale, height, width
         )
 
 
-def test_a_large_image_that_breaks_is_a_row(job):
+def test_a_damaged_large_image_becomes_a_row(job):
     large = replace(job, spec=replace(job.spec, stream_megapixels=0.001))
     (row,) = through_stages(large, put(large, **{"a.png": saved(photo())[:-400]}))
     assert (row["status"], row["reason"]) == ("failed", "truncated")
@@ -282,7 +285,7 @@ def test_a_large_image_that_breaks_is_a_row(job):
 
 
 def test_a_shared_batch_that_fails_runs_again_one_by_one(job, monkeypatch, caplog):
-    """The way of a GPU: several images in one call, and a bad one does not take its neighbours along."""
+    """On a GPU several images share one call; a bad one must not fail its neighbours."""
     transform = Transform(job)
     transform.batched = True
     run, calls = transform.predictor.run, []
@@ -305,7 +308,7 @@ def test_a_shared_batch_that_fails_runs_again_one_by_one(job, monkeypatch, caplo
     assert calls == [2]
 
 
-def test_an_object_that_changed_after_it_was_listed_is_not_taken(job):
+def test_an_object_that_changed_after_it_was_listed_fails(job):
     put(job, **{"a.png": saved(photo())})
     listed = to_table([{"key": "a.png", "size": 1, "version": "1-1", "output": "a.png"}], WORK)
     for either in (job, replace(job, spec=replace(job.spec, stream_megapixels=0.0001))):
@@ -331,7 +334,7 @@ def test_a_model_of_another_digest_is_refused(job):
         Transform(other)
 
 
-def test_stages_speak_to_any_store(model):
+def test_stages_work_with_other_storage(model):
     info, digest = read_info(model)
     job = make_job(RunSpec("memory://stages/in", "memory://stages/out", model=model), info, digest)
     open_store(job.spec.source).write("ü 1%.png", saved(photo()))
@@ -346,16 +349,16 @@ def test_the_output_name_decides_the_format():
     assert {format_of("d/" + suffix.upper()) for suffix in SUFFIXES} == set(SUFFIXES.values())
 
 
-def test_an_actor_tells_how_long_it_waited(job, monkeypatch):
-    """What passes between two batches, and while a table is out, is waiting; its next row tells it."""
+def test_rows_say_how_long_their_actor_waited(job, monkeypatch):
+    """Time between two batches, and while a table is handed over, counts as waiting in the next row."""
     now = [100.0]
     monkeypatch.setattr(transform_stage.time, "perf_counter", lambda: now[0])
     actor = Transform(job)
     tables = list(decode(put(job, **{f"{n}.png": saved(photo(8, 8)) for n in range(3)}), job))
-    told = []
+    waited = []
     for table, idle, blocked in zip(tables, (5.0, 0.0, 2.0), (0.5, 4.0, 0.0), strict=True):
         now[0] += idle
         for made in actor(table):
-            told.append(made["seconds_waited"][0].as_py())
+            waited.append(made["seconds_waited"][0].as_py())
             now[0] += blocked
-    assert told == [5.0, 0.5, 6.0]
+    assert waited == [5.0, 0.5, 6.0]

@@ -1,4 +1,4 @@
-"""Pictures with masks through the stages and the plan: what changes, what must not, what runs again."""
+"""Pictures with masks through stages and plan: which pixels change, and which pictures run again."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +73,7 @@ def written(job: Job, row: dict[str, Any]) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.bmp"])
 @pytest.mark.parametrize(("channels", "depth"), [(3, 8), (1, 8), (1, 16), (4, 8)])
-def test_outside_the_hole_the_written_file_is_the_source_to_the_bit(job, name, channels, depth):
+def test_pixels_outside_the_hole_are_unchanged_to_the_bit(job, name, channels, depth):
     image, mask = photo(40, 52, channels, depth), drawn(40, 52)
     source = "a.png" if depth == 16 or channels == 4 else name
     kind = {"png": "PNG", "tif": "TIFF", "bmp": "BMP"}[source[2:]]
@@ -88,9 +88,10 @@ def test_outside_the_hole_the_written_file_is_the_source_to_the_bit(job, name, c
     np.testing.assert_array_equal(pixels.squeeze(), imgtx.load(job.spec.model)(image, mask))
 
 
-def test_a_picture_too_large_for_memory_comes_out_the_same(job, monkeypatch):
+def test_a_picture_too_large_for_memory_gives_the_same_pixels(job, monkeypatch):
     image, mask = photo(300, 340), drawn(300, 340)
-    mask[40:280, 30:200] = True  # larger than a tile
+    # Larger than a tile.
+    mask[40:280, 30:200] = True
     put(job.spec.source, "a.png", saved(image))
     put(job.spec.settings["masks"], "a.png", as_file(mask))
     ordinary = through(job, "a.png", "a.png")
@@ -110,7 +111,7 @@ def test_a_picture_too_large_for_memory_comes_out_the_same(job, monkeypatch):
     ) * 2
 
 
-def test_a_bad_mask_is_a_row_that_says_what_to_do(job):
+def test_a_bad_mask_becomes_a_row_that_says_what_to_do(job):
     put(job.spec.source, "a.png", saved(photo(30, 20)))
     put(job.spec.settings["masks"], "a.png", as_file(drawn(20, 30)))
     row = through(job, "a.png", "a.png")
@@ -124,7 +125,7 @@ def test_a_bad_mask_is_a_row_that_says_what_to_do(job):
     assert row["message"].startswith("the mask cannot be used (")
 
 
-def test_a_mask_is_turned_as_its_own_orientation_says(job):
+def test_a_mask_is_turned_by_its_own_orientation(job):
     mask = drawn(30, 20)
     put(job.spec.source, "a.png", saved(photo(30, 20)))
     put(job.spec.settings["masks"], "a.png", as_file(mask))
@@ -143,7 +144,7 @@ def test_without_a_mask_a_picture_has_no_hole(job):
 
 
 @pytest.mark.parametrize("megapixels", [50, 0.001])
-def test_painted_damage_is_its_own_mask(job, megapixels):
+def test_pixels_of_the_mask_colour_are_filled(job, megapixels):
     image, mask = photo(60, 52), drawn(60, 52)
     image[mask] = (250, 3, 255)
     put(job.spec.source, "a.png", saved(image))
@@ -152,12 +153,11 @@ def test_painted_damage_is_its_own_mask(job, megapixels):
     pixels = written(job, row)
     np.testing.assert_array_equal(pixels[~mask], image[~mask])
     assert row["hole_share"] == pytest.approx(mask.mean())
-    assert (
-        np.abs(pixels[mask].astype(int) - (250, 3, 255)).max(axis=1).min() > 20
-    )  # no colour of the paint is left
+    # No paint is left.
+    assert np.abs(pixels[mask].astype(int) - (250, 3, 255)).max(axis=1).min() > 20
 
 
-def test_every_picture_says_how_noisy_it_is(job):
+def test_the_noise_level_of_every_picture_is_measured(job):
     grain = np.random.default_rng(0).normal(127, 20, (80, 90, 3)).clip(0, 255).astype(np.uint8)
     put(job.spec.source, "a.png", saved(grain))
     assert through(job, "a.png", "")["noise_level"] == pytest.approx(20, rel=0.1)
@@ -165,7 +165,7 @@ def test_every_picture_says_how_noisy_it_is(job):
 
 class TestPlan:
     def plan(self, job: Job, ledger: Ledger, **fields: Any) -> dict[str, tuple[str, str, str]]:
-        """key -> (class, mask, inputs) of what would run."""
+        """Return (class, mask, inputs) of each key that would run, and record all as written."""
         spec = replace(job.spec, settings=job.spec.settings | fields)
         opened = Opened(open_source(spec.source, INPAINTING.sources), INPAINTING.open_inputs(spec))
         made = make_plan(
@@ -182,7 +182,7 @@ class TestPlan:
             for row in made.work.slice().to_pylist()
         }
 
-    def test_a_mask_bears_its_pictures_name_or_that_with_png(self, job, tmp_path):
+    def test_a_mask_has_its_pictures_name_or_that_with_png(self, job, tmp_path):
         for key in ("a.png", "b/c.JPG", "d.tif", "e.webp", "notes.txt"):
             put(job.spec.source, key, b"x")
         for key in ("a.png", "b/c.png", "d.tif", "d.png", "f.png", "notes.png"):
@@ -199,7 +199,7 @@ class TestPlan:
         whole = self.plan(job, ledger, missing_mask="no-hole")
         assert {key: entry[:2] for key, entry in whole.items()} == {"e.webp": ("new", "")}
 
-    def test_a_changed_mask_runs_exactly_its_picture_again(self, job, tmp_path):
+    def test_a_changed_mask_runs_only_its_picture_again(self, job, tmp_path):
         for key in ("a.png", "b.png", "c.png"):
             put(job.spec.source, key, b"x")
             put(job.spec.settings["masks"], key, b"m")
@@ -212,7 +212,8 @@ class TestPlan:
         assert [(k, e[0]) for k, e in self.plan(job, ledger, missing_mask="no-hole").items()] == [
             ("c.png", "changed")
         ]
-        assert self.plan(job, ledger) == {}  # skipped now, and nothing else
+        # c.png is now skipped, and nothing else changed.
+        assert self.plan(job, ledger) == {}
         put(job.spec.settings["masks"], "c.png", b"m")
         assert [*self.plan(job, ledger)] == ["c.png"]
 
