@@ -1,4 +1,4 @@
-"""When refusals are rows, and when they are the end of a run."""
+"""Refused images become rows; expired or revoked credentials end the run."""
 
 import pyarrow as pa
 import pytest
@@ -13,7 +13,7 @@ from tests.support.ledger_rows import outcome, outcomes
 
 @pytest.fixture
 def asked(monkeypatch) -> list[str]:
-    """What the source is asked for; it refuses the keys named `refused`."""
+    """Return the keys that the source is asked for; it refuses those that begin with `refused`."""
     keys: list[str] = []
 
     def stat(store: Store, key: str):
@@ -35,7 +35,7 @@ def good(key: str) -> pa.Table:
     return outcomes(outcome(key))
 
 
-def test_rows_of_refused_credentials_are_nobodys_and_end_the_run():
+def test_rows_of_refused_credentials_are_dropped_and_end_the_run():
     rows = outcomes(
         outcome("a"),
         outcome("b", status=FAILED, reason=CREDENTIALS, message="400 ExpiredToken"),
@@ -46,16 +46,17 @@ def test_rows_of_refused_credentials_are_nobodys_and_end_the_run():
     assert ended == "400 ExpiredToken"
 
 
-def test_a_folder_that_is_somebody_elses_is_rows(asked):
+def test_a_forbidden_folder_becomes_rows_while_other_keys_can_be_read(asked):
     check = AccessMonitor(open_store("memory://x")).check
     assert check(good("readable"))[1] == ""
     for _ in range(10):
         rows, ended = check(refused(5))
         assert (rows.num_rows, ended) == (5, "")
-    assert asked == ["readable"] * 5  # after every ten
+    # After every ten refusals.
+    assert asked == ["readable"] * 5
 
 
-def test_what_could_be_read_and_can_no_more_ends_the_run(asked):
+def test_a_key_that_was_read_and_is_now_refused_ends_the_run(asked):
     check = AccessMonitor(open_store("memory://x")).check
     check(good("refused-now"))
     assert check(refused(9))[1] == ""
@@ -64,7 +65,7 @@ def test_what_could_be_read_and_can_no_more_ends_the_run(asked):
     assert ended == "10 images in a row were refused, and cannot stat refused-now: 403 AccessDenied"
 
 
-def test_any_other_outcome_in_between_begins_the_row_anew(asked):
+def test_any_other_outcome_restarts_the_count(asked):
     check = AccessMonitor(open_store("memory://x")).check
     for _ in range(5):
         check(refused(9))
@@ -72,6 +73,6 @@ def test_any_other_outcome_in_between_begins_the_row_anew(asked):
     assert asked == []
 
 
-def test_where_nothing_could_be_read_yet_the_listing_is_asked_for(asked):
+def test_before_anything_was_read_the_listing_is_tried(asked):
     assert AccessMonitor(open_store("memory://x")).check(refused(10))[1] == ""
     assert asked == ["the listing"]

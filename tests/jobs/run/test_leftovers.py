@@ -1,4 +1,4 @@
-"""What killed workers left half-written is gone before a run works; nothing is swept without the lease."""
+"""A run removes half-written files of killed workers before it starts, and only under the lease."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def spec(tmp_path: Path) -> RunSpec:
 
 @pytest.fixture
 def leftovers(spec: RunSpec) -> list[Path]:
-    """A half-written file in every folder that a run writes to."""
+    """Make a half-written file in every folder that a run writes to."""
     made = [Path(spec.destination) / place / f"{TEMPORARY}half" for place in PLACES]
     for path in made:
         path.parent.mkdir(parents=True)
@@ -33,7 +33,7 @@ def leftovers(spec: RunSpec) -> list[Path]:
     return made
 
 
-def test_leftovers_are_gone_before_the_work_begins(spec, leftovers, monkeypatch):
+def test_leftovers_are_removed_before_the_work_begins(spec, leftovers, monkeypatch):
     whole = Path(spec.destination) / IMAGES / "a/b/whole.png"
     whole.write_bytes(b"whole")
     found: list[list[Path]] = []
@@ -47,8 +47,8 @@ def test_leftovers_are_gone_before_the_work_begins(spec, leftovers, monkeypatch)
     assert whole.read_bytes() == b"whole"
 
 
-def test_a_run_that_is_refused_sweeps_nothing(spec, leftovers):
-    """They may be what the other run is writing at this moment."""
+def test_a_run_without_the_lease_removes_nothing(spec, leftovers):
+    """The other run may be writing these files."""
     with Lease(open_store(spec.destination), "another"), pytest.raises(LeaseHeldError):
         run(spec, lambda tally: None)
     assert all(path.exists() for path in leftovers)

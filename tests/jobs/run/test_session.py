@@ -1,4 +1,4 @@
-"""A run's session without Ray: what it does to the destination as outcomes come in."""
+"""A run's session without Ray: files and rows that it writes and deletes as outcomes come in."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ from tests.support.zoo import photo, saved
 
 @pytest.fixture
 def session(tmp_path) -> Session:
-    """A run to PNG over one image whose JPEG an earlier run has written."""
+    """Return a session that writes PNG, over one image whose JPEG an earlier run has written."""
     model = save_tiny_model(tmp_path / "tiny.safetensors")
     spec = RunSpec(source=str(tmp_path / "in"), destination=str(tmp_path / "out"), model=model)
     (tmp_path / "in").mkdir()
@@ -35,7 +35,7 @@ def session(tmp_path) -> Session:
 
 
 def outcome(session: Session) -> pa.Table:
-    """The new output of the session's only image, with its row as it comes off the road."""
+    """Write the new output of the session's only image; return its row as the last stage does."""
     (work,) = session.plan.work.slice().to_pylist()
     session.run.destination.write(IMAGES + work["output"], saved(photo(8, 8), "PNG"))
     row = {name: work.get(name) for name in OUTCOME.names} | {"status": WRITTEN}

@@ -1,4 +1,4 @@
-"""From options, file and settings to a checked job: who wins, and the one line for each mistake."""
+"""From options, file and settings to a checked job: which value wins, and one line for each mistake."""
 
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_defaults_then_file_then_options_then_settings(tmp_path):
     assert (read("quality=70", file=file).format, read(file=file).limit) == ("jpeg", 7)
 
 
-def test_the_shipped_specs_hold_every_setting_that_has_a_default_and_no_other_value():
+def test_the_shipped_specs_name_exactly_the_settings_that_have_a_default():
     upscale, clean = (
         Path(__file__).parents[3] / "jobs" / "specs" / f"{name}.toml" for name in ("upscale", "clean")
     )
@@ -74,7 +74,7 @@ HOLES = ModelInfo("fills", "inpainting", 1, 16, 16, 4, masks=True)
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({}, "--model x fills holes: give their place by --masks or --mask-color"),
         ({"masks": "m", "mask_color": "#000000"}, "give only one of them"),
@@ -83,10 +83,10 @@ HOLES = ModelInfo("fills", "inpainting", 1, 16, 16, 4, masks=True)
         ({"masks": "m", "mask_tolerance": 256}, "mask_tolerance=256: must be 0 to 255"),
     ],
 )
-def test_holes_are_told_in_one_way(fields, told):
+def test_holes_must_be_given_in_one_way(fields, message):
     with pytest.raises(UsageError) as error:
         make_job(RunSpec("in", "out", "inpainting", "x", fields), HOLES, "d")
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_masks_are_for_models_that_take_them_and_the_colour_decides_pixels():
@@ -153,7 +153,7 @@ def test_a_count_of_failures_may_be_a_number(tmp_path):
     assert read(file=tmp_path / "spec.toml").max_failed == "3"
 
 
-def test_settings_reach_into_tables_and_bare_words_are_text():
+def test_settings_can_name_fields_of_tables_and_bare_words_are_text():
     assert parse_settings(("a=1", "b.c=two", "b.d=[1, 2]", "e='x=y'", "b.c=three")) == {
         "a": 1,
         "b": {"c": "three", "d": [1, 2]},
@@ -200,11 +200,11 @@ def test_merging_keeps_what_is_not_changed(values, changes):
         ({"task": "restoration"}, "is for super-resolution, this command does restoration"),
     ],
 )
-def test_a_job_that_cannot_be_ends_in_one_line(change, named):
+def test_an_impossible_job_ends_in_one_line(change, named):
     assert named in complaint(make_job, replace(RunSpec("in", "out"), **change), INFO, "d")
 
 
-def test_a_good_job_says_what_decides_its_pixels():
+def test_a_job_records_what_decides_its_pixels():
     job = make_job(RunSpec("in", "out", settings={"scale": 2}, quality=80), INFO, "digest")
     assert job.recipe == Recipe("super-resolution", "digest", 2, "same", 80, "float32")
     assert job.recipe.digest == make_job(RunSpec("other", "else", quality=80), INFO, "digest").recipe.digest
@@ -217,13 +217,13 @@ def test_a_good_job_says_what_decides_its_pixels():
      {"pixel_version": 99}, {"task": "restoration"}, {"compiled": True}, {"self_ensemble": True},
      {"settings": {"mask_color": "#ff00ff 8"}}],
 )  # fmt: skip
-def test_whatever_changes_pixels_changes_the_recipe(change):
+def test_everything_that_changes_pixels_changes_the_recipe(change):
     recipe = Recipe("super-resolution", "d", 2, "same", 92, "float32")
     assert replace(recipe, **change).digest != recipe.digest
 
 
 def test_ledgers_of_earlier_versions_stay_current():
-    """Digests as the first versions wrote them: of today's default runs, and of a run with every option."""
+    """Digests that the first versions wrote, for default runs and for a run with every option."""
 
     def digest(command: str, info: ModelInfo, *set_now: str, **options: Any) -> str:
         given = {"spec_file": None, "settings": set_now} | options

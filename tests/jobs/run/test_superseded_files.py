@@ -1,4 +1,4 @@
-"""A file that a new output replaces under another name is deleted before the row that no longer names it is written."""
+"""A file replaced under another name is deleted before the row that no longer names it is written."""
 
 import pytest
 
@@ -11,10 +11,10 @@ __all__ = ["session"]  # a fixture
 
 
 class Killed(BaseException):
-    """As SIGKILL: nothing in the code under test catches it."""
+    """Like SIGKILL: nothing in the code under test catches it."""
 
 
-def test_killed_between_the_two_steps_no_file_is_left_that_no_row_names(session, monkeypatch):
+def test_a_kill_between_the_two_steps_leaves_no_orphan(session, monkeypatch):
     (old,) = session.replacing["previous_output"].to_pylist()
     (wave,) = session.waves()
     session._mark_pending(wave)
@@ -29,11 +29,11 @@ def test_killed_between_the_two_steps_no_file_is_left_that_no_row_names(session,
         patch.setattr(Ledger, "append", killed)
         with pytest.raises(Killed):
             session._flush()
-    assert recorded == [True], "the file was there still when its row was written"
+    assert recorded == [True], "the file still existed when its row was written"
     assert plan_run(session.run).work.num_rows == 1, "the key runs again"
 
 
-def test_killed_before_the_file_is_deleted_the_key_runs_again(session, monkeypatch):
+def test_a_kill_before_the_file_is_deleted_makes_the_key_run_again(session, monkeypatch):
     (old,) = session.replacing["previous_output"].to_pylist()
     (wave,) = session.waves()
     session._mark_pending(wave)

@@ -1,4 +1,4 @@
-"""The accounting identity holds at every moment; the line and the bottleneck say what is so."""
+"""The accounting identity holds at every moment; the progress line and the bottleneck are right."""
 
 import io
 import json
@@ -33,7 +33,7 @@ POOL = Pool(1, 1.0, 0.0, 0.25, 1, 1, decoders=4, encoders=4)
 
 
 class Clock:
-    """Stands in for the module `time`: a minute has sixty seconds when the test says so."""
+    """Replaces the module `time`; only the test moves it."""
 
     now = 1000.0
 
@@ -51,7 +51,10 @@ def clock(monkeypatch) -> Clock:
 
 
 def tallied(*, taken: dict[str, int] | None = None, **counts: int) -> Tally:
-    """A tally of a plan with these counts; `taken`: what of it the run takes up, by default all that is new."""
+    """Return a tally of a plan with these counts.
+
+    taken: the number of images that the run processes, by class; by default all that are new.
+    """
     whole = dict.fromkeys(CLASSES, 0) | counts
     plan = Plan(Rows(PLANNED), Rows(LEFT_OUT), whole, dict.fromkeys(CLASSES, 0), 0)
     taken = {NEW: counts.get(NEW, 0)} if taken is None else taken
@@ -100,7 +103,7 @@ def test_every_listed_image_is_in_one_place_at_every_moment(clock):
     json.dumps(summary.to_dict())
 
 
-def test_what_is_retried_waits_and_has_not_failed_before(clock):
+def test_retried_images_are_pending_and_not_failed(clock):
     counted = tallied(**{FAILED_BEFORE: 3, CURRENT: 1}, taken={FAILED_BEFORE: 2})
     assert (counted.failed_before, counted.pending) == (1, 2)
     assert held(counted)
@@ -108,7 +111,7 @@ def test_what_is_retried_waits_and_has_not_failed_before(clock):
     assert (counted.written, counted.pending) == (1, 1)
 
 
-def test_what_a_limit_leaves_is_pending_in_a_run_that_is_done(clock):
+def test_images_beyond_a_limit_stay_pending_in_a_run_that_is_done(clock):
     counted = tallied(**{NEW: 5, CURRENT: 1}, taken={NEW: 2})
     counted.add(outcomes(good("a"), good("b")))
     summary = counted.summary("done")
@@ -118,17 +121,19 @@ def test_what_a_limit_leaves_is_pending_in_a_run_that_is_done(clock):
 def test_a_summary_that_does_not_add_up_says_so(clock):
     counted = started(clock, to_do=2)
     assert counted.summary("interrupted").accounted
-    assert not counted.summary("done").accounted  # two images wait, and nobody stopped the run
+    # Two images are pending although the run was not interrupted.
+    assert not counted.summary("done").accounted
     counted.add(outcomes(good("a"), good("b")))
     summary = counted.summary("done")
     assert summary.accounted
     assert replace(summary, written=1).to_dict()["accounted"] is False
     counted.add(outcomes(good("b")))
-    assert not counted.summary("done").accounted  # one came back twice
+    # One image came back twice.
+    assert not counted.summary("done").accounted
     assert not counted.summary("interrupted").accounted
 
 
-def test_the_line_says_where_the_run_stands(clock):
+def test_the_line_shows_progress_rate_and_failures(clock):
     counted = started(clock, to_do=2000)
     assert progress.line(counted.to_dict("running")) == "0/2000 images  starting Ray"
     clock.now += 100
@@ -143,7 +148,7 @@ def test_the_line_says_where_the_run_stands(clock):
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_lines_come_at_intervals_also_while_nothing_changes(clock, capsys, monkeypatch, as_json):
+def test_lines_are_printed_at_intervals_even_if_nothing_changes(clock, capsys, monkeypatch, as_json):
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.01)
     counted = started(clock)
     with progress.watcher(as_json=as_json, console=Console(force_terminal=False)) as watch:
@@ -162,7 +167,7 @@ def test_lines_come_at_intervals_also_while_nothing_changes(clock, capsys, monke
     assert others == ""
 
 
-def test_the_bar_draws(clock):
+def test_the_bar_shows_progress_and_failures(clock):
     console = Console(force_terminal=True, width=100, file=io.StringIO())
     counted = started(clock)
     with progress.watcher(as_json=False, console=console) as watch:
@@ -177,12 +182,12 @@ def test_the_bar_draws(clock):
     [
         (POOL, {"seconds_transform": 90.0, "seconds_waited": 5.0}, "the model limited this run (busy 95% of the time)"),
         (replace(POOL, actors=2), {"seconds_transform": 190.0}, "the 2 models limited this run (busy 100%"),
-        # four tasks decode all the time for 59 % of what the model could take: 2.7 more, and half of new CPUs is theirs
+        # Four tasks decode all the time for 59% of what the model could take: 2.7 more, which get half of the new CPUs.
         (POOL, {"seconds_transform": 59.0, "seconds_decode": 390.0, "seconds_waited": 41.0},
          "the model waited 41% of the time for decode: give it 2 more CPUs, or bring the source nearer"),
         (POOL, {"seconds_transform": 50.0, "seconds_decode": 50.0, "seconds_encode": 400.0, "seconds_waited": 12.0},
          "the model waited 19% of the time for encode: give it 1 more CPU, or take --format jpeg"),
-        # waited, while the tasks that it waited for had CPUs to spare
+        # The model waited while the tasks that it waited for had CPUs to spare.
         (POOL, {"seconds_transform": 50.0, "seconds_decode": 100.0, "seconds_waited": 50.0}, ""),
         (None, {"seconds_transform": 20.0}, ""),
         (POOL, {}, ""),
@@ -204,8 +209,8 @@ def test_a_short_run_is_limited_by_its_start(clock):
     assert counted.bottleneck() == ""
 
 
-def test_the_advice_would_have_been_enough(clock):
-    """With the CPUs that it names, decode at the same pace feeds a model that never waits."""
+def test_the_advised_cpus_would_have_been_enough(clock):
+    """With so many CPUs, decoding at the same speed keeps up with a model that never waits."""
     counted = started(clock)
     clock.now += 100
     counted.add(outcomes(good("a", seconds_transform=20.0, seconds_decode=390.0, seconds_waited=80.0)))

@@ -1,4 +1,4 @@
-"""Images that came back without a row run again, alone; who is blamed when they do so again."""
+"""Images that came back without a row run again, alone; those that do so repeatedly are recorded as failed."""
 
 from types import SimpleNamespace
 
@@ -18,11 +18,12 @@ def work_of(*keys: str) -> pa.Table:
 
 
 class Passes:
-    """A session whose passes over the road end as they are told; `machines` is what the cluster has after each."""
+    """A session whose passes end as given: the lost keys, and the machines of the cluster afterwards."""
 
     def __init__(self, *ends: tuple[tuple[str, ...], set[str]]):
         self.ends, self.machines, self.blamed = list(ends), frozenset({"a", "b"}), []
-        self.made: list[int] = []  # rows a block of each pass
+        # Rows a block of each pass.
+        self.made: list[int] = []
 
     def wave(self, monkeypatch: pytest.MonkeyPatch, *keys: str) -> None:
         monkeypatch.setattr("pipeline.cluster.session.machines", lambda: self.machines)
@@ -41,31 +42,31 @@ class Passes:
 BOTH, ONE = {"a", "b"}, {"a"}
 
 
-def test_what_is_lost_once_runs_alone_and_nobody_is_blamed(monkeypatch):
+def test_an_image_lost_once_runs_alone_and_is_not_blamed(monkeypatch):
     passes = Passes((("x", "y"), BOTH), ((), BOTH))
     passes.wave(monkeypatch, "x", "y", "z")
     assert (passes.made, passes.blamed) == ([16, 1], [])
 
 
-def test_what_ends_its_worker_each_time_is_blamed(monkeypatch):
+def test_an_image_that_ends_its_worker_each_time_is_blamed(monkeypatch):
     passes = Passes(*[(("x",), BOTH)] * (1 + ISOLATED_PASSES))
     passes.wave(monkeypatch, "x", "y")
     assert passes.blamed == [("x", "worker_crash")]
 
 
-def test_what_a_lost_machine_had_in_hand_runs_again_as_before(monkeypatch):
+def test_images_of_a_lost_machine_run_again_in_whole_blocks(monkeypatch):
     passes = Passes((("x", "y"), ONE), ((), ONE))
     passes.wave(monkeypatch, "x", "y", "z")
     assert (passes.made, passes.blamed) == ([16, 16], [])
 
 
-def test_a_machine_that_goes_while_images_run_alone_is_not_their_fault(monkeypatch):
+def test_a_machine_lost_while_images_run_alone_is_not_their_fault(monkeypatch):
     passes = Passes((("x",), BOTH), (("x",), BOTH), (("x",), ONE), (("x",), ONE), ((), ONE))
     passes.wave(monkeypatch, "x")
     assert (passes.made, passes.blamed) == ([16, 1, 1, 16, 1], [])
 
 
-def test_an_image_that_takes_machine_after_machine_with_it_is_blamed(monkeypatch):
+def test_an_image_with_which_machine_after_machine_is_lost_is_blamed(monkeypatch):
     ends = [(("x",), {number}) for number in range(20)]
     passes = Passes(*ends)
     passes.wave(monkeypatch, "x")
