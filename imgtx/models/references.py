@@ -54,6 +54,15 @@ def find_source(reference: str | Path) -> Source:
     return Source(OWN, find_weights(reference))
 
 
+def path_in(reference: str) -> str:
+    """Return the path in a local reference, without an adapter's prefix and what is declared behind `?`."""
+    prefix, colon, rest = reference.partition(":")
+    for adapter in ADAPTERS:
+        if colon and prefix == adapter.PREFIX:
+            return str(_split_query(rest)[0]) if adapter.DECLARES else rest
+    return reference
+
+
 def suffixes() -> tuple[str, ...]:
     """Return the file suffixes of models, our own first."""
     known = [".safetensors", *(suffix for adapter in ADAPTERS for suffix in adapter.SUFFIXES)]

@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 from imgtx.errors import UsageError
+from imgtx.models.references import path_in
 from imgtx.models.weight_file import packaged_models
 from imgtx.settings import parse_settings
 from imgtx.training.spec import load_train_spec
@@ -167,8 +168,10 @@ def _places_of_nightly(values: Mapping[str, Any]) -> Places:
 
 
 def _check_place(where: str, place: str, *, shared: bool) -> None:
-    if where in MODELS and (place in packaged_models() or is_fetched(place)):
-        return
+    if where in MODELS:
+        if place in packaged_models() or is_fetched(place):
+            return
+        place = path_in(place)
     if not open_store(place).is_local:
         return
     if not shared:

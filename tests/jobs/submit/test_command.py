@@ -134,6 +134,9 @@ def test_a_secret_of_this_machine_is_found_wherever_it_stands(monkeypatch):
 def test_shared_paths_are_absolute():
     assert checked("upscale", "/mnt/in", "/mnt/out", shared=True).destination == "/mnt/out"
     assert "give its absolute path" in refused("upscale", "in", "/mnt/out", shared=True)
+    ends = ("upscale", "s3://in", "s3://out", "--model")
+    assert checked(*ends, "torchscript:/mnt/x.ts?scale=2", shared=True).name == "upscale"
+    assert "give its absolute path" in refused(*ends, "torchscript:x.ts?scale=2", shared=True)
 
 
 def test_a_training_leaves_its_weights_where_they_stay(spec):
