@@ -21,7 +21,7 @@ from PIL import Image
 
 from bench.photos import photo_archive
 from bench.report import save
-from bench.road_noop import smallest_model
+from bench.pipeline_noop import smallest_model
 
 LIMIT_MB = 2000
 ORDINARY_SIDES = (640, 1024)

@@ -21,7 +21,7 @@ FULL: dict[str, list[str]] = {
     "restore_speed": [],
     "adapter_overhead": [],
     "codecs": [],
-    "road_noop": [],
+    "pipeline_noop": [],
     "plan_million": [],
     "list_s3": [],
     "slow_down": [],
@@ -34,7 +34,7 @@ QUICK = {
     "model_speed": ["--scales", "2", "--rounds", "1"],
     "restore_speed": ["--side", "128", "--rounds", "1"],
     "adapter_overhead": ["--rounds", "5"],
-    "road_noop": ["--images", "200"],
+    "pipeline_noop": ["--images", "200"],
     "plan_million": ["--keys", "100000"],
     "list_s3": ["--keys", "50000"],
     "slow_down": ["--reads", "120"],
@@ -114,7 +114,7 @@ def _lines(results: dict[str, dict]) -> Iterator[tuple[str, str, str]]:
                 f"{found[f'{epoch}_ratio']:.3f}",
                 "at least 0.9",
             )
-    if found := results.get("road_noop"):
+    if found := results.get("pipeline_noop"):
         rates = found["images_per_second"]
         yield f"whole road, smallest model, {found['images']} files", f"{rates['pipeline']:.0f} images/s", ""
         yield "a bare pool doing the same", f"{rates['bare']:.0f} images/s", ""

@@ -1,6 +1,6 @@
 """Images a second of the whole road when the model costs next to nothing, beside a bare pool doing the same.
 
-    python -m bench.road_noop [--images 2000]
+    python -m bench.pipeline_noop [--images 2000]
 
 2,000 PNG of 256 x 256, x2, written as PNG. The model is the smallest there is (one encoder and one decoder block of
 width 8, two channels of detail); its own share is stated. What is left is listing, Ray, decode, encode and the ledger.
@@ -33,7 +33,7 @@ def main() -> None:
             "ratio": round(seconds["bare"] / seconds["pipeline"], 3),
             "model_seconds_per_image": round(model_seconds(model), 4),
         }
-    save("road_noop", values)
+    save("pipeline_noop", values)
     print(values)
 
 
