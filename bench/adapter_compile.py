@@ -1,9 +1,9 @@
-"""Whether torch.compile pays for other people's models: what `imgtx models probe --compile` measures, of some.
+"""Measure whether torch.compile pays for third-party models, as `imgtx models probe --compile` does.
 
     python -m bench.adapter_compile [--side 256] [--limit 1800] [--networks Compact]
 
-The networks of bench.adapter_overhead, one thread, float32, contiguous, an empty cache; processor time, because the
-machine may have other work. The rest of the probe is left out: it has nothing to say here, and takes long.
+The networks of bench.adapter_overhead, one thread, float32, contiguous, an empty cache. CPU time, because the machine
+may have other work. The rest of the probe is left out: it is slow and shows nothing here.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from pipeline.cluster.environment import WORKER_ENVIRONMENT
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=256, help="Of the tile, a multiple of 8.")
+    parser.add_argument("--side", type=int, default=256, help="Side of the tile in pixels, a multiple of 8.")
     parser.add_argument("--limit", type=float, default=1800, help="Seconds for each network.")
-    parser.add_argument("--networks", default="", help="Only those whose name holds this.")
+    parser.add_argument("--networks", default="", help="Measure only networks whose name contains this.")
     options = parser.parse_args()
     chosen = {name: network for name, network in networks().items() if options.networks in name}
     rows = []
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def one(network: torch.nn.Module, options: argparse.Namespace) -> dict[str, Any]:
-    """What the probe would find, and what it would make of it."""
+    """Return what the probe would measure, and its verdict."""
     pixels = np.random.default_rng(0).integers(0, 256, (options.side, options.side, 3), np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pth"

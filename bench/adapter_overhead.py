@@ -1,11 +1,10 @@
-"""What an adapter costs over calling the model itself, on the same tiles, in one run.
+"""Measure what an adapter costs over calling the model itself, on the same tiles, in one run.
 
     python -m bench.adapter_overhead [--rounds 11] [--side 64]
 
-Architectures of the communities, with random weights (time does not depend on them) and one thread: the network called
-as its makers do, spandrel's own call, imgtx's adapter, and imgtx's whole path from integers to integers. The four
-take turns on the same tile. CPU time counts, because the machine may have other work, and of the rounds' ratios the
-median.
+Community architectures with random weights (time does not depend on them) and one thread: the network called directly,
+spandrel's own call, imgtx's adapter, and imgtx's whole path from integers to integers. The four take turns on the same
+tile. Results are medians over rounds of CPU time, because the machine may have other work.
 """
 
 import argparse
@@ -24,11 +23,12 @@ from imgtx.inference.predictor import Predictor
 from imgtx.models.adapters.spandrel import import_spandrel
 from imgtx.models.references import load_model
 
-WANTED = 3.0  # percent over the model itself
+# Percent over the model itself.
+TARGET = 3.0
 
 
 def networks() -> dict[str, torch.nn.Module]:
-    """As they are published: a fast one, the common one (a part of its blocks), a Transformer."""
+    """Return published architectures: a fast one, the common one (some of its blocks), a Transformer."""
     import_spandrel()
     from spandrel.architectures.Compact import Compact
     from spandrel.architectures.ESRGAN import ESRGAN
@@ -61,13 +61,13 @@ def main() -> None:
     save("adapter_overhead", {"side": options.side, "rounds": options.rounds, "rows": rows})
     for row in rows:
         print(
-            f"{row['network']}: {row['ms']['network']:.1f} ms a tile; adapter {row['adapter_percent']:+.2f} % (under "
-            f"{WANTED:g} wanted), whole path {row['path_percent']:+.2f} %"
+            f"{row['network']}: {row['ms']['network']:.1f} ms a tile; adapter {row['adapter_percent']:+.2f}% (target: "
+            f"< {TARGET:g}%), whole path {row['path_percent']:+.2f}%"
         )
 
 
 def measure(name: str, network: torch.nn.Module, options: argparse.Namespace) -> dict[str, Any]:
-    """One row: medians of each way, and percent over the bare network; the adapter's per round, then the median."""
+    """Return one row: the median of each way, and the median over rounds of its percentage over the bare network."""
     side = options.side
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     tile = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
@@ -86,7 +86,8 @@ def measure(name: str, network: torch.nn.Module, options: argparse.Namespace) ->
     times: dict[str, list[float]] = {way: [] for way in ways}
     with torch.inference_mode():
         for turn in range(options.rounds + 1):
-            order = list(ways) if turn % 2 else list(reversed(ways))  # none is always the first
+            # No way is always the first.
+            order = list(ways) if turn % 2 else list(reversed(ways))
             for way in order:
                 started = time.process_time()
                 ways[way]()

@@ -1,9 +1,9 @@
-"""What the archive weights do to damaged photos, beside bicubic and the weights for clean ones; all chosen at random.
+"""Draw what the archive weights do to damaged photos, beside bicubic and the weights for clean photos.
 
 python -m bench.archive_pictures docs/images/
 
-Photo, place and damage of each row come from one generator with a fixed seed. The photos are scikit-image's, and no
-model was trained on them.
+Photo, crop and damage of each row are random, with a fixed seed. The photos are scikit-image's; no model was trained on
+them.
 """
 
 import sys
@@ -32,7 +32,7 @@ def main(folder: Path) -> None:
 
 
 def row(rng: np.random.Generator, scale: int, models: list) -> list[tuple[str, np.ndarray]]:
-    """A random crop of a random photo, damaged at random: five panels; PSNR-Y is of the 512 px around the crop."""
+    """Return five panels of a random crop, randomly damaged; PSNR-Y is of the 512 px around the crop."""
     import skimage.data
 
     photo = np.asarray(getattr(skimage.data, PHOTOS[rng.integers(len(PHOTOS))])())[..., :3]

@@ -1,10 +1,10 @@
-"""The bare loop that the pipeline is measured against: a process pool, nothing else.
+"""Run the bare loop that the pipeline is compared with: a process pool and nothing else.
 
     python -m bench.bare_loop SOURCE DEST --model sr-x2 --workers 2
 
 Each process decodes, predicts, encodes and writes whole images with the same code and weights as the pipeline, one
-torch thread each. No ledger, no names, no resume, no isolation. Prints the seconds from the moment every process has
-its model loaded.
+torch thread each. No ledger, no names, no resume, no isolation. Prints the seconds since every process has its model
+loaded.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Milliseconds and bytes of every codec on one photo: what decoding and encoding cost beside a model.
+"""Measure milliseconds and bytes of every codec on one photo.
 
     python -m bench.codecs [--photo FILE] [--out bench/results/codecs.json]
 
@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("VIPS_CONCURRENCY", "1")  # read by libvips when it is first loaded: before the imports
+# Before the imports: libvips reads it when it is first loaded.
+os.environ.setdefault("VIPS_CONCURRENCY", "1")
 
 import numpy as np
 import PIL
@@ -28,7 +29,8 @@ from PIL import Image
 from imgtx.codecs import Picture, decode, encode
 
 SIDES = (512, 2048)
-SECONDS_A_ROW = 0.25  # measure at least twice, and until this long
+# Each row is measured at least twice and for at least this long.
+SECONDS_A_ROW = 0.25
 
 
 def main() -> None:
@@ -53,7 +55,7 @@ def main() -> None:
 
 
 def photo(path: Path, side: int) -> np.ndarray:
-    """(side, side, 3) uint8: the middle of the photo, brought to `side` as an upscaler would."""
+    """Return the middle of the photo, enlarged to (side, side, 3) uint8 as by an upscaler."""
     with Image.open(path) as image:
         image = image.convert("RGB")
         cut = min(image.size)
@@ -104,7 +106,8 @@ def decoders_table(pixels: np.ndarray) -> list[dict]:
         "BMP": _encoded(picture, "bmp", 95),
     }
     readers = {"imgtx": _by_imgtx, "libvips": _by_vips, "Pillow": _by_pillow}
-    cannot = {("BMP", "libvips"), ("PNG 16 bit", "Pillow")}  # Pillow cuts 16-bit RGB to 8
+    # libvips reads no BMP, and Pillow cuts 16-bit RGB to 8 bits.
+    cannot = {("BMP", "libvips"), ("PNG 16 bit", "Pillow")}
     rows = []
     for codec, data in files.items():
         for by, read in readers.items():
@@ -115,7 +118,7 @@ def decoders_table(pixels: np.ndarray) -> list[dict]:
 
 
 def pictures(pixels: np.ndarray) -> tuple[Picture, Picture]:
-    """The photo in 8 bits and in 16."""
+    """Return the photo in 8 bits and in 16."""
     deep = pixels.astype(np.uint16) * 257
     return Picture(pixels, None, b"", b"", "png", ()), Picture(deep, None, b"", b"", "png", ())
 
@@ -144,7 +147,7 @@ def _by_pillow(data: bytes) -> np.ndarray:
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """Median CPU time: other processes on the machine do not count."""
+    """Return the median CPU time, which other processes on the machine do not change."""
     taken: list[float] = []
     while len(taken) < 2 or (sum(taken) < SECONDS_A_ROW and len(taken) < 50):
         start = time.process_time()
@@ -165,7 +168,7 @@ def row(direction: str, codec: str, by: str, side: int, ms: float, kib: float) -
 
 
 def add_ratios(rows: list[dict]) -> None:
-    """`times`: how many times as long as imgtx takes in the same direction, codec and size."""
+    """Add `times`: the duration relative to that of imgtx in the same direction, codec and size."""
     own = {_job(row): row["ms"] for row in rows if row["by"] == "imgtx"}
     for row in rows:
         row["times"] = round(row["ms"] / own[_job(row)], 2)
@@ -186,7 +189,7 @@ def print_table(rows: list[dict]) -> None:
 
 
 def machine() -> str:
-    """One line: what the numbers depend on."""
+    """Describe in one line what the numbers depend on."""
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()

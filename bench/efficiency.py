@@ -1,11 +1,11 @@
-"""How much of a bare loop's throughput the pipeline keeps: `imgtx upscale` against `bench.bare_loop`.
+"""Measure which share of a bare loop's throughput the pipeline keeps: `imgtx upscale` against `bench.bare_loop`.
 
     python -m bench.efficiency [--megapixels 60] [--rounds 1]
 
 Both read the same JPEG archive, run the same weights in as many processes as there are cores with the same allocator
-settings, and write the same files; they take turns. Start-up is left out of both and told apart: for the bare loop up
-to the moment every process has its model, for imgtx up to the moment Ray is up. Its actors then still load their
-models, and Ray shuts down, inside the measured time: short archives therefore look worse than long ones.
+settings, and write the same files; they take turns. Start-up is measured separately: for the bare loop until every
+process has its model, for imgtx until Ray is up. The time in which imgtx's actors load their models and Ray shuts down
+is included, so short archives look worse than long ones.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from bench.photos import photo_archive
 from bench.report import save
 from pipeline.cluster.environment import WORKER_ENVIRONMENT
 
-# Long sides of 0.3 to 1.8 megapixels: of larger ones the last takes one of two cores a tenth of the whole time.
+# Long sides of 0.3 to 1.8 megapixels. With larger images, the last one keeps one of two cores busy for a tenth of the
+# whole time.
 SIDES = (1536, 640, 1280, 768, 1024, 1152)
 
 
@@ -50,12 +51,12 @@ def main() -> None:
         rate, start_up = (median(r[name][what] for r in rounds) for what in ("mp_per_second", "start_up"))
         print(f"{name:8} {rate:.4f} MP/s after {start_up:.1f} s of start-up")
     print(
-        f"ratio    {values['ratio']:.3f} (at least 0.9 wanted): {images} images, {total:.0f} MP, {options.model}"
+        f"ratio    {values['ratio']:.3f} (target: >= 0.9): {images} images, {total:.0f} MP, {options.model}"
     )
 
 
 def one_round(folder: Path, number: int, model: str, total: float) -> dict:
-    """Both in turn, the order changing from round to round."""
+    """Run both, in an order that alternates between rounds."""
     runs = {}
     order = (bare, pipeline) if number % 2 else (pipeline, bare)
     for run in order:
@@ -70,16 +71,16 @@ def one_round(folder: Path, number: int, model: str, total: float) -> dict:
 
 
 def pipeline(source: Path, destination: Path, model: str) -> float:
-    """Seconds that `imgtx upscale` works, start-up excluded."""
+    """Return the seconds that `imgtx upscale` works, start-up excluded."""
     command = ["-m", "jobs.cli", "upscale", str(source), str(destination), "--model", model, "--json"]
     summary = json.loads(python(command).splitlines()[-1])
     if summary["failed"] or not summary["accounted"]:
-        raise SystemExit(f"the run did not go well: {summary}")
+        raise SystemExit(f"the run failed: {summary}")
     return summary["seconds_work"]
 
 
 def bare(source: Path, destination: Path, model: str) -> float:
-    """Seconds that the process pool works, start-up excluded."""
+    """Return the seconds that the process pool works, start-up excluded."""
     command = ["-m", "bench.bare_loop", str(source), str(destination), "--model", model]
     return json.loads(python(command))["seconds"]
 

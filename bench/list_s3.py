@@ -1,9 +1,9 @@
-"""How fast a driver lists: pages of 1,000 keys from a server that takes 50 ms for each, in order and side by side.
+"""Measure how fast a driver lists pages of 1,000 keys, each of which takes 50 ms: in order and in parallel.
 
     python -m bench.list_s3 [--keys 200000]
 
-The server is a process of its own and knows one archive: folders of 500 images under archive/2019/. Parsing the pages
-is the driver's own work, of which one process has one core: `cpu_seconds` bounds what more listers could bring.
+The server is a separate process with one archive: folders of 500 images under archive/2019/. The driver parses the
+pages on one core, so `cpu_seconds` is the limit that more listers could reach.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from bench.slow_down import ENVIRONMENT
 from pipeline.storage import s3_listing as storage_s3_listing
 from pipeline.storage.store import open_store
 
-LATENCY = 0.05  # seconds, as between machines of one region, the server's own work included
+# Seconds, as between machines of one region, the server's own work included.
+LATENCY = 0.05
 FOLDER, PAGE = 500, 1000
 ITEM = (
     "<Contents><Key>{}</Key><LastModified>2019-05-05T10:20:30.000Z</LastModified>"
@@ -63,7 +64,7 @@ def measure(url: str, listers: int) -> dict[str, float]:
 
 @contextlib.contextmanager
 def serving(keys: int) -> Iterator[str]:
-    """The URL of the server, a process that ends with this one."""
+    """Start the server, a process that ends with this one; yield its URL."""
     command = [sys.executable, "-m", "bench.list_s3", "--serve", "--keys", str(keys)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -78,7 +79,7 @@ def name_of(number: int) -> str:
 
 
 def first_after(name: str) -> int:
-    """The number of the first key after a key, a folder of 500 or what these lie in."""
+    """Return the number of the first key after a key, a folder of 500 or one of their parents."""
     parts = name.split("/")
     if len(parts) == 4 and parts[3]:
         return int(parts[3][4:13]) + 1
@@ -86,7 +87,7 @@ def first_after(name: str) -> int:
 
 
 def page(keys: int, asked: dict[str, str]) -> str:
-    """The answer to ListObjectsV2; tokens are keys or folders."""
+    """Return the answer to ListObjectsV2; tokens are keys or folders."""
     prefix, token = asked.get("prefix", ""), asked.get("continuation-token", "")
     begin = max(first_after(prefix), first_after(token or asked.get("start-after", "")))
     end = min(keys, first_after(prefix) + FOLDER) if prefix.count("/") == 3 else keys

@@ -1,11 +1,11 @@
-"""Peak resident memory of every process of a run while a 12,000 x 9,000 image goes through x2.
+"""Measure the peak memory of every process of a run that upscales a 12,000 x 9,000 image x2.
 
     python -m bench.memory [--model smallest] [--width 12000 --height 9000]
 
-The archive holds the large JPEG and a few ordinary ones. Every 0.2 s the kernel is asked for what each process below
-the run occupies: its resident set (RSS, what counts against the limit: it holds shared pages in full), its
-proportional set (PSS: shared pages divided among those who map them) and what is its alone (USS). sr-x2 takes about a
-quarter of an hour; `--model smallest` runs the smallest possible network, with the packaged halo and tiles.
+The archive has the large JPEG and a few ordinary ones. Every 0.2 s the kernel reports the memory of each process of the
+run: the resident set (RSS, which counts against the limit and includes shared pages in full), the proportional set
+(PSS: shared pages divided among the processes that map them) and the unique set (USS: pages of this process alone).
+sr-x2 takes about 15 minutes; `--model smallest` runs the smallest possible network, with the packaged halo and tiles.
 """
 
 import argparse
@@ -20,8 +20,8 @@ import psutil
 from PIL import Image
 
 from bench.photos import photo_archive
-from bench.report import save
 from bench.pipeline_noop import smallest_model
+from bench.report import save
 
 LIMIT_MB = 2000
 ORDINARY_SIDES = (640, 1024)
@@ -29,7 +29,7 @@ ORDINARY_SIDES = (640, 1024)
 
 @dataclass
 class Peak:
-    """The most that any process of one kind took, in MB; the three need not be of one moment."""
+    """The peak of any process of one kind, in MB; the three may be from different times."""
 
     rss: float = 0.0
     pss: float = 0.0
@@ -77,8 +77,8 @@ def main() -> None:
     print("   RSS    PSS    USS  (MB)")
     for kind, mb in values["peak_mb"].items():
         print(f"{mb['rss']:6} {mb['pss']:6} {mb['uss']:6}  {kind}")
-    most = max(peak.rss for peak in peaks.values())
-    print(f"the largest process took {most:.0f} MB of {LIMIT_MB}")
+    largest = max(peak.rss for peak in peaks.values())
+    print(f"the largest process took {largest:.0f} MB (limit: {LIMIT_MB})")
 
 
 def large_photo(path: Path, width: int, height: int) -> None:
@@ -89,7 +89,7 @@ def large_photo(path: Path, width: int, height: int) -> None:
 
 
 def watch(process: subprocess.Popen) -> dict[str, Peak]:
-    """Peaks by kind of process, until `process` ends well."""
+    """Return the peaks by kind of process once `process` has ended; SystemExit if it failed."""
     peaks: dict[str, Peak] = {}
     root = psutil.Process(process.pid)
     while process.poll() is None:
@@ -101,7 +101,8 @@ def watch(process: subprocess.Popen) -> dict[str, Peak]:
             try:
                 kind, (rss, pss, uss) = kind_of(member), occupied(member.pid)
             except (psutil.NoSuchProcess, psutil.ZombieProcess, OSError):
-                continue  # it ended between being listed and being asked
+                # It ended between being listed and being asked.
+                continue
             peak = peaks.setdefault(kind, Peak())
             peak.rss, peak.pss, peak.uss = max(rss, peak.rss), max(pss, peak.pss), max(uss, peak.uss)
         time.sleep(0.2)
@@ -111,7 +112,7 @@ def watch(process: subprocess.Popen) -> dict[str, Peak]:
 
 
 def occupied(pid: int) -> tuple[float, float, float]:
-    """RSS, PSS and USS of a process in MB."""
+    """Return RSS, PSS and USS of a process in MB."""
     kib: dict[str, int] = {}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
         name, amount = line.split(":")
@@ -122,7 +123,7 @@ def occupied(pid: int) -> tuple[float, float, float]:
 
 
 def kind_of(process: psutil.Process) -> str:
-    """`ray::MapBatches(Transform)` and the like, else the program's name."""
+    """Return the kind of a process, such as `ray::MapBatches(Transform)`, else the program's name."""
     words = process.cmdline() or [process.name()]
     title = words[0].strip()
     if not title.startswith("ray::"):

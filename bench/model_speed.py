@@ -1,12 +1,12 @@
-"""CPU seconds per input megapixel of our upscalers beside SwinIR-light, the usual compact Transformer, in one run.
+"""Measure CPU seconds per input megapixel of the packaged upscalers and of SwinIR-light, in one run.
 
     python -m bench.model_speed [--scales 2 3 4] [--sides 256] [--rounds 3]
 
-SwinIR-light is spandrel's implementation with the paper's settings of that scale and random weights (time does not
-depend on them). Both see the same photos in float32 and in bfloat16 autocast, one thread, the allocator settings of the
-pipeline's workers; they take turns, and medians count. Each network gets the photo whole or cut into the tiles that
-suit it best, without halo, whichever was fastest when they warmed up. What bfloat16 costs sr-x2 is measured on
-photos, in dB.
+SwinIR-light is the usual compact Transformer: spandrel's implementation with the paper's settings of that scale and
+random weights (time does not depend on them). Both process the same photos in float32 and in bfloat16 autocast, with
+one thread and the allocator settings of the pipeline's workers; they take turns, and results are medians. Each network
+gets the photo whole or in tiles without halo, whichever was fastest during warm-up. The loss of sr-x2 in bfloat16 is
+measured on photos, in dB.
 """
 
 import argparse
@@ -27,8 +27,9 @@ SWINIR_LIGHT = {
     "num_heads": [6] * 4, "mlp_ratio": 2, "upsampler": "pixelshuffledirect", "resi_connection": "1conv",
 }  # fmt: skip
 PRECISIONS = ("float32", "bfloat16")
-TILES = (128, 256)  # besides the photo whole; below and above, neither network gains
-WANTED = 8.0
+# Besides the whole photo; neither network is faster with smaller or larger ones.
+TILES = (128, 256)
+TARGET = 8.0
 
 
 def main() -> None:
@@ -37,7 +38,8 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[256])
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    if os.environ.get("MALLOC_TOP_PAD_") is None:  # glibc reads these when a process starts
+    # glibc reads these variables when a process starts.
+    if os.environ.get("MALLOC_TOP_PAD_") is None:
         command = [sys.executable, "-m", "bench.model_speed", *sys.argv[1:]]
         raise SystemExit(subprocess.run(command, env=os.environ | WORKER_ENVIRONMENT, check=False).returncode)
     import torch
@@ -55,13 +57,13 @@ def main() -> None:
         rates = ", ".join(
             f"{name} {row[name]:.1f} s/MP in tiles of {cut}" for name, cut in row["tiles"].items()
         )
-        times = f": {row['ratio']:.1f} times (at least {WANTED:g} wanted)" if "ratio" in row else ""
+        times = f": {row['ratio']:.1f} times (target: >= {TARGET:g})" if "ratio" in row else ""
         print(f"x{row['scale']}, {row['side']} px, {row['precision']}: {rates}{times}")
     print(f"bfloat16 against float32, PSNR-Y: {loss}")
 
 
 def race(models: dict[str, Any], side: int, rounds: int) -> list[dict[str, Any]]:
-    """One row a precision: each model's seconds per megapixel at its best tiling, taking turns."""
+    """Return a row for each precision: seconds per megapixel of each model at its best tiling, taking turns."""
     image = photo(side)
     cuts = [tile for tile in TILES if tile < side] + [side]
     best: dict[tuple[str, str], int] = {}
@@ -85,25 +87,25 @@ def race(models: dict[str, Any], side: int, rounds: int) -> list[dict[str, Any]]
 
 
 def networks(scale: int) -> dict[str, Any]:
-    """Ours first."""
-    return {f"sr-x{scale}": ours(f"sr-x{scale}")} | swinir_light(scale)
+    """Return the networks by name, the packaged one first."""
+    return {f"sr-x{scale}": packaged(f"sr-x{scale}")} | swinir_light(scale)
 
 
-def ours(name: str) -> Any:
+def packaged(name: str) -> Any:
     from imgtx.models.weights import load_model
 
     return load_model(name).network
 
 
 def swinir_light(scale: int) -> dict[str, Any]:
-    """SwinIR-light by its name; nothing, and how to install it, where spandrel is absent."""
+    """Return SwinIR-light by its name; nothing, with a printed hint, if spandrel is not installed."""
     from imgtx.errors import UsageError
     from imgtx.models.adapters.spandrel import import_spandrel
 
     try:
         import_spandrel()
     except UsageError as error:
-        print(f"sr-x{scale} runs alone: {error}")
+        print(f"only sr-x{scale} is measured: {error}")
         return {}
     from spandrel.architectures.SwinIR import SwinIR
 
@@ -111,7 +113,7 @@ def swinir_light(scale: int) -> dict[str, Any]:
 
 
 def photo(side: int) -> Any:
-    """(1, 3, side, side) float in [0, 1]."""
+    """Return a photo: (1, 3, side, side) float in [0, 1]."""
     import skimage.data
     import torch
 
@@ -120,7 +122,7 @@ def photo(side: int) -> Any:
 
 
 def seconds(model: Any, image: Any, cut: int, precision: str) -> float:
-    """CPU seconds of the one thread for the whole photo in tiles of `cut` pixels, one call a tile."""
+    """Return the CPU seconds of one thread for the whole photo in tiles of `cut` pixels, one call a tile."""
     import torch
 
     side = image.shape[-1]
@@ -137,7 +139,7 @@ def seconds(model: Any, image: Any, cut: int, precision: str) -> float:
 
 
 def bfloat16_loss() -> dict[str, float]:
-    """PSNR-Y of sr-x2 on three photos in both precisions, by the evaluation protocol."""
+    """Return the PSNR-Y of sr-x2 on three photos in both precisions, by the evaluation protocol."""
     import skimage.data
 
     import imgtx

@@ -1,4 +1,4 @@
-"""An archive of real photos to measure on."""
+"""Make an archive of real photos to measure on."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ SIDES = (2304, 640, 1536, 768, 1024, 1024)
 
 
 def photo_archive(folder: Path, megapixels: float, *, sides: tuple[int, ...] = SIDES) -> float:
-    """Fill `folder` with JPEG crops of real photos, of these long sides in turn; returns their megapixels."""
+    """Fill `folder` with JPEG crops of real photos, of these long sides in turn; return their megapixels."""
     import skimage.data
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def photo_archive(folder: Path, megapixels: float, *, sides: tuple[int, ...] = S
         photo = photo if photo.ndim == 3 else np.dstack([photo] * 3)
         side = sides[number % len(sides)]
         size = (side, side * 3 // 4)
-        # sizes between the photo's own and the asked one are resampled: what counts here is the work, not the view
+        # A photo of another size is resampled: only the amount of work matters here.
         top, left = (int(rng.integers(0, max(1, n - 256))) for n in photo.shape[:2])
         image = Image.fromarray(photo[top:, left:]).resize(size, Image.Resampling.BICUBIC)
         image.save(folder / f"{number:05}.jpg", quality=92)

@@ -1,4 +1,4 @@
-"""The pictures of the README: crops of photos as small input, bicubic, imgtx and the original, side by side.
+"""Draw the pictures of the README: crops of photos as small input, bicubic, imgtx and the original.
 
 python -m bench.pictures docs/images/
 """
@@ -13,7 +13,8 @@ import imgtx
 from imgtx.imageops.metrics import psnr_y
 from imgtx.imageops.resize import imresize
 
-SIDE = 256  # pixels of each panel
+# Pixels of each panel.
+SIDE = 256
 GAP = 6
 
 
@@ -29,11 +30,11 @@ def main(folder: Path) -> None:
 
 
 def row(photo: np.ndarray, corner: tuple[int, int], scale: int, model) -> list[tuple[str, np.ndarray]]:
-    """The same crop four times: nearest, bicubic, the model, the original; PSNR-Y is that of the whole photo."""
+    """Return the same crop four times: nearest, bicubic, the model, the original. PSNR-Y is of the whole photo."""
     height, width = (side // 12 * 12 for side in photo.shape[:2])
     clean = np.ascontiguousarray(photo[:height, :width, :3])
     small = imresize(clean, 1 / scale)
-    bicubic, ours = imresize(small, scale), model(small)
+    bicubic, upscaled = imresize(small, scale), model(small)
     pixels = small.repeat(scale, 0).repeat(scale, 1)
     top, left = (side // scale * scale for side in corner)
     cut = (slice(top, top + SIDE // 2), slice(left, left + SIDE // 2))
@@ -44,13 +45,13 @@ def row(photo: np.ndarray, corner: tuple[int, int], scale: int, model) -> list[t
     return [
         (f"input x{scale}", pixels[cut]),
         (label("bicubic", bicubic), bicubic[cut]),
-        (label(f"sr-x{scale}", ours), ours[cut]),
+        (label(f"sr-x{scale}", upscaled), upscaled[cut]),
         ("original", clean[cut]),
     ]
 
 
 def sheet(rows: list[list[tuple[str, np.ndarray]]]) -> Image.Image:
-    """All rows as one picture, each panel enlarged twofold by nearest neighbour so that pixels can be seen."""
+    """Return all rows as one picture, each panel enlarged x2 by nearest neighbour so that pixels are visible."""
     step_x, step_y = SIDE + GAP, SIDE + GAP + 18
     picture = Image.new("RGB", (len(rows[0]) * step_x - GAP, len(rows) * step_y), "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(14)

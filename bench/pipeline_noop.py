@@ -1,9 +1,9 @@
-"""Images a second of the whole road when the model costs next to nothing, beside a bare pool doing the same.
+"""Measure images per second of the whole pipeline when the model costs almost nothing, beside a bare pool.
 
     python -m bench.pipeline_noop [--images 2000]
 
-2,000 PNG of 256 x 256, x2, written as PNG. The model is the smallest there is (one encoder and one decoder block of
-width 8, two channels of detail); its own share is stated. What is left is listing, Ray, decode, encode and the ledger.
+2,000 PNG of 256 x 256, x2, written as PNG. The model is the smallest possible (one encoder and one decoder block of
+width 8, two channels of detail); its own time is measured too. The rest is listing, Ray, decode, encode and the ledger.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def small_files(folder: Path, count: int) -> None:
-    """PNG crops of 256 x 256 from real photos."""
+    """Write PNG crops of 256 x 256 from real photos."""
     import skimage.data
 
     folder.mkdir(parents=True)
@@ -66,7 +66,7 @@ def smallest_model(path: Path) -> Path:
 
 
 def model_seconds(model: Path) -> float:
-    """Seconds the smallest model itself takes for one of these images, one thread."""
+    """Return the seconds of the model itself for one of these images, in one thread."""
     import time
 
     import torch

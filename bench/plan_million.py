@@ -1,11 +1,11 @@
-"""What planning costs: 1,000,000 listed keys against a ledger of 900,000 rows, on local disk; and against none.
+"""Measure planning: 1,000,000 listed keys against a ledger of 900,000 rows on local disk, and against none.
 
     python -m bench.plan_million [--keys 1000000] [--name plan_million]
 
-Each step runs in a process of its own, so that the peak of its resident memory is its own. The listing is read
-from a file batch by batch, as it would arrive. The ledger is first as a run appends it, in parts of 5,000 rows, then
-compacted. In the last step everything is new, as in a first run, and nothing small enough is held in memory: its bytes
-on disk are those by which larger archives can be reckoned.
+Each step runs in a separate process, so that the peak of its resident memory is its own. The listing is read from a
+file batch by batch, as it would arrive. The ledger is first in parts of 5,000 rows, as a run appends it, then
+compacted. In the last step everything is new, as in a first run, and all rows go through disk: its bytes on disk are
+the ones to extrapolate from for larger archives.
 """
 
 import argparse
@@ -33,7 +33,8 @@ from pipeline.tables import spill
 from pipeline.tables.schemas import INVENTORY, OUTCOME
 
 LIMITS = {"seconds": 60.0, "megabytes": 2000.0}
-PART = 5_000  # rows that a run appends at a time, in order of magnitude
+# Rows that a run appends at a time, in order of magnitude.
+PART = 5_000
 RECIPE = "0123456789abcdef"
 ALL_NEW = "plan, all new, all on disk"
 STEPS = ("start-up alone", "plan, as appended", "compact", "plan, compacted", ALL_NEW)
@@ -66,8 +67,7 @@ def in_own_process(step: str, folder: str) -> dict:
 
 
 def measure(step: str, folder: str) -> dict:
-    """Seconds of the clock and of the CPU, the process's peak in megabytes, those of its temporary files, the
-    ledger's."""
+    """Return wall and CPU seconds, and megabytes of the process's peak, its temporary files and the ledger."""
     result = ""
     destination = open_store(f"{folder}/nothing" if step == ALL_NEW else folder)
     ledger = Ledger(destination)
@@ -97,7 +97,7 @@ def measure(step: str, folder: str) -> dict:
 
 @contextmanager
 def temporary_files() -> Iterator[list[int]]:
-    """Descriptors of the temporary files that are made meanwhile: they have no names by which to ask for their size."""
+    """Collect descriptors of the temporary files that are made meanwhile, which have no names to ask for their size."""
     files: list[int] = []
     make = tempfile.TemporaryFile
 
@@ -113,7 +113,7 @@ def temporary_files() -> Iterator[list[int]]:
 
 
 def listing(folder: str):
-    """The whole source as a run would list it."""
+    """Yield the whole source as a run would list it."""
     with pa.OSFile(f"{folder}/listing.arrow") as file:
         for batch in pa.ipc.open_stream(file):
             yield classify(batch, SUFFIXES, local_destination=True)
@@ -128,7 +128,7 @@ def write_listing(folder: str, count: int) -> None:
 
 
 def write_ledger(folder: str, count: int) -> None:
-    """Rows for the first `count` keys: 1 in 100 failed, 1 in 100 of another version."""
+    """Write rows for the first `count` keys: 1 in 100 failed, 1 in 100 of another version."""
     ledger = Ledger(open_store(folder))
     random = np.random.default_rng(0)
     for start in range(0, count, PART):
@@ -159,7 +159,7 @@ def keys_of(numbers: np.ndarray) -> pa.Array:
 
 
 def versions_of(numbers: np.ndarray) -> pa.Array:
-    """As long as an etag."""
+    """Return a version as long as an etag."""
     return pa.array([f"{n * 2654435761 % 2**64:032x}" for n in numbers.tolist()])
 
 

@@ -1,10 +1,10 @@
-"""Shapes of the network raced: each from nothing, the same photos, crops and computing time, on one core.
+"""Compare shapes of the network: each trained from scratch on the same photos and crops, for the same CPU time.
 
     python -m bench.preset_race [--minutes 4] [--precision float32] [--spec SPEC.toml] [--folder runs/race]
 
-Minutes are of the CPU (`imgtx.training.loop.clock_of`), so that a larger shape makes fewer steps. The first two are one
-shape from two seeds: differences below theirs say nothing. Interrupted, the same command goes on. Wants the training
-photos that the spec names.
+Minutes are of one CPU core (`imgtx.training.loop.clock_of`), so that a larger shape makes fewer steps. The first two
+are one shape from two seeds: smaller differences than theirs are noise. After an interruption the same command
+continues. Needs the training photos that the spec names.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from imgtx.training.loop import train
 from imgtx.training.spec import TrainSpec, load_train_spec
 from imgtx.training.state import Training
 
-# What each changes of `imgtx.models.config.ModelConfig`'s defaults: post-norm, patch 2, width 96, blocks 4 + 2, FFN 2.
+# Changes to the defaults of `imgtx.models.config.ModelConfig`: post-norm, patch 2, width 96, blocks 4 + 2, FFN 2.
 PRESETS: dict[str, dict[str, Any]] = {
     "the preset": {},
     "the preset, another seed": {},
@@ -37,7 +37,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "FFN 4": {"ffn_ratio": 4.0},
     "FFN with 5 x 5 depthwise": {"ffn_kernel": 5},
 }
-SIDE = 512  # pixels of the tile that inference is timed on
+# Pixels of the tile that inference is timed on.
+SIDE = 512
 
 
 def main() -> None:
@@ -67,8 +68,9 @@ def main() -> None:
 
 
 def race(spec: TrainSpec, folder: Path) -> dict[str, Any]:
-    """Train to the end; validation PSNR-Y in dB, parameters, steps made, CPU seconds an input megapixel."""
-    spec = replace(spec, validate_minutes=2 * spec.minutes)  # at the end only
+    """Train to the end; return validation PSNR-Y in dB, parameters, steps, CPU seconds per input megapixel."""
+    # Validate at the end only.
+    spec = replace(spec, validate_minutes=2 * spec.minutes)
     folder.mkdir(parents=True, exist_ok=True)
     with TrainingLog(folder, spec.loss) as record:
         weights = train(spec, folder, record)
@@ -82,7 +84,7 @@ def race(spec: TrainSpec, folder: Path) -> dict[str, Any]:
 
 
 def inference(weights: Path) -> float:
-    """CPU seconds an input megapixel in bfloat16, the median of three."""
+    """Return CPU seconds per input megapixel in bfloat16, the median of three."""
     predict = imgtx.load(str(weights), device="cpu", precision="bfloat16")
     tile = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
     seconds = []

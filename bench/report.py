@@ -1,4 +1,4 @@
-"""What every benchmark says of itself: the machine in one line, and where its results go."""
+"""Describe the machine and save the results of a benchmark."""
 
 import json
 import os
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
-# A quick look goes elsewhere: bench/results/ holds what docs/benchmarks.md says.
+# Quick runs are saved elsewhere: bench/results/ has the numbers of docs/benchmarks.md.
 RESULTS = Path(os.environ.get("IMGTX_BENCH_RESULTS", FOLDER / "results"))
 
 
 def machine() -> str:
-    """One line: what the numbers depend on."""
+    """Describe in one line what the numbers depend on."""
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -27,7 +27,7 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The commit that was measured; `-dirty` when a tracked file differs from it."""
+    """Return the measured commit, with `-dirty` if a tracked file differs from it."""
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--exclude=*"],
         capture_output=True,

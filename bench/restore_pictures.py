@@ -1,9 +1,9 @@
-"""What restore and inpaint do at three levels of damage each, on photos, places and damage chosen at random.
+"""Draw what restore and inpaint do at three levels of damage each.
 
 python -m bench.restore_pictures docs/images/ [--restore MODEL] [--inpaint MODEL]
 
-Photo, place and damage of each row come from one generator with a fixed seed, so that failures are among them. The
-photos are scikit-image's, and no model was trained on them.
+Photo, crop and damage of each row are random with a fixed seed, not selected. The photos are scikit-image's; no model
+was trained on them.
 """
 
 import argparse
@@ -20,10 +20,12 @@ from imgtx.imageops.holes import with_mask
 from imgtx.imageops.metrics import hole_scores, psnr
 
 SEED = 2026
-AROUND = 288  # pixels a side that a model sees; half of SIDE is shown
-# Noise in levels of 255, JPEG quality: up to where each level's damage goes, one of them or both.
+# Pixels a side that a model sees; half of SIDE is shown.
+AROUND = 288
+# The worst damage of each level: noise in levels of 255, JPEG quality; one of them or both.
 LEVELS = {"light": (8.0, 75), "medium": (25.0, 30), "heavy": (55.0, 8)}
-ROWS = 2  # of each level
+# Of each level.
+ROWS = 2
 
 
 def main() -> None:
@@ -41,7 +43,7 @@ def main() -> None:
 
 
 def place(rng: np.random.Generator) -> tuple[np.ndarray, tuple[slice, slice]]:
-    """A square of a random photo, and the part of it that is shown."""
+    """Return a square of a random photo, and the part of it that is shown."""
     import skimage.data
 
     photo = np.asarray(getattr(skimage.data, PHOTOS[rng.integers(len(PHOTOS))])())[..., :3]
@@ -51,7 +53,7 @@ def place(rng: np.random.Generator) -> tuple[np.ndarray, tuple[slice, slice]]:
 
 
 def restored(rng: np.random.Generator, level: str, model) -> list[tuple[str, np.ndarray]]:
-    """Damage of that level, of a kind drawn at random; PSNR is RGB, of the whole square."""
+    """Return the panels for random damage of a level; PSNR is RGB, of the whole square."""
     clean, shown = place(rng)
     noise, quality = LEVELS[level]
     damage = RestorationDamage(
@@ -69,7 +71,7 @@ def restored(rng: np.random.Generator, level: str, model) -> list[tuple[str, np.
 
 
 def filled(rng: np.random.Generator, kind: str, model) -> list[tuple[str, np.ndarray]]:
-    """A mask of that kind; PSNR is of the hole alone, in the whole square."""
+    """Return the panels for a mask of a kind; PSNR is of the hole alone, in the whole square."""
     clean, shown = place(rng)
     hole = random_mask(rng, AROUND, AROUND, kind)
     outputs = {"smooth fill": with_mask(clean, hole)[..., :3], "inpaint": model(clean, hole)}

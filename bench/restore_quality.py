@@ -1,9 +1,9 @@
-"""Every protocol of the models that restore, into bench/results/restore_quality.json.
+"""Run every evaluation protocol of the restoring models, into bench/results/restore_quality.json.
 
     python -m bench.restore_quality BENCHMARKS [--restore MODEL] [--inpaint MODEL]
 
-BENCHMARKS holds the folders kodak24 and live1, and cbsd68.txt beside b100. Controls run where they are installed
-(`pip install "imgtx[controls]"`); all of it takes about an hour on one core.
+BENCHMARKS has the folders kodak24 and live1, and cbsd68.txt beside b100. Baselines run if they are installed
+(`pip install "imgtx[controls]"`). It takes about an hour on one core.
 """
 
 import argparse

@@ -1,10 +1,11 @@
-"""CPU seconds per megapixel of restore and inpaint beside sr-x2 and the denoising networks of the field, in one run.
+"""Measure CPU seconds per megapixel of restore, inpaint, sr-x2, DnCNN and SwinIR, in one run.
 
     python -m bench.restore_speed [--side 256] [--rounds 3]
 
-Ours have the shapes of jobs/specs; DnCNN (colour, blind, 20 layers) and SwinIR (denoising, 11.5 million parameters) are
-spandrel's with their papers' settings. All weights are random, time does not depend on them. Otherwise as
-`bench.model_speed`: one thread, the workers' allocator settings, turns, medians, the tiles that suit each.
+The packaged models have the shapes of jobs/specs; DnCNN (colour, blind, 20 layers) and SwinIR (denoising, 11.5 million
+parameters) are spandrel's with their papers' settings. All weights are random: time does not depend on them. As in
+`bench.model_speed`, networks run in one thread with the workers' allocator settings and take turns, each with its
+fastest tiles, and results are medians.
 """
 
 import argparse
@@ -15,11 +16,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.model_speed import PRECISIONS, TILES, ours, photo, seconds
+from bench.model_speed import PRECISIONS, TILES, packaged, photo, seconds
 from bench.report import save
 from pipeline.cluster.environment import WORKER_ENVIRONMENT
 
-MOST = 1.5  # times sr-x2, per input megapixel
+# Times sr-x2, per input megapixel.
+LIMIT = 1.5
 SWINIR = {
     "upscale": 1, "img_size": 128, "window_size": 8, "img_range": 1.0, "depths": [6] * 6, "embed_dim": 180,
     "num_heads": [6] * 6, "mlp_ratio": 2, "upsampler": "", "resi_connection": "1conv",
@@ -32,19 +34,20 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    if os.environ.get("MALLOC_TOP_PAD_") is None:  # glibc reads these when a process starts
+    # glibc reads these variables when a process starts.
+    if os.environ.get("MALLOC_TOP_PAD_") is None:
         command = [sys.executable, "-m", "bench.restore_speed", *sys.argv[1:]]
         raise SystemExit(subprocess.run(command, env=os.environ | WORKER_ENVIRONMENT, check=False).returncode)
     import torch
 
     torch.set_num_threads(1)
     models = {
-        "sr-x2": ours("sr-x2"),
+        "sr-x2": packaged("sr-x2"),
         "restore": from_spec("restore"),
         "inpaint": from_spec("inpaint"),
-    } | theirs()
+    } | published()
     rows = race(models, options.side, options.rounds)
-    save("restore_speed", {"side": options.side, "rounds": options.rounds, "rows": rows, "most": MOST})
+    save("restore_speed", {"side": options.side, "rounds": options.rounds, "rows": rows, "limit": LIMIT})
     for row in rows:
         print(
             f"{row['network']}, {row['precision']}: {row['seconds_per_megapixel']:.2f} s/MP in tiles of "
@@ -53,7 +56,7 @@ def main() -> None:
 
 
 def race(models: dict[str, Any], side: int, rounds: int) -> list[dict[str, Any]]:
-    """One row for each network and precision; they take turns at their best tiling."""
+    """Return a row for each network and precision; they take turns at their best tiling."""
     image = photo(side)
     cuts = [tile for tile in TILES if tile < side] + [side]
     best = {}
@@ -78,7 +81,7 @@ def race(models: dict[str, Any], side: int, rounds: int) -> list[dict[str, Any]]
 
 
 def from_spec(name: str) -> Any:
-    """The network of a training spec; one for holes gets a mask that is hole everywhere."""
+    """Return the network of a training spec; one for holes gets a mask that covers everything."""
     import torch
 
     from imgtx.models.transformer import EncoderDecoder
@@ -91,15 +94,15 @@ def from_spec(name: str) -> Any:
     return lambda tile: network(torch.cat([tile, torch.ones_like(tile[:, :1])], 1))
 
 
-def theirs() -> dict[str, Any]:
-    """spandrel's networks; nothing, and how to install it, where it is absent."""
+def published() -> dict[str, Any]:
+    """Return spandrel's networks; nothing, with a printed hint, if it is not installed."""
     from imgtx.errors import UsageError
     from imgtx.models.adapters.spandrel import import_spandrel
 
     try:
         import_spandrel()
     except UsageError as error:
-        print(f"ours run alone: {error}")
+        print(f"only the packaged models are measured: {error}")
         return {}
     from spandrel.architectures.DnCNN import DnCNN
     from spandrel.architectures.SwinIR import SwinIR

@@ -1,9 +1,9 @@
-"""Every benchmark in turn, one table at the end, JSON under bench/results/. What `make bench` runs.
+"""Run every benchmark, print one table at the end and save JSON under bench/results/, for `make bench`.
 
     python -m bench.run_all [--quick]
 
---quick keeps each to a minute or two, for a look, and leaves its JSON under bench/quick/; the numbers of
-docs/benchmarks.md come from the full run. A benchmark that fails leaves the others alone and makes the exit code 1.
+--quick limits each to a minute or two and saves JSON under bench/quick/; the numbers of docs/benchmarks.md come from
+the full run. If a benchmark fails, the others still run, and the exit code is 1.
 """
 
 import argparse
@@ -70,8 +70,8 @@ def main() -> None:
 
 
 def table(results: dict[str, dict]) -> str:
-    """The numbers that answer for promises, a line each: what, measured, wanted."""
-    lines = [("what", "measured", "wanted"), *_lines(results)]
+    """Return the main numbers, a line each: what, measured, target."""
+    lines = [("what", "measured", "target"), *_lines(results)]
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -90,21 +90,18 @@ def _lines(results: dict[str, dict]) -> Iterator[tuple[str, str, str]]:
                 yield what, f"{row['ratio']:.1f} times", "at least 8" if row["scale"] == 2 else ""
             yield f"{name}, {row['precision']}, {row['side']} px", f"{row[name]:.1f} s/MP", ""
     for row in results.get("restore_speed", {}).get("rows", []):
-        wanted = (
-            f"at most {results['restore_speed']['most']:g}"
-            if row["network"] in ("restore", "inpaint")
-            else ""
-        )
+        limit = results["restore_speed"]["limit"]
+        target = f"at most {limit:g}" if row["network"] in ("restore", "inpaint") else ""
         what = f"{row['network']} / sr-x2 per input megapixel, {row['precision']}"
-        yield what, f"{row['times_sr_x2']:.2f} times", wanted
+        yield what, f"{row['times_sr_x2']:.2f} times", target
     for row in results.get("adapter_overhead", {}).get("rows", []):
-        yield f"adapter over {row['network']}", f"{row['adapter_percent']:+.2f} %", "under 3 %"
+        yield f"adapter over {row['network']}", f"{row['adapter_percent']:+.2f}%", "under 3%"
     if found := results.get("memory"):
         width, height = found["image"]
-        most = max(peak["rss"] for peak in found["peak_mb"].values())
+        largest = max(peak["rss"] for peak in found["peak_mb"].values())
         yield (
             f"largest process, {width} x {height}, {found['model']}",
-            f"{most} MB",
+            f"{largest} MB",
             f"under {found['limit_mb']} MB",
         )
     if found := results.get("training_feed"):
@@ -116,8 +113,8 @@ def _lines(results: dict[str, dict]) -> Iterator[tuple[str, str, str]]:
             )
     if found := results.get("pipeline_noop"):
         rates = found["images_per_second"]
-        yield f"whole road, smallest model, {found['images']} files", f"{rates['pipeline']:.0f} images/s", ""
-        yield "a bare pool doing the same", f"{rates['bare']:.0f} images/s", ""
+        yield f"pipeline, smallest model, {found['images']} files", f"{rates['pipeline']:.0f} images/s", ""
+        yield "bare pool, smallest model", f"{rates['bare']:.0f} images/s", ""
     if found := results.get("startup"):
         for command, seconds in found["seconds"].items():
             yield command, f"{seconds:.2f} s", ""
@@ -126,9 +123,9 @@ def _lines(results: dict[str, dict]) -> Iterator[tuple[str, str, str]]:
             yield f"{row['direction']} {row['codec']}, {row['side']} px", f"{row['ms']:.1f} ms", ""
     if found := results.get("plan_million"):
         for row in found["rows"]:
-            wanted = "under 60 s, 2000 MB" if row["step"].startswith("plan") else ""
+            target = "under 60 s, 2000 MB" if row["step"].startswith("plan") else ""
             measured = f"{row['seconds']:.1f} s, {row['megabytes']} MB"
-            yield f"{row['step']}, {found['keys']} keys", measured, wanted
+            yield f"{row['step']}, {found['keys']} keys", measured, target
     if found := results.get("list_s3"):
         for row in found["rows"]:
             yield f"list {found['keys']} keys, {row['listing']}", f"{row['seconds']:.1f} s", ""

@@ -1,9 +1,9 @@
-"""What pacing is worth where S3 answers SlowDown: reads against a server that takes 40 requests a second.
+"""Measure what pacing gains where S3 answers SlowDown: reads from a server that allows 40 requests a second.
 
     python -m bench.slow_down [--rate 40] [--reads 400]
 
-As in a run: retries with jitter alone, then beside botocore's adaptive mode. First three processes that read one object
-after the other, as decode tasks do, then one process that reads 32 at once, as a listing does.
+Retries as in a run: with jitter alone, then with botocore's adaptive mode too. First three processes that read one
+object after the other, as decode tasks do, then one process that reads 32 at once, as a listing does.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from pipeline.storage import s3 as storage_s3
 from pipeline.storage.store import open_store
 
 MODES = {"retries alone": "standard", "paced": "adaptive"}
-SHAPES = ((3, 1), (1, 32))  # processes, reads at once in each
+# Processes, and reads at once in each.
+SHAPES = ((3, 1), (1, 32))
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "a",
     "AWS_SECRET_ACCESS_KEY": "b",
@@ -54,26 +55,26 @@ def main() -> None:
 
 
 def measure(rate: float, name: str, reads: int, processes: int, at_once: int) -> dict[str, float]:
-    """Reads by several processes from one server. seconds: from the first read begun to the last one ended."""
+    """Read by several processes from one server. seconds: from the start of the first read to the end of the last."""
     with slow_s3(rate) as server:
         reader = ["--reader", server.url, MODES[name], str(reads // processes), str(at_once)]
         command = [sys.executable, "-m", "bench.slow_down", *reader]
         running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
-        told = [json.loads(process.communicate()[0]) for process in running]
+        reports = [json.loads(process.communicate()[0]) for process in running]
         served, refused = server.counts()
     return {
         "processes": processes,
         "at_once": at_once,
-        "seconds": round(max(t["ended"] for t in told) - min(t["began"] for t in told), 1),
+        "seconds": round(max(r["ended"] for r in reports) - min(r["began"] for r in reports), 1),
         "served": served,
         "refused": refused,
-        "failed": sum(t["failed"] for t in told),
-        "longest_wait": round(max(t["longest"] for t in told), 1),
+        "failed": sum(r["failed"] for r in reports),
+        "longest_wait": round(max(r["longest"] for r in reports), 1),
     }
 
 
 def read(url: str, mode: str, reads: int, at_once: int) -> dict[str, float]:
-    """Read so many objects; how many were given up, the longest read in seconds, when it began and ended."""
+    """Read `reads` objects; return how many failed, the longest read in seconds, and when all began and ended."""
     with patch.object(storage_s3, "PACING", mode), patch.dict(os.environ, ENVIRONMENT):
         store = open_store("s3://bucket/archive", endpoint_url=url)
 

@@ -1,8 +1,8 @@
-"""An S3 server that answers 503 SlowDown above so many requests a second, as S3 does for each prefix of a bucket.
+"""Serve S3 and answer 503 SlowDown above RATE requests a second, as S3 does for each prefix of a bucket.
 
     python -m bench.slow_s3 RATE        prints its URL; GET /counts: how many it served and how many it refused
 
-Every object has ten bytes and is there. It ends with whoever started it: its standard input is a pipe of theirs.
+Every object exists and has ten bytes. The server ends with the process that started it, which holds its standard input.
 """
 
 import asyncio
@@ -17,8 +17,10 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-LATENCY = 0.005  # seconds, of every answer
-BURST = 0.25  # seconds' worth of requests that may come at once
+# Seconds, of every answer.
+LATENCY = 0.005
+# Requests of so many seconds may come at once.
+BURST = 0.25
 REFUSAL = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>"
 
 
@@ -66,7 +68,7 @@ class SlowS3:
     url: str
 
     def counts(self) -> tuple[int, int]:
-        """(served, refused) so far."""
+        """Return (served, refused) so far."""
         with urllib.request.urlopen(f"{self.url}/counts", timeout=30) as answer:
             served, refused = json.load(answer)
         return served, refused
@@ -74,7 +76,7 @@ class SlowS3:
 
 @contextlib.contextmanager
 def slow_s3(rate: float) -> Iterator[SlowS3]:
-    """A running server of so many requests a second."""
+    """Start a server that allows `rate` requests a second; yield it."""
     command = [sys.executable, "-m", "bench.slow_s3", str(rate)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -1,11 +1,11 @@
-"""The pictures that the packaged super-resolution weights were last trained on, as one folder of lossless files.
+"""Make the pictures that the packaged super-resolution weights were last trained on, as lossless files.
 
 python -m bench.sr_pictures ../shared/data WALLPAPERS ../sr-pictures
 
-Photos of one collection taught the models that collection (LOG.md), so others join them: public-domain paintings, six
-held out; photos from Debian's packages lomiri-wallpapers-16.04 and -20.04 (CC0, CC BY, CC BY-SA), of which WALLPAPERS
-holds the files; mosaics of emoji and pages of text, for sharp edges. JPEG files are reduced first, which leaves little
-of their blocks. Validation is on photos and the paintings held out.
+Photos of one collection alone overfit the models to it (LOG.md), so others are added: public-domain paintings, six
+held out; photos from Debian's packages lomiri-wallpapers-16.04 and -20.04 (CC0, CC BY, CC BY-SA), whose files are in
+WALLPAPERS; mosaics of emoji and pages of text, for sharp edges. JPEG files are reduced first, which removes most of
+their block artefacts. Validation is on photos and the paintings held out.
 """
 
 import io
@@ -22,7 +22,7 @@ HELD_OUT = (
     "bruegel_harvesters", "caillebotte_nap", "hokusai_great_wave", "monet_sainte_adresse", "turner_venice",
     "van_gogh_bedroom",
 )  # fmt: skip
-# Those with detail all over; the packages' other pictures are drawn, blurred or nearly flat.
+# Photos with detail everywhere; the packages' other pictures are drawn, blurred or nearly flat.
 WALLPAPERS = (
     "Bridge_by_Sander_Klootwijk", "Dragonfly_by_Bolly", "Picture_0B_by_freespace", "Picture_1A_by_freespace",
     "Wine_by_Jakkub_Mede", "aitzgorri_by_Aitzol_Berasategi", "friends_by_Aitzol_Berasategi",
@@ -53,7 +53,8 @@ def main(data: Path, wallpapers: Path, out: Path) -> None:
             save(reduced(painting, PAINTING_REDUCED), valid if path.stem in HELD_OUT else train, path.stem)
     for name in WALLPAPERS:
         photo = Image.open(wallpapers / f"{name}.jpg")
-        factor = max(2.0, max(photo.size) / WALLPAPER_SIDE)  # at least to a half
+        # At least by half.
+        factor = max(2.0, max(photo.size) / WALLPAPER_SIDE)
         for number, tile in enumerate(tiles(reduced(photo, factor))):
             save(tile, train, f"{name}-{number}")
     emoji = pq.read_table(data / "emoji/emoji72.parquet", columns=["image"])["image"]
@@ -70,7 +71,7 @@ def reduced(image: Image.Image, factor: float) -> Image.Image:
 
 
 def tiles(picture: Image.Image) -> list[Image.Image]:
-    """Squares of TILE pixels side by side, but for flat ones and what is left at the right and bottom."""
+    """Return squares of TILE pixels side by side, without flat ones and the remainder at the right and bottom."""
     made = [
         picture.crop((left, top, left + TILE, top + TILE))
         for top in range(0, picture.height - TILE + 1, TILE)
@@ -80,13 +81,13 @@ def tiles(picture: Image.Image) -> list[Image.Image]:
 
 
 def slope(tile: Image.Image) -> float:
-    """Mean absolute difference of neighbours, in levels."""
+    """Return the mean absolute difference of neighbours, in levels."""
     grey = np.asarray(tile.convert("L"), np.int16)
     return float(np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean())
 
 
 def mosaic(emoji: pa.ChunkedArray, rng: np.random.Generator) -> Image.Image:
-    """Seven times seven emoji, their white grounds tinted at random."""
+    """Return 7 x 7 emoji with randomly tinted backgrounds."""
     picture = Image.new("RGB", (7 * EMOJI, 7 * EMOJI))
     for place in range(49):
         drawn = Image.open(io.BytesIO(emoji[int(rng.integers(len(emoji)))].as_py())).convert("RGB")
@@ -96,7 +97,7 @@ def mosaic(emoji: pa.ChunkedArray, rng: np.random.Generator) -> Image.Image:
 
 
 def page(rng: np.random.Generator) -> Image.Image:
-    """Lines of words in Pillow's own font, of many sizes, dark on light or light on dark."""
+    """Return lines of words in Pillow's own font, of many sizes, dark on light or light on dark."""
     ground, ink = colour(rng, 190, 256), colour(rng, 0, 90)
     if rng.random() < 0.3:
         ground, ink = ink, ground

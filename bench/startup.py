@@ -1,4 +1,4 @@
-"""What a command costs before it works: wall seconds of whole processes, medians.
+"""Measure what a command costs before it works: wall seconds of whole processes, medians.
 
 python -m bench.startup [--rounds 3]
 """

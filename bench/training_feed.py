@@ -1,11 +1,11 @@
-"""The price of streaming training images from storage: the same steps fed from memory and fed by the stream.
+"""Measure the cost of streaming training images from storage: the same steps fed from memory and by the stream.
 
     python -m bench.training_feed [--spec jobs/specs/sr-x2.toml] [--steps 64] [--rounds 3] [--photos FOLDER]
 
-Each round times the training's own step, forward, backward and update, with both feeds in turn, in one process of one
-thread: CPU seconds, the stream's threads included, so that other programs do not count. `first epoch` reads and
-decodes everything (64 steps are a block of the stream: fewer would pay for images that later steps use); `later`
-finds it in the worker's cache, as a training set that fits in memory does.
+Each round times the training step (forward, backward, update) with both feeds in turn, in one process of one thread.
+CPU seconds, the stream's threads included, so that other programs do not count. `first epoch` reads and decodes
+everything (64 steps are a block of the stream: fewer would include the cost of images for later steps); `later` finds
+all images in the worker's cache, as with a training set that fits in memory.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def measure(spec: TrainSpec, folder: Path, steps: int, rounds: int) -> dict[str, float]:
-    """Medians over rounds: CPU milliseconds a crop from memory, and memory's over the stream's, first and later."""
+    """Return medians over rounds: CPU milliseconds a crop from memory, and their ratio to the stream's, first and later."""
     training = Training(spec, folder)
     memory = Sampler(
         load_pairs(Path(spec.train), spec.scale, smallest=spec.crop),
@@ -97,7 +97,7 @@ def streamed(spec: TrainSpec) -> Stream:
 
 
 def all_in_cache(stream: Stream, spec: TrainSpec) -> None:
-    """Visit every image once, so that what fits is kept."""
+    """Read every image once, so that the cache keeps those that fit."""
     for visit in range(len(list(Path(spec.train).iterdir()))):
         stream._open(visit)
 
