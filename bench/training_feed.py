@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def measure(spec: TrainSpec, folder: Path, steps: int, rounds: int) -> dict[str, float]:
-    """Return medians over rounds: CPU milliseconds a crop from memory, and their ratio to the stream's, first and later."""
+    """Return medians over rounds: CPU ms a crop from memory, and their ratio to the stream's, first and later."""
     training = Training(spec, folder)
     memory = Sampler(
         load_pairs(Path(spec.train), spec.scale, smallest=spec.crop),

@@ -186,8 +186,8 @@ option, as `--set NAME=VALUE`, or in a TOML file that `--spec` names; settings w
 the file over the defaults. [jobs/specs/upscale.toml](../../jobs/specs/upscale.toml) is such a file with every default.
 
 {described(RunSpec, texts, without=("settings",))}
-{task_settings()}The spec of each run is stored at the destination, in `runs/<run id>/spec.json`, with the model resolved to
-an exact version. `imgtx retry` reads it there.
+{task_settings()}The spec of each run is stored at the destination, in `runs/<run id>/spec.json`, with the model
+resolved to an exact version. `imgtx retry` reads it there.
 """
 
 
@@ -286,18 +286,18 @@ def metric_row(metric: Metric) -> tuple[str, ...]:
 def metrics_page() -> str:
     return f"""# Metrics
 
-A run exports metrics while it works. Its driver sees every image's row, with its seconds, sizes and reason, and passes the
-counts to Ray. Ray exports them to Prometheus with the prefix `ray_`, and the suffix `_total` for counters. It does so if
-`ray[default]` is installed (`pip install -e ".[cluster]"` in a checkout, and in the image of
-[infra/Dockerfile](../../infra/README.md#dockerfile)), at the port that `ray start --metrics-export-port` opens on each node,
-every ten seconds. A local run has no such port.
+A run exports metrics while it works. Its driver sees every image's row, with its seconds, sizes and reason, and passes
+the counts to Ray. Ray exports them to Prometheus with the prefix `ray_`, and the suffix `_total` for counters. It does
+so if `ray[default]` is installed (`pip install -e ".[cluster]"` in a checkout, and in the image of
+[infra/Dockerfile](../../infra/README.md#dockerfile)), at the port that `ray start --metrics-export-port` opens on each
+node, every ten seconds. A local run has no such port.
 
 All of them have the tags `destination` (its URI, without credentials) and `task`.
 
 {table(METRIC_HEAD, map(metric_row, METRICS))}
-Requests that storage answered late or not at all are repeated inside the workers and are not counted one by one. An image
-that needed them shows longer `decode` or `encode` seconds, and the reason `storage` if repeating did not help. How full the
-queues between the stages are is in Ray's own metrics (`ray_data_*`).
+Requests that storage answered late or not at all are repeated inside the workers and are not counted one by one. An
+image that needed them shows longer `decode` or `encode` seconds, and the reason `storage` if repeating did not help.
+Ray's own metrics (`ray_data_*`) show how full the queues between the stages are.
 
 ## After the run
 
@@ -309,8 +309,8 @@ imgtx status s3://bucket/out/ --prometheus
 
 {table(METRIC_HEAD, map(metric_row, STATUS_METRICS))}
 Run this from a timer on any machine every few minutes, and write its output to where Prometheus reads: the folder of
-node_exporter's textfile collector (write another file, then rename it), or a Pushgateway. It lists the runs and reads the
-ledger, but no image.
+node_exporter's textfile collector (write another file, then rename it), or a Pushgateway. It lists the runs and reads
+the ledger, but no image.
 
 Rules and a dashboard on these metrics: [infra/prometheus](../../infra/prometheus/README.md),
 [infra/grafana](../../infra/grafana/README.md).

@@ -34,8 +34,8 @@ def load(
     `precision` is one of the model's `info.dtypes`, by default float32. `info` replaces what was measured of
     another model, where that is not beside it. `compiled` takes minutes at first: tiles of the size that
     `imgtx models probe MODEL --compile` measured go through torch.compile. With `self_ensemble` it is the mean over
-    eight turned and mirrored views, at eight times the time (`imgtx.inference.self_ensemble`). The result maps an (H, W),
-    (H, W, 1), (H, W, 3) or (H, W, 4) array of uint8 or uint16 to one of the same kind, `scale` times as large.
+    eight turned and mirrored views, at eight times the time (`imgtx.inference.self_ensemble`). The result maps an
+    (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) array of uint8 or uint16 to one of the same kind, `scale` times as large.
     `conditions` is what the model needs once for all images, such as a style picture (`ImageModel.prepare`).
     Raises UsageError for an unknown model and for one that was not measured to be worth compiling, ModelError for a
     file that is not one.

@@ -187,6 +187,6 @@ ARCHIVE = Degradation(
     card="for pictures as archives hold them: blurred, resized, noisy, JPEG.",
     make=_pair,
     damage=ArchiveDamage,
-    protocol="as RGB shrunk, blurred, resized, noised and compressed by imgtx.degradations.archive, its generator seeded "
-    "with the image's place among the dataset's names,",
+    protocol="as RGB shrunk, blurred, resized, noised and compressed by imgtx.degradations.archive, its generator "
+    "seeded with the image's place among the dataset's names,",
 )

@@ -2,8 +2,8 @@
 
 A pure function of image, generator and parameters (numpy and Pillow). Noise alone is Gaussian as in the denoising
 tables; half of it stays in floats below 0 and above 255, as those tables measure it, and half ends in 8 bits, as files
-hold it. JPEG starts its blocks 0 to 7 pixels outside the image (`imgtx.degradations.archive.jpeg`). Some images stay undamaged,
-because a model that never sees one smooths them too.
+hold it. JPEG starts its blocks 0 to 7 pixels outside the image (`imgtx.degradations.archive.jpeg`). Some images stay
+undamaged, because a model that never sees one smooths them too.
 """
 
 from dataclasses import dataclass, fields, replace

@@ -108,8 +108,8 @@ class Predictor:
         pixel comes back as it was, and alpha whole. Exactly the models with `info.masks` need one.
         conditions: of this image alone (a prompt, a seed), for models that take them.
         Returns (s H, s W) or (s H, s W, C).
-        Grey and RGB go through models of other channels as `imgtx.inference.channels` says; alpha is enlarged by bicubic
-        interpolation (`imgtx.imageops.resize.imresize`). Values are rounded to the nearest integer, halves up.
+        Grey and RGB go through models of other channels as `imgtx.inference.channels` says; alpha is enlarged by
+        bicubic interpolation (`imgtx.imageops.resize.imresize`). Values are rounded to the nearest integer, halves up.
         Raises UsageError for any other array, ImageError("out_of_memory") when not even the smallest tile
         fits, ImageError("bug") when the model's output is not finite.
         """

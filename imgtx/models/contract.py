@@ -12,8 +12,8 @@ from imgtx.models.info import ModelInfo
 # The context of a tile until it is measured how much it needs (`imgtx models probe`), in input pixels.
 UNMEASURED_HALO = 32
 # And its longest side, in input pixels. In float32 most networks take 1 to 14 kB per input pixel (ESRGAN x4 12,
-# SwinIR-M x4 14, by imgtx.probing.probe.memory_of): tiles of 832 px, imgtx's own default beside this halo, would take 10 GB an
-# actor; these take 2.
+# SwinIR-M x4 14, by imgtx.probing.probe.memory_of): tiles of 832 px, imgtx's own default beside this halo, would take
+# 10 GB an actor; these take 2.
 UNMEASURED_TILE = 384
 CHANNELS = (1, 3, 4)  # channels of models that imgtx runs: grey, RGB, RGB with alpha
 

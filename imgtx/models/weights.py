@@ -1,4 +1,4 @@
-"""Models out of weight files, loaded strictly, and networks into them. `imgtx.models.weight_file` says what a file holds."""
+"""Load models from weight files, strictly, and save networks into them (format: `imgtx.models.weight_file`)."""
 
 import json
 from dataclasses import asdict

@@ -45,7 +45,7 @@ class Trial:
 
 
 def side_to_compile(info: ModelInfo) -> int:
-    """Return the side of the tiles that a run would take: the largest of the model's own up to MAX_SIDE, on its grid."""
+    """Return the side of the tiles of a run: the largest of the model's own up to MAX_SIDE, on its grid."""
     side = min(largest_tile(info), max(MAX_SIDE, smallest_tile(info)))
     return side // info.multiple * info.multiple
 

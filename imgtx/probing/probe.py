@@ -234,7 +234,7 @@ def memory_of(model: ImageModel, tile: Tensor) -> float | None:
 def memory_per_megapixel(
     model: ImageModel, sample: np.ndarray, memory: dict[int, float | None]
 ) -> float | None:
-    """Return megabytes per input megapixel of the larger of the two measured calls; None where memory was not measured."""
+    """Return megabytes per input megapixel of the larger of the two measured calls; None if memory was not measured."""
     side = max(SIDES)
     megabytes = memory[side]
     if megabytes is None:
@@ -304,7 +304,7 @@ def _grown(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def _as_model_sees(photo: np.ndarray, info: ModelInfo) -> np.ndarray:
-    """(H, W, 3) -> (H, W, 1, 3 or 4), as `imgtx.inference.channels` would show it to the model, or with holes to fill."""
+    """Return an (H, W, 3) photo as the model gets it: (H, W, 1, 3 or 4), by `inference.channels` or with holes."""
     if info.masks:
         return with_mask(
             photo, random_mask(np.random.default_rng(0), photo.shape[0], photo.shape[1], "medium")

@@ -17,10 +17,10 @@ def adamw(parameters: Iterable[Tensor], *, rate: float, weight_decay: float) -> 
 class MuonAdamW:
     """Muon for the matrices of linear layers, AdamW for everything else, as one optimizer.
 
-    Muon replaces a matrix's averaged gradient by the nearest orthogonal one, so that no direction dominates the
-    update; its length is scaled to what AdamW's usually is, so that both use one learning rate. Convolutions and the
-    attention's position biases stay with AdamW: they do not map features to features. Source: Jordan et al., Muon (2024);
-    Liu et al., Muon is Scalable for LLM Training (arXiv 2502.16982), section 2.2, for the scale.
+    Muon replaces a matrix's averaged gradient by the nearest orthogonal one, so that no direction dominates the update;
+    its length is scaled to what AdamW's usually is, so that both use one learning rate. Convolutions and the
+    attention's position biases stay with AdamW: they do not map features to features. Source: Jordan et al., Muon
+    (2024); Liu et al., Muon is Scalable for LLM Training (arXiv 2502.16982), section 2.2, for the scale.
     """
 
     def __init__(self, network: nn.Module, *, rate: float, weight_decay: float):
@@ -66,9 +66,9 @@ def learning_rate(
 ) -> float:
     """Linear warm-up over the first `warmup` share of training, then a cosine from `peak` to `floor * peak`.
 
-    Between them it stays at `peak` for the share `constant_share` (Hägele et al. 2024, arXiv:2405.18392: as good as a cosine over
-    all of it, and the plateau may be made longer on the way). `progress` is the share of training that is done, in
-    [0, 1].
+    Between them it stays at `peak` for the share `constant_share` (Hägele et al. 2024, arXiv:2405.18392: as good as a
+    cosine over all of it, and the plateau may be made longer on the way). `progress` is the share of training that is
+    done, in [0, 1].
     """
     if progress < warmup:
         return peak * max(progress, 0.01 * warmup) / warmup

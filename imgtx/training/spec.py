@@ -85,7 +85,8 @@ class TrainSpec:
     loss: str = "l1"
     # What makes the damaged side: `bicubic`, `archive`, `restoration` or `holes`.
     degradation: str = "bicubic"
-    # Where crops are cut: of two places the one with `higher_gradient`, in proportion to gradient `energy`, or `uniform`.
+    # Where crops are cut: of two places the one with `higher_gradient`, in proportion to gradient `energy`, or
+    # `uniform`.
     crop_choice: str = "higher_gradient"
     # Share of procedural crops (dead leaves), 0 to 1: for few images.
     procedural_share: float = 0.0

@@ -78,7 +78,8 @@ class PlanGroup(OrderedGroup):
         if args and self.get_command(ctx, args[0]) is None:
             known = ", ".join(self.commands)
             raise UsageError(
-                f"plan {args[0]}: must be one of {known}; write imgtx plan {next(iter(self.commands))} SOURCE DESTINATION"
+                f"plan {args[0]}: must be one of {known}; write imgtx plan {next(iter(self.commands))} SOURCE "
+                "DESTINATION"
             )
         return super().resolve_command(ctx, args)
 

@@ -1,4 +1,4 @@
-"""The methods that a model that restores has to beat: classical methods of OpenCV and scikit-image, where they are installed.
+"""Run the baselines of restoring models: classical methods of OpenCV and scikit-image, where they are installed.
 
 Each is given more than our model: noise filters get the noise's strength. BM3D's package may not be used
 commercially, so it is not a dependency: its published rows replace it (`jobs.evaluation.restoration`).

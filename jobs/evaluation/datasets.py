@@ -39,8 +39,8 @@ def find_datasets(paths: Sequence[Path]) -> tuple[Dataset, ...]:
             continue
         if not path.is_dir():
             raise UsageError(
-                f"evaluate was given {path}, which is no folder: expected a folder of images, a folder of such folders, "
-                f"or a {LIST} file of names of images in folders beside it"
+                f"evaluate was given {path}, which is no folder: expected a folder of images, a folder of such "
+                f"folders, or a {LIST} file of names of images in folders beside it"
             )
         folders = [path, *sorted(child for child in path.iterdir() if child.is_dir())]
         here = [Dataset(folder.resolve().name, files) for folder in folders if (files := _images(folder))]

@@ -83,8 +83,9 @@ PROTOCOLS = {
     "holes": Protocol(
         "holes",
         "inpainting",
-        "masks of imgtx.degradations.holes, their generator seeded with the image's place among the dataset's names; PSNR, "
-        "SSIM, L1 of the hole alone; spectrum: the energy of the Laplacian in the hole over the original's, 1 is as sharp",
+        "masks of imgtx.degradations.holes, their generator seeded with the image's place among the dataset's names; "
+        "PSNR, SSIM, L1 of the hole alone; spectrum: the energy of the Laplacian in the hole over the original's, 1 is "
+        "as sharp",
         hole_rows,
         ("kodak24",),
     )

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Protocol:
     """One way to measure the models of a task: `imgtx evaluate --protocol NAME`.
 
-    `text` describes it under every table; `rows` measures one dataset: the model and its baselines. `datasets` are those
-    of the papers: of the datasets given for a model card these are taken, or all where none of them is given.
+    `text` describes it under every table; `rows` measures one dataset: the model and its baselines. `datasets` are
+    those of the papers: of the datasets given for a model card these are taken, or all where none of them is given.
     `published` was printed in the papers and never measured here. `in_metrics` says whether the weights carry its dB.
     """
 
@@ -82,8 +82,8 @@ def run_protocol(
     predictor = imgtx.load(local_model(str(model), endpoint_url), self_ensemble=self_ensemble)
     if predictor.info.task != protocol.task:
         raise UsageError(
-            f"evaluate --protocol {protocol.name} was given {model}, a model for {predictor.info.task}: expected one for "
-            f"{protocol.task} (imgtx models list shows them)"
+            f"evaluate --protocol {protocol.name} was given {model}, a model for {predictor.info.task}: expected one "
+            f"for {protocol.task} (imgtx models list shows them)"
         )
     rows = [row for dataset in datasets for row in protocol.rows(predictor, dataset)]
     report = ProtocolReport(

@@ -155,8 +155,8 @@ def evaluate(
     info = predictor.info
     if info.task != "super-resolution":
         raise UsageError(
-            f"evaluate was given {model}, a model for {info.task}: expected one for super-resolution (imgtx models list "
-            "shows them), or give --protocol"
+            f"evaluate was given {model}, a model for {info.task}: expected one for super-resolution (imgtx models "
+            "list shows them), or give --protocol"
         )
     scores = score(predictor, info.scale, found, degradation)
     report = Report(
@@ -262,8 +262,8 @@ def _check_image(path: Path, scale: int) -> None:
     needed = scale * math.ceil((_SSIM_WINDOW + 2 * scale) / scale)
     if min(header.height, header.width) < needed:
         raise UsageError(
-            f"{path} is {header.height}x{header.width}: expected {needed}x{needed} or more at scale {scale}, so that one "
-            f"SSIM window remains; take it out"
+            f"{path} is {header.height}x{header.width}: expected {needed}x{needed} or more at scale {scale}, so that "
+            f"one SSIM window remains; take it out"
         )
 
 

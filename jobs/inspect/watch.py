@@ -1,7 +1,7 @@
 """Watch the run on a destination from any machine, without Ray: by its status, its lease and its ledger.
 
-A run writes its status every ten seconds and renews its lease every fifteen. No clocks are compared: a holder on another
-machine is dead if its lease file does not change for a minute of this machine's time.
+A run writes its status every ten seconds and renews its lease every fifteen. No clocks are compared: a holder on
+another machine is dead if its lease file does not change for a minute of this machine's time.
 """
 
 import json

@@ -125,7 +125,7 @@ def rollback(target: str, endpoint_url: str | None = None) -> Move:
 
 
 def store_facts(exact: str, endpoint_url: str | None = None) -> dict[str, Any]:
-    """Return what a store says of a version beyond its weights: its card and the history of `latest`; {} without one."""
+    """Return what a store has on a version beyond its weights: its card and the history of `latest`; else {}."""
     found = parse_reference(exact)
     if not isinstance(found, InStore):
         return {}

@@ -2,8 +2,8 @@
 
     consumed/<date>.parquet     (key, version) of the images that a finished run has used or found unusable
 
-An image counts as new again when its version changes. The date seeds the draw, so a run that was killed and starts again
-on another machine takes the same images.
+An image counts as new again when its version changes. The date seeds the draw, so a run that was killed and starts
+again on another machine takes the same images.
 """
 
 import hashlib
@@ -72,7 +72,8 @@ def mark_consumed(state: Store, date: str, rows: pa.Table) -> None:
 def fetch_cuts(archive: Store, rows: pa.Table, folder: Path, *, smallest: int, largest: int) -> Counter[str]:
     """Write a crop of each image into `folder`, as PNG of at most `largest` px per side, unless it is there.
 
-    Returns how many images were left out, by reason: the ledger's reasons, and `too_small` below `smallest` px per side.
+    Returns how many images were left out, by reason: the ledger's reasons, and `too_small` below `smallest` px per
+    side.
     """
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -2,10 +2,10 @@
 
     plan -> train -> evaluate -> publish -> gate -> upscale
 
-Each stage is a function that returns its findings; `nights/<date>/state.json` records them before the next stage starts.
-A run that was killed continues after its last recorded stage; a finished one is not repeated. The stages are idempotent,
-so a stage that was killed starts again (training continues from its own checkpoint). Between train and publish the
-weights exist on this machine only; if they are gone, these stages run again.
+Each stage is a function that returns its findings; `nights/<date>/state.json` records them before the next stage
+starts. A run that was killed continues after its last recorded stage; a finished one is not repeated. The stages are
+idempotent, so a stage that was killed starts again (training continues from its own checkpoint). Between train and
+publish the weights exist on this machine only; if they are gone, these stages run again.
 
     nights/<date>/state.json       the findings, stage by stage
     nights/<date>/images.parquet   the images that were drawn

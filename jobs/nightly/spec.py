@@ -103,7 +103,8 @@ def load_nightly_spec(path: Path, overrides: dict[str, Any] | None = None) -> Ni
         )
     if "@" in spec.model.rpartition("/")[2]:
         raise UsageError(
-            f"{path}: model = {spec.model!r} names a version: write STORE/NAME, training continues from its latest version"
+            f"{path}: model = {spec.model!r} names a version: write STORE/NAME, training continues from its latest "
+            "version"
         )
     split_name(spec.model)
     return spec

@@ -223,7 +223,7 @@ class Summary:
 
     @property
     def accounted(self) -> bool:
-        """Whether every listed image is counted exactly once, and a run that is done has no image of its own pending."""
+        """Return whether every listed image is counted exactly once, and none of a finished run is pending."""
         places = self.written + self.current + self.skipped + self.failed + self.pending
         waiting = self.pending - self.left
         return self.listed == places and (waiting == 0 if self.state == "done" else waiting >= 0)

@@ -1,7 +1,7 @@
 """systemd units for a nightly spec: a timer, and the service that it starts on this machine.
 
-A start that was missed while the machine was off is made up for when it is on again. During a nightly run the service is
-active, and another start does nothing.
+A start that was missed while the machine was off is made up for when it is on again. During a nightly run the service
+is active, and another start does nothing.
 """
 
 import os

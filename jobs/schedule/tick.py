@@ -40,8 +40,8 @@ def create_ray_job(manifest: dict[str, Any]) -> str:
     host, port = (os.environ.get(f"KUBERNETES_SERVICE_{part}") for part in ("HOST", "PORT"))
     if not host:
         raise UsageError(
-            "--job-name works only in the pods of the CronJob; elsewhere omit it and pipe the manifest into kubectl apply "
-            "-f -"
+            "--job-name works only in the pods of the CronJob; elsewhere omit it and pipe the manifest into kubectl "
+            "apply -f -"
         )
     host = f"[{host}]" if ":" in host else host
     request = urllib.request.Request(

@@ -91,6 +91,6 @@ def _check_size(files: Mapping[str, Path]) -> None:
     largest = sorted(sizes, key=sizes.__getitem__, reverse=True)[:NAMED]
     named = ", ".join(f"{name} {sizes[name] / 1e6:.1f} MB" for name in largest)
     raise UsageError(
-        f"the code package would be {total / 1e6:.0f} MB and the limit is {MAX_BYTES / 1e6:.0f} MB; the largest files are "
-        f"{named}: list what the job does not need in {CODE / IGNORE}"
+        f"the code package would be {total / 1e6:.0f} MB and the limit is {MAX_BYTES / 1e6:.0f} MB; the largest files "
+        f"are {named}: list what the job does not need in {CODE / IGNORE}"
     )

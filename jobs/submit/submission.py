@@ -158,5 +158,6 @@ def _warn_of_loopback(head: Head, submission: Submission, say: Say) -> None:
         endpoint = submission.variables.get(name, "")
         if urlsplit(endpoint).hostname in local and urlsplit(head.address).hostname not in local:
             say(
-                f"{name}={endpoint} is sent along; there it refers to each machine of the cluster itself, not to this one"
+                f"{name}={endpoint} is sent along; there it refers to each machine of the cluster itself, not to this "
+                "one"
             )

@@ -73,7 +73,8 @@ def check_images(sources: Sources, listed: pa.Table, spec: TrainSpec) -> None:
     if largest < needed:
         raise UsageError(
             f"crop = {spec.crop} at scale = {spec.scale} needs images of {needed} px a side; of {len(sample)} "
-            f"images checked in {sources.train.describe()} the largest has {largest}{complaint}: lower crop, or give larger images"
+            f"images checked in {sources.train.describe()} the largest has {largest}{complaint}: lower crop, or give "
+            "larger images"
         )
 
 

@@ -141,7 +141,8 @@ class ModelStore:
     def rollback(self, name: str, *, why: str = "rollback") -> Pointer:
         """Move `latest` back to where it was before; a second one goes further back, not forth again.
 
-        Raises UsageError where there is nothing to go back to, ModelError where another writer moved it in the meantime.
+        Raises UsageError where there is nothing to go back to, ModelError where another writer moved it in the
+        meantime.
         """
         now = self.latest(name)
         if now is None or not now.below:

@@ -75,7 +75,7 @@ def check_apart(source: Store, destination: Store) -> None:
 
 
 def same_or_inside(outer: Store, inner: Store) -> bool:
-    """Return whether the root of `inner` is that of `outer` or below it; follows links and ignores case like the disk."""
+    """Return whether the root of `inner` is that of `outer` or below it, with links and case treated as by the disk."""
     if outer.is_local != inner.is_local:
         return False
     if not outer.is_local:

@@ -78,7 +78,7 @@ LISTED = pa.schema(
 # One output that this run must make; `output` is its name under `images/`.
 WORK = pa.schema([*IDENTITY, ("conditions", pa.string()), ("output", pa.string())])
 
-# What every stage passes on about an image (see COLUMNS); a row with a `status` is finished and passes through unchanged.
+# What every stage passes on about an image (see COLUMNS); a row with a `status` is finished and stays unchanged.
 OUTCOME = pa.schema(
     [
         *IDENTITY,

@@ -1,4 +1,4 @@
-"""Tasks, one file each: everything a run needs to know about its kind of work. A new task is a module and a line here."""
+"""Tasks, one file each: everything a run needs to know about its kind of work. A new one is a module and a line."""
 
 from pipeline.tasks.base import Option, Task
 from pipeline.tasks.inpainting import INPAINTING

@@ -1,4 +1,4 @@
-"""The S3 server of the tests: it ends with the process that started it, so that a killed test run leaves none behind."""
+"""The S3 server of the tests ends with the process that started it, even if a test run is killed."""
 
 import subprocess
 import sys

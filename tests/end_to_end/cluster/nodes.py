@@ -1,7 +1,7 @@
 """A Ray cluster over hosts: a head without CPUs, workers that come and go, `imgtx upscale` on the head.
 
-The hosts have what a cluster must have by docs/guides/cluster.md and no more: the packages, and credentials of their own.
-Where storage is they learn from the command; code and model they get through Ray and through storage.
+The hosts have what a cluster must have by docs/guides/cluster.md and no more: the packages, and credentials of their
+own. Where storage is they learn from the command; code and model they get through Ray and through storage.
 """
 
 import json

@@ -34,7 +34,8 @@ RECIPES = {
     "archive of many sharpnesses": {"scale": 2, "degradation": "archive", "downscale": 1.5, "blur": 0.5},
     "restoration": {"scale": 1, "degradation": "restoration"},
     "restoration of low quality": {
-        "scale": 1, "degradation": "restoration", "damage": {"noise_share": 0.3, "jpeg_share": 0.4, "low_quality_share": 0.5},
+        "scale": 1, "degradation": "restoration",
+        "damage": {"noise_share": 0.3, "jpeg_share": 0.4, "low_quality_share": 0.5},
     },
     "holes": {"scale": 1, "degradation": "holes", "damage": {"thick": 0.3}},
 }  # fmt: skip
