@@ -8,6 +8,7 @@ from dataclasses import replace
 from imgtx.codecs import WRITABLE
 from imgtx.errors import UsageError
 from imgtx.models.info import ModelInfo, refusal_to_compile
+from pipeline.engines.choice import check_engine
 from pipeline.spec import AUTO, PRECISIONS, Job, Recipe, RunSpec
 from pipeline.tasks import TASKS, commands_for, get_task
 
@@ -84,6 +85,7 @@ def check_spec(spec: RunSpec) -> None:
         )
     if spec.gpus is not None and not spec.gpus >= 0:
         raise UsageError(f"--gpus {spec.gpus}: give 0 for none, or a number of GPUs")
+    check_engine(spec)
     for setting in task.options:
         setting.check(spec)
     try:

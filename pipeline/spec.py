@@ -50,6 +50,8 @@ class RunSpec:
     stream_megapixels: float = 50.0
     endpoint_url: str | None = None
     address: str | None = None
+    # Who processes the images: `ray`, `local` (processes of this machine), or `auto`.
+    engine: str = "auto"
     compile: bool = False
     self_ensemble: bool = False
 

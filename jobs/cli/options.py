@@ -82,6 +82,11 @@ EXECUTION_OPTIONS = (
     ),
     click.option("--gpus", type=float, metavar="N", help="GPUs to use; 0 for none.  [default: all]"),
     click.option("--max-failed", metavar="N|P%", help="Failures to allow before exit code 3.  [default: 1%]"),
+    click.option(
+        "--engine",
+        help="Who processes the images: ray, local (processes of this machine, without Ray) or auto: local for small "
+        "work on CPUs of this machine.  [default: auto]",
+    ),
     ray_address_option,
 )
 SPEC_OPTIONS = (

@@ -9,21 +9,22 @@ at most those seconds are lost, and the next run repeats only these images.
 import json
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgtx.errors import ImgtxError, ModelError, RunInterruptedError, StorageError, UsageError
+from imgtx.errors import ImgtxError, RunInterruptedError, StorageError, UsageError
 from jobs.run.access import AccessMonitor
 from jobs.run.prepare import WAVE, Prepared, keep_inputs, plan_run, prepare
 from jobs.run.tally import Summary, Tally, Watcher
 from pipeline.cluster.address import address_of, check_address
 from pipeline.cluster.session import check_compiles
+from pipeline.engines.base import LOCAL, RAY, Engine
+from pipeline.engines.choice import choose_engine
 from pipeline.ledger.lease import Lease
-from pipeline.models.references import is_fetched
 from pipeline.planning.plan import OVERWRITES, PLANNED, Plan
 from pipeline.runs import last_spec
 from pipeline.spec import Job, RunSpec
@@ -46,7 +47,6 @@ from pipeline.tables.schemas import (
 
 if TYPE_CHECKING:
     from pipeline.cluster.metrics import RunMetrics
-    from pipeline.cluster.pool import Pool  # at run time Ray is imported only by a run that has work
 
 log = logging.getLogger("imgtx.run")
 
@@ -65,7 +65,8 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, force_unlo
     prepared = prepare(spec)
     check_shared(prepared.opened.source.store)
     check_shared(prepared.destination)
-    check_address(address_of(prepared.job.spec))
+    if spec.engine != LOCAL:
+        check_address(address_of(prepared.job.spec))
     check_compiles(prepared.job.spec)
     check_destination(prepared.destination)
     with Lease(prepared.destination, prepared.run_id, force_unlock=force_unlock) as lease:
@@ -163,24 +164,26 @@ class Session:
         if not self.tally.to_do:
             self.begin()
             return
-        from pipeline.cluster.metrics import RunMetrics
-        from pipeline.cluster.pool import size_pool
-        from pipeline.cluster.session import configure_data, ray_session
-
-        with ray_session(self.run.job.spec) as resources:
-            pool = size_pool(self.run.job.spec, resources, self.tally.to_do)
-            configure_data(pool)
+        engine = self._choose()
+        with _start(engine, self.run.job, self.tally.to_do) as started:
             self.begin()
-            self.tally.pool = pool
+            self.tally.pool = started.pool
             self.tally.started_work = time.monotonic()
-            self.metrics = RunMetrics(self.run.destination.uri, self.run.job.spec.task)
+            if engine == RAY:
+                from pipeline.cluster.metrics import RunMetrics
+
+                self.metrics = RunMetrics(self.run.destination.uri, self.run.job.spec.task)
             self.watch(self.tally)
             for wave in self.waves():
                 self.begin_wave(wave)
                 self._mark_pending(wave)
-                self._wave(wave, pool)
+                self._wave(wave, started)
                 self._check_lease()
                 self.run.ledger.merge_if_due()
+
+    def _choose(self) -> str:
+        size = sum(pc.sum(wave["size"]).as_py() or 0 for wave in self.waves())
+        return choose_engine(self.run.job.spec, self.tally.to_do, size)
 
     def begin_wave(self, wave: pa.Table) -> None:
         """Note which files the outputs of these rows will supersede."""
@@ -204,24 +207,22 @@ class Session:
         self._check_lease()
         self.run.ledger.append(rows, recipe=self.run.job.recipe.digest, run=self.run.run_id)
 
-    def _wave(self, work: pa.Table, pool: "Pool") -> None:
+    def _wave(self, work: pa.Table, engine: Engine) -> None:
         """Run one wave until every key has a row: lost keys run again, alone, and are then recorded as failed."""
-        from pipeline.cluster.session import machines
-
-        there, passes, disturbed = machines(), 0, 0
-        lost, _ = self._pass(work, pool)
+        there, passes, disturbed = engine.machines(), 0, 0
+        lost = self._pass(work, engine, alone=False)
         while lost.num_rows and passes < ISOLATED_PASSES:
-            gone = bool(there - machines()) and disturbed < DISTURBED_PASSES
-            there, disturbed, before = machines(), disturbed + gone, lost.num_rows
+            gone = bool(there - engine.machines()) and disturbed < DISTURBED_PASSES
+            there, disturbed, before = engine.machines(), disturbed + gone, lost.num_rows
             how = "a machine is gone: running them again" if gone else "running them alone"
             log.warning("%d images came back without a row: %s", before, how)
             if self.metrics:
                 self.metrics.retried(before)
-            lost, whole = self._pass(lost, pool if gone else pool.isolated())
+            lost = self._pass(lost, engine, alone=not gone)
             # An image is not to blame if it ran beside others, or on a machine that was lost.
-            if not gone and (there <= machines() or disturbed == DISTURBED_PASSES):
-                # A pass that Ray gave up has not run every image: it counts only if it brought no row.
-                passes += whole or lost.num_rows == before
+            if not gone and (there <= engine.machines() or disturbed == DISTURBED_PASSES):
+                # A pass that was given up has not run every image: it counts only if it brought no row.
+                passes += engine.whole or lost.num_rows == before
         if not lost.num_rows:
             return
         message = "its worker process ended each time this image ran alone"
@@ -231,37 +232,23 @@ class Session:
         ]
         self._take(to_table(rows, OUTCOME))
 
-    def _pass(self, work: pa.Table, pool: "Pool") -> tuple[pa.Table, bool]:
-        """Run one Ray dataset over `work`; return the rows that got no outcome, and whether it ran to its end."""
-        from pipeline.cluster.private import local_daemon_died
-        from pipeline.cluster.session import RAY_ENDED, STALL_SECONDS
-        from pipeline.flow import build_dataset
-
+    def _pass(self, work: pa.Table, engine: Engine, *, alone: bool) -> pa.Table:
+        """Run `work` through the stages once; return the rows that got no outcome."""
         seen: list[pa.ChunkedArray] = []
-        whole = True
-        try:
-            for block in build_dataset(work.select(WORK.names), self.run.job, pool).iter_batches(
-                batch_size=None, batch_format="pyarrow", prefetch_batches=0
-            ):
+
+        def record(blocks: Iterable[pa.Table]) -> None:
+            for block in blocks:
                 seen.append(block["key"])
                 self._take(block)
-        except Exception as error:
-            # Ray gave the dataset up; every key without a row is planned again, so nothing is lost by continuing.
-            if not _is_ray_failure(error):
-                raise
-            if type(error).__name__ == "ExecutionTimeoutError":
-                # No image is to blame: keys without a row stay pending.
-                raise RunInterruptedError(f"nothing came back for {STALL_SECONDS / 3600:g} hours") from error
-            if getattr(error, "actor_init_failed", False):
-                raise ModelError(_why_no_model(self.run.job, error)) from error
-            whole = False
-            log.warning("Ray ended a pass early: %s", str(error).splitlines()[0][:200])
+
+        try:
+            record(engine.run(work.select(WORK.names), alone=alone))
+        except KeyboardInterrupt:
+            record(engine.drain())
+            raise
         self._flush()
-        # An image that found no Ray must not be blamed for its worker's end.
-        if local_daemon_died():
-            raise RunInterruptedError(RAY_ENDED)
         done = pa.chunked_array([c for array in seen for c in array.chunks], pa.string())
-        return work.filter(pc.invert(pc.is_in(work["key"], value_set=done))), whole
+        return work.filter(pc.invert(pc.is_in(work["key"], value_set=done)))
 
     def _take(self, rows: pa.Table) -> None:
         rows, ended = self.access.check(rows)
@@ -324,16 +311,12 @@ class Session:
         self.run.destination.write(f"{RUNS}{self.run.run_id}/{name}", data)
 
 
-def _why_no_model(job: Job, error: Exception) -> str:
-    cause = str(error).strip().splitlines()[-1]
-    if "--compile" in cause:
-        return f"--model {job.spec.model} could not be compiled by a worker: {cause}"
-    needs = "to reach it, with credentials," if is_fetched(job.spec.model) else "the file under this path"
-    return (
-        f"--model {job.spec.model} could not be loaded by a worker ({cause}): every machine of the cluster needs "
-        f"{needs} and room for it"
-    )
+def _start(engine: str, job: Job, images: int) -> AbstractContextManager[Engine]:
+    """Return the context of a started engine. Each is imported by the runs that use it: Ray takes seconds."""
+    if engine == RAY:
+        from pipeline.engines.on_ray import ray_engine
 
+        return ray_engine(job, images)
+    from pipeline.engines.local import local_engine
 
-def _is_ray_failure(error: BaseException) -> bool:
-    return type(error).__module__.split(".")[0] == "ray"
+    return local_engine(job, images)

@@ -65,22 +65,23 @@ class Transform:
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         with self.drain_watcher.working() if self.drain_watcher else nullcontext():
-            yield from self._outputs(batch)
+            self.waited += time.perf_counter() - self.free_since
+            for row in self.outputs(batch):
+                row[WAITED.name], self.waited = self.waited, 0.0
+                made = time.perf_counter()
+                yield to_table([row], PIXELS)
+                self.free_since = time.perf_counter()
+                self.waited += self.free_since - made
 
-    def _outputs(self, batch: pa.Table) -> Iterator[pa.Table]:
-        self.waited += time.perf_counter() - self.free_since
+    def outputs(self, batch: pa.Table) -> Iterator[Row]:
+        """Yield the rows of whole images, without the seconds that the actor waited."""
         rows = rows_of(batch)
         # Tiles of several images fill one device batch on a GPU; on a CPU a batch gains nothing and costs memory.
         for group in _groups(rows) if self.batched else ([row] for row in rows):
             together = self._predict_together(group) if self.batched else {}
             for row in group:
                 work = partial(self._transform, ready=together.get(row["key"]))
-                done = run_stage("transform", row, work)
-                done[WAITED.name], self.waited = self.waited, 0.0
-                made = time.perf_counter()
-                yield to_table([done], PIXELS)
-                self.free_since = time.perf_counter()
-                self.waited += self.free_since - made
+                yield run_stage("transform", row, work)
 
     def _predict_together(self, rows: list[Row]) -> dict[str, np.ndarray]:
         """Return outputs of the rows that can share batches; none if that fails, so that each row then runs alone."""

@@ -11,8 +11,10 @@ from click.testing import CliRunner, Result
 
 from imgtx.errors import USAGE
 from jobs.cli import main
+from jobs.run import driver
 from pipeline import flow
 from pipeline.cluster import session as cluster
+from pipeline.engines.base import RAY
 from pipeline.stages.decode import decode
 from pipeline.stages.encode import encode
 from pipeline.stages.publish import publish
@@ -55,12 +57,13 @@ class InProcess:
 
 
 def without_ray(patch: pytest.MonkeyPatch) -> None:
-    """Until `patch` is undone, runs start no Ray and their dataset is `InProcess`."""
+    """Until `patch` is undone, runs take the Ray engine, but start no Ray, and their dataset is `InProcess`."""
 
     @contextmanager
     def session(spec):
         yield {"CPU": 2.0}
 
+    patch.setattr(driver, "choose_engine", lambda spec, images, size: RAY)
     patch.setattr(cluster, "ray_session", session)
     patch.setattr(cluster, "machines", lambda: frozenset({"this one"}))
     patch.setattr(flow, "build_dataset", InProcess)

@@ -1,0 +1,1 @@
+"""Where the images of a run are processed: by Ray, or by processes of this machine without Ray."""

@@ -1,0 +1,54 @@
+"""Which engine a run takes: `--engine`, and what `auto` means."""
+
+import os
+from pathlib import Path
+
+from imgtx.errors import UsageError
+from pipeline.cluster.address import address_of
+from pipeline.engines.base import AUTO, ENGINES, LOCAL, RAY
+from pipeline.spec import RunSpec
+
+# Until the fault tests run on both engines.
+AUTO_MAY_BE_LOCAL = False
+MOST_IMAGES, MOST_BYTES = 10_000, 2 << 30
+
+
+def check_engine(spec: RunSpec) -> None:
+    """Raise UsageError for an engine that does not exist, or that cannot do what else the spec asks for."""
+    if spec.engine not in ENGINES:
+        raise UsageError(f"--engine {spec.engine}: must be one of {', '.join(ENGINES)}")
+    if spec.engine != LOCAL:
+        return
+    if spec.address:
+        raise UsageError(
+            f"--engine local --address {spec.address}: a cluster needs --engine ray; leave one out"
+        )
+    if spec.min_workers:
+        raise UsageError("--engine local --min-workers: only a Ray cluster grows; leave out --min-workers")
+    if spec.gpus and spec.gpus > 1:
+        raise UsageError(f"--engine local --gpus {spec.gpus:g}: it uses one GPU at most; take --engine ray")
+
+
+def choose_engine(spec: RunSpec, images: int, size: int) -> str:
+    """Return LOCAL or RAY for a run over `images` images of `size` bytes together.
+
+    `auto` is local for small work on CPUs of this machine.
+    """
+    if spec.engine != AUTO:
+        return spec.engine
+    if not AUTO_MAY_BE_LOCAL:
+        return RAY
+    elsewhere = address_of(spec) is not None or spec.min_workers
+    small = images <= MOST_IMAGES and size <= MOST_BYTES
+    return LOCAL if small and not elsewhere and not uses_gpu(spec) and os.name == "posix" else RAY
+
+
+def uses_gpu(spec: RunSpec) -> bool:
+    """Whether the model will run on a GPU of this machine: looked up without torch, which takes seconds to import."""
+    return bool(spec.gpus) or (spec.gpus is None and gpu_in_sight())
+
+
+def gpu_in_sight() -> bool:
+    """Whether this machine has a CUDA or ROCm device that is not hidden from this process."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+    return not hidden and (any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists())

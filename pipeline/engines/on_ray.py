@@ -1,0 +1,82 @@
+"""The Ray engine: a private local Ray or a cluster, one dataset (`pipeline/flow.py`) a pass."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+
+from imgtx.errors import ModelError, RunInterruptedError
+from pipeline.cluster.pool import Pool, size_pool
+from pipeline.models.references import is_fetched
+from pipeline.spec import Job
+
+log = logging.getLogger("imgtx.run")
+
+
+class RayEngine:
+    """Runs passes on the Ray of this process; see `Engine`."""
+
+    def __init__(self, job: Job, pool: Pool):
+        self.job, self.pool, self.whole = job, pool, True
+
+    def run(self, work: pa.Table, *, alone: bool) -> Iterator[pa.Table]:
+        from pipeline.cluster.private import local_daemon_died
+        from pipeline.cluster.session import RAY_ENDED, STALL_SECONDS
+        from pipeline.flow import build_dataset
+
+        pool = self.pool.isolated() if alone else self.pool
+        self.whole = True
+        try:
+            yield from build_dataset(work, self.job, pool).iter_batches(
+                batch_size=None, batch_format="pyarrow", prefetch_batches=0
+            )
+        except Exception as error:
+            # Ray gave the dataset up; every key without a row is planned again, so nothing is lost by continuing.
+            if not _is_ray_failure(error):
+                raise
+            if type(error).__name__ == "ExecutionTimeoutError":
+                # No image is to blame: keys without a row stay pending.
+                raise RunInterruptedError(f"nothing came back for {STALL_SECONDS / 3600:g} hours") from error
+            if getattr(error, "actor_init_failed", False):
+                raise ModelError(_why_no_model(self.job, error)) from error
+            self.whole = False
+            log.warning("Ray ended a pass early: %s", str(error).splitlines()[0][:200])
+        # An image that found no Ray must not be blamed for its worker's end.
+        if local_daemon_died():
+            raise RunInterruptedError(RAY_ENDED)
+
+    def drain(self) -> Iterator[pa.Table]:
+        """Nothing: Ray's workers end with the dataset."""
+        return iter(())
+
+    def machines(self) -> frozenset[str]:
+        from pipeline.cluster.session import machines
+
+        return machines()
+
+
+@contextmanager
+def ray_engine(job: Job, images: int) -> Iterator[RayEngine]:
+    """Start or join Ray for a run over `images` images; what this process has started ends with the block."""
+    from pipeline.cluster.session import configure_data, ray_session
+
+    with ray_session(job.spec) as resources:
+        pool = size_pool(job.spec, resources, images)
+        configure_data(pool)
+        yield RayEngine(job, pool)
+
+
+def _why_no_model(job: Job, error: Exception) -> str:
+    cause = str(error).strip().splitlines()[-1]
+    if "--compile" in cause:
+        return f"--model {job.spec.model} could not be compiled by a worker: {cause}"
+    needs = "to reach it, with credentials," if is_fetched(job.spec.model) else "the file under this path"
+    return (
+        f"--model {job.spec.model} could not be loaded by a worker ({cause}): every machine of the cluster needs "
+        f"{needs} and room for it"
+    )
+
+
+def _is_ray_failure(error: BaseException) -> bool:
+    return type(error).__module__.split(".")[0] == "ray"
