@@ -160,14 +160,15 @@ class Session:
             raise
 
     def _process(self) -> None:
-        self.watch(self.tally)
         if not self.tally.to_do:
+            self.watch(self.tally)
             self.begin()
             return
-        engine = self._choose()
+        engine = self.tally.engine = self._choose()
+        self.watch(self.tally)
         with _start(engine, self.run.job, self.tally.to_do) as started:
             self.begin()
-            self.tally.pool = started.pool
+            self.tally.pool, self.tally.place = started.pool, started.place
             self.tally.started_work = time.monotonic()
             if engine == RAY:
                 from pipeline.cluster.metrics import RunMetrics

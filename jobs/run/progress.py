@@ -44,6 +44,11 @@ def _document(tally: Tally) -> None:
     print(json.dumps(tally.to_dict("running")), flush=True)
 
 
+def _place(tally: Tally) -> str:
+    """Return what runs where, in one line."""
+    return f"{tally.to_do} image{'s' * (tally.to_do > 1)} {tally.place}"
+
+
 def _line(tally: Tally) -> None:
     print(line(tally.to_dict("running")), file=sys.stderr, flush=True)
 
@@ -62,7 +67,8 @@ def _done(status: Mapping[str, Any]) -> int:
 
 def _rate(status: Mapping[str, Any]) -> str:
     if not status["seconds"]:
-        return "starting Ray" if status["to_do"] else "nothing to do"
+        starting = "starting" if status.get("engine") == "local" else "starting Ray"
+        return starting if status["to_do"] else "nothing to do"
     return f"{status['megapixels'] / status['seconds']:.3g} MP/s" if _done(status) else "loading the model"
 
 
@@ -97,9 +103,13 @@ def _bar(console: Console) -> Iterator[Watcher]:
         TextColumn("[red]{task.fields[failures]}"),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("images", total=None, rate="starting Ray", failures="")
+        task = progress.add_task("images", total=None, rate="planning", failures="")
+        said: list[str] = []
 
         def watch(tally: Tally) -> None:
+            if tally.place and not said:
+                said.append(_place(tally))
+                progress.console.print(said[0])
             status = tally.to_dict("running")
             progress.update(
                 task, total=tally.to_do, completed=tally.done, rate=_rate(status), failures=_failures(status)
@@ -112,6 +122,7 @@ def _bar(console: Console) -> Iterator[Watcher]:
 def _every(seconds: float, show: Callable[[Tally], None], *, at_once: bool = False) -> Iterator[Watcher]:
     """Show the tally every so many seconds, also while nothing changes, as during a slow image."""
     seen: list[Tally] = []
+    said: list[str] = []
     stop = threading.Event()
 
     def repeat() -> None:
@@ -121,6 +132,9 @@ def _every(seconds: float, show: Callable[[Tally], None], *, at_once: bool = Fal
     thread = threading.Thread(target=repeat, name="imgtx-progress", daemon=True)
 
     def watch(tally: Tally) -> None:
+        if at_once and tally.place and not said:
+            said.append(_place(tally))
+            print(said[0], file=sys.stderr, flush=True)
         seen[:] = [tally]
         if not thread.ident:
             if at_once:

@@ -34,7 +34,8 @@ class Tally:
     vanished: keys of the ledger that are no longer listed.
     failed_before: images that would fail again, and names that no output can have.
     left: images that the plan includes and this run does not process: beyond --limit, or not selected by retry.
-    pool: None until Ray has started.
+    engine: who processes the images; "" where there are none.
+    pool: None until the engine has started; place: where it runs, for the user.
     waited: seconds that actors were without an image or could not hand one over, summed over them.
     """
 
@@ -52,7 +53,9 @@ class Tally:
     megapixels: float = 0.0
     bytes_in: int = 0
     bytes_out: int = 0
+    engine: str = ""
     pool: Pool | None = None
+    place: str = ""
     reasons: Counter[str] = field(default_factory=Counter)
     stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGE_SECONDS, 0.0))
     waited: float = 0.0
@@ -121,6 +124,7 @@ class Tally:
         return {
             "run": self.run,
             "state": state,
+            "engine": self.engine,
             "listed": self.listed,
             "to_do": self.to_do,
             "written": self.written,
@@ -172,6 +176,8 @@ class Tally:
         worked = self.stage_seconds["transform"]
         if self.pool is None or self.seconds < SHORT_SECONDS or not worked:
             return ""
+        if self.pool.fused:
+            return self._slowest_part(worked)
         waiting = self.waited / (worked + self.waited)
         models = "model" if self.actors == 1 else f"{self.actors} models"
         if waiting < MIN_WAITING_SHARE:
@@ -192,6 +198,19 @@ class Tally:
             f"the {models} waited {waiting:.0%} of the time for {stage}: give it {more} more CPU{'s' * (more > 1)}, or "
             f"{remedy}"
         )
+
+    def _slowest_part(self, worked: float) -> str:
+        """Return what limited processes that run all stages themselves."""
+        spent = sum(self.stage_seconds.values()) + self.waited
+        share = worked / spent
+        if share >= 1 - MIN_WAITING_SHARE:
+            return f"the model limited this run ({share:.0%} of the time): more or faster cores help"
+        remedy = {"decode": "bring the source nearer", "encode": "take --format jpeg"}
+        stage = max(remedy, key=lambda stage: self.stage_seconds[stage])
+        share = self.stage_seconds[stage] / spent
+        if share < MIN_WAITING_SHARE:
+            return ""
+        return f"{stage} took {share:.0%} of the time: {remedy[stage]}, or give the run more cores"
 
 
 @dataclass(frozen=True)

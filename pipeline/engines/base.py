@@ -17,10 +17,11 @@ ENGINES = (AUTO, RAY, LOCAL)
 class Engine(Protocol):
     """Runs WORK rows through the stages, in passes. Started by the context manager of its module.
 
-    pool: how many processes run at once, and what each of them holds.
+    pool: how many processes run at once, and what each of them holds. place: where they run, for the user.
     """
 
     pool: Pool
+    place: str
 
     def run(self, work: pa.Table, *, alone: bool) -> Iterator[pa.Table]:
         """Yield FINISHED rows as they come. Rows of images whose process ended are missing.

@@ -13,7 +13,8 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for
 from typing import IO
 
 import pyarrow as pa
@@ -110,8 +111,19 @@ class LocalEngine:
     def __init__(self, job: Job, pool: Pool, errors: IO[bytes]):
         self.job, self.pool, self.errors = job, pool, errors
         self.device = None if pool.actor_gpus else "cpu"
+        self.place = (
+            f"on this machine, {pool.actors} process{'es' * (pool.actors > 1)} (--engine ray for Ray)"
+        )
         self.workers: list[Worker] = []
         self.failed_starts = 0
+        self._start(pool.actors)
+
+    def wait(self) -> None:
+        """Wait until one process has loaded the model; ModelError or RunInterruptedError where none can."""
+        while not any(worker.ready for worker in self.workers):
+            self._start(1)
+            for worker in self._heard(HANDED_SECONDS):
+                self._take(worker, [], deque())
 
     def run(self, work: pa.Table, *, alone: bool) -> Iterator[pa.Table]:
         (rows,) = work.select(WORK.names).combine_chunks().to_batches() or [None]
@@ -175,7 +187,7 @@ class LocalEngine:
 
     def _heard(self, seconds: float) -> list[Worker]:
         """Wait at most so long for messages; returns the workers that have one, or have ended."""
-        heard = wait([worker.outcomes for worker in self.workers], seconds)
+        heard = wait_for([worker.outcomes for worker in self.workers], seconds)
         return [worker for worker in self.workers if worker.outcomes in heard]
 
     def _take(self, worker: Worker, came: list[pa.RecordBatch], waiting: deque[int]) -> None:
@@ -214,10 +226,11 @@ class LocalEngine:
 
 @contextmanager
 def local_engine(job: Job, images: int) -> Iterator[LocalEngine]:
-    """Make an engine for a run over `images` images; its processes start with the first pass and end with the block."""
+    """Start an engine for a run over `images` images; its processes end with the block."""
     with tempfile.TemporaryFile() as errors:
         engine = LocalEngine(job, size_local_pool(job.spec, images), errors)
         try:
+            engine.wait()
             yield engine
         finally:
             engine.close()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from imgtx.errors import ModelError, RunInterruptedError
+from pipeline.cluster.address import address_of
 from pipeline.cluster.pool import Pool, size_pool
 from pipeline.models.references import is_fetched
 from pipeline.spec import Job
@@ -19,6 +20,9 @@ class RayEngine:
 
     def __init__(self, job: Job, pool: Pool):
         self.job, self.pool, self.whole = job, pool, True
+        address = address_of(job.spec)
+        ray = f"on the Ray cluster at {address}" if address else "on Ray on this machine"
+        self.place = f"{ray}, {pool.actors} model actor{'s' * (pool.actors > 1)}"
 
     def run(self, work: pa.Table, *, alone: bool) -> Iterator[pa.Table]:
         from pipeline.cluster.private import local_daemon_died

@@ -23,7 +23,8 @@ from tests.support.archive import Destination, fill, look, save_tiny_model
 from tests.support.s3server import S3Server, serving
 
 COUNT = 120
-WORKERS = ("ray::MapWorker", "ray::MapBatches", "ray::IDLE")
+RAY_WORKERS = ("ray::MapWorker", "ray::MapBatches", "ray::IDLE")
+LOCAL_WORKERS = "pipeline.engines.worker"
 S3_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
@@ -63,8 +64,8 @@ class Command:
         return []
 
     def workers(self) -> list[psutil.Process]:
-        """Processes that work on images: model actors and codec tasks. A restarted actor is called idle by Ray."""
-        return [p for p in self.family() if title(p).startswith(WORKERS)]
+        """Processes that work on images. A restarted actor is called idle by Ray."""
+        return [p for p in self.family() if title(p).startswith(RAY_WORKERS) or LOCAL_WORKERS in title(p)]
 
     def published(self) -> int:
         """How many output files this command has put."""
@@ -117,7 +118,7 @@ def heed_ctrl_c() -> None:
 
 
 @contextlib.contextmanager
-def starting(model: str, logs: Path, server: S3Server) -> Iterator[Start]:
+def starting(model: str, logs: Path, server: S3Server, engine: str) -> Iterator[Start]:
     """`start(source, destination, *options)`; whatever still runs at the end is killed with all that it started."""
     started: list[Command] = []
     # Ray runs its workers at nice 15: on a machine that does other work too they starve.
@@ -127,6 +128,7 @@ def starting(model: str, logs: Path, server: S3Server) -> Iterator[Start]:
     def start(source: Path | str, destination: Path, *options: str, **variables: str) -> Command:
         log = logs / f"{len(started)}.log"
         arguments = ["upscale", str(source), str(destination), "--model", model, "--json", *options]
+        arguments += ["--engine", engine]
         began = time.time_ns()
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -153,15 +155,26 @@ def starting(model: str, logs: Path, server: S3Server) -> Iterator[Start]:
                         process.kill()
 
 
+@pytest.fixture(params=["ray", "local"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine of the commands; `only_ray` for what is about Ray itself."""
+    return request.param
+
+
+only_ray = pytest.mark.parametrize("engine", ["ray"], indirect=True)
+
+
 @pytest.fixture
-def start(tmp_path_factory: pytest.TempPathFactory, model: str, source_server: S3Server) -> Iterator[Start]:
-    with starting(model, tmp_path_factory.mktemp("logs"), source_server) as start:
+def start(
+    tmp_path_factory: pytest.TempPathFactory, model: str, source_server: S3Server, engine: str
+) -> Iterator[Start]:
+    with starting(model, tmp_path_factory.mktemp("logs"), source_server, engine) as start:
         yield start
 
 
 @dataclass(frozen=True)
 class Archive:
-    """`count` images in a bucket at `source`, and what a run that nobody disturbs makes of them."""
+    """`count` images in a bucket at `source`, and what a run on the local engine that nobody disturbs makes of them."""
 
     server: S3Server
     bucket: str
@@ -209,7 +222,7 @@ def archive_of(
         with told_of(source_server):
             boto3.client("s3").create_bucket(Bucket=bucket)
             fill(open_store(f"s3://{bucket}"), count)
-        with starting(model, folder, source_server) as start:
+        with starting(model, folder, source_server, "local") as start:
             command = start(f"s3://{bucket}", folder / "undisturbed")
             assert command.finish() == 0, command.log.read_text()
         return Archive(source_server, bucket, count, look(str(command.destination)))

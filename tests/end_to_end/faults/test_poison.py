@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from pipeline.storage.store import open_store
-from tests.end_to_end.faults.conftest import Archive, Command, Start
+from tests.end_to_end.faults.conftest import Archive, Command, Start, only_ray
 from tests.end_to_end.faults.test_kill import assert_equal
 from tests.support.archive import assert_sound, fill, look
 from tests.support.zoo import photo, saved
@@ -74,6 +74,7 @@ def test_images_that_kill_their_worker_are_rows_and_their_neighbours_survive(
     assert_sound(found)
 
 
+@only_ray
 def test_ray_killed_under_the_driver_ends_the_run_and_blames_no_image(
     start: Start, archive: Archive, tmp_path: Path
 ):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.faults.conftest import Archive, Command, Start, title
+from tests.end_to_end.faults.conftest import Archive, Command, Start, only_ray, title
 from tests.end_to_end.faults.test_kill import assert_equal
 from tests.support.archive import look
 
@@ -36,6 +36,7 @@ def test_stopped_in_the_middle(how: str, start: Start, archive: Archive, tmp_pat
     assert_equal(look(str(again.destination)), archive.undisturbed)
 
 
+@only_ray
 def test_stopped_while_ray_starts(start: Start, archive: Archive, tmp_path: Path):
     with archive.held():
         command = start(archive.source, tmp_path / "out")
@@ -47,14 +48,22 @@ def test_stopped_while_ray_starts(start: Start, archive: Archive, tmp_path: Path
     assert "Traceback" not in command.log.read_text()
 
 
-def test_nothing_listens_beyond_this_machine(start: Start, archive: Archive, tmp_path: Path):
-    """Ray's processes run whatever code reaches their ports."""
+def test_stopped_while_processes_start(start: Start, archive: Archive, tmp_path: Path):
+    command = start(archive.source, tmp_path / "out")
+    assert command.wait_for(lambda: bool(command.workers()))
+    stop(command, "ctrl-c")
+    assert command.finish() == 130, command.log.read_text()
+    assert "Traceback" not in command.log.read_text()
+
+
+def test_nothing_listens_beyond_this_machine(start: Start, engine: str, archive: Archive, tmp_path: Path):
+    """Ray's processes run whatever code reaches their ports; the local engine's have none."""
     with archive.held():
         command = start(archive.source, tmp_path / "out")
         assert command.wait_for(lambda: command.published() >= 1)
         addresses = command.listens_at()
-    assert addresses
     assert addresses <= LOOPBACK
+    assert bool(addresses) == (engine == "ray")
     assert command.finish() == 0, command.log.read_text()
 
 

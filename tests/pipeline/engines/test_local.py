@@ -1,0 +1,207 @@
+"""The local engine with real processes: same bytes as the stages in this process, and what happens when processes end.
+
+An image that kills its process is one of the name `poison`: its worker is started with a module that kills it there.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from imgtx.errors import ModelError, RunInterruptedError
+from jobs.run.prepare import plan_run, prepare
+from pipeline.engines.local import local_engine
+from pipeline.spec import Job, RunSpec
+from pipeline.stages.all_in_one import AllStages
+from pipeline.storage.store import open_store
+from pipeline.tables.schemas import FINISHED, IMAGES, WORK
+from tests.support.archive import fill, save_tiny_model
+
+pytestmark = pytest.mark.timeout(300)
+
+COUNT = 8
+WITHIN = 60.0  # seconds; each takes a fraction of one
+KILLS = """
+import os, signal
+from pipeline.stages import decode
+
+whole = decode.run_stage
+
+def run_stage(stage, row, work):
+    if "poison" in row["key"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(stage, row, work)
+
+decode.run_stage = run_stage
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture
+def spec(tmp_path: Path, model: str) -> RunSpec:
+    fill(open_store(str(tmp_path / "in")), COUNT)
+    return RunSpec(str(tmp_path / "in"), str(tmp_path / "out"), model=model, engine="local", workers=2)
+
+
+def prepared(spec: RunSpec) -> tuple[Job, pa.Table]:
+    run = prepare(spec)
+    return run.job, plan_run(run).work.slice().select(WORK.names)
+
+
+def poisoned(spec: RunSpec, folder: Path, monkeypatch: pytest.MonkeyPatch, count: int = 1) -> set[str]:
+    """Add images that kill their process; returns their keys."""
+    sources = open_store(spec.source)
+    keys = {f"0/poison-{number}.png" for number in range(count)}
+    for key in keys:
+        sources.write(key, b"of no importance")
+    # Python imports this module when it starts.
+    (folder / "sitecustomize.py").write_text(KILLS)
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    return keys
+
+
+def keys_of(tables: list[pa.Table]) -> list[str]:
+    return [key for table in tables for key in table["key"].to_pylist()]
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + WITHIN
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_the_same_bytes_as_in_this_process(spec: RunSpec, tmp_path: Path):
+    job, work = prepared(spec)
+    with local_engine(job, work.num_rows) as engine:
+        tables = [*engine.run(work, alone=False)]
+        assert len(engine.workers) == 2
+    assert all(table.schema == FINISHED for table in tables)
+    here, _ = prepared(RunSpec(**spec.to_dict() | {"destination": str(tmp_path / "here")}))
+    rows = [*AllStages(here, "cpu")(work)]
+    assert sorted(keys_of(tables)) == sorted(keys_of(rows))
+    digests = [
+        dict(zip(keys_of(t), (d for x in t for d in x["out_sha256"].to_pylist()), strict=True))
+        for t in (tables, rows)
+    ]
+    assert digests[0] == digests[1]
+    files = [
+        {key: store.read(key) for batch in store.list(IMAGES) for key in batch["key"].to_pylist()}
+        for store in (open_store(spec.destination), open_store(str(tmp_path / "here")))
+    ]
+    assert len(files[0]) == COUNT
+    assert files[0] == files[1]
+
+
+def test_an_image_that_kills_its_process_alone_is_missing(spec: RunSpec, tmp_path: Path, monkeypatch):
+    poison = poisoned(spec, tmp_path, monkeypatch, 2)
+    job, work = prepared(spec)
+    with local_engine(job, work.num_rows) as engine:
+        came = keys_of([*engine.run(work, alone=False)])
+        assert sorted(came) == sorted(set(work["key"].to_pylist()) - poison)
+        assert [*engine.run(work.filter(pc.is_in(work["key"], pa.array(sorted(poison)))), alone=True)] == []
+
+
+def test_a_process_that_is_killed_costs_its_image_and_is_replaced(spec: RunSpec):
+    job, work = prepared(spec)
+    with local_engine(job, work.num_rows) as engine:
+        rows = engine.run(pa.concat_tables([work] * 4), alone=False)
+        came = [next(rows)]
+        os.kill(engine.workers[0].process.pid, signal.SIGKILL)
+        came += rows
+        assert len(keys_of(came)) in (4 * COUNT - 1, 4 * COUNT)
+        assert len(engine.workers) == 2
+
+
+def test_processes_that_cannot_start_end_the_run(spec: RunSpec, tmp_path: Path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("import os\nos.write(2, b'no room\\n')\nos._exit(9)")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    job, work = prepared(spec)
+    with (
+        pytest.raises(RunInterruptedError, match=r"before they had loaded the model.*exit code 9: no room"),
+        local_engine(job, work.num_rows) as engine,
+    ):
+        list(engine.run(work, alone=False))
+
+
+def test_a_model_that_cannot_be_loaded_is_named(spec: RunSpec, tmp_path: Path):
+    only = save_tiny_model(tmp_path / "only.safetensors", seed=1)
+    job, work = prepared(RunSpec(**spec.to_dict() | {"model": only}))
+    Path(only).unlink()
+    with (
+        pytest.raises(ModelError, match=r"only\.safetensors could not be loaded by a worker"),
+        local_engine(job, work.num_rows) as engine,
+    ):
+        list(engine.run(work, alone=False))
+
+
+def test_what_is_in_hand_when_a_run_is_stopped_is_drained_and_no_more(spec: RunSpec):
+    job, work = prepared(spec)
+    with local_engine(job, work.num_rows) as engine:
+        rows = engine.run(pa.concat_tables([work] * 10), alone=False)
+        came = keys_of([next(rows)])
+        assert any(worker.sent for worker in engine.workers)
+        came += keys_of([*engine.drain()])
+        assert engine.workers == []
+        assert len(came) < 10 * COUNT
+
+
+@pytest.mark.parametrize("how", ["end", "error"])
+def test_no_process_is_left(spec: RunSpec, how: str):
+    job, work = prepared(spec)
+    processes: list[psutil.Process] = []
+    with suppress(ZeroDivisionError), local_engine(job, work.num_rows) as engine:
+        rows = engine.run(work, alone=False)
+        next(rows)
+        processes += [psutil.Process(worker.process.pid) for worker in engine.workers]
+        if how == "error":
+            raise ZeroDivisionError
+        list(rows)
+    assert len(processes) == 2
+    assert not any(is_alive(process) for process in processes)
+
+
+@pytest.mark.parametrize("busy", ["time.sleep(3600)", "BUSY.sleep(3600)"], ids=["in Python", "in C"])
+def test_a_process_ends_with_a_killed_driver_whatever_it_is_doing(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: str
+):
+    open_store(spec.source).write("0/poison.png", b"of no importance")
+    code = KILLS.replace(
+        "os.kill(os.getpid(), signal.SIGKILL)", f"open({str(tmp_path / 'began')!r}, 'w'); {busy}"
+    )
+    # A call of libc's own `sleep` that goes on when a signal comes.
+    again = "class BUSY:\n    def sleep(s):\n        while ctypes.CDLL(None).poll(None, 0, 1000 * s): pass\n"
+    (tmp_path / "sitecustomize.py").write_text("import ctypes, time\n" + again + code)
+    command = ["upscale", spec.source, spec.destination, "--model", spec.model, "--engine", "local"]
+    paths = os.pathsep.join([str(tmp_path), *(path for path in sys.path if path)])
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", *command],
+        env=os.environ | {"PYTHONPATH": paths},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until((tmp_path / "began").exists)
+    workers = psutil.Process(driver.pid).children(recursive=True)
+    assert workers
+    driver.kill()
+    driver.wait()
+    wait_until(lambda: not any(is_alive(process) for process in workers))
