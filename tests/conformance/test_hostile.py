@@ -136,7 +136,7 @@ def test_a_torchscript_archive_is_never_taken_for_weights(tmp_path):
     path = tmp_path / "program.pt"
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
     message = refusal(path)
-    assert "a program and no weights" in message
+    assert "a program and not weights" in message
     assert "torchscript:" in message
 
 

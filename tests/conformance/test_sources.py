@@ -164,7 +164,7 @@ def test_a_worker_without_the_sidecar_uses_what_the_driver_read(foreign):
     measured = replace(read_info(foreign)[0], dtypes=("float32", "bfloat16"), halo=16)
     predictor = imgtx.load(foreign, device="cpu", precision="bfloat16", info=measured)
     assert predictor.info.halo == 16
-    with pytest.raises(ModelError, match="probe it anew"):
+    with pytest.raises(ModelError, match="probe it again"):
         load_model(foreign, replace(measured, scale=4))
 
 
