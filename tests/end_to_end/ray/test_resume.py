@@ -169,7 +169,7 @@ def test_a_hundred_thousand_finished_images_end_in_seconds(tmp_path: Path, model
             path.parent.mkdir(parents=True)
         path.touch()
     prepared = prepare(spec)
-    listed = pa.Table.from_batches(inventory(prepared.source))
+    listed = pa.Table.from_batches(inventory(prepared.opened.source.store))
     prepared.ledger.append(written_rows(listed), recipe=prepared.job.recipe.digest, run="earlier")
     started = time.process_time()
     summary = run(spec, ignore)
