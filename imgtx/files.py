@@ -11,7 +11,7 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 def write_atomically(path: Path, data: bytes | str | Callable[[Path], object], *, durable: bool) -> None:
-    """Write a file that is, whatever happens, either the old one or the whole new one.
+    """Write a file so that it is always either the old one or the whole new one.
 
     data: the content (text as UTF-8), or a function that writes it to the path it gets. durable: return only when the
     content and its name are on the disk, so that they outlast a power failure. Raises OSError.
@@ -45,7 +45,7 @@ def replacing(path: Path, *, durable: bool) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files that killed processes left beside `path`; only where nobody else writes it now."""
+    """Remove the temporary files that killed processes left beside `path`; only while no other process writes it."""
     for leftover in path.parent.glob(f".{path.name}.*{TEMPORARY_SUFFIX}"):
         leftover.unlink(missing_ok=True)
 

@@ -103,7 +103,7 @@ def admit(facts: Facts, size: int, max_pixels: int) -> None:
 
 
 def decode(data: bytes, *, max_pixels: int) -> Picture:
-    """Decode one image file. Raises `ImageError` for whatever is wrong with the bytes.
+    """Decode one image file. Raises `ImageError` for any fault in the bytes.
 
     Reasons: those of `read_facts` and `admit`, and truncated, corrupt or out_of_memory from the decoder.
     """

@@ -55,7 +55,7 @@ class Format:
     a seekable file without decoding or allocating by the stated size, so that a decompression bomb costs nothing.
     `check(file, facts)` finds damage that the decoder ignores. `samples(data, header)` decodes a whole file in
     memory to (height, width, bands) uint8 or uint16 as stored, `strips(path, header)` a file on disk to (top,
-    samples (rows, width, bands)) from top to bottom. Both raise whatever the decoder raises.
+    samples (rows, width, bands)) from top to bottom. Both raise any exception of the decoder.
     """
 
     name: str

@@ -32,7 +32,7 @@ _DEFLATE_LEVEL = 1
 
 # Chunks whose bytes are needed; of the others only the presence counts.
 _READ = (b"eXIf", b"iCCP", b"acTL", b"gAMA", b"cHRM")
-# Entries that stand for chunks of no type of their own.
+# Entries for chunks without a type of their own.
 _XMP, _STRAY_KEY = b"iTXt that holds XMP", b"tRNS that decoders skip"
 # Chunks that are carried, or are lost by a note of their own, or (pHYs) would be untrue.
 _KNOWN = {

@@ -1,4 +1,4 @@
-"""Refusals: what is not an image that imgtx reads, and whatever a decoder raises, as `ImageError`."""
+"""Refuse what imgtx does not read, and turn every exception of a decoder into `ImageError`."""
 
 import struct
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def _foreign_format(start: bytes) -> str:
 
 @contextmanager
 def header_errors(format: str, advice: str) -> Iterator[None]:
-    """Turn whatever reading a header raises into `ImageError`; `advice` says what imgtx reads.
+    """Turn any exception of reading a header into `ImageError`; `advice` says what imgtx reads.
 
     Parsers raise anything: SyntaxError, KeyError, OverflowError, warnings as errors.
     """
@@ -96,7 +96,7 @@ def _header_error(format: str, error: Exception, advice: str) -> ImageError:
 
 @contextmanager
 def decoder_errors(format: str) -> Iterator[None]:
-    """Turn whatever a decoder raises into `ImageError`: truncated, corrupt or out_of_memory."""
+    """Turn any exception of a decoder into `ImageError`: truncated, corrupt or out_of_memory."""
     try:
         yield
     except ImageError:

@@ -3,7 +3,7 @@
 The rules are those of `imgtx.codecs.decode` and `encode`. libvips decodes top to bottom; every strip is converted,
 turned and put in its final place on disk, so an EXIF rotation costs no memory either.
 
-Memory is bounded whatever the size for baseline JPEG, and for PNG and TIFF in strips or tiles. Formats that can only
+Memory is bounded at any size for baseline JPEG, and for PNG and TIFF in strips or tiles. Formats that can only
 be decoded whole take what they take: progressive JPEG (2 bytes a sample of coefficients), interlaced PNG, WebP (both
 ways; its largest picture is 268 MP), BMP (at most 4 GB).
 """

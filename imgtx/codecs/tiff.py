@@ -240,7 +240,7 @@ def _parts(ifd) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def check(file: BinaryIO, facts: Facts) -> None:
     """Check the checksum of each deflated strip and tile: libtiff stops before it, with wrong pixels.
 
-    What the streams inflate to is bounded: several times the picture, whatever they claim. Raises `ImageError`.
+    What the streams inflate to is bounded: several times the picture, no matter what they claim. Raises `ImageError`.
     """
     room = 16 * facts.header.height * facts.header.width + 2**24
     with decoder_errors("tiff"):

@@ -39,7 +39,7 @@ def library() -> ModuleType:
 
 
 def samples(data: bytes, header: Header) -> np.ndarray:
-    """Decode a whole file: (height, width, bands) uint8 or uint16 as stored. Raises whatever libvips raises."""
+    """Decode a whole file: (height, width, bands) uint8 or uint16 as stored. Raises any exception of libvips."""
     with _step() as vips:
         image = vips.Image.new_from_buffer(data, "", access="sequential", fail_on="error")
         pixels = image.numpy().reshape(image.height, image.width, image.bands)
@@ -47,7 +47,7 @@ def samples(data: bytes, header: Header) -> np.ndarray:
 
 
 def strips(path: Path, header: Header) -> Iterator[tuple[int, np.ndarray]]:
-    """Decode a file from top to bottom: (top, samples (rows, width, bands)). Raises whatever libvips raises."""
+    """Decode a file from top to bottom: (top, samples (rows, width, bands)). Raises any exception of libvips."""
     with _step() as vips:
         image = vips.Image.new_from_file(str(path), access="sequential", fail_on="error")
         region = vips.Region.new(image)
@@ -81,7 +81,7 @@ def image_of_rows(path: Path, rows: Iterable[np.ndarray], raster: Raster) -> Ite
 
 @contextmanager
 def _step() -> Iterator[ModuleType]:
-    """libvips for one step of decoding; raises damage that libvips only logs before it goes on.
+    """libvips for one step of decoding; raises damage that libvips only logs before it continues.
 
     It does so in tiles of TIFF and in JPEG even with `fail_on`. It has one error text for the whole process, so
     steps exclude one another and each begins by clearing it: else one picture's errors would be reported for the

@@ -1,7 +1,7 @@
 """From clean to damaged images: one file per kind.
 
 A new kind is a file that defines a `Degradation`, and its line below. `sharpness` and `dead_leaves` change or make the
-clean side, whatever the degradation.
+clean side for every degradation.
 """
 
 from imgtx.degradations.archive import ARCHIVE

@@ -16,7 +16,8 @@ from imgtx.imageops.holes import with_mask
 
 SIDE = 256  # pixels a side that the counts are for
 BOXES_SHARE = 0.3 / 1.3  # of the masks of a kind that has boxes
-MAX_SHARE = 0.5  # denser masks are drawn anew
+# Denser masks are drawn again.
+MAX_SHARE = 0.5
 TURNS = 4  # a polyline has 1 to 5 pieces
 
 

@@ -39,7 +39,7 @@ class SharpnessAugmentation:
         return self.downscale > 1 or self.blur > 0
 
     def crop(self, clean: np.ndarray, top: int, left: int, side: int, rng: np.random.Generator) -> np.ndarray:
-        """(H, W, 3) uint8 -> (side, side, 3) uint8, around the square at (top, left) as far as the image goes on.
+        """(H, W, 3) uint8 -> (side, side, 3) uint8, around the square at (top, left) as far as the image extends.
 
         Without augmentation it is that square, and nothing is drawn, so that older recipes keep their crops.
         """

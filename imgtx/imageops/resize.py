@@ -10,7 +10,7 @@ import numpy as np
 
 from imgtx.errors import UsageError
 
-# Elements of one float64 work array: small enough to stay in a core's cache, whatever the image's size.
+# Elements of one float64 work array: small enough to stay in a core's cache at any image size.
 _BLOCK_ELEMENTS = 1 << 17
 _DTYPES = ("uint8", "uint16", "float32", "float64")
 

@@ -8,7 +8,7 @@
     RGB       RGBA    the image, opaque                        the first three channels of its output
     RGB       grey    each channel as an image of its own      the three outputs
 
-An image's own alpha never goes through a model: it is enlarged by bicubic, whatever the model takes.
+An image's own alpha never goes through a model: it is always enlarged by bicubic.
 
 Shape legend: B images, C an image's channels, M a model's, H and W pixels.
 """

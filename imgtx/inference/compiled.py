@@ -76,7 +76,7 @@ class Compiled(nn.Module):
     def _run(self, tile: Tensor, state: Any) -> Tensor:
         if self._call is None:
             return self._compile(tile, state)
-        # whatever else changes (another autocast, say), nothing is compiled a second time
+        # If anything else changes (another autocast, say), nothing is compiled a second time.
         with torch.compiler.set_stance("eager_on_recompile"):
             return _without_grad(self._call, tile, state)
 

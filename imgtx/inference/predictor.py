@@ -236,7 +236,7 @@ class Predictor:
         """Run (B, th, tw, C) uint8 or uint16 to (B, s th, s tw, C) of the same dtype.
 
         For a model with `info.masks` (B, th, tw, C + 1) to (B, th, tw, C): tiles without a hole are done, and outside
-        the hole pixels are the image's own, whatever the model made of them and in whatever precision.
+        the hole pixels are the image's own, no matter what the model made of them and in which precision.
         """
         if not self.info.masks:
             return self._call_model(tiles, rows)

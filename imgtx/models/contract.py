@@ -1,4 +1,4 @@
-"""The contract that every model keeps (`ImageModel`), and other people's networks adapted to it (`AdaptedModel`)."""
+"""The contract that every model keeps (`ImageModel`), and third-party networks adapted to it (`AdaptedModel`)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol

@@ -20,7 +20,7 @@ class ModelInfo:
     image of more than this many pixels.
     largest: the longest side of a tile that there was room for; 0 where it was not measured and
     `imgtx.inference.tiling.default_tile` alone decides.
-    fast: the fastest of `dtypes` that was measured to be exact enough, what `--precision auto` stands for.
+    fast: the fastest of `dtypes` that was measured to be exact enough, what `--precision auto` means.
     batches: whether a batch equals its images one by one. channels_last: whether that layout was measured to be faster.
     compiled_tile: the side of the tiles for which the model, compiled in the precision `fast`, was measured to be exact
     enough and `compiled_gain` times as fast (`imgtx.inference.compiled`); 0 where it was not, and then `not_compiled`

@@ -100,7 +100,7 @@ def measure_halo(
 
 
 def _tiled(image: np.ndarray, halo: int, multiple: int) -> Plan:
-    # A core as wide as its two halos keeps the work at four times the untiled run, whatever the halo.
+    # A core as wide as its two halos keeps the work at four times the untiled run for any halo.
     core = max(_MIN_CORE, 2 * halo, multiple)
     height, width = image.shape[:2]
     return plan(height, width, tile=2 * halo + core // multiple * multiple, halo=halo, multiple=multiple)
@@ -140,7 +140,7 @@ def _gap(
 
 
 def _inner(tile: Tile, cut: Plan) -> Tile:
-    """A tile without its halos, which it has wherever the image goes on."""
+    """Return a tile without its halos, which it has wherever the image extends beyond it."""
     top = tile.top + (cut.halo if tile.top else 0)
     left = tile.left + (cut.halo if tile.left else 0)
     bottom = tile.bottom - (cut.halo if tile.bottom < cut.padded_height else 0)

@@ -44,7 +44,7 @@ LARGEST_SIDE = 4096
 
 @dataclass(frozen=True)
 class Probe:
-    """`info` with the measured facts in it; `measured` is everything, for JSON and for people."""
+    """`info` with the measured facts in it; `measured` is everything, for JSON and for users."""
 
     info: ModelInfo
     measured: dict[str, Any]

@@ -1,7 +1,7 @@
 """What a training leaves in its folder to read: its log, from which events and curves are made, and validation images.
 
 The log, a JSON object per line, is the source. TensorBoard events need the extra `tensorboard`, curves.png the extra
-`curves`; without them training goes on and says once what is missing.
+`curves`; without them training continues and says once what is missing.
 """
 
 import json
@@ -30,7 +30,7 @@ ROWS = 4
 
 
 class TrainingLog:
-    """Writes each report as it comes, and draws the curves anew at every validation. A context manager."""
+    """Writes each report as it comes, and redraws the curves at every validation. A context manager."""
 
     def __init__(self, folder: Path, loss: str):
         self.folder, self._loss = folder, loss
@@ -101,7 +101,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _repeats(line: dict[str, Any], earlier: dict[str, Any]) -> bool:
-    """Whether `line` reports anew what `earlier` did; a loss and a validation may share one step."""
+    """Return whether `line` reports again what `earlier` did; a loss and a validation may share one step."""
     return earlier["step"] > line["step"] or (
         earlier["step"] == line["step"] and earlier.keys() == line.keys()
     )

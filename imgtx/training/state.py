@@ -186,7 +186,7 @@ class Training:
             complaint = " ".join(str(error).split())[:200] or "it ends early"
             raise UsageError(
                 f"{self.checkpoint} does not fit this spec, or is damaged ({complaint}): "
-                f"give another --folder, or remove the file to train anew"
+                f"give another --folder, or remove the file to start over"
             ) from error
         log.info("resumed at step %d after %.1f min", self.progress.step, self.progress.seconds / 60)
 

@@ -39,7 +39,7 @@ class Quality:
     """What a model card says of quality.
 
     `text` is the card's section in Markdown, `values` the JSON beside it, `metrics` the few numbers that weights carry,
-    in dB; `summary` goes on after the card's first line.
+    in dB; `summary` follows the card's first line.
     """
 
     text: str

@@ -44,7 +44,7 @@ class Incoming:
 def import_model(model: str, target: str, endpoint_url: str | None = None) -> tuple[str, Version]:
     """Import a weight file, a packaged model or another store's version as `STORE/NAME`.
 
-    imgtx's own weights bring what `imgtx models package` wrote beside them; other people's are converted to safetensors
+    imgtx's own weights bring what `imgtx models package` wrote beside them; third-party weights are converted to safetensors
     and bring what `imgtx models probe` measured. Returns the exact reference and the version; `latest` stays. Raises
     UsageError for a file that is no weight file, ModelError for one that is damaged, cannot be trusted or contradicts
     itself.
@@ -72,7 +72,7 @@ def own(source: Source) -> Incoming:
 
 
 def converted(source: Source, folder: Path) -> Incoming:
-    """Convert other people's weights to safetensors, loaded once, with their probe's answers bound to the new file."""
+    """Convert third-party weights to safetensors, loaded once, with their probe's answers bound to the new file."""
     convert = adapter_of(source).convert
     if convert is None:
         raise UsageError(

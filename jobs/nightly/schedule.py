@@ -21,7 +21,7 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 # mode, InteractiveMode, waits for a user. KubeRay's schema accepts any text.
 SUBMISSION_MODES = ("K8sJobMode", "HTTPMode", "SidecarMode")
 
-# KubeRay accepts RayJob names of 47 characters. Ours append `-20261123`; a RayCronJob appends a number of up to ten
+# KubeRay accepts RayJob names of 47 characters. imgtx appends `-20261123`; a RayCronJob appends a number of up to ten
 # digits.
 MAX_NAME_LENGTH = 36
 LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")

@@ -271,7 +271,7 @@ def _check_reachable(spec: NightlySpec) -> None:
 
 
 class _Dumper(yaml.SafeDumper):
-    """A dumper for people: text of several lines as a block, and no anchors."""
+    """A dumper for readable YAML: text of several lines as a block, and no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

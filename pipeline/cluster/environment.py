@@ -56,7 +56,7 @@ LOCAL_SETTINGS = QUIET | {
     # At Ray's default of 15 any other program on the machine starves the run.
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Nobody preempts this machine: one process less.
+    # No cloud preempts this machine: one process less.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 

@@ -132,7 +132,7 @@ class Lease:
             self._store.delete(_key(self._generation))
 
     def _wait_until_free(self, generation: int) -> None:
-        """Return once this generation is released, dead or gone; raises LeaseHeldError if its holder lives."""
+        """Return once this generation is released, dead or gone; raises LeaseHeldError if its holder is alive."""
         first = self._read(generation)
         begin = time.monotonic()
         if first is None:
@@ -277,7 +277,7 @@ def _encode(holder: Holder) -> bytes:
 
 
 def _decode(content: bytes) -> Holder | None:
-    """Return the holder, or None for content that is not a lease of ours."""
+    """Return the holder, or None for content that imgtx did not write."""
     try:
         values = json.loads(content)
         return Holder(**{field.name: values[field.name] for field in fields(Holder)})

@@ -5,7 +5,7 @@
     store.promote("sr-x2", made.number, why="by hand", over=store.latest("sr-x2"))
 
     <name>/<version>/model.safetensors    created and never overwritten, as all that follows
-    <name>/<version>/card.md, ...         whatever else came with it
+    <name>/<version>/card.md, ...         what else came with it
     <name>/<version>/card.json            last: a version without it is not there. The checksums of all its files
     <name>/latest/<generation>.json       the highest one says which version is the latest, since when, and why
 
@@ -58,7 +58,8 @@ class Pointer:
     version: str
     why: str
     by: str
-    moved: str  # UTC, for people: never compared
+    # UTC, for users: never compared.
+    moved: str
     below: int = 0
     generation: int = 0
 

@@ -7,7 +7,7 @@ TEMPORARY = ".imgtx-tmp-"
 
 
 def is_hidden(key: str) -> bool:
-    """Return whether a key is a folder marker or a temporary name of ours."""
+    """Return whether a key is a folder marker or a temporary name of imgtx."""
     return key.endswith("/") or key.rpartition("/")[2].startswith(TEMPORARY)
 
 

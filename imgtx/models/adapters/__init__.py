@@ -1,4 +1,4 @@
-"""Other people's models behind the contract of our own: one file a library or format, listed in ADAPTERS.
+"""Third-party models behind the contract of imgtx's own: one file a library or format, listed in ADAPTERS.
 
 `imgtx.models.references` asks them in this order. To add one: a file with what `base.Adapter` names, and its line here
 (docs/development/add-an-adapter.md).

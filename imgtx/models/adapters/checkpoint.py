@@ -1,4 +1,4 @@
-"""Read tensors from other people's files, without ever running anything in them.
+"""Read tensors from third-party files, without ever running anything in them.
 
 Two formats: safetensors, and pickles as torch.save writes them, read by torch's restricted unpickler
 (`weights_only`), which knows tensors and plain containers and refuses every other name. Before memory is taken for

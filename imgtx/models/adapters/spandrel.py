@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # torch is imported where a model is loaded: planning does wi
 PREFIX = "spandrel"
 SUFFIXES = (".pth", ".pt", ".ckpt")  # and .safetensors, which our own weights share
 IS_FOLDER = False
-FORM = "spandrel:{path} for somebody's weights"
+FORM = "spandrel:{path} for third-party weights"
 DECLARES = False
 INSTALL = "pip install --no-deps spandrel==0.4.2 einops==0.8.2"
 TASKS = {
@@ -162,7 +162,7 @@ def import_spandrel() -> Any:
             for name in stand_in or ():
                 sys.modules.pop(name, None)  # no other code must find torchvision where there is none
     except ImportError as error:
-        raise UsageError(f"other people's models need spandrel ({error}): {INSTALL}") from error
+        raise UsageError(f"third-party models need spandrel ({error}): {INSTALL}") from error
 
 
 def _has_torchvision() -> bool:
