@@ -163,7 +163,8 @@ def _gradient_energy(image: np.ndarray, top: int, left: int, crop: int) -> float
 def _by_energy(pair: Pair, crop: int, rng: np.random.Generator) -> tuple[int, int]:
     """A cell of a grid of places in proportion to its energy, then anywhere in the cell.
 
-    A quarter of the mean is added to each cell: a model that never sees flat regions cannot distinguish noise from texture.
+    A quarter of the mean is added to each cell: a model that never sees flat regions cannot distinguish noise from
+    texture.
     """
     sums, step = pair.gradient_sums, PLACES_APART
     height, width = (side - crop for side in pair.small.shape[:2])  # the last place

@@ -44,10 +44,10 @@ class Incoming:
 def import_model(model: str, target: str, endpoint_url: str | None = None) -> tuple[str, Version]:
     """Import a weight file, a packaged model or another store's version as `STORE/NAME`.
 
-    imgtx's own weights bring what `imgtx models package` wrote beside them; third-party weights are converted to safetensors
-    and bring what `imgtx models probe` measured. Returns the exact reference and the version; `latest` stays. Raises
-    UsageError for a file that is no weight file, ModelError for one that is damaged, cannot be trusted or contradicts
-    itself.
+    imgtx's own weights bring what `imgtx models package` wrote beside them; third-party weights are converted to
+    safetensors and bring what `imgtx models probe` measured. Returns the exact reference and the version; `latest`
+    stays. Raises UsageError for a file that is no weight file, ModelError for one that is damaged, cannot be trusted or
+    contradicts itself.
     """
     uri, name = split_name(target)
     store = open_store(uri, endpoint_url=endpoint_url)

@@ -82,8 +82,8 @@ class Store:
     def list(self, prefix: str = "") -> Iterator[pa.RecordBatch]:
         """Yield the objects whose key starts with `prefix`: batches of schema INVENTORY, in no particular order.
 
-        Takes bounded memory on disk and S3. Leaves out folder markers, temporary names of imgtx, and everything that is not
-        a regular file. In a name that is not UTF-8 each bad byte is replaced by U+001A and its hexadecimal. A local
+        Takes bounded memory on disk and S3. Leaves out folder markers, temporary names of imgtx, and everything that is
+        not a regular file. In a name that is not UTF-8 each bad byte is replaced by U+001A and its hexadecimal. A local
         file whose metadata cannot be read is listed with size 0 and version "".
         """
         return self._backend.list(prefix)
