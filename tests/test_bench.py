@@ -18,20 +18,20 @@ def is_program(module: Module) -> bool:
 
 
 @pytest.mark.parametrize("module", BENCH, ids=lambda module: module.path)
-def test_its_docstring_says_what_it_is_and_how_to_start_it(module):
+def test_each_docstring_names_its_purpose_and_command(module):
     words = ast.get_docstring(module.tree)
     assert words, f"{module.path} has no docstring"
     assert (f"python -m {module.name}" in words) == is_program(module)
 
 
-def test_there_are_benchmarks_and_run_all_knows_only_those():
+def test_run_all_lists_only_existing_benchmarks():
     programs = {module.name.removeprefix("bench.") for module in BENCH if is_program(module)}
     assert {*QUICK} <= {*FULL} <= programs
     assert len(FULL) > 3
 
 
 @pytest.mark.parametrize("module", BENCH, ids=lambda module: module.path)
-def test_at_import_it_only_defines(module):
+def test_importing_a_benchmark_runs_nothing(module):
     """Statements that do something stand under `if __name__`; settings read by a library's import may be made."""
     for node in module.tree.body:
         if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant):
@@ -47,7 +47,7 @@ def results() -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (ROOT / "bench" / "results").iterdir()}
 
 
-def test_all_are_imported_in_silence_and_without_the_extras(tmp_path):
+def test_benchmarks_can_be_imported_silently_without_the_extras(tmp_path):
     before = results()
     code = (
         "import importlib, sys, threading\n"

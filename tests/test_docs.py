@@ -42,7 +42,7 @@ def anchors(path: str) -> set[str]:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_relative_links_lead_somewhere(path: str):
+def test_relative_links_resolve(path: str):
     for link in LINK.findall(prose_of(path)):
         if re.match(r"[a-z]+:", link):
             continue
@@ -65,13 +65,13 @@ def commands_in_blocks(path: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", [p for p in PAGES if p not in HISTORY])
-def test_commands_in_code_blocks_are_accepted(path: str):
+def test_commands_in_code_blocks_are_valid(path: str):
     for line in commands_in_blocks(path):
         assert misread(shlex.split(line)) == "", line
 
 
 @pytest.mark.parametrize("path", [p for p in PAGES if p not in HISTORY])
-def test_commands_in_the_text_name_commands_and_options_that_exist(path: str):
+def test_commands_in_the_text_exist(path: str):
     for span in re.findall(r"`imgtx ([^`\n]+)`", prose_of(path)):
         command: click.Command = main
         words = span.split()
@@ -101,7 +101,7 @@ def test_generated_pages_are_current():
     assert generate.outdated() == [], "run `make docs`"
 
 
-def test_every_generated_row_says_what_it_means():
+def test_every_generated_row_has_a_description():
     for name, text in generate.pages().items():
         empty = [
             line

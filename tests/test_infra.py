@@ -57,7 +57,7 @@ class TestKubernetes:
     @pytest.mark.parametrize(
         "path", [p for p in files() if re.fullmatch(r"infra/kuberay/(?!kust).*\.yaml", p)]
     )
-    def test_a_cluster_takes_it(self, path: str):
+    def test_a_cluster_accepts_each_manifest(self, path: str):
         objects = read((ROOT / path).read_text())
         assert objects
         assert [problem for item in objects for problem in problems(item)] == []
@@ -85,7 +85,7 @@ class TestKubernetes:
         assert "env" not in cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
 
     @pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
-    def test_kustomize_joins_them_in_one_namespace(self):
+    def test_kustomize_puts_all_manifests_into_one_namespace(self):
         done = subprocess.run(
             ["kubectl", "kustomize", str(INFRA / "kuberay")], capture_output=True, text=True, check=True
         )
@@ -94,7 +94,7 @@ class TestKubernetes:
         assert [problem for item in objects for problem in problems(item)] == []
         assert {item["metadata"].get("namespace", "imgtx") for item in objects} == {"imgtx"}
 
-    def test_the_kustomization_names_what_is_there(self):
+    def test_the_kustomization_names_existing_files(self):
         kustomization = yaml.safe_load(text_of("kuberay/kustomization.yaml"))
         assert all((INFRA / "kuberay" / name).is_file() for name in kustomization["resources"])
 
@@ -129,7 +129,7 @@ class TestNames:
     def named(self, kind: str) -> set[str]:
         return {item["metadata"]["name"] for item in self.objects if item["kind"] == kind}
 
-    def test_one_namespace(self):
+    def test_all_manifests_use_one_namespace(self):
         (namespace,) = self.named("Namespace")
         assert yaml.safe_load(text_of("kuberay/kustomization.yaml"))["namespace"] == namespace
         for item in self.objects:
@@ -171,7 +171,7 @@ class TestNames:
 class TestRayUp:
     config = yaml.safe_load(text_of("aws.yaml"))
 
-    def test_ray_takes_it(self):
+    def test_ray_accepts_the_configuration(self):
         schema = json.loads((Path(ray.__file__).parent / "autoscaler/ray-schema.json").read_text())
         jsonschema.validate(self.config, schema)
 
@@ -181,7 +181,7 @@ class TestRayUp:
             assert kind.get("min_workers", 0) <= kind.get("max_workers", 0)
         assert not re.search(r"aws_(access|secret)|AKIA", text_of("aws.yaml"), re.IGNORECASE)
 
-    def test_every_word_of_the_configuration_is_known_to_ray(self):
+    def test_every_field_of_the_configuration_is_known_to_ray(self):
         """Ray's schema lets unknown words pass."""
         schema = json.loads((Path(ray.__file__).parent / "autoscaler/ray-schema.json").read_text())
         assert {*self.config} <= {*schema["properties"]}
@@ -191,7 +191,7 @@ class TestRayUp:
 
 
 class TestDockerfile:
-    def test_its_stages_stand_on_one_pinned_base(self):
+    def test_all_stages_use_one_pinned_base_image(self):
         (base,) = [rest for rest in of_instruction("ARG") if rest.startswith("BASE=")]
         assert re.fullmatch(r"BASE=python:3\.\d+-slim-\w+", base)
         assert [stage.split() for stage in of_instruction("FROM")] == [
@@ -200,7 +200,7 @@ class TestDockerfile:
         (version,) = re.findall(r"python:(3\.\d+)", base)
         assert f"/lib/python{version}/" in text_of("Dockerfile")
 
-    def test_what_it_copies_is_there_and_travels(self):
+    def test_copied_files_exist_and_are_in_the_build_context(self):
         travels = {
             line[1:] for line in text_of("Dockerfile.dockerignore").splitlines() if line.startswith("!")
         }
@@ -209,19 +209,19 @@ class TestDockerfile:
                 assert {*copy.split()[:-1]} <= travels
         assert all((ROOT / name).exists() for name in travels)
 
-    def test_everything_is_installed_as_the_lock_says(self):
+    def test_packages_are_installed_from_the_lock(self):
         installs = [run for run in of_instruction("RUN") if "pip install" in run]
         assert len(installs) == 3
         assert all("requirements.lock" in run for run in installs)
         (torch,) = re.findall(r"^torch==\S+", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
         assert torch
 
-    def test_it_does_not_run_as_root(self):
+    def test_the_image_does_not_run_as_root(self):
         stages = re.split(r"^FROM ", text_of("Dockerfile"), flags=re.MULTILINE)
         for stage in stages[2:]:  # what is run, not what is built in
             assert re.findall(r"^USER (\S+)", stage, re.MULTILINE) == ["1000:1000"]
 
-    def test_its_imgtx_commands_exist(self):
+    def test_imgtx_commands_of_the_image_exist(self):
         runs = [part.strip() for run in of_instruction("RUN") for part in run.split("&&")]
         lines = [shlex.split(part) for part in runs if part.startswith("imgtx")]
         assert lines == [["imgtx", "--version"]]
@@ -268,7 +268,7 @@ class TestWatching:
             tags = {tag.strip() for names in grouped for tag in names.split(",")} | {*matched}
             assert tags <= TAGS | {"__name__"}, expr
 
-    def test_the_page_lists_what_the_code_counts(self):
+    def test_the_page_lists_all_metrics_of_the_code(self):
         page = (ROOT / "docs/reference/metrics.md").read_text(encoding="utf-8")
         rows = re.findall(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", page, re.MULTILINE)
         listed = {name: (kind, tuple(re.findall(r"`(\w+)`", tags))) for name, kind, tags in rows}
@@ -283,7 +283,7 @@ class TestWatching:
         missing += [m.name for m in STATUS_METRICS if m.name not in shown]
         assert missing == []
 
-    def test_panels_have_places_of_their_own(self):
+    def test_panels_do_not_overlap(self):
         taken: set[tuple[int, int]] = set()
         for panel in DASHBOARD["panels"]:
             place = panel["gridPos"]
@@ -297,7 +297,7 @@ class TestWatching:
             taken |= cells
         assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
-    def test_every_alert_has_its_unit_test_and_says_what_to_do(self):
+    def test_every_alert_has_a_unit_test_and_a_remedy(self):
         tested = {
             case["alertname"]
             for test in yaml.safe_load(text_of("prometheus/rules.test.yaml"))["tests"]
@@ -312,7 +312,7 @@ class TestWatching:
             assert all(misread([*words.split(), "out"]) == "" for words in named)
 
     @PROMTOOL
-    def test_promtool_takes_the_configuration(self, tmp_path: Path):
+    def test_promtool_accepts_the_configuration(self, tmp_path: Path):
         """But for the discovery in Kubernetes, which Debian's promtool is built without."""
         config = yaml.safe_load(text_of("prometheus/prometheus.yaml"))
         config["scrape_configs"] = [
@@ -324,7 +324,7 @@ class TestWatching:
         promtool("check", "config", str(tmp_path / "prometheus.yaml"))
 
     @PROMTOOL
-    def test_the_rules_do_what_their_unit_tests_say(self):
+    def test_the_rules_pass_their_unit_tests(self):
         promtool("test", "rules", "rules.test.yaml")
 
     @PROMTOOL
@@ -340,6 +340,6 @@ class TestWatching:
         promtool("check", "rules", str(tmp_path / "rules.yaml"))
 
 
-def test_every_folder_has_its_page():
+def test_every_folder_has_a_page():
     folders = {path.rpartition("/")[0] for path in files() if path.startswith("infra/")}
     assert [folder for folder in sorted(folders) if not (ROOT / folder / "README.md").is_file()] == []

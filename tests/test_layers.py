@@ -227,7 +227,7 @@ class TestImports:
 
 
 class TestNamesAndWords:
-    def test_no_file_is_called_after_nothing(self):
+    def test_no_file_has_a_meaningless_name(self):
         forbidden = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "handler"}
         assert not [module.path for module in modules() if module.name.split(".")[-1] in forbidden]
 
@@ -254,7 +254,7 @@ class TestNamesAndWords:
         assert not REGISTRY.search(line)
         assert not MACHINE_PATH.search(line)
 
-    def test_every_suppression_says_which_rule_and_why(self):
+    def test_every_suppression_names_its_rule_and_reason(self):
         suppression = re.compile(r"#\s*(noqa|type:\s*ignore)(?P<rest>.*)")
         reasoned = re.compile(r"(: [A-Z]+\d+|\[[\w-]+\])\s*[-#(].*\w")
         for module in modules():

@@ -28,7 +28,7 @@ def pinned() -> list[Requirement]:
 
 
 @pytest.mark.parametrize("line", required())
-def test_a_requirement_is_pinned_to_what_it_allows(line):
+def test_each_requirement_is_pinned_to_an_allowed_version(line):
     requirement = Requirement(line)
     pins = [pin for pin in pinned() if canonicalize_name(pin.name) == canonicalize_name(requirement.name)]
     assert pins, f"requirements.lock lacks {requirement.name}: make lock"

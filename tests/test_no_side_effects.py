@@ -38,7 +38,7 @@ def test_the_default_family_counts_as_network():
         socket.socket()
 
 
-def test_libraries_are_refused_too():
+def test_network_libraries_are_refused_too():
     with pytest.raises(Refused, match="host"):
         urllib.request.urlopen("http://localhost:1/", timeout=1)
 

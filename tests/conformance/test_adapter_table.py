@@ -52,14 +52,14 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_it_runs_by_suffix_and_by_prefix(model: Path):
+def test_a_new_adapter_runs_by_suffix_and_by_prefix(model: Path):
     image = noise(5, 7, 3)
     np.testing.assert_array_equal(imgtx.load(model, device="cpu")(image), image.repeat(3, 0).repeat(3, 1))
     doubled = imgtx.load(f"nearest:{model}?times=2", device="cpu")
     np.testing.assert_array_equal(doubled(image), image.repeat(6, 0).repeat(6, 1))
 
 
-def test_a_run_is_planned_with_it_and_every_declared_value_is_in_the_digest(model: Path):
+def test_a_run_is_planned_with_a_new_adapter_and_every_declared_value_enters_the_digest(model: Path):
     info, digest = references.read_info("nearest:x.nearest?times=2")
     assert make_job(RunSpec("in", "out", model="nearest:x.nearest?times=2"), info, digest).info.scale == 6
     assert digest != references.read_info(model)[1]
@@ -67,7 +67,7 @@ def test_a_run_is_planned_with_it_and_every_declared_value_is_in_the_digest(mode
     assert describe(str(model))["model"] == {"architecture": "none"}
 
 
-def test_it_is_fetched_from_storage(model: Path):
+def test_a_new_adapters_file_is_fetched_from_storage(model: Path):
     assert Path(local_model(f"memory://{_in_memory(model)}")).read_text() == "3"
 
 
@@ -78,7 +78,7 @@ def _in_memory(model: Path) -> str:
     return "models/x.nearest"
 
 
-def test_what_it_cannot_do_is_said(model: Path, tmp_path: Path):
+def test_unsupported_options_of_an_adapter_are_reported(model: Path, tmp_path: Path):
     with pytest.raises(UsageError, match="a model store takes"):
         import_model(str(model), "models/x")
     (tmp_path / "x.unknown").write_text("3")
@@ -94,7 +94,7 @@ def test_the_table_is_read_without_torch():
     assert done.returncode == 0, done.stderr
 
 
-def test_prefixes_and_suffixes_lead_to_one_adapter_each():
+def test_each_prefix_and_suffix_selects_one_adapter():
     prefixes = [adapter.PREFIX for adapter in ADAPTERS]
     suffixes = [suffix for adapter in ADAPTERS for suffix in adapter.SUFFIXES]
     assert len({*prefixes}) == len(prefixes)

@@ -47,7 +47,7 @@ def cache(tmp_path_factory, monkeypatch) -> None:
 @without_spandrel
 @pytest.mark.timeout(900)  # some 40 s of a core, which a busy machine may not give
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler")
-def test_what_was_compiled_is_loaded_equals_the_model_and_is_compiled_once(tmp_path: Path, monkeypatch):
+def test_a_compiled_model_is_cached_and_equals_the_original(tmp_path: Path, monkeypatch):
     """The whole road, from the measurement to a predictor on what it left in the cache."""
     model = save("Compact", tmp_path)
     info, digest = read_info(model)
@@ -84,7 +84,7 @@ def test_what_was_compiled_is_loaded_equals_the_model_and_is_compiled_once(tmp_p
     assert graphs["unique_graphs"] == 1  # all eight views go through the program that is there
 
 
-def test_the_command_measures_tells_and_keeps_it(tmp_path, monkeypatch):
+def test_the_command_measures_reports_and_stores_the_speedup(tmp_path, monkeypatch):
     """With the compiler's answer made up: the test above has a real one."""
     asked: list[Trial] = []
 
@@ -113,7 +113,7 @@ def test_the_command_measures_tells_and_keeps_it(tmp_path, monkeypatch):
     assert shown["probe"]["compiled"]["pays_from_megapixels"] == 30.0
 
 
-def test_a_limit_that_cannot_be_is_one_line():
+def test_an_invalid_time_limit_is_one_line():
     done = CliRunner().invoke(main, ["models", "probe", "sr-x2", "--compile-limit", "0"])
     assert (done.exit_code, done.stderr) == (
         2,
@@ -163,7 +163,7 @@ def test_a_compiler_that_fails_is_one_line(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_what_takes_too_long_is_given_up_and_ended(tmp_path):
+def test_a_compilation_over_the_time_limit_is_killed(tmp_path):
     model = save_tiny_model(tmp_path / "own.safetensors")
     trial = Trial(str(model), replace(read_info(model)[0], compiled_tile=64), "cpu", 0.4)
     told: list[float] = []
@@ -175,13 +175,13 @@ def test_what_takes_too_long_is_given_up_and_ended(tmp_path):
     assert judged(INFO, found).not_compiled == found["fails"]
 
 
-def test_a_child_that_ends_without_an_answer_is_told_with_its_last_word(monkeypatch):
+def test_a_child_that_ends_without_an_answer_is_reported_with_its_last_output(monkeypatch):
     monkeypatch.setattr(compile_trial.sys, "executable", shutil.which("false"))
     found = measure(Trial("sr-x2", MEASURED, "cpu", 30), noise(64, 64, 3), {}, lambda seconds: None)
     assert found == {"fails": "torch.compile ended with 1 (no output)"}
 
 
-def test_a_model_that_cannot_be_loaded_there_says_so(tmp_path):
+def test_a_model_that_the_child_cannot_load_is_reported(tmp_path):
     found = measure(Trial("no.pth", MEASURED, "cpu", 60), noise(64, 64, 3), {}, lambda seconds: None)
     assert "no model file at no.pth" in found["fails"]
 
@@ -197,13 +197,13 @@ def test_a_model_that_cannot_be_loaded_there_says_so(tmp_path):
         ({"fails": "no word"}, "float32", "no word"),
     ],
 )
-def test_it_must_be_exact_enough_and_worth_it(change, fast, why):
+def test_a_compiled_model_must_be_exact_and_faster(change, fast, why):
     info = judged(replace(INFO, fast=fast), FOUND | change)
     assert info.not_compiled == why
     assert (info.compiled_tile, info.compiled_gain) == ((0, 0.0) if why else (256, 2.0))
 
 
-def test_what_cannot_be_compiled_is_said_by_the_probe(tmp_path):
+def test_the_probe_reports_a_model_that_cannot_be_compiled(tmp_path):
     class Bare:
         info, prepare = INFO, None
 
@@ -242,7 +242,7 @@ def spec(**more: Any) -> RunSpec:
     return RunSpec("in", "out", model="m.pth", compile=True, **more)
 
 
-def test_a_run_that_compiles_is_legal_where_it_was_measured_to_be_exact():
+def test_a_run_may_compile_only_where_the_probe_found_it_exact():
     job = make_job(spec(), MEASURED, "d")
     assert job.info == MEASURED
     for change, complaint in [
@@ -261,14 +261,14 @@ def test_a_run_that_compiles_is_legal_where_it_was_measured_to_be_exact():
     )
 
 
-def test_compiled_outputs_are_another_recipes_and_others_stay_current():
+def test_compiling_changes_the_recipe_and_leaves_other_outputs_current():
     plain = make_job(replace(spec(), compile=False), MEASURED, "d")
     assert plain.info.compiled_tile == 0
     assert plain.recipe.digest == make_job(replace(spec(), compile=False), INFO, "d").recipe.digest
     assert plain.recipe.digest != make_job(spec(), MEASURED, "d").recipe.digest
 
 
-def test_the_option_and_the_file_say_it(tmp_path):
+def test_compiling_is_set_by_the_option_or_the_spec(tmp_path):
     """A flag that was not given leaves what the file says."""
     from jobs.run.spec import read_run_spec
 
@@ -287,7 +287,7 @@ def test_the_option_and_the_file_say_it(tmp_path):
     )
 
 
-def test_our_own_weights_take_the_speed_from_the_sidecar_and_nothing_else(tmp_path):
+def test_packaged_weights_take_only_the_speed_from_the_sidecar(tmp_path):
     path = Path(save_tiny_model(tmp_path / "own.safetensors"))
     info, digest = read_info(path)
     measured = replace(info, halo=99, fast="bfloat16", compiled_tile=256, compiled_gain=1.5)
@@ -299,7 +299,7 @@ def test_our_own_weights_take_the_speed_from_the_sidecar_and_nothing_else(tmp_pa
     assert (shown["compiled_tile"], shown["probe"]) == (256, {"seams": "measured"})
 
 
-def test_a_machine_without_a_compiler_is_told_before_anything_starts(monkeypatch, tmp_path):
+def test_a_missing_compiler_is_reported_before_the_run_starts(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(UsageError, match=r"needs a C\+\+ compiler .* no-such-compiler is not found here"):

@@ -39,7 +39,7 @@ def textured(height: int, width: int, channels: int = 3) -> np.ndarray:
     return (127 + 50 * np.stack(waves, -1) + grain).clip(0, 255).astype(np.uint8)
 
 
-def test_pictures_of_every_size_and_kind_come_back_scaled(references, kind):
+def test_images_of_every_size_and_kind_are_scaled(references, kind):
     predictor = Predictor(loaded(references, kind))
     s = predictor.info.scale
     for shape in [(1, 1), (5, 9, 3), (23, 17, 1), (13, 18, 4), (9, 6, 2)]:
@@ -51,7 +51,7 @@ def test_pictures_of_every_size_and_kind_come_back_scaled(references, kind):
     assert (deep.dtype, deep.shape) == (np.uint16, (7 * s, 6 * s, 3))
 
 
-def test_alpha_goes_around_the_model(references, kind):
+def test_alpha_bypasses_the_model(references, kind):
     predictor = Predictor(loaded(references, kind))
     image = noise(12, 10, 4)
     output = predictor(image)
@@ -60,7 +60,7 @@ def test_alpha_goes_around_the_model(references, kind):
     np.testing.assert_array_equal(output[:, :, 3], image[:, :, 3] if s == 1 else imresize(image[:, :, 3], s))
 
 
-def test_grey_is_three_equal_channels_or_one(references, kind):
+def test_grey_reaches_the_model_as_three_equal_channels_or_one(references, kind):
     predictor = Predictor(loaded(references, kind))
     grey = noise(11, 14)
     wide = predictor(np.repeat(grey[:, :, None], 3, axis=2)).astype(float)
@@ -68,7 +68,7 @@ def test_grey_is_three_equal_channels_or_one(references, kind):
     assert np.abs(predictor(grey) - luma).max() <= 1.001  # the mean of rounded against the rounded mean
 
 
-def test_a_batch_equals_its_pictures_one_by_one(references, kind):
+def test_a_batch_equals_its_images_one_by_one(references, kind):
     model = loaded(references, kind)
     batch = batch_of(model.info, 3)
     with torch.inference_mode():
@@ -79,7 +79,7 @@ def test_a_batch_equals_its_pictures_one_by_one(references, kind):
     assert float(together.max()) <= 1
 
 
-def test_it_repeats_exactly(references, kind):
+def test_a_model_repeats_its_output_exactly(references, kind):
     model = loaded(references, kind)
     batch = batch_of(model.info, 1)
     with torch.inference_mode():
@@ -110,7 +110,7 @@ def test_tiles_equal_the_whole_at_the_measured_halo(references, kind):
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=without_spandrel) for n in LOOKS_EVERYWHERE])
-def test_what_looks_at_the_whole_picture_is_found_out_and_gets_it_whole(references, name):
+def test_a_model_with_global_context_is_detected_and_runs_on_whole_images(references, name):
     """Global averages and attention to categories: what a tile sees of a half-dark picture is not what the whole is."""
     model = loaded(references, name)
     picture = textured(192, 192, model.info.in_channels)
@@ -131,7 +131,7 @@ def test_what_looks_at_the_whole_picture_is_found_out_and_gets_it_whole(referenc
     assert np.abs(predictor(image).astype(int) - expected[: 40 * s, : 56 * s]).max() <= 1
 
 
-def test_memory_pressure_is_answered_with_smaller_calls(references, kind):
+def test_memory_pressure_leads_to_smaller_calls(references, kind):
     model = loaded(references, kind)
     if model.info.multiple > 16:
         pytest.skip("its smallest tile is larger than the picture")
@@ -165,7 +165,7 @@ def test_a_precision_runs_or_is_refused(references, kind):
                 Predictor(model, precision=precision)
 
 
-def test_the_adapter_computes_what_the_library_does(references, architecture):
+def test_the_adapter_equals_the_library(references, architecture):
     """Its own call, on pictures of its own size rules: colour order, range and padding are the maker's."""
     spandrel = import_spandrel()
     descriptor = spandrel.ModelLoader().load_from_state_dict(network(architecture).state_dict())

@@ -37,7 +37,7 @@ def refusal(path: Path) -> str:
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "bare", "bare-4"])
-def test_a_pickle_that_runs_code_runs_none(tmp_path, form):
+def test_code_in_a_pickle_does_not_run(tmp_path, form):
     path, mark = tmp_path / "evil.pth", tmp_path / "ran"
     content = {"weight": torch.zeros(2), "extra": Touch(mark)}
     if form.startswith("bare"):
@@ -50,7 +50,7 @@ def test_a_pickle_that_runs_code_runs_none(tmp_path, form):
 
 
 @without_spandrel
-def test_through_the_door_nothing_runs_either(tmp_path):
+def test_code_in_a_pickle_does_not_run_when_the_model_is_resolved(tmp_path):
     """spandrel has an unpickler of its own; it never sees the file."""
     path = tmp_path / "evil.pth"
     torch.save({"weight": Touch(tmp_path / "ran")}, path)
@@ -60,7 +60,7 @@ def test_through_the_door_nothing_runs_either(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_whole_network_in_a_pickle_is_code_too(tmp_path):
+def test_a_pickled_network_is_refused_as_code(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "network.pth")
     assert "torch.nn.modules.linear.Linear" in refusal(tmp_path / "network.pth")
 
@@ -92,14 +92,14 @@ def test_a_storage_larger_than_the_file_is_refused_before_it_is_allocated(tmp_pa
     assert "more than a file of" in refusal(path)
 
 
-def test_a_record_that_unpacks_to_more_than_the_file_is_refused(tmp_path):
+def test_a_record_that_unpacks_beyond_the_files_size_is_refused(tmp_path):
     path = tmp_path / "bomb.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\0" * 10_000_000)
     assert "a record is more than a file of" in refusal(path)
 
 
-def test_a_block_number_beyond_all_networks_is_refused(tmp_path):
+def test_an_absurd_block_number_is_refused(tmp_path):
     """Networks are built block by block up to the highest number in a name."""
     path = tmp_path / "blocks.safetensors"
     save_file({f"layers.{10**9}.weight": torch.zeros(1)}, path)
@@ -120,7 +120,7 @@ def test_a_truncated_file_is_one_line(tmp_path, form, cut):
 
 
 @pytest.mark.parametrize("content", [b"not a model", b"\x80\x04N.", b"{}", b"PK\x05\x06" + bytes(18)])
-def test_what_is_no_checkpoint_is_one_line(tmp_path, content):
+def test_a_file_that_is_not_a_checkpoint_is_one_line(tmp_path, content):
     path = tmp_path / "text.pth"
     path.write_bytes(content)
     refusal(path)
@@ -141,7 +141,7 @@ def test_a_torchscript_archive_is_never_taken_for_weights(tmp_path):
 
 
 @without_spandrel
-def test_tensors_of_no_known_architecture_are_named(tmp_path):
+def test_tensors_of_an_unknown_architecture_are_named(tmp_path):
     path = tmp_path / "mine.safetensors"
     save_file({"my.own.weight": torch.zeros(3)}, path)
     with pytest.raises(

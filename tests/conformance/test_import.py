@@ -35,7 +35,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_pickle_becomes_a_version_of_the_same_pixels(place: Path):
+def test_an_imported_pickle_gives_the_same_pixels(place: Path):
     path = save("SPAN", place)
     exact, version = import_model(str(path), "models/span")
     found = local_model(exact)
@@ -47,7 +47,7 @@ def test_a_pickle_becomes_a_version_of_the_same_pixels(place: Path):
     assert promote(exact).after.version == version.number
 
 
-def test_what_was_measured_comes_along_and_is_bound_to_the_new_file(place: Path):
+def test_the_probes_measurements_are_imported_and_bound_to_the_new_file(place: Path):
     path = save("Compact", place)
     source = find_source(path)
     info = load_model(path).info
@@ -70,7 +70,7 @@ def test_the_same_file_twice_is_one_version(place: Path):
         ("hostile.safetensors", pickle.dumps(Explodes()), "not a whole safetensors file"),
     ],
 )
-def test_what_would_run_is_not_taken_in(place: Path, name: str, content: bytes, complaint: str):
+def test_a_pickle_with_code_is_not_imported(place: Path, name: str, content: bytes, complaint: str):
     (place / name).write_bytes(content)
     with pytest.raises(ModelError, match=complaint):
         import_model(name, "models/x")
@@ -78,18 +78,18 @@ def test_what_would_run_is_not_taken_in(place: Path, name: str, content: bytes, 
     assert ModelStore(open_store("models")).versions() == []
 
 
-def test_tensors_of_no_known_network_are_not_taken_in(place: Path):
+def test_tensors_of_an_unknown_network_are_not_imported(place: Path):
     save_file({"a": np.zeros(3, np.float32)}, place / "foreign.safetensors")
     with pytest.raises(ModelError, match="knows no architecture"):
         import_model("foreign.safetensors", "models/x")
 
 
-def test_a_program_is_not_taken_in(place: Path):
+def test_a_torchscript_program_is_not_imported(place: Path):
     with pytest.raises(UsageError, match=r"a model store takes .* files that spandrel reads"):
         import_model(save_torchscript(place / "p.pt"), "models/x")
 
 
-def test_a_version_says_what_it_was(place: Path):
+def test_a_version_records_its_original_file(place: Path):
     exact, _ = import_model(str(save("Compact", place)), "models/compact")
     from jobs.models.admin import store_facts
 

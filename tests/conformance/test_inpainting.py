@@ -34,7 +34,7 @@ def lama(tmp_path_factory) -> str:
     return str(path)
 
 
-def test_lama_fills_holes_on_the_same_road(lama):
+def test_lama_fills_holes_through_the_same_pipeline(lama):
     info, digest = read_info(lama)
     assert (info.task, info.masks, info.in_channels, info.out_channels, info.batches) == (
         "inpainting", True, 4, 3, False,

@@ -55,7 +55,7 @@ def grain(side: int = MIN_PHOTO) -> np.ndarray:
     return noise(side, side, 3)
 
 
-def test_the_grid_is_found_where_the_info_does_not_tell_it():
+def test_the_probe_finds_a_grid_that_the_info_does_not_declare():
     """Windows of 4 pixels, declared as any size: only tiles that begin on multiples of 4 show no seam."""
 
     class Undeclared(Windows):
@@ -74,7 +74,7 @@ def test_the_grid_is_found_where_the_info_does_not_tell_it():
     assert (seams["within"], seams["multiple"] % 4) == (True, 0)
 
 
-def test_a_model_that_looks_at_the_whole_picture_is_found_out_and_runs_whole():
+def test_a_model_with_global_context_is_detected_and_runs_on_whole_images():
     photo = grain()
     photo[MIN_PHOTO // 2 :] //= 4
     found = probe(Centred(), [photo])
@@ -90,7 +90,7 @@ def test_a_model_that_looks_at_the_whole_picture_is_found_out_and_runs_whole():
     np.testing.assert_array_equal(Predictor(model)(image), expected.astype(np.uint8))
 
 
-def test_a_picture_above_its_room_is_refused_from_the_header():
+def test_an_image_above_the_models_limit_is_refused_from_its_header():
     info = replace(INFO, scale=2, untiled=1_000_000)
     job = make_job(RunSpec("in", "out", model="m"), info, "digest")
     sizes = {"format": "png", "depth": 8, "channels": 3}
@@ -105,7 +105,7 @@ def test_a_picture_above_its_room_is_refused_from_the_header():
     admit(replace(header, width=1000), job)
 
 
-def test_a_whole_picture_that_does_not_fit_is_its_own_failure_and_is_never_cut():
+def test_a_whole_image_that_does_not_fit_fails_and_is_never_tiled():
     class Hungry(Centred):
         info = replace(INFO, untiled=10**6)
 
@@ -116,7 +116,7 @@ def test_a_whole_picture_that_does_not_fit_is_its_own_failure_and_is_never_cut()
         Predictor(Hungry())(grain(400))
 
 
-def test_what_does_not_run_is_told_and_left_out():
+def test_a_precision_that_does_not_run_is_reported_and_left_out():
     model = Picky()
     assert batch_difference(model, grain(), "cpu") == float("inf")
     found = measure_precisions(model, torch.rand(1, 3, 64, 64))
@@ -145,18 +145,18 @@ def timed(plain: float, last: float, levels: float = 0.0, **more: float) -> dict
         ({"seconds_per_megapixel": 0.5, "db": 60}, ("bfloat16", False)),  # no module, so no layouts
     ],
 )
-def test_a_precision_and_a_layout_must_be_exact_enough_and_worth_it(bfloat16, chosen):
+def test_a_precision_and_a_layout_must_be_exact_and_faster(bfloat16, chosen):
     assert choose_fastest({"float32": timed(1.0, 0.95), "bfloat16": bfloat16}) == chosen
 
 
-def test_float32_in_its_better_layout_is_what_a_precision_is_held_against():
+def test_a_precision_is_compared_with_float32_in_its_faster_layout():
     assert choose_fastest({"float32": timed(4.0, 0.3), "bfloat16": timed(2.0, 2.0, db=60)}) == (
         "float32",
         True,
     )
 
 
-def test_measuring_layouts_leaves_the_model_in_its_own():
+def test_measuring_layouts_restores_the_models_layout():
     model = nn.Conv2d(3, 3, 3, padding=1)
     model.info, model.prepare = INFO, None
     forward, model.forward = model.forward, lambda batch, state: forward(batch)
@@ -167,14 +167,14 @@ def test_measuring_layouts_leaves_the_model_in_its_own():
     assert found["bfloat16"]["channels_last_seconds_per_megapixel"] > 0
 
 
-def test_photos_that_show_no_seam_are_refused():
+def test_unsuitable_photos_are_refused():
     for photos in ([], [noise(100, 400, 3)], [noise(400, 400, 4)]):
         with pytest.raises(UsageError, match="expected 8-bit RGB photos"):
             probe(Centred(), photos)
 
 
 @without_spandrel
-def test_probe_writes_what_runs_and_show_read(tmp_path: Path):
+def test_probe_writes_a_sidecar_that_runs_and_show_read(tmp_path: Path):
     model = str(save("Compact", tmp_path))
     done = CliRunner().invoke(main, ["models", "probe", model, "--device", "cpu", "--json"])
     assert done.exit_code == 0, done.stderr

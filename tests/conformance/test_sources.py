@@ -29,7 +29,7 @@ def foreign(tmp_path: Path) -> Path:
     return save("Compact", tmp_path)
 
 
-def test_what_a_name_stands_for(tmp_path, references):
+def test_each_reference_resolves_to_its_model(tmp_path, references):
     assert find_source("sr-x2").kind == "imgtx"
     assert find_source(references("own")).kind == "imgtx"
     (tmp_path / "m.pth").touch()
@@ -44,12 +44,12 @@ def test_what_a_name_stands_for(tmp_path, references):
 @pytest.mark.parametrize(
     "reference", ["no.pth", "spandrel:no.pth", "torchscript:no.pt?scale=2", "transformers:no"]
 )
-def test_a_model_that_is_not_there_is_the_users_mistake(reference):
+def test_a_missing_model_is_a_usage_error(reference):
     with pytest.raises(UsageError, match=r"no model (file|folder) at no"):
         find_source(reference)
 
 
-def test_references_that_travel_mean_the_same_everywhere(tmp_path, monkeypatch):
+def test_portable_references_resolve_alike_on_every_machine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.pth").touch()
     assert absolute("m.pth") == f"{tmp_path}/m.pth"
@@ -58,7 +58,7 @@ def test_references_that_travel_mean_the_same_everywhere(tmp_path, monkeypatch):
     assert absolute("sr-x2") == "sr-x2"
 
 
-def test_a_folder_that_is_named_by_dots_is_a_folder(tmp_path, monkeypatch):
+def test_a_path_of_dots_is_a_folder(tmp_path, monkeypatch):
     (tmp_path / "inner").mkdir()
     monkeypatch.chdir(tmp_path / "inner")
     assert sidecar_path(Path(".")) == tmp_path / "inner.imgtx.json"
@@ -68,7 +68,7 @@ def test_a_folder_that_is_named_by_dots_is_a_folder(tmp_path, monkeypatch):
             read_info(here)
 
 
-def test_a_file_whose_suffix_says_nothing_is_told_what_to_write(tmp_path):
+def test_an_unknown_suffix_is_answered_with_the_prefixes_to_use(tmp_path):
     (tmp_path / "m.weights").touch()
     with pytest.raises(
         UsageError, match=r"write spandrel:.*m\.weights for .* torchscript:.*m\.weights\?scale=N"
@@ -77,7 +77,7 @@ def test_a_file_whose_suffix_says_nothing_is_told_what_to_write(tmp_path):
 
 
 @without_spandrel
-def test_a_licence_is_told_where_the_file_tells_it(tmp_path, foreign):
+def test_a_licence_is_shown_if_the_file_names_it(tmp_path, foreign):
     from safetensors.torch import load_file, save_file
 
     assert load_model(foreign).info.licence == "unknown"
@@ -94,7 +94,7 @@ def test_a_licence_is_told_where_the_file_tells_it(tmp_path, foreign):
         assert load_model(tmp_path / "converted.safetensors").info.licence == licence
 
 
-def test_show_tells_the_same_of_every_kind(references, kind):
+def test_show_prints_the_same_fields_for_every_kind_of_model(references, kind):
     told = describe(references(kind))
     assert told["model"]["architecture"]
     assert told["model"]["parameters"] >= 0
@@ -137,7 +137,7 @@ def test_a_probed_model_is_planned_without_torch(foreign):
 
 
 @without_spandrel
-def test_what_was_never_probed_says_so(foreign, caplog):
+def test_a_model_without_a_probe_says_so(foreign, caplog):
     with caplog.at_level(logging.WARNING):
         info, _ = read_info(foreign)
     assert "was never probed" in caplog.text
@@ -146,7 +146,7 @@ def test_what_was_never_probed_says_so(foreign, caplog):
 
 @without_spandrel
 @pytest.mark.parametrize("damage", ["another digest", "{", "[]", '{"digest": 1}', "another version"])
-def test_a_sidecar_that_is_not_this_models_is_ignored_with_a_warning(foreign, caplog, damage):
+def test_a_sidecar_of_another_model_is_ignored_with_a_warning(foreign, caplog, damage):
     info, digest = read_info(foreign)
     path = write_sidecar(foreign, digest, replace(info, halo=16), {})
     record = json.loads(path.read_text())
@@ -208,13 +208,13 @@ def test_a_programs_signature_is_part_of_its_digest(tmp_path):
         ({"scale": "2", "range": "100"}, "range=100: expected 1 or 255"),
     ],
 )
-def test_a_signature_that_cannot_be_is_one_line(declared, complaint):
+def test_an_impossible_signature_is_one_line(declared, complaint):
     with pytest.raises(UsageError, match=complaint.replace("(", r"\(")) as caught:
         read_signature(declared, Path("x.ts"))
     assert "\n" not in str(caught.value)
 
 
-def test_a_program_with_channels_for_no_picture_is_refused(tmp_path):
+def test_a_program_with_an_unsupported_number_of_channels_is_refused(tmp_path):
     reference = save_torchscript(tmp_path / "sharpen.ts")
     with pytest.raises(ModelError, match="takes 6 channels and returns 6"):
         load_model(f"{reference}&channels=6")
@@ -227,13 +227,13 @@ def test_a_broken_program_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("config", ["{", "[]", "{}", '{"model_type": "bert"}'])
-def test_a_folder_of_something_else_is_refused(tmp_path, config):
+def test_a_folder_that_is_not_a_model_is_refused(tmp_path, config):
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(UsageError, match="expected Swin2SR folders"):
         load_model(tmp_path)
 
 
-def test_a_missing_library_is_named_with_its_command(tmp_path, foreign_without_spandrel):
+def test_a_missing_library_is_named_with_its_install_command(tmp_path, foreign_without_spandrel):
     with pytest.raises(UsageError, match=r"need spandrel .*pip install --no-deps spandrel=="):
         load_model(foreign_without_spandrel)
 
@@ -256,7 +256,7 @@ def _none(name: str) -> None:
 
 @without_spandrel
 @pytest.mark.parametrize("failure", ["ImportError('missing')", "RuntimeError('operator torchvision::nms')"])
-def test_a_torchvision_that_does_not_work_is_done_without(tmp_path, failure):
+def test_a_broken_torchvision_does_not_prevent_loading(tmp_path, failure):
     """The CUDA build beside a CPU torch fails with a RuntimeError; neither it nor a stand-in stays behind."""
     package = tmp_path / "torchvision"
     package.mkdir()

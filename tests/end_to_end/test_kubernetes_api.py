@@ -101,7 +101,7 @@ def tick(job: str) -> str:
     return result.stdout
 
 
-def test_a_date_has_one_ray_job_however_often_it_ticks(made: dict[str, dict]):
+def test_a_date_gets_one_ray_job_for_any_number_of_ticks(made: dict[str, dict]):
     assert tick(FIRST) == "created RayJob imgtx-sr-x2-20261123 in imgtx\n"
     assert "exists already" in tick(FIRST)
     assert "exists already" in tick(SECOND)  # an hour later
@@ -111,7 +111,7 @@ def test_a_date_has_one_ray_job_however_often_it_ticks(made: dict[str, dict]):
     assert "--date 2026-11-24" in made["imgtx-sr-x2-20261124"]["spec"]["entrypoint"]
 
 
-def test_a_token_that_is_not_taken_and_a_server_that_is_not_trusted(made: dict[str, dict], tmp_path: Path):
+def test_a_rejected_token_and_an_untrusted_server_are_reported(made: dict[str, dict], tmp_path: Path):
     command = ("schedule", str(SHIPPED), "--target", "rayjob", "--job-name", FIRST)
     (tmp_path / "token").write_text("another")
     assert "401 says 401; the API does not accept the pod's token" in complaint(*command)

@@ -11,7 +11,7 @@ from imgtx.files import remove_leftovers, replacing, write_atomically
 
 @pytest.mark.parametrize("durable", [False, True])
 @pytest.mark.parametrize("data", [b"new", "new", lambda path: path.write_text("new")])
-def test_bytes_text_or_a_function_replace_what_was_there(tmp_path, data, durable):
+def test_bytes_text_or_a_function_replace_the_old_content(tmp_path, data, durable):
     path = tmp_path / "x.json"
     path.write_text("old and longer")
     write_atomically(path, data, durable=durable)
@@ -34,7 +34,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, err
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_durable_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+def test_a_durable_file_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
     path, events = tmp_path / "x", []
     sync, replace = os.fsync, os.replace
     monkeypatch.setattr(files.os, "fsync", lambda fd: (events.append(("sync", path.exists())), sync(fd)))
@@ -55,7 +55,7 @@ def test_a_temporary_file_that_was_removed_replaces_nothing(tmp_path):
     assert path.read_text() == "old"
 
 
-def test_what_a_killed_process_left_is_removed_and_other_files_are_kept(tmp_path):
+def test_leftovers_of_a_killed_process_are_removed_and_other_files_are_kept(tmp_path):
     kept = {tmp_path / "checkpoint.pt", tmp_path / ".other.pt.1.tmp", tmp_path / "notes.tmp"}
     for path in (*kept, tmp_path / ".checkpoint.pt.0a.tmp"):
         path.touch()

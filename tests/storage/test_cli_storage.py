@@ -23,7 +23,7 @@ from tests.support.zoo import photo, saved
 
 @pytest.mark.parametrize("signed", [True, False])
 @pytest.mark.parametrize("ends", [("s3://bucket/in", "out"), ("in", "s3://bucket/out")])
-def test_an_endpoint_that_does_not_answer_ends_in_one_line(tmp_path, monkeypatch, silent_port, signed, ends):
+def test_an_unreachable_endpoint_is_one_line(tmp_path, monkeypatch, silent_port, signed, ends):
     monkeypatch.chdir(tmp_path)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
@@ -45,9 +45,7 @@ def test_an_endpoint_that_does_not_answer_ends_in_one_line(tmp_path, monkeypatch
     assert (endpoint in line, credentials in line) == (signed, not signed), line
 
 
-def test_a_cluster_that_does_not_answer_ends_in_one_line_before_anything_is_written(
-    tmp_path: Path, silent_port: int
-):
+def test_an_unreachable_cluster_is_one_line_and_nothing_is_written(tmp_path: Path, silent_port: int):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(saved(photo(8, 8)))
     address = f"127.0.0.1:{silent_port}"
@@ -60,7 +58,7 @@ def test_a_cluster_that_does_not_answer_ends_in_one_line_before_anything_is_writ
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_in_s3_alone_needs_the_endpoint_and_so_do_workers_and_the_retry(
+def test_the_endpoint_of_a_model_in_s3_is_kept_for_workers_and_retry(
     tmp_path: Path, s3_store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     """Source and destination are folders: only the model is reached by the endpoint, which the spec must keep."""
@@ -97,7 +95,7 @@ def save_photo(folder: Path) -> Path:
     return folder
 
 
-def test_a_model_that_cannot_be_reached_ends_in_one_line(tmp_path: Path, s3_store: Store, monkeypatch):
+def test_an_unreachable_model_is_one_line(tmp_path: Path, s3_store: Store, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "a.png").write_bytes(saved(photo(8, 8)))
     folders = (str(tmp_path), str(tmp_path / "../out"))
@@ -110,7 +108,7 @@ def test_a_model_that_cannot_be_reached_ends_in_one_line(tmp_path: Path, s3_stor
 
 
 @pytest.mark.skipif(importlib.util.find_spec("spandrel") is None, reason="spandrel is not installed")
-def test_somebody_elses_model_is_fetched_with_what_was_measured_of_it(
+def test_a_third_party_model_is_fetched_with_its_sidecar(
     tmp_path: Path, s3_store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     from tests.conformance.architectures import save

@@ -88,7 +88,7 @@ def last_words(*command: str) -> str:
 
 
 @pytest.mark.parametrize("destination", ["out", "s3://archive/out"])
-def test_an_expired_key_stops_the_run_and_a_new_one_goes_on(
+def test_an_expired_key_stops_the_run_and_a_new_one_continues_it(
     tmp_path: Path, accounts: Accounts, monkeypatch: pytest.MonkeyPatch, destination: str
 ):
     monkeypatch.chdir(tmp_path)
@@ -120,7 +120,7 @@ def test_an_expired_key_stops_the_run_and_a_new_one_goes_on(
         assert summary["current"] == BEFORE
 
 
-def test_a_right_that_is_taken_away_stops_the_run_after_some_refusals(
+def test_a_revoked_permission_stops_the_run_after_some_refusals(
     tmp_path: Path, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)

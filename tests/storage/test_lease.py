@@ -95,7 +95,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_taken_and_released(store: Store):
+def test_a_lease_is_acquired_and_released(store: Store):
     with Lease(store, "first") as lease:
         assert not lease.lost
         assert content(store)["run"] == "first"
@@ -104,13 +104,13 @@ def test_taken_and_released(store: Store):
         assert files(store) == ["lease/000002.json"], "the old generation is removed"
 
 
-def test_released_after_a_failure(store: Store):
+def test_a_lease_is_released_after_a_failure(store: Store):
     with pytest.raises(KeyError), Lease(store, "first"):
         raise KeyError
     assert content(store)["state"] == RELEASED
 
 
-def test_the_second_is_told_who_holds_it(store: Store, never_watched: None):
+def test_the_error_names_the_holder(store: Store, never_watched: None):
     with Lease(store, "first") as first:
         with pytest.raises(LeaseHeldError) as caught, Lease(store, "second"):
             pass
@@ -153,7 +153,7 @@ def test_of_16_racers_for_a_released_lease_one_wins(store: Store):
     test_of_16_racers_one_wins(store)
 
 
-def test_a_dead_process_of_this_machine_is_succeeded_at_once(
+def test_the_lease_of_a_dead_local_process_is_taken_over_at_once(
     store: Store, ended_pid: int, never_watched: None
 ):
     with Lease(store, "first"):
@@ -162,7 +162,7 @@ def test_a_dead_process_of_this_machine_is_succeeded_at_once(
             assert content(store)["run"] == "second"
 
 
-def test_a_killed_run_is_succeeded_at_once(tmp_path, never_watched: None):
+def test_the_lease_of_a_killed_run_is_taken_over_at_once(tmp_path, never_watched: None):
     code = (
         "import sys, time; from pipeline.storage.store import open_store; from pipeline.ledger.lease import Lease\n"
         "with Lease(open_store(sys.argv[1]), 'killed'): print('held', flush=True); time.sleep(60)"
@@ -180,14 +180,16 @@ def test_a_killed_run_is_succeeded_at_once(tmp_path, never_watched: None):
     child.stdout.close()
 
 
-def test_a_process_id_that_was_used_again_is_dead(store: Store, never_watched: None):
+def test_a_reused_process_id_counts_as_dead(store: Store, never_watched: None):
     with Lease(store, "first"):
         rewrite(store, started="1")
         with Lease(store, "second"):
             assert content(store)["run"] == "second"
 
 
-def test_a_silent_holder_elsewhere_is_succeeded_after_its_ttl(store: Store, clock: Clock, silent: None):
+def test_the_lease_of_a_silent_remote_holder_is_taken_over_after_its_ttl(
+    store: Store, clock: Clock, silent: None
+):
     with elsewhere(Lease(store, "silent")) as lease:
         begin = clock.now
         with Lease(store, "second"):
@@ -197,7 +199,7 @@ def test_a_silent_holder_elsewhere_is_succeeded_after_its_ttl(store: Store, cloc
     assert content(store)["run"] == "second", "a lost lease is not released over its successor"
 
 
-def test_a_beating_holder_elsewhere_is_left_alone(store: Store, clock: Clock, silent: None):
+def test_the_lease_of_an_active_remote_holder_is_not_taken_over(store: Store, clock: Clock, silent: None):
     with elsewhere(Lease(store, "alive")) as alive:
         begin = clock.now
         clock.while_asleep = [lambda: None, lambda: None, lambda: rewrite(store, beat=1)]
@@ -207,7 +209,7 @@ def test_a_beating_holder_elsewhere_is_left_alone(store: Store, clock: Clock, si
         assert not alive.lost
 
 
-def test_a_release_while_watched_lets_the_watcher_in(store: Store, clock: Clock, silent: None):
+def test_a_release_while_waiting_lets_the_waiter_acquire_it(store: Store, clock: Clock, silent: None):
     first = elsewhere(Lease(store, "first"))
     first.__enter__()
     begin = clock.now
@@ -226,7 +228,7 @@ def test_a_stolen_lease_is_lost(store: Store, clock: Clock):
     assert content(store)["run"] == "thief"
 
 
-def test_a_holder_that_cannot_renew_has_lost(monkeypatch: pytest.MonkeyPatch, clock: Clock):
+def test_a_holder_that_cannot_renew_loses_the_lease(monkeypatch: pytest.MonkeyPatch, clock: Clock):
     store, tried = open_store("memory://cut/off"), threading.Event()
     with Lease(store, "cut off", ttl=0.4) as lease:
 
@@ -243,12 +245,12 @@ def test_a_holder_that_cannot_renew_has_lost(monkeypatch: pytest.MonkeyPatch, cl
         assert lease.lost
 
 
-def test_a_hold_is_renewed(store: Store, clock: Clock):
+def test_a_lease_is_renewed(store: Store, clock: Clock):
     with Lease(store, "long", ttl=0.4):
         wait_for(lambda: content(store)["beat"] >= 2)
 
 
-def test_a_hold_outlasts_its_ttl(clock: Clock):
+def test_a_renewed_lease_outlasts_its_ttl(clock: Clock):
     store = open_store("memory://long/hold")
     with Lease(store, "long", ttl=0.4) as lease:
         for _ in range(5):
@@ -259,7 +261,7 @@ def test_a_hold_outlasts_its_ttl(clock: Clock):
             assert not lease.lost
 
 
-def test_a_generation_created_late_stands_back(store: Store, monkeypatch: pytest.MonkeyPatch):
+def test_a_generation_created_late_gives_way(store: Store, monkeypatch: pytest.MonkeyPatch):
     """A racer that listed long ago creates a generation that was taken and removed since."""
     for run in ("one", "two", "three"):
         with Lease(store, run):
@@ -272,7 +274,7 @@ def test_a_generation_created_late_stands_back(store: Store, monkeypatch: pytest
         assert files(store) == ["lease/000004.json"]
 
 
-def test_an_unreadable_lease_is_watched_then_succeeded(store: Store, clock: Clock):
+def test_an_unreadable_lease_is_taken_over_after_its_ttl(store: Store, clock: Clock):
     store.write("lease/000001.json", b"{ half a")
     begin = clock.now
     with Lease(store, "next"):

@@ -50,7 +50,7 @@ def test_an_empty_store_has_nothing(models: ModelStore):
     assert models.latest("tiny") is None
 
 
-def test_versions_are_counted_and_say_what_they_hold(filled: ModelStore, weights: list[Path]):
+def test_versions_are_numbered_and_describe_their_content(filled: ModelStore, weights: list[Path]):
     assert filled.names() == ["tiny"]
     versions = filled.versions("tiny")
     assert versions == filled.versions()
@@ -67,7 +67,7 @@ def test_the_same_weights_twice_are_one_version(filled: ModelStore, weights: lis
     assert filled.numbers("tiny") == ["0001", "0002", "0003"]
 
 
-def test_racing_writers_get_a_version_each(models: ModelStore):
+def test_racing_writers_get_separate_versions(models: ModelStore):
     together = threading.Barrier(6)
 
     def add(number: int) -> str:
@@ -80,7 +80,7 @@ def test_racing_writers_get_a_version_each(models: ModelStore):
     assert len(set(numbers)) == 6
 
 
-def test_a_killed_writer_leaves_a_number_that_is_no_version(filled: ModelStore):
+def test_a_killed_writer_leaves_an_unused_number(filled: ModelStore):
     filled.store.write(f"tiny/0004/{MODEL}", b"half of what was to come")
     assert filled.numbers("tiny") == ["0001", "0002", "0003"]
     with pytest.raises(UsageError, match=r"no tiny@0004 .*it has 0001, 0002, 0003"):
@@ -88,7 +88,7 @@ def test_a_killed_writer_leaves_a_number_that_is_no_version(filled: ModelStore):
     assert filled.add("tiny", b"whole", {}).number == "0005"
 
 
-def test_a_foreign_object_under_a_version_is_not_taken_for_our_own(models: ModelStore, monkeypatch):
+def test_a_foreign_object_is_not_mistaken_for_a_version(models: ModelStore, monkeypatch):
     claim = models._claim
 
     def claimed(name: str, data: bytes) -> str:
@@ -101,7 +101,7 @@ def test_a_foreign_object_under_a_version_is_not_taken_for_our_own(models: Model
         models.add("tiny", b"1", {})
 
 
-def test_latest_moves_once_of_any_number_of_racers(filled: ModelStore):
+def test_only_one_of_many_racers_moves_latest(filled: ModelStore):
     stood = filled.latest("tiny")
     together = threading.Barrier(6)
 
@@ -115,17 +115,17 @@ def test_latest_moves_once_of_any_number_of_racers(filled: ModelStore):
     assert (latest.generation, latest.version) == (3, f"{int(latest.why) % 3 + 1:04d}")
 
 
-def test_who_promotes_by_an_old_reading_changes_nothing(filled: ModelStore):
+def test_promoting_from_an_outdated_pointer_changes_nothing(filled: ModelStore):
     assert filled.promote("tiny", "0003", why="late", over=None) is None
     assert filled.latest("tiny").version == "0002"
 
 
-def test_only_a_version_that_is_there_can_be_promoted(filled: ModelStore):
+def test_only_an_existing_version_can_be_promoted(filled: ModelStore):
     with pytest.raises(UsageError, match="no tiny@0009"):
         filled.promote("tiny", "0009", why="", over=filled.latest("tiny"))
 
 
-def test_rollback_goes_back_step_by_step(filled: ModelStore):
+def test_rollback_moves_back_step_by_step(filled: ModelStore):
     filled.promote("tiny", "0003", why="gate", over=filled.latest("tiny"))
     assert [filled.rollback("tiny").version for _ in range(2)] == ["0002", "0001"]
     with pytest.raises(UsageError, match="first version 0001"):
@@ -149,12 +149,12 @@ def test_a_pointer_that_was_never_set_cannot_be_rolled_back(models: ModelStore):
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../a", ".hidden", "a b", "a@1", "x.safetensors"])
-def test_names_are_simple(models: ModelStore, name: str):
+def test_names_must_be_simple(models: ModelStore, name: str):
     with pytest.raises(UsageError, match="expected letters"):
         models.add(name, b"1", {})
 
 
-def test_a_reference_becomes_exact_and_then_a_checked_file(
+def test_a_reference_resolves_to_a_version_and_then_to_a_verified_file(
     filled: ModelStore, weights: list[Path], cache: Path
 ):
     exact = exact_reference(reference(filled, "latest"))
@@ -167,7 +167,7 @@ def test_a_reference_becomes_exact_and_then_a_checked_file(
     assert local_model(exact) == str(path), "an exact reference stays what it was"
 
 
-def test_what_is_cached_is_summed_up_again_and_mended(filled: ModelStore, weights: list[Path], monkeypatch):
+def test_a_cached_file_is_verified_and_repaired(filled: ModelStore, weights: list[Path], monkeypatch):
     path = Path(local_model(reference(filled, "1")))
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert Path(local_model(reference(filled, "1"))).read_bytes() == weights[0].read_bytes()
@@ -176,7 +176,7 @@ def test_what_is_cached_is_summed_up_again_and_mended(filled: ModelStore, weight
 
 
 @pytest.mark.parametrize("damage", ["truncated", "foreign"])
-def test_a_damaged_version_is_told_and_never_used(
+def test_a_damaged_version_is_reported_and_never_used(
     filled: ModelStore, weights: list[Path], damage: str, cache: Path
 ):
     whole = weights[0].read_bytes()
@@ -195,15 +195,13 @@ def test_a_damaged_version_is_told_and_never_used(
 @pytest.mark.parametrize(
     "card", [b"", b"[1]", b"{}", b'{"files": {"model.safetensors": {"sha256": "../..", "bytes": 1}}}']
 )
-def test_a_damaged_card_is_told(filled: ModelStore, card: bytes):
+def test_a_damaged_card_is_reported(filled: ModelStore, card: bytes):
     filled.store.write(f"tiny/0001/{CARD}", card)
     with pytest.raises(ModelError, match=rf"tiny/0001/{CARD} (cannot be read|holds no|has no)"):
         local_model(reference(filled, "1"))
 
 
-def test_a_plain_file_is_fetched_once_for_each_of_its_contents(
-    store: Store, weights: list[Path], monkeypatch
-):
+def test_a_plain_file_is_fetched_once_per_content(store: Store, weights: list[Path], monkeypatch):
     uri = f"{store.uri.rstrip('/')}/some model.safetensors"
     store.write("some model.safetensors", weights[0].read_bytes())
     if store.is_local:
@@ -230,7 +228,7 @@ def refuse_models(download):
     return refusing
 
 
-def test_what_is_not_there_is_told(filled: ModelStore):
+def test_a_missing_object_is_reported(filled: ModelStore):
     with pytest.raises(UsageError, match=r"no tiny@0007 .* it has 0001, 0002, 0003"):
         local_model(reference(filled, "7"))
     with pytest.raises(UsageError, match=r"other has no latest version in .*; the store has tiny"):
@@ -240,7 +238,7 @@ def test_what_is_not_there_is_told(filled: ModelStore):
             local_model(f"{filled.store.uri.rstrip('/')}/gone.pth")
 
 
-def test_what_nobody_used_for_a_month_leaves_the_cache(filled: ModelStore, cache: Path, monkeypatch):
+def test_files_unused_for_a_month_are_removed_from_the_cache(filled: ModelStore, cache: Path, monkeypatch):
     first = Path(local_model(reference(filled, "1")))
     monkeypatch.setattr("pipeline.models.cache.KEPT_DAYS", -1)
     second = Path(local_model(reference(filled, "2")))
@@ -249,7 +247,7 @@ def test_what_nobody_used_for_a_month_leaves_the_cache(filled: ModelStore, cache
     assert Path(local_model(reference(filled, "1"))).exists()
 
 
-def test_a_cache_that_cannot_be_written_is_told(filled: ModelStore, cache: Path):
+def test_an_unwritable_cache_is_reported(filled: ModelStore, cache: Path):
     cache.parent.mkdir(parents=True)
     cache.write_text("a file where a folder must be")
     with pytest.raises(ModelError, match="set XDG_CACHE_HOME"):

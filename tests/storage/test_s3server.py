@@ -28,7 +28,7 @@ def test_two_servers_have_two_addresses():
         assert other.requests() == []
 
 
-def test_the_server_of_a_killed_process_ends_too():
+def test_the_server_ends_with_a_killed_process():
     code = (
         "import time; from tests.support.s3server import start\n"
         "server = start(); print(server.process.pid, server.log, flush=True); time.sleep(600)"

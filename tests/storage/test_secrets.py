@@ -90,7 +90,7 @@ def everything_under(store: Store) -> dict[str, bytes]:
     return found
 
 
-def test_the_search_finds_what_is_planted(planted: Path):
+def test_the_search_finds_planted_secrets(planted: Path):
     store = new_bucket("out")
     store.write("a.json", json.dumps({"x": PLANTED["AWS_SECRET_ACCESS_KEY"]}).encode())
     assert [name for data in everything_under(store).values() for name in secrets_in(data)] == [
@@ -144,7 +144,7 @@ def test_a_credential_that_is_used_is_written_nowhere(
 
 
 @pytest.mark.parametrize("kind", ["disk", "s3"])
-def test_keys_of_a_hostile_listing_write_under_the_destination_only(planted: Path, kind: str):
+def test_a_hostile_listing_cannot_write_outside_the_destination(planted: Path, kind: str):
     source = new_bucket("in")
     client, bucket = boto3.client("s3"), source.uri.split("/")[2]
     for key in HOSTILE:
@@ -181,7 +181,7 @@ def files_beside(folder: Path) -> set[Path]:
     return {path for path in found if path.parts[len(folder.parts)] not in ("cache", "tmp")}
 
 
-def test_nothing_that_is_read_can_run(planted: Path):
+def test_files_that_are_read_cannot_run_code(planted: Path):
     """A pickle where weights or a ledger part are expected is refused unread."""
     marker = planted / "ran"
 

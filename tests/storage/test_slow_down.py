@@ -9,7 +9,7 @@ from bench.slow_down import measure
 from bench.slow_s3 import BURST, slow_s3
 
 
-def test_nothing_fails_and_pacing_spares_the_server_most_refusals():
+def test_pacing_avoids_most_refusals_and_nothing_fails():
     """Its 200 requests at once come 32 at a time; it takes 40 a second."""
     refused = {}
     for name in ("retries alone", "paced"):
@@ -20,7 +20,7 @@ def test_nothing_fails_and_pacing_spares_the_server_most_refusals():
     assert refused["paced"] < refused["retries alone"] / 2
 
 
-def test_the_server_takes_no_more_than_its_rate():
+def test_the_server_refuses_requests_above_its_rate():
     with slow_s3(20) as server:
         began = time.monotonic()
         for _ in range(40):

@@ -50,23 +50,23 @@ def listed(store: Store, prefix: str = "") -> dict[str, tuple[int, str]]:
     return rows
 
 
-def test_write_then_read(store: Store):
+def test_written_bytes_are_read_back(store: Store):
     store.write("a/b.bin", b"\x00\xff data")
     assert store.read("a/b.bin") == b"\x00\xff data"
 
 
-def test_write_takes_a_view(store: Store):
+def test_write_accepts_a_memoryview(store: Store):
     store.write("view", memoryview(b"0123456789")[2:5])
     assert store.read("view") == b"234"
 
 
-def test_write_replaces_whole(store: Store):
+def test_write_replaces_the_whole_object(store: Store):
     store.write("k", b"a long first content")
     store.write("k", b"short")
     assert store.read("k") == b"short"
 
 
-def test_empty_object(store: Store, tmp_path: Path):
+def test_an_empty_object_round_trips(store: Store, tmp_path: Path):
     store.write("empty", b"")
     assert store.read("empty") == b""
     assert store.stat("empty")[0] == 0
@@ -85,7 +85,7 @@ def test_a_missing_object_is_not_found(store: Store, tmp_path: Path, ask: str):
     assert not caught.value.transient
 
 
-def test_stat(store: Store):
+def test_stat_gives_size_and_version(store: Store):
     assert store.stat("k") is None
     store.write("k/below", b"123")
     assert store.stat("k") is None, "a folder is no object"
@@ -105,7 +105,7 @@ def test_version_changes_with_content_and_only_then(store: Store):
 
 
 @pytest.mark.parametrize("ask", ["read", "download"])
-def test_a_version_that_was_listed_is_the_one_that_is_given_out(store: Store, tmp_path: Path, ask: str):
+def test_listed_versions_equal_those_of_reads(store: Store, tmp_path: Path, ask: str):
     def get(version: str) -> bytes:
         if ask == "read":
             return store.read("k", version=version)
@@ -124,7 +124,7 @@ def test_a_version_that_was_listed_is_the_one_that_is_given_out(store: Store, tm
     assert not caught.value.transient
 
 
-def test_delete(store: Store):
+def test_a_deleted_object_is_gone(store: Store):
     store.write("a/k", b"1")
     store.delete("a/k")
     assert store.stat("a/k") is None
@@ -143,7 +143,7 @@ def test_odd_keys_round_trip(store: Store):
         assert store.stat(key) == listed(store, key)[key]
 
 
-def test_list_by_prefix(store: Store):
+def test_objects_are_listed_by_prefix(store: Store):
     for key in ("lease/1", "lease/2", "leaser/3", "lea", "images/a/b.png", "images/a.png"):
         store.write(key, b"1")
     assert set(listed(store, "lease/")) == {"lease/1", "lease/2"}
@@ -159,13 +159,13 @@ def test_list_stays_inside_the_root(store: Store):
     assert set(listed(store)) == {"own"}
 
 
-def test_list_leaves_out_our_temporary_names(store: Store):
+def test_list_omits_temporary_names(store: Store):
     store.write("a/kept.jpg", b"1")
     store.write(f"a/{TEMPORARY}0", b"1")
     assert set(listed(store)) == {"a/kept.jpg"}
 
 
-def test_upload_and_download(store: Store, tmp_path: Path):
+def test_files_are_uploaded_and_downloaded(store: Store, tmp_path: Path):
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(bytes(range(256)) * 5000)
     store.upload("big/file", str(source))
@@ -175,7 +175,7 @@ def test_upload_and_download(store: Store, tmp_path: Path):
     assert store.stat("big/file")[0] == 1_280_000
 
 
-def test_create_only_once(store: Store):
+def test_an_object_is_created_only_once(store: Store):
     assert store.create("c/k", b"first")
     assert not store.create("c/k", b"second")
     assert store.read("c/k") == b"first"
@@ -183,14 +183,14 @@ def test_create_only_once(store: Store):
     assert store.create("c/k", b"third")
 
 
-def test_of_16_racers_one_creates(store: Store):
+def test_one_of_16_racers_creates_the_object(store: Store):
     with ThreadPoolExecutor(16) as pool:
         won = list(pool.map(lambda n: store.create("race", b"%d" % n), range(16)))
     assert won.count(True) == 1
     assert store.read("race") == b"%d" % won.index(True)
 
 
-def test_a_store_travels_and_holds_no_secret(store: Store):
+def test_a_store_can_be_pickled_without_secrets(store: Store):
     store.write("k", b"1")
     message = pickle.dumps(store)
     assert b"testing" not in message
@@ -199,14 +199,14 @@ def test_a_store_travels_and_holds_no_secret(store: Store):
     assert len(message) < 1000
 
 
-def test_preflight_of_a_good_place(store: Store, caplog: pytest.LogCaptureFixture):
+def test_preflight_accepts_a_writable_destination(store: Store, caplog: pytest.LogCaptureFixture):
     check_destination(store)
     check_source(store)
     assert listed(store) == {}
     assert not caplog.records
 
 
-def test_apart(store: Store):
+def test_overlapping_source_and_destination_are_refused(store: Store):
     root = store.uri.rstrip("/")
     inside = open_store(f"{root}/out")
     beside = open_store(f"{root}-out")
@@ -225,7 +225,7 @@ def test_apart(store: Store):
             check_apart(source, destination)
 
 
-def test_back_ends_are_apart(store: Store, tmp_path: Path):
+def test_different_back_ends_never_overlap(store: Store, tmp_path: Path):
     check_apart(store, open_store(str(tmp_path / "elsewhere")))
     check_apart(store, open_store("memory://elsewhere"))
 

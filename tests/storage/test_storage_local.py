@@ -48,7 +48,7 @@ def public() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_a_failed_write_leaves_the_old_object_and_no_litter(
+def test_a_failed_write_leaves_the_old_object_and_no_temporary_file(
     store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
 ):
     store.write("a/k", b"old")
@@ -63,7 +63,7 @@ def test_a_failed_write_leaves_the_old_object_and_no_litter(
     assert os.listdir(root / "a") == ["k"]
 
 
-def test_bytes_are_synced_before_they_are_named(store: Store, monkeypatch: pytest.MonkeyPatch):
+def test_bytes_are_synced_before_the_rename(store: Store, monkeypatch: pytest.MonkeyPatch):
     steps: list[str] = []
     sync, rename = os.fsync, os.replace
 
@@ -82,7 +82,7 @@ def test_bytes_are_synced_before_they_are_named(store: Store, monkeypatch: pytes
     assert steps == ["sync file", "name", "sync folder"]
 
 
-def test_sweep_removes_temporary_files_of_its_prefix_alone(store: Store, root: Path):
+def test_sweep_removes_only_temporary_files_of_its_prefix(store: Store, root: Path):
     store.write("images/a/kept.jpg", b"1")
     ours, foreign = root / "images/a" / f"{TEMPORARY}half", root / "other" / f"{TEMPORARY}half"
     foreign.parent.mkdir()
@@ -96,14 +96,14 @@ def test_sweep_removes_temporary_files_of_its_prefix_alone(store: Store, root: P
 
 
 @pytest.mark.parametrize("key", ["../outside", "a/../../outside", "/etc/passwd", "a//b", "", "a/./b", "a\0b"])
-def test_a_key_never_leaves_the_root(store: Store, key: str):
+def test_a_key_cannot_escape_the_root(store: Store, key: str):
     for ask in (store.read, store.stat, store.delete, lambda key: store.write(key, b"1")):
         with pytest.raises(StorageError) as caught:
             ask(key)
         assert caught.value.reason == "unsafe_key"
 
 
-def test_a_file_where_a_folder_is_needed(store: Store):
+def test_a_file_in_place_of_a_folder_is_an_error(store: Store):
     store.write("a", b"1")
     with pytest.raises(StorageError, match="there is a file where a folder is needed"):
         store.write("a/b", b"1")
@@ -112,7 +112,7 @@ def test_a_file_where_a_folder_is_needed(store: Store):
     assert caught.value.reason == "storage"
 
 
-def test_links_are_followed_but_not_round_in_circles(store: Store, root: Path, tmp_path: Path):
+def test_links_are_followed_but_cycles_are_not(store: Store, root: Path, tmp_path: Path):
     store.write("2019/a.jpg", b"1")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -128,7 +128,7 @@ def test_links_are_followed_but_not_round_in_circles(store: Store, root: Path, t
     }
 
 
-def test_what_cannot_be_looked_at_is_listed_all_the_same(store: Store, root: Path):
+def test_dangling_links_are_listed_and_pipes_are_not(store: Store, root: Path):
     store.write("a.jpg", b"1")
     (root / "dangling.jpg").symlink_to("nowhere")
     (root / "ouroboros.jpg").symlink_to("ouroboros.jpg")
@@ -157,7 +157,7 @@ def test_many_files_come_in_batches(store: Store, root: Path, monkeypatch: pytes
     assert len(listed(store)) == 24
 
 
-def test_a_closed_folder_is_never_passed_over(public: Path):
+def test_an_unreadable_folder_is_never_skipped(public: Path):
     store = open_store(str(public))
     store.write("open/a.jpg", b"1")
     store.write("closed/b.jpg", b"1")
@@ -168,7 +168,7 @@ def test_a_closed_folder_is_never_passed_over(public: Path):
     assert caught.value.reason == "forbidden"
 
 
-def test_a_closed_file_is_forbidden(public: Path):
+def test_an_unreadable_file_is_forbidden(public: Path):
     store = open_store(str(public))
     store.write("b.jpg", b"1")
     os.chmod(public / "b.jpg", 0)
@@ -196,7 +196,7 @@ def test_preflight_refuses_files(tmp_path: Path):
             check(open_store(str(tmp_path / "a.jpg")))
 
 
-def test_inside_through_a_link(tmp_path: Path):
+def test_a_link_into_the_source_counts_as_inside(tmp_path: Path):
     (tmp_path / "real" / "photos").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert same_or_inside(
@@ -205,7 +205,7 @@ def test_inside_through_a_link(tmp_path: Path):
     assert not same_or_inside(open_store(str(tmp_path / "real/photos")), open_store(str(tmp_path / "link")))
 
 
-def test_a_relative_path_stays_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_relative_path_is_bound_when_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     store = open_store("photos")
     store.write("k", b"1")

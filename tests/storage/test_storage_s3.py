@@ -61,7 +61,7 @@ def test_one_call_is_one_request(store: Store, s3_server: S3Server):
     assert new_requests(s3_server, before) == ["GET 404"], "a missing object is not asked for twice"
 
 
-def test_keys_that_no_file_could_have(store: Store):
+def test_keys_that_are_invalid_file_names_work(store: Store):
     for key in ("a//b.jpg", "/c.jpg", "a", "a/b", "control\x01.jpg"):
         store.write(key, key.encode())
     assert set(listed(store)) == {"a//b.jpg", "/c.jpg", "a", "a/b", "control\x01.jpg"}
@@ -69,7 +69,7 @@ def test_keys_that_no_file_could_have(store: Store):
     assert store.read("/c.jpg") == b"/c.jpg"
 
 
-def test_folder_markers_are_left_out(store: Store):
+def test_folder_markers_are_not_listed(store: Store):
     client = boto3.client("s3")
     client.put_object(Bucket=bucket_of(store), Key="some/root/")
     client.put_object(Bucket=bucket_of(store), Key="some/root/folder/")
@@ -88,7 +88,7 @@ def test_folder_markers_are_left_out(store: Store):
     ],
     ids=["folders", "flat", "many folders", "deep", "double slashes"],
 )
-def test_a_long_listing_is_complete_however_it_is_cut(
+def test_a_long_listing_is_complete_at_every_page_size(
     store: Store, keys: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(storage_s3, "_PAGE", 5)
@@ -103,7 +103,7 @@ def test_a_long_listing_is_complete_however_it_is_cut(
     }
 
 
-def test_a_large_upload_goes_in_parts(
+def test_a_large_upload_is_sent_in_parts(
     store: Store, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(storage_s3, "_PART", 5 << 20)
@@ -153,7 +153,7 @@ def test_a_missing_bucket_is_named(s3_server: S3Server):
         assert "\n" not in str(caught.value)
 
 
-def test_no_credentials(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch):
+def test_missing_credentials_are_reported(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(UsageError, match=r"no credentials found.*AWS_ACCESS_KEY_ID"):
@@ -175,7 +175,7 @@ def unknown_host(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("wrong", ["silent port", "unknown host"])
-def test_a_wrong_endpoint_is_told_in_seconds(
+def test_a_wrong_endpoint_is_reported_within_seconds(
     s3_server: S3Server, wrong: str, silent_port: int, unknown_host: str, monkeypatch: pytest.MonkeyPatch
 ):
     pauses: list[float] = []
@@ -186,7 +186,7 @@ def test_a_wrong_endpoint_is_told_in_seconds(
     assert 0 < sum(pauses) < 2, "asked again once, and soon"
 
 
-def test_an_endpoint_argument_goes_before_the_environment(
+def test_an_endpoint_argument_overrides_the_environment(
     store: Store, s3_server: S3Server, silent_port: int, monkeypatch: pytest.MonkeyPatch
 ):
     store.write("k", b"1")
@@ -194,7 +194,9 @@ def test_an_endpoint_argument_goes_before_the_environment(
     assert open_store(store.uri, endpoint_url=s3_server.url).read("k") == b"1"
 
 
-def test_wrong_and_weak_credentials(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch):
+def test_wrong_and_insufficient_credentials_are_reported(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+):
     with serving() as strict:
         monkeypatch.setenv("AWS_ENDPOINT_URL", strict.url)
         boto3.client("s3").create_bucket(Bucket="run_stage")
@@ -293,14 +295,14 @@ def shaky(stage: Stage) -> Store:
     [(503, error_body("SlowDown")), (500, error_body("InternalError")), (429, b""), CUT, HALF],
     ids=["slow down", "internal error", "too many", "connection cut", "body cut"],
 )
-def test_a_passing_failure_is_asked_again(shaky: Store, stage: Stage, failure: tuple[int, bytes]):
+def test_a_transient_failure_is_retried(shaky: Store, stage: Stage, failure: tuple[int, bytes]):
     stage.script = [failure, failure]
     assert shaky.read("k") == b"whole"
     assert stage.seen == ["GET"] * 3
 
 
 @pytest.mark.parametrize("failure", [(503, error_body("SlowDown")), CUT, HALF], ids=["slow", "cut", "half"])
-def test_retries_end(shaky: Store, stage: Stage, failure: tuple[int, bytes]):
+def test_retries_are_limited(shaky: Store, stage: Stage, failure: tuple[int, bytes]):
     stage.script = [failure] * 10
     with pytest.raises(StorageError, match="s3://bucket/root/k") as caught:
         shaky.read("k")
@@ -309,14 +311,14 @@ def test_retries_end(shaky: Store, stage: Stage, failure: tuple[int, bytes]):
     assert QUICK.attempts <= len(stage.seen) <= 2 * QUICK.attempts, "aiohttp repeats a cut request by itself"
 
 
-def test_a_download_starts_over(shaky: Store, stage: Stage, tmp_path: Path):
+def test_an_interrupted_download_restarts(shaky: Store, stage: Stage, tmp_path: Path):
     stage.script = [HALF]
     shaky.download("k", str(tmp_path / "k"))
     assert (tmp_path / "k").read_bytes() == b"whole"
 
 
 @pytest.mark.parametrize("answer", [(411, error_body("MissingContentLength")), (411, b"")])
-def test_an_older_server_gets_its_remedy(shaky: Store, stage: Stage, answer: tuple[int, bytes]):
+def test_an_older_server_is_reported_with_its_remedy(shaky: Store, stage: Stage, answer: tuple[int, bytes]):
     stage.script = [answer]
     with pytest.raises(StorageError, match="AWS_REQUEST_CHECKSUM_CALCULATION=when_required"):
         shaky.write("k", b"1")
@@ -333,7 +335,7 @@ def test_an_older_server_gets_its_remedy(shaky: Store, stage: Stage, answer: tup
         (404, "NoSuchKey", "not_found"),
     ],
 )
-def test_a_refusal_is_not_asked_again(shaky: Store, stage: Stage, status: int, code: str, reason: str):
+def test_a_refusal_is_not_retried(shaky: Store, stage: Stage, status: int, code: str, reason: str):
     stage.script = [(status, error_body(code))]
     with pytest.raises(StorageError, match=code) as caught:
         shaky.read("k")
@@ -341,7 +343,7 @@ def test_a_refusal_is_not_asked_again(shaky: Store, stage: Stage, status: int, c
     assert len(stage.seen) == 1
 
 
-def test_a_lost_answer_to_create_is_not_taken_for_a_rival(shaky: Store, stage: Stage):
+def test_a_lost_answer_to_create_is_not_mistaken_for_a_rival(shaky: Store, stage: Stage):
     refused = (412, error_body("PreconditionFailed"))
     stage.script = [CUT, refused, (200, b"mine")]
     assert shaky.create("k", b"1")
@@ -354,13 +356,13 @@ def test_a_lost_answer_to_create_is_not_taken_for_a_rival(shaky: Store, stage: S
     assert not stage.script
 
 
-def test_something_that_is_not_s3(shaky: Store, stage: Stage):
+def test_an_endpoint_that_is_not_s3_is_reported(shaky: Store, stage: Stage):
     stage.script = [(200, b"<html>a router's log-in page<br></html>")] * 2
     with pytest.raises(UsageError, match=r"source cannot be read.*endpoint"):
         check_source(shaky)
 
 
-def test_a_server_that_ignores_conditions_is_warned_of(
+def test_a_server_that_ignores_conditions_causes_a_warning(
     shaky: Store, stage: Stage, caplog: pytest.LogCaptureFixture
 ):
     page = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
@@ -369,7 +371,7 @@ def test_a_server_that_ignores_conditions_is_warned_of(
     assert "ignores If-None-Match" in caplog.text
 
 
-def test_pauses_grow_and_are_bounded():
+def test_retry_pauses_grow_up_to_a_limit():
     for retry in (DEFAULT_RETRY, FAIL_FAST):
         pauses = [retry.pause(attempt) for attempt in range(1, 20)]
         assert all(0 < pause <= retry.longest_pause for pause in pauses)
@@ -386,7 +388,7 @@ def test_a_fork_opens_its_own_connection(store: Store):
     assert status == 0
 
 
-def test_nothing_is_imported_for_a_disk():
+def test_local_storage_imports_no_s3_library():
     code = "import sys, pipeline.storage.store as s; s.open_store('/tmp').stat('x'); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not re.search(r"\b(s3fs|botocore|aiohttp|torch)\b", modules)

@@ -80,7 +80,7 @@ def gone(request: Request) -> Answer | None:
     return (404, "NoSuchKey", "The specified key does not exist.") if request.key.endswith(BROKEN) else None
 
 
-def test_no_panel_stays_empty(cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path):
+def test_every_panel_has_data(cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path):
     status = imgtx("status", "s3://undisturbed", "--prometheus")
     assert status.exit_code == 0, status.output
     (tmp_path / "status").write_text(status.stdout)

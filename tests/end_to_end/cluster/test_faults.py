@@ -55,7 +55,7 @@ def test_a_worker_is_killed(cluster: Cluster, undisturbed: Undisturbed):
 
 
 @pytest.mark.parametrize("answer", [SLOW_DOWN, INTERNAL], ids=["slow-down", "internal-error"])
-def test_storage_refuses_for_a_while(cluster: Cluster, undisturbed: Undisturbed, answer: Answer):
+def test_storage_is_unavailable_for_a_while(cluster: Cluster, undisturbed: Undisturbed, answer: Answer):
     run = begun(cluster, answer[1].lower())
     before = len(cluster.proxy.requests)
     cluster.proxy.answers = lambda request: answer
@@ -66,7 +66,7 @@ def test_storage_refuses_for_a_while(cluster: Cluster, undisturbed: Undisturbed,
     assert refused
 
 
-def test_one_machine_is_cut_off_from_storage(cluster: Cluster, undisturbed: Undisturbed):
+def test_one_machine_loses_its_connection_to_storage(cluster: Cluster, undisturbed: Undisturbed):
     run = begun(cluster, "cut")
     cluster.nodes["cpu"].host.cut(GATEWAY)
     time.sleep(CUT_SECONDS)
@@ -114,7 +114,7 @@ def test_a_machine_without_a_model_is_lost(cluster: Cluster, undisturbed: Undist
     assert run.put_twice <= 4 * ROWS_PER_BLOCK  # in the hands of its four tasks of half a CPU
 
 
-def test_a_machine_is_to_be_taken_away(cluster: Cluster, undisturbed: Undisturbed):
+def test_a_machine_is_preempted(cluster: Cluster, undisturbed: Undisturbed):
     run, leaving = begun(cluster, "preempted"), cluster.nodes["gpu-1"]
     run.wait_for(lambda: bool(leaving.processes(MODEL_ACTOR)))
     cluster.proxy.delay = 10 * DELAY  # so that there is work left for the others
@@ -133,7 +133,7 @@ def test_a_machine_is_to_be_taken_away(cluster: Cluster, undisturbed: Undisturbe
 
 
 @pytest.mark.parametrize(("name", "gpus"), [("gpu-4", 1), ("cpu-4", 0)])
-def test_a_machine_is_unplugged(cluster: Cluster, undisturbed: Undisturbed, name: str, gpus: int):
+def test_a_machine_loses_its_network(cluster: Cluster, undisturbed: Undisturbed, name: str, gpus: int):
     cluster.add(name, cpus=2 - gpus, gpus=gpus)
     run = begun(cluster, f"unplugged-{name}")
     run.wait_for(lambda: bool(cluster.nodes[name].processes(MODEL_ACTOR if gpus else CODEC)))
@@ -144,14 +144,14 @@ def test_a_machine_is_unplugged(cluster: Cluster, undisturbed: Undisturbed, name
     gone.host.kill()
 
 
-def test_a_machine_is_lost_and_none_comes(cluster: Cluster, undisturbed: Undisturbed):
+def test_a_machine_is_lost_and_not_replaced(cluster: Cluster, undisturbed: Undisturbed):
     cluster.add("gpu-3", cpus=1, gpus=1)
     run = begun(cluster, "lost")
     cluster.remove("gpu-3")
     finished(run, undisturbed, "machine lost, none comes")
 
 
-def test_the_head_is_lost_and_the_command_given_again(cluster: Cluster, undisturbed: Undisturbed):
+def test_the_head_is_lost_and_the_command_is_rerun(cluster: Cluster, undisturbed: Undisturbed):
     run = begun(cluster, "headless")
     run.wait_for(lambda: bool(run.asked("PUT", "s3://headless/ledger/")))
     cluster.remove("head")  # and with it the driver; the other machines are not notified

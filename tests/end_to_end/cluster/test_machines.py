@@ -19,7 +19,7 @@ MODELS = 1
 HELD = "archive/2/"
 
 
-def test_models_and_codecs_on_different_machines(cluster: Cluster, undisturbed: Undisturbed):
+def test_models_and_codecs_run_on_different_machines(cluster: Cluster, undisturbed: Undisturbed):
     run, found = undisturbed.run, undisturbed.found
     assert_sound(found)
     assert len(found.outputs) == run.summary()["written"] == COUNT
@@ -46,7 +46,7 @@ def test_a_machine_is_lost_and_another_joins(cluster: Cluster, undisturbed: Undi
     assert run.put_twice <= ROWS_PER_BLOCK  # of a block that was being put from there
 
 
-def test_a_machine_that_is_told_to_go_ends_its_batch_first(cluster: Cluster, undisturbed: Undisturbed):
+def test_a_machine_that_is_shut_down_finishes_its_batch_first(cluster: Cluster, undisturbed: Undisturbed):
     cluster.add("gpu-3", cpus=1, gpus=1)
     cluster.proxy.delay = 10 * DELAY  # so that there is work left for the model that is made elsewhere
     run = begin(cluster, "drained", "--workers", "1")

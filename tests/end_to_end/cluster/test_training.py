@@ -76,7 +76,7 @@ def cluster(archive, s3_server, tmp_path):
         yield made
 
 
-def test_workers_come_and_go_with_their_machines(cluster: Cluster, tmp_path: Path):
+def test_the_number_of_workers_follows_the_machines(cluster: Cluster, tmp_path: Path):
     spec = tmp_path / "tiny.toml"
     spec.write_text(SPEC)
     folder, said = tmp_path / "folder", tmp_path / "said"

@@ -74,7 +74,7 @@ def kill_driver(command: Command, chance: random.Random, outputs: int) -> None:
 
 
 @pytest.mark.parametrize(("kills", "count"), SIZES)
-def test_driver_killed_again_and_again(
+def test_a_run_survives_repeated_kills_of_its_driver(
     kills: int, count: int, start: Start, archive_of: Callable[[int], Archive], tmp_path: Path
 ):
     archive, chance, redone, done = archive_of(count), random.Random(kills), [], 0
@@ -96,7 +96,7 @@ def test_driver_killed_again_and_again(
 
 
 @pytest.mark.parametrize(("kills", "count"), SIZES)
-def test_workers_killed_while_the_run_goes_on(
+def test_a_run_continues_while_workers_are_killed(
     kills: int, count: int, start: Start, archive_of: Callable[[int], Archive], tmp_path: Path
 ):
     archive, chance, killed = archive_of(count), random.Random(kills), []

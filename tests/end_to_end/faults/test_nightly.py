@@ -64,7 +64,7 @@ def assert_equal(one: World, other: World) -> None:
     assert [p.below for p in one.models.history("tiny")] == [p.below for p in other.models.history("tiny")]
 
 
-def test_killed_behind_every_stage_in_turn(
+def test_a_kill_after_any_stage_changes_nothing(
     tmp_path: Path, undisturbed: World, monkeypatch: pytest.MonkeyPatch
 ):
     disturbed = world(tmp_path, "disturbed")
@@ -83,7 +83,7 @@ def test_killed_behind_every_stage_in_turn(
     assert not (disturbed.work / DATE).exists()
 
 
-def test_weights_that_were_not_published_are_made_again_elsewhere(
+def test_unpublished_weights_are_trained_again_on_another_machine(
     tmp_path: Path, undisturbed: World, monkeypatch: pytest.MonkeyPatch
 ):
     moved = world(tmp_path, "moved")
@@ -97,7 +97,7 @@ def test_weights_that_were_not_published_are_made_again_elsewhere(
     assert_equal(moved, undisturbed)
 
 
-def test_a_finished_night_is_left_alone(undisturbed: World, monkeypatch: pytest.MonkeyPatch):
+def test_a_finished_run_is_not_repeated(undisturbed: World, monkeypatch: pytest.MonkeyPatch):
     before = (Path(undisturbed.root) / "nights" / "nights" / DATE / "state.json").read_bytes()
     for stage in STAGES:
         monkeypatch.setitem(STAGES, stage, lambda *_: pytest.fail("ran again"))
@@ -107,7 +107,7 @@ def test_a_finished_night_is_left_alone(undisturbed: World, monkeypatch: pytest.
     assert "done at" in nightly.summary(state, before=True)
 
 
-def test_both_versions_are_measured_on_the_damage_that_is_trained_on(undisturbed: World):
+def test_both_versions_are_evaluated_on_the_trained_damage(undisturbed: World):
     """One step moves nothing: only if measured on different damage could the two differ."""
     undisturbed.add_images(1)
     archive = undisturbed.spec.train | {"degradation": "archive", "steps": 1, "peak_lr": 1e-6}
@@ -126,14 +126,14 @@ def test_both_versions_are_measured_on_the_damage_that_is_trained_on(undisturbed
     assert training_spec(undisturbed.night("2026-11-25", asked), "0003").degradation == "bicubic"
 
 
-def test_one_process_a_date(undisturbed: World):
+def test_only_one_process_runs_per_date(undisturbed: World):
     night = undisturbed.night("2026-11-24")
     with Lease(night.record, "another"), pytest.raises(LeaseHeldError, match="held by run another"):
         nightly.run_nightly(night)
     assert nightly.read_state(night)["stages"] == {}
 
 
-def test_a_night_that_lost_its_lease_records_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_that_lost_its_lease_records_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     lost = world(tmp_path, "lost")
     monkeypatch.setattr(Lease, "lost", property(lambda self: True))
     with pytest.raises(RunInterruptedError, match="took over this date"):
@@ -141,7 +141,7 @@ def test_a_night_that_lost_its_lease_records_nothing_more(tmp_path: Path, monkey
     assert nightly.read_state(lost.night(DATE))["stages"] == {}
 
 
-def test_latest_that_moves_while_a_night_runs_is_measured_anew(
+def test_a_new_latest_version_during_a_run_is_evaluated_again(
     undisturbed: World, monkeypatch: pytest.MonkeyPatch
 ):
     """Another night was faster: the gate must not judge by what the store has no more."""
@@ -160,7 +160,7 @@ def test_latest_that_moves_while_a_night_runs_is_measured_anew(
     assert (stages["gate"]["against"], stages["gate"]["promoted"]) == ("0001", "0003")
 
 
-def test_a_pointer_that_never_rests_ends_the_night_in_one_line(
+def test_a_latest_version_that_keeps_changing_ends_the_run_in_one_line(
     undisturbed: World, monkeypatch: pytest.MonkeyPatch
 ):
     undisturbed.add_images(1)

@@ -42,7 +42,7 @@ def kill_whoever_takes_the_large_one(command: Command, killed: list[int]) -> Non
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.nightly)])
-def test_images_that_kill_their_worker_are_rows_and_their_neighbours_survive(
+def test_images_that_kill_their_worker_are_recorded_and_others_survive(
     count: int, start: Start, tmp_path: Path
 ):
     """Five are more than the restarts that one actor has."""
@@ -75,9 +75,7 @@ def test_images_that_kill_their_worker_are_rows_and_their_neighbours_survive(
 
 
 @only_ray
-def test_ray_killed_under_the_driver_ends_the_run_and_blames_no_image(
-    start: Start, archive: Archive, tmp_path: Path
-):
+def test_killing_ray_ends_the_run_without_failing_any_image(start: Start, archive: Archive, tmp_path: Path):
     with archive.held():
         command = start(archive.source, tmp_path / "out")
         assert command.wait_for(lambda: command.published() >= 20)

@@ -17,7 +17,9 @@ LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
-def test_stopped_in_the_middle(how: str, start: Start, archive: Archive, tmp_path: Path):
+def test_a_run_can_be_stopped_while_it_processes_images(
+    how: str, start: Start, archive: Archive, tmp_path: Path
+):
     with archive.held():
         command = start(archive.source, tmp_path / "out", "--workers", "1")
         assert command.wait_for(lambda: command.published() >= 1)
@@ -37,7 +39,7 @@ def test_stopped_in_the_middle(how: str, start: Start, archive: Archive, tmp_pat
 
 
 @only_ray
-def test_stopped_while_ray_starts(start: Start, archive: Archive, tmp_path: Path):
+def test_a_run_can_be_stopped_while_ray_starts(start: Start, archive: Archive, tmp_path: Path):
     with archive.held():
         command = start(archive.source, tmp_path / "out")
         assert command.wait_for(lambda: any("gcs_server" in title(process) for process in command.family()))
@@ -56,7 +58,7 @@ def test_stopped_while_processes_start(start: Start, archive: Archive, tmp_path:
     assert "Traceback" not in command.log.read_text()
 
 
-def test_nothing_listens_beyond_this_machine(start: Start, engine: str, archive: Archive, tmp_path: Path):
+def test_ray_listens_on_loopback_only(start: Start, engine: str, archive: Archive, tmp_path: Path):
     """Ray's processes run whatever code reaches their ports; the local engine's have none."""
     with archive.held():
         command = start(archive.source, tmp_path / "out")

@@ -188,7 +188,7 @@ def place(head: RunningHead, s3_server: S3Server) -> str:
 class TestJobs:
     """In this order: the last test ends the head."""
 
-    def test_a_token_is_asked_for_and_passed_on(self, head: RunningHead):
+    def test_a_token_is_required_and_forwarded(self, head: RunningHead):
         without = head.imgtx("jobs", "list", "--address", head.address, RAY_AUTH_TOKEN="")
         assert (without.returncode, "set RAY_AUTH_TOKEN" in without.stderr) == (2, True), without.stderr
         wrong = head.imgtx("jobs", "list", "--address", head.address, RAY_AUTH_TOKEN="another")
@@ -196,9 +196,7 @@ class TestJobs:
         right = head.imgtx("jobs", "list", "--address", head.address, "--json")
         assert (right.returncode, right.stdout) == (0, ""), right.stderr
 
-    def test_a_command_runs_until_it_has_succeeded_and_no_more(
-        self, head: RunningHead, place: str, model: str
-    ):
+    def test_a_command_is_run_again_until_it_succeeds(self, head: RunningHead, place: str, model: str):
         source = open_store(f"{place}/in")
         fill(source, 6)
         source.write("bad.png", b"none")
@@ -219,7 +217,7 @@ class TestJobs:
         assert newest == oldest | {"id": f"{oldest['id']}-2"} | {n: newest[n] for n in CHANGING}
         assert (newest["exit_code"], oldest["exit_code"]) == (0, 3)
 
-    def test_a_task_that_was_added_to_the_code_here_runs_there(
+    def test_a_task_added_to_the_local_code_runs_on_the_cluster(
         self, head: RunningHead, place: str, tmp_path: Path
     ):
         code, source = CodeCopy(tmp_path / "code", FLIP), open_store(f"{place}/flip-in")
@@ -239,7 +237,7 @@ class TestJobs:
         assert "listed 3 = written 3" in out
         assert_sound(look(f"{place}/flip-out"))
 
-    def test_a_job_is_left_found_again_and_stopped(
+    def test_a_job_can_be_detached_found_again_and_stopped(
         self, head: RunningHead, place: str, model: str, s3_server: S3Server
     ):
         fill(open_store(f"{place}/many"), 300)
@@ -264,7 +262,7 @@ class TestJobs:
             _, said = watching.communicate(timeout=WITHIN)
             assert (watching.returncode, "interrupted" in said) == (130, True), said
 
-    def test_the_destination_tells_what_the_head_no_longer_can(
+    def test_the_destination_shows_the_run_when_the_head_is_lost(
         self, head: RunningHead, place: str, model: str, s3_server: S3Server
     ):
         with s3_server.holding(HELD):

@@ -133,7 +133,7 @@ def start(tmp_path_factory) -> Iterator[Start]:
 
 @pytest.mark.nightly  # three starts of Ray Train and a restart: two minutes on an idle machine
 @pytest.mark.timeout(3 * WITHIN)
-def test_driver_and_worker_killed_on_s3_and_the_curve_goes_on(start, tmp_path):
+def test_a_training_on_s3_survives_kills_of_driver_and_worker(start, tmp_path):
     images = tmp_path / "images"
     fill(open_store(str(images)), 13)
     undisturbed = start(str(images), str(tmp_path / "storage"), tmp_path / "undisturbed")

@@ -41,7 +41,7 @@ class TestFlip:
         torch.jit.save(torch.jit.script(nn.Identity()), tmp_path / "same.ts")
         return f"torchscript:{tmp_path}/same.ts?scale=1"
 
-    def test_it_is_planned_run_resumed_verified_and_submitted(
+    def test_a_new_task_is_planned_run_resumed_verified_and_submitted(
         self, code: CodeCopy, model: str, tmp_path: Path
     ):
         (tmp_path / "in").mkdir()
@@ -78,7 +78,7 @@ class TestFlip:
 class TestColours:
     """A task from lines of a table: a module, a kind of source and a kind of model, and their lines."""
 
-    def test_three_pictures_a_line_survive_a_kill_and_an_edited_line_makes_its_own_anew(
+    def test_three_outputs_per_row_survive_a_kill_and_an_edited_row_reruns_alone(
         self, code: CodeCopy, tmp_path: Path
     ):
         lines = {f"early{n:02d}": [40 + n, 100, 200 - n] for n in range(30)} | {"late": [250, 90, 80]}

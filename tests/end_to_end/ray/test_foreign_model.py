@@ -30,7 +30,7 @@ def ignore(tally: Tally) -> None:
     pass
 
 
-def test_a_foreign_model_runs_resumes_and_goes_stale_with_its_precision(source: Store, tmp_path: Path):
+def test_a_third_party_model_runs_resumes_and_becomes_stale_with_its_precision(source: Store, tmp_path: Path):
     keys = fill(source, 5)
     source.write("alpha.png", saved(photo(40, 50, 4)))
     model = save("Compact", tmp_path)
@@ -51,7 +51,7 @@ def test_a_foreign_model_runs_resumes_and_goes_stale_with_its_precision(source: 
     assert_sound(look(spec.destination))
 
 
-def test_every_kind_of_model_loads_inside_an_actor_from_its_uri(bucket: str, tmp_path: Path):
+def test_every_kind_of_model_loads_in_an_actor_from_its_uri(bucket: str, tmp_path: Path):
     """What travels is a reference; there it is fetched, adapted and run, and gives the driver's pixels."""
     import ray
 

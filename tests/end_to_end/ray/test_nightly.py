@@ -75,7 +75,7 @@ def kill_amid_training(world: World, date: str, spec: Path) -> tuple[int, int]:
     return step, len((folder / "log.jsonl").read_text().splitlines())
 
 
-def test_three_nights(bucket: str, tmp_path: Path):
+def test_three_nightly_runs_improve_the_model(bucket: str, tmp_path: Path):
     upscale = {"destination": f"{bucket}/out", "gpus": 0, "workers": 1}
     world = World(bucket, tmp_path / "work", upscale=upscale)
 

@@ -47,7 +47,7 @@ def pixels(store: Store, key: str) -> np.ndarray:
     return decode(store.read(key), max_pixels=10**6).pixels
 
 
-def test_masks_from_s3_and_what_a_changed_one_runs_again(spec: RunSpec):
+def test_a_changed_mask_in_s3_reruns_its_image(spec: RunSpec):
     summary = run(spec, ignore)
     assert (summary.written, summary.skipped, summary.failed, summary.accounted) == (4, 1, 1, True)
     found = look(spec.destination)

@@ -82,7 +82,7 @@ def archive(s3_server: S3Server, bucket: str, model: str) -> Archive:
     return archive
 
 
-def test_a_finished_archive_is_not_fetched_again_and_ray_not_asked_for(archive: Archive, without_ray: None):
+def test_a_finished_archive_is_not_fetched_and_ray_is_not_started(archive: Archive, without_ray: None):
     before = look(archive.spec.destination)
     summary = archive.run()
     assert archive.fetched() == Counter()
@@ -90,7 +90,7 @@ def test_a_finished_archive_is_not_fetched_again_and_ray_not_asked_for(archive: 
     assert look(archive.spec.destination) == before
 
 
-def test_after_ninety_percent_the_other_ten_are_fetched(archive: Archive):
+def test_after_ninety_percent_only_the_other_ten_are_fetched(archive: Archive):
     lost = sorted(archive.keys[::10])
     forget_rows(archive.spec.destination, lost)
     added = fill(archive.source, COUNT // 10, start=COUNT)
@@ -113,7 +113,7 @@ def test_a_changed_source_is_fetched_and_replaces_its_output(archive: Archive):
     assert_sound(after)
 
 
-def test_another_recipe_runs_what_is_stale_and_leaves_nothing_behind(archive: Archive, tmp_path: Path):
+def test_a_new_recipe_reruns_stale_images_and_removes_old_outputs(archive: Archive, tmp_path: Path):
     first_spec, first = archive.spec, look(archive.spec.destination)
     for change in (
         {"model": save_tiny_model(tmp_path / "other.safetensors", seed=1)},
@@ -136,7 +136,7 @@ def test_another_recipe_runs_what_is_stale_and_leaves_nothing_behind(archive: Ar
     assert again.files == first.files
 
 
-def test_half_a_change_of_recipe_goes_on_where_it_stopped(archive: Archive):
+def test_an_interrupted_change_of_recipe_continues_where_it_stopped(archive: Archive):
     part = archive.run(quality=60, limit=5)
     done = archive.fetched()
     assert (part.written, part.pending, part.accounted) == (5, COUNT - 5, True)
@@ -157,7 +157,7 @@ def forget_rows(destination: str, keys: list[str]) -> None:
     write_part(store, rows.filter(pc.invert(pc.is_in(rows["key"], pa.array(keys)))))
 
 
-def test_a_hundred_thousand_finished_images_end_in_seconds(tmp_path: Path, model: str, without_ray: None):
+def test_a_hundred_thousand_finished_images_take_seconds(tmp_path: Path, model: str, without_ray: None):
     """Empty files: any that was read would fail. The seconds are the CPU's, which no busy neighbour can lengthen;
     the bound is generous: one core needs 1 s.
     """

@@ -50,7 +50,7 @@ def spec(source: Store, tmp_path: Path, model: str) -> RunSpec:
     return RunSpec(source.uri, str(tmp_path / "out"), model=model, gpus=0, workers=1)
 
 
-def test_from_s3_to_s3_under_every_name(bucket: str, spec: RunSpec, source: Store):
+def test_a_run_from_s3_to_s3_handles_every_key(bucket: str, spec: RunSpec, source: Store):
     """The same bytes as on local disk, which the other tests cover."""
     remote = open_store(f"{bucket}/archive")
     for name in NAMES:
@@ -67,7 +67,7 @@ def test_from_s3_to_s3_under_every_name(bucket: str, spec: RunSpec, source: Stor
 
 
 @pytest.mark.parametrize(("channels", "depth"), [(3, 8), (4, 8), (3, 16), (1, 8)])
-def test_through_local_disk_equals_through_memory(spec: RunSpec, source: Store, channels: int, depth: int):
+def test_spooling_to_disk_gives_the_same_outputs(spec: RunSpec, source: Store, channels: int, depth: int):
     image = photo(157, 203, channels, depth)
     source.write("a.png", saved(image) if depth == 8 else saved_16_bit(image))
     memory = run(spec, ignore)
@@ -80,7 +80,7 @@ def test_through_local_disk_equals_through_memory(spec: RunSpec, source: Store, 
     assert_sound(look(streamed.destination))
 
 
-def test_a_self_ensemble_is_the_librarys_and_another_recipe(spec: RunSpec, source: Store):
+def test_a_self_ensemble_equals_the_librarys_and_has_its_own_recipe(spec: RunSpec, source: Store):
     pixels = photo(70, 90)
     source.write("a.png", saved(pixels))
     assert run(spec, ignore).written == 1
@@ -92,7 +92,7 @@ def test_a_self_ensemble_is_the_librarys_and_another_recipe(spec: RunSpec, sourc
     assert_sound(look(spec.destination))
 
 
-def test_the_plan_for_a_gpu_finishes_with_the_same_pixels(spec: RunSpec, source: Store):
+def test_the_execution_plan_for_a_gpu_gives_the_same_pixels(spec: RunSpec, source: Store):
     """Codec tasks and the model's actor do not fuse there, and pixels cross the object store."""
     keys = fill(source, 9)
     on_gpu = replace(spec, destination=f"{spec.destination}-gpu", gpus=None, workers=None)
@@ -102,7 +102,7 @@ def test_the_plan_for_a_gpu_finishes_with_the_same_pixels(spec: RunSpec, source:
     assert found.files == look(spec.destination).files
 
 
-def test_a_limit_leaves_the_rest_pending_and_retry_runs_what_failed(spec: RunSpec, source: Store):
+def test_a_limit_leaves_the_rest_pending_and_retry_runs_failed_images(spec: RunSpec, source: Store):
     keys = fill(source, 6)
     source.write("broken.png", saved(photo())[:100])
     limited = run(replace(spec, limit=4), ignore)
@@ -129,7 +129,7 @@ def test_a_second_run_on_one_destination_is_refused_with_the_holders_name(spec: 
     assert run(spec, ignore).written == 1
 
 
-def test_a_model_that_no_worker_can_load_is_one_error_and_blames_no_image(
+def test_a_model_that_no_worker_can_load_is_one_error_and_fails_no_image(
     spec: RunSpec, source: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """As on a cluster whose machines lack the file: it goes after the driver has looked at it."""
@@ -149,7 +149,7 @@ def test_a_model_that_no_worker_can_load_is_one_error_and_blames_no_image(
     assert run(spec, ignore).written == 4  # the lease was let go
 
 
-def test_a_ledger_part_cut_short_is_named_in_one_line(spec: RunSpec, source: Store):
+def test_a_truncated_ledger_part_is_named_in_one_line(spec: RunSpec, source: Store):
     fill(source, 2)
     run(spec, ignore)
     part = min(Path(spec.destination, "ledger").iterdir())

@@ -34,7 +34,7 @@ def spec(bucket: str) -> TrainSpec:
     )  # fmt: skip
 
 
-def test_two_workers_are_one_process_but_for_rounding(spec: TrainSpec, bucket: str, tmp_path: Path):
+def test_two_workers_equal_one_process_up_to_rounding(spec: TrainSpec, bucket: str, tmp_path: Path):
     lines: list[dict[str, Any]] = []
     weights = train_on_ray(spec, RayTrainConfig(2, f"{bucket}/training"), tmp_path, lines.append)
     root = open_store(f"{bucket}/training/tiny")

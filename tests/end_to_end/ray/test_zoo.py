@@ -53,7 +53,7 @@ def summary_of(result: Result) -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def test_every_good_image_is_written_and_every_bad_one_says_why(
+def test_every_good_image_is_written_and_every_bad_one_has_a_reason(
     zoo: tuple[Store, dict[str, Expectation]], found: Destination
 ):
     _, expected = zoo
@@ -72,7 +72,7 @@ def test_every_good_image_is_written_and_every_bad_one_says_why(
     assert_sound(found)
 
 
-def test_outputs_have_twice_the_size_and_say_what_was_converted(
+def test_outputs_have_twice_the_size_and_list_conversions(
     zoo: tuple[Store, dict[str, Expectation]], found: Destination, destination: str
 ):
     for key, expectation in zoo[1].items():
@@ -99,7 +99,7 @@ def test_the_accounting_identity_holds(
     assert sum(summary["reasons"].values()) == bad
 
 
-def test_too_many_failures_are_exit_code_3_and_forgiven_ones_0(
+def test_too_many_failures_give_exit_code_3_and_allowed_ones_0(
     first_run: Result, zoo: tuple[Store, dict[str, Expectation]], destination: str, model: str
 ):
     assert first_run.exit_code == 3, first_run.output

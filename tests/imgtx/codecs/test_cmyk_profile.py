@@ -39,7 +39,7 @@ def expected(inks, profile) -> np.ndarray:
     return made.numpy()[..., :3]
 
 
-def test_a_profile_decides_the_colours(inks, profile, expected):
+def test_an_embedded_profile_determines_the_colours(inks, profile, expected):
     data = saved(Image.fromarray(inks, "CMYK"), "TIFF", icc_profile=profile)
     found = decode(data, max_pixels=MAX_PIXELS)
     assert found.notes == ("cmyk->srgb",)
@@ -51,7 +51,7 @@ def test_a_profile_decides_the_colours(inks, profile, expected):
     assert np.abs(plain.pixels.astype(int) - found.pixels).mean() > 10, "without a profile it looks different"
 
 
-def test_a_jpeg_goes_by_its_profile_too(profile, expected, inks):
+def test_a_jpeg_is_converted_by_its_profile(profile, expected, inks):
     """As Adobe writes it: inverted."""
     big = Image.fromarray(inks, "CMYK").resize((256, 192), Image.Resampling.NEAREST)
     out = io.BytesIO()
@@ -61,7 +61,7 @@ def test_a_jpeg_goes_by_its_profile_too(profile, expected, inks):
     assert np.abs(found.pixels[4::8, 4::8].astype(int) - expected).mean() < 3
 
 
-def test_a_picture_on_disk_gets_the_same_pixels(inks, profile, tmp_path: Path):
+def test_an_image_on_disk_gets_the_same_pixels(inks, profile, tmp_path: Path):
     data = saved(Image.fromarray(inks, "CMYK"), "TIFF", icc_profile=profile)
     spooled = spool_in(io.BytesIO(data), tmp_path, max_pixels=MAX_PIXELS)
     assert spooled.notes == ("cmyk->srgb",)
@@ -70,7 +70,7 @@ def test_a_picture_on_disk_gets_the_same_pixels(inks, profile, tmp_path: Path):
     )
 
 
-def test_a_profile_that_is_none_is_left_aside(inks, profile):
+def test_an_invalid_profile_is_ignored(inks, profile):
     damaged = profile[:200]
     found = decode(saved(Image.fromarray(inks, "CMYK"), "TIFF", icc_profile=damaged), max_pixels=MAX_PIXELS)
     assert "cmyk->rgb" in found.notes

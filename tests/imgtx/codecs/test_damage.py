@@ -24,7 +24,7 @@ class TestJpegDamage:
                 decode(bad, max_pixels=MAX_PIXELS)
             assert caught.value.reason in ("corrupt", "truncated")
 
-    def test_oddities_that_leave_the_pixels_whole_are_read(self):
+    def test_harmless_irregularities_are_read(self):
         data = zoo.saved(zoo.photo(), "JPEG")
         wanted = decode(data, max_pixels=MAX_PIXELS)
         odd = (
@@ -47,7 +47,7 @@ class TestTiffDamage:
 
     @pytest.mark.parametrize("tile", [0, 64])
     @pytest.mark.parametrize("compression", ["lzw", "deflate"])
-    def test_damage_that_the_codec_notices_is_refused(self, compression, tile):
+    def test_damage_detected_by_the_codec_is_refused(self, compression, tile):
         data = tiled_tiff(compression, tile)
         assert decode(data, max_pixels=MAX_PIXELS).pixels.shape == (200, 256, 3)
         for at in range(100, len(data) * 3 // 4, len(data) // 12):
@@ -63,7 +63,7 @@ class TestTiffDamage:
             decode(zoo.rgb_tiff({259: [codec]}), max_pixels=MAX_PIXELS)
         assert caught.value.reason == "unsupported"
 
-    def test_every_codec_that_is_read_is_read_right(self):
+    def test_every_supported_tiff_codec_is_read_correctly(self):
         grey = np.where(zoo.photo(channels=1) > 127, np.uint8(255), np.uint8(0))
         for name in ("tiff_ccitt", "group3", "group4", "packbits", "tiff_lzw", "tiff_adobe_deflate"):
             data = zoo.saved(Image.fromarray(grey).convert("1"), "TIFF", compression=name)
@@ -97,7 +97,7 @@ class TestTiffDamage:
             decode(zoo.rgb_tiff(part=b""), max_pixels=MAX_PIXELS)
         assert caught.value.reason == "corrupt"
 
-    def test_one_pictures_errors_are_not_reported_for_the_next(self):
+    def test_errors_of_one_image_are_not_reported_for_the_next(self):
         damaged = tiled_tiff("lzw", 64)
         damaged = damaged[:1000] + b"\xff" * 99 + damaged[1099:]
         # Its strips are not LZW.

@@ -151,7 +151,7 @@ class TestZoo:
         _, expected = zoo_files
         assert {note for wanted in expected.values() for note in wanted.notes} <= NOTES.keys()
 
-    def test_every_refusal_is_a_sentence_that_ends_in_advice(self, zoo_files):
+    def test_every_refusal_ends_with_advice(self, zoo_files):
         directory, expected = zoo_files
         for key, wanted in expected.items():
             if not wanted.written:
@@ -198,12 +198,12 @@ class TestValues:
         got = decode((zoo_files[0] / "forms/grey-key.png").read_bytes(), max_pixels=MAX_PIXELS)
         np.testing.assert_array_equal(got.alpha, np.where(got.pixels[:, :, 0] == 12, 0, 255))
 
-    def test_cmyk_comes_back_as_the_colours_it_was_made_from(self, zoo_files):
+    def test_cmyk_decodes_to_the_original_colours(self, zoo_files):
         for name, bound in (("cmyk.tif", 1), ("cmyk-adobe.jpg", 60), ("cmyk-plain.jpg", 60)):
             got = decode((zoo_files[0] / "forms" / name).read_bytes(), max_pixels=MAX_PIXELS)
             assert np.abs(got.pixels.astype(int) - zoo.photo()).max() <= bound, name
 
-    def test_premultiplied_colours_are_divided(self, zoo_files):
+    def test_premultiplied_colours_are_divided_by_alpha(self, zoo_files):
         got = decode((zoo_files[0] / "forms/premultiplied.tif").read_bytes(), max_pixels=MAX_PIXELS)
         wanted = zoo.photo(channels=4)
         np.testing.assert_array_equal(got.alpha, wanted[..., 3])
@@ -216,7 +216,7 @@ class TestValues:
         got = decode(data, max_pixels=MAX_PIXELS).pixels
         np.testing.assert_array_equal(got, np.floor(values / 257 + 0.5))
 
-    def test_alpha_is_laid_over_white(self):
+    def test_alpha_is_flattened_onto_white(self):
         pixels = np.full((1, 3, 3), 100, np.uint8)
         data, notes = encode(picture(pixels, np.array([[0, 128, 255]], np.uint8)), "bmp", quality=90)
         assert notes == ("alpha->white",)
@@ -263,7 +263,7 @@ class TestMetadata:
 
     @settings(max_examples=150)
     @given(st.binary(max_size=40), st.integers(0, 300), st.integers(0, 255))
-    def test_no_exif_block_raises(self, noise, at, value):
+    def test_an_exif_block_never_raises(self, noise, at, value):
         block = bytearray(exif.bare(zoo.exif_block(3)))
         block[at % len(block)] = value
         for bad in (bytes(block), b"II*\0" + noise, bytes(block[: at % len(block)])):
@@ -286,7 +286,7 @@ class TestMetadata:
         data, _ = encode(picture(zoo.photo(), icc=icc), "jpeg", quality=90)
         assert decode(data, max_pixels=MAX_PIXELS).icc == icc
 
-    def test_what_a_format_cannot_hold_is_named(self):
+    def test_metadata_and_pixels_that_a_format_cannot_store_are_reported(self):
         image = picture(zoo.photo(), icc=zoo.rgb_profile(), block=exif.bare(zoo.exif_block()))
         assert encode(image, "bmp", quality=90)[1] == ("icc-dropped", "exif-dropped")
         grey = picture(image.pixels[:, :, :1], icc=zoo.rgb_profile())
@@ -301,7 +301,7 @@ class TestBadInput:
     @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
     @settings(max_examples=300)
     @given(st.data())
-    def test_damage_raises_image_error_or_nothing(self, zoo_files, data):
+    def test_damaged_bytes_raise_image_error_or_decode(self, zoo_files, data):
         directory, expected = zoo_files
         keys = sorted(key for key in expected if key.startswith(("forms/", "oriented/", "profile/")))
         bad = bytearray((directory / data.draw(st.sampled_from(keys))).read_bytes())
@@ -342,10 +342,10 @@ class TestBadInput:
         assert set(FORMATS) == set(SUFFIXES.values())
 
     @given(st.binary(max_size=99), st.binary(max_size=99), st.sampled_from(WRITABLE))
-    def test_carry_round_trip(self, icc, block, format):
+    def test_metadata_round_trip(self, icc, block, format):
         image = Picture(np.zeros((1, 1, 3), np.uint8), None, icc, block, format, ("oriented",))
         assert unpack_carry(pack_carry(image)) == Carry(icc, block, format)
 
-    def test_a_cut_carry_is_noticed(self):
+    def test_truncated_metadata_is_detected(self):
         with pytest.raises(ValueError, match="lengths ask for"):
             unpack_carry(pack_carry(picture(zoo.photo(), icc=b"12345"))[:-1])

@@ -53,7 +53,7 @@ def plain(monkeypatch) -> None:
 
 @pytest.mark.usefixtures("plain")
 class TestNewFormat:
-    def test_what_it_cannot_hold_is_converted_and_named(self):
+    def test_unsupported_pixels_and_metadata_are_converted_and_reported(self):
         deep = zoo.photo(channels=1, depth=16)[..., None]
         data, notes = encode(
             Picture(deep, deep[..., 0], zoo.rgb_profile(), b"", "png", ()), "plain", quality=9
@@ -62,7 +62,7 @@ class TestNewFormat:
         got = decode(data, max_pixels=MAX_PIXELS)
         assert (got.format, got.pixels.shape, got.pixels.dtype) == ("plain", (48, 64, 3), np.uint8)
 
-    def test_on_disk_it_is_what_it_is_in_memory(self, tmp_path):
+    def test_a_format_encodes_alike_on_disk_and_in_memory(self, tmp_path):
         image = Picture(zoo.photo(), None, b"", b"", "png", ())
         writer = SpoolWriter(tmp_path, 48, 64, 3, np.uint8, False)
         writer.put(0, 0, image.pixels)
@@ -73,7 +73,7 @@ class TestNewFormat:
         spooled = spool_in(io.BytesIO(data), tmp_path, max_pixels=MAX_PIXELS)
         np.testing.assert_array_equal(spooled.read(Tile(0, 0, 48, 64)), image.pixels)
 
-    def test_its_limit_and_its_length_hold(self):
+    def test_the_size_limit_is_enforced_and_truncation_is_detected(self):
         with pytest.raises(ImageError, match="sides up to 100"):
             encode(Picture(zoo.photo(101, 9), None, b"", b"", "png", ()), "plain", quality=90)
         data, _ = encode(Picture(zoo.photo(), None, b"", b"", "png", ()), "plain", quality=90)
@@ -82,13 +82,13 @@ class TestNewFormat:
         assert caught.value.reason == "truncated"
 
 
-def test_a_format_without_a_writer_is_not_written(monkeypatch):
+def test_a_format_without_an_encoder_cannot_be_written(monkeypatch):
     monkeypatch.setitem(FORMATS, "plain", Format(**{**vars(PLAIN), "writer": None}))
     with pytest.raises(UsageError, match="unknown format 'plain'"):
         encode(Picture(zoo.photo(), None, b"", b"", "png", ()), "plain", quality=90)
 
 
-def test_the_table_agrees_with_itself():
+def test_the_table_of_formats_is_consistent():
     assert [*FORMATS] == [format.name for format in FORMATS.values()]
     assert len(SUFFIXES) == sum(len(format.suffixes) for format in FORMATS.values())
     for format in FORMATS.values():

@@ -28,7 +28,7 @@ class TestLosses:
             ([(b"iCCP", b"icc\0\0no stream")], "icc"),
         ],
     )
-    def test_what_a_png_loses_is_named(self, chunks, notes):
+    def test_metadata_lost_from_a_png_is_named(self, chunks, notes):
         png = zoo.saved(zoo.photo())
         more = b"".join(zoo.png_chunk(kind, body) for kind, body in chunks)
         got = decode(png[:33] + more + png[33:], max_pixels=MAX_PIXELS)
@@ -55,7 +55,7 @@ class TestLosses:
             (0xE0, b"JFXX\0\x10", ()),
         ],
     )
-    def test_what_a_jpeg_loses_is_named(self, marker, body, notes):
+    def test_metadata_lost_from_a_jpeg_is_named(self, marker, body, notes):
         jpeg = zoo.saved(zoo.photo(), "JPEG", icc_profile=zoo.rgb_profile(), exif=zoo.exif_block())
         segment = struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
         assert decode(jpeg[:20] + segment + jpeg[20:], max_pixels=MAX_PIXELS).notes == notes
@@ -71,7 +71,7 @@ class TestLosses:
             ({282: [72], 283: [72], 296: [2], 254: [0]}, ()),
         ],
     )
-    def test_what_a_tiff_loses_is_named(self, tags, notes):
+    def test_metadata_lost_from_a_tiff_is_named(self, tags, notes):
         got = decode(zoo.rgb_tiff(tags), max_pixels=MAX_PIXELS)
         assert got.notes == notes
         assert_equal(got, picture(zoo.photo()))

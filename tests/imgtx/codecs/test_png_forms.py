@@ -50,7 +50,7 @@ class TestPngForms:
         assert_equal(decode(data, max_pixels=MAX_PIXELS), picture(pixels, alpha))
 
     @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
-    def test_grey_with_and_without_a_key(self, interlaced, depth):
+    def test_grey_with_and_without_a_transparent_value(self, interlaced, depth):
         dtype = np.uint16 if depth == 16 else np.uint8
         values = np.random.default_rng(depth).integers(0, 2**depth, (13, 11, 1)).astype(dtype)
         top = np.iinfo(dtype).max
@@ -80,7 +80,7 @@ class TestPngForms:
         self.check(data, wanted, cover[values[:, :, 0]])
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-    def test_colour_key_and_alpha(self, interlaced, dtype):
+    def test_colour_with_a_transparent_value_or_alpha(self, interlaced, dtype):
         depth, top = np.dtype(dtype).itemsize * 8, np.iinfo(dtype).max
         values = np.random.default_rng(1).integers(0, top + 1, (13, 11, 4)).astype(dtype)
         rgb, alpha = values[..., :3], values[..., 3]
@@ -91,7 +91,7 @@ class TestPngForms:
         self.check(raw_png(values, 6, depth, interlaced=interlaced), rgb, alpha)
         self.check(raw_png(values[..., 2:], 4, depth, interlaced=interlaced), values[..., 2:3], alpha)
 
-    def test_a_key_that_decoders_skip_is_no_alpha(self, interlaced):
+    def test_a_transparent_value_that_decoders_skip_is_not_alpha(self, interlaced):
         rgb = zoo.photo(13, 11)
         early = raw_png(rgb, 2, 8, zoo.png_chunk(b"tRNS", b"\0"), interlaced=interlaced)
         late = raw_png(rgb, 2, 8, interlaced=interlaced)

@@ -71,7 +71,7 @@ def write(image: Picture, directory, format: str, quality: int, step: tuple[int,
 
 class TestSpoolIn:
     @pytest.mark.parametrize("strip_pixels", [2**22, 1])
-    def test_the_whole_zoo_as_in_memory(self, zoo_files, tmp_path, monkeypatch, strip_pixels):
+    def test_the_whole_zoo_is_decoded_as_in_memory(self, zoo_files, tmp_path, monkeypatch, strip_pixels):
         monkeypatch.setattr(vips, "_STRIP_PIXELS", strip_pixels)
         directory, expected = zoo_files
         for key, wanted in expected.items():
@@ -86,7 +86,7 @@ class TestSpoolIn:
             assert not list(tmp_path.iterdir()), f"{key} left files behind"
 
     @pytest.mark.parametrize("orientation", range(1, 9))
-    def test_turning_by_strips_equals_turning_whole(self, tmp_path, monkeypatch, orientation):
+    def test_rotating_strip_by_strip_equals_rotating_the_whole(self, tmp_path, monkeypatch, orientation):
         monkeypatch.setattr(vips, "_STRIP_PIXELS", 1)
         rgba = zoo.photo(53, 31, channels=4)
         data = zoo.saved(rgba, exif=zoo.exif_block(orientation))
@@ -94,7 +94,7 @@ class TestSpoolIn:
         assert_same(whole(spooled), decode(data, max_pixels=MAX_PIXELS))
 
     @pytest.mark.parametrize("depth", [8, 16])
-    def test_any_rectangle(self, tmp_path, depth):
+    def test_any_rectangle_can_be_read(self, tmp_path, depth):
         image = zoo.photo(11, 7, channels=1 if depth == 16 else 4, depth=depth).reshape(11, 7, -1)
         spooled = spool_in(io.BytesIO(zoo.saved(image.squeeze())), tmp_path, max_pixels=MAX_PIXELS)
         for top, left in np.ndindex(11, 7):
@@ -117,7 +117,7 @@ class TestSpoolIn:
             with pytest.raises(ValueError, match="outside the picture of 11 x 7"):
                 read(window)
 
-    def test_a_raw_file_cut_short_is_no_picture(self, tmp_path):
+    def test_a_truncated_raw_file_is_refused(self, tmp_path):
         spooled = spool_in(io.BytesIO(zoo.saved(zoo.photo(11, 7))), tmp_path, max_pixels=MAX_PIXELS)
         with spooled.pixels_path.open("r+b") as file:
             file.truncate(11 * 7 * 3 - 1)
@@ -126,7 +126,7 @@ class TestSpoolIn:
             with pytest.raises(ValueError, match=r"pixels\.raw ends at byte 230"):
                 spooled.read(window)
 
-    def test_reading_alpha_where_there_is_none_is_refused(self, tmp_path):
+    def test_reading_a_missing_alpha_is_refused(self, tmp_path):
         spooled = spool_in(io.BytesIO(zoo.saved(zoo.photo(11, 7))), tmp_path, max_pixels=MAX_PIXELS)
         with pytest.raises(ValueError, match="has no alpha"):
             spooled.read_alpha(Tile(0, 0, 1, 1))
@@ -173,7 +173,9 @@ class TestSpoolWriter:
         st.tuples(st.integers(1, 60), st.integers(1, 60)),
         st.sampled_from(["png", "tiff", "bmp", "webp"]),
     )
-    def test_equals_encoding_in_memory(self, tmp_path_factory, shape, dtype, with_alpha, step, format):
+    def test_writing_from_disk_equals_encoding_in_memory(
+        self, tmp_path_factory, shape, dtype, with_alpha, step, format
+    ):
         rng = np.random.default_rng(shape[0])
         top = np.iinfo(dtype).max + 1
         alpha = rng.integers(0, top, shape[:2], dtype) if with_alpha else None
@@ -203,7 +205,7 @@ class TestSpoolWriter:
         assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
     @pytest.mark.parametrize("quality", [60, 90, 100])
-    def test_jpeg_has_the_pixels_of_pillows(self, tmp_path, quality):
+    def test_jpeg_has_the_same_pixels_as_pillows(self, tmp_path, quality):
         image = Picture(zoo.photo(61, 83), None, b"", b"", "jpeg", ())
         path, _ = write(image, tmp_path, "jpeg", quality)
         got = decode(path.read_bytes(), max_pixels=MAX_PIXELS)
@@ -219,7 +221,7 @@ class TestSpoolWriter:
         np.testing.assert_array_equal(np.dstack([got.pixels, got.alpha]), rgba)
         assert got.icc == image.icc
 
-    def test_too_wide_is_refused_as_in_memory(self, tmp_path):
+    def test_an_image_too_wide_for_its_format_is_refused_as_in_memory(self, tmp_path):
         writer = SpoolWriter(tmp_path, 1, 16_384, 3, np.uint8, False)
         writer.put(0, 0, np.zeros((1, 16_384, 3), np.uint8))
         with pytest.raises(ImageError) as caught:
@@ -264,7 +266,7 @@ class TestSpoolWriter:
         ],
         ids=["none", "one missing", "one twice", "one twice, another missing", "beside itself"],
     )
-    def test_every_pixel_is_put_once(self, tmp_path, pieces, message):
+    def test_every_pixel_must_be_written_once(self, tmp_path, pieces, message):
         writer = SpoolWriter(tmp_path, 4, 6, 3, np.uint8, False)
         for top, left in pieces:
             writer.put(top, left, np.zeros((2, 3, 3), np.uint8))
@@ -281,7 +283,7 @@ class TestSpoolWriter:
         with pytest.raises(OSError, match="No space left"):
             writer.put(0, 0, np.zeros((2, 3, 3), np.uint8))
 
-    def test_a_disk_that_takes_and_gives_little_at_a_time(self, tmp_path, monkeypatch):
+    def test_short_reads_and_writes_are_completed(self, tmp_path, monkeypatch):
         pwrite, preadv = os.pwrite, os.preadv
         monkeypatch.setattr(spool.os, "pwrite", lambda file, data, at: pwrite(file, data[:5], at))
         monkeypatch.setattr(spool.os, "preadv", lambda file, views, at: preadv(file, [views[0][:5]], at))
@@ -321,7 +323,7 @@ print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text(
 
 @pytest.mark.parametrize("format", ["jpeg", "png"])
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_432_megabytes_of_pixels_pass_through_less_memory_than_that(tmp_path, format):
+def test_432_megabytes_of_pixels_are_processed_in_less_memory(tmp_path, format):
     done = subprocess.run(
         [sys.executable, "-c", _THROUGH, str(tmp_path), format],
         # As workers have it: libvips holds rows for each thread.
@@ -333,7 +335,7 @@ def test_432_megabytes_of_pixels_pass_through_less_memory_than_that(tmp_path, fo
     assert int(done.stdout) < 400  # MB
 
 
-def test_notes_are_named_once(tmp_path):
+def test_each_note_is_reported_once(tmp_path):
     image = Picture(zoo.photo(30, 20, channels=1, depth=16)[..., None], None, b"", b"", "png", ())
     _, notes = write(image, tmp_path, "webp", 90, step=(1, 1))
     assert notes == ("16bit->8bit", "grey->rgb")

@@ -29,7 +29,7 @@ def test_the_same_state_gives_the_same_pixels_of_the_reduced_size(scale):
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_the_picture_stays_where_it_was(scale):
+def test_degradation_does_not_shift_the_image(scale):
     """Whatever the order and the sizes on the way: no step shifts by half a pixel."""
     clean = photo(60 * scale, 60 * scale)
     exact = imresize(clean, 1 / scale).astype(float)
@@ -43,7 +43,7 @@ def test_the_picture_stays_where_it_was(scale):
     assert gap(0, 0) < min(gap(0, 1), gap(0, -1), gap(1, 0), gap(-1, 0))
 
 
-def test_without_damage_only_the_reduction_is_left():
+def test_without_damage_only_the_downscaling_remains():
     clean = photo(64, 64)
     for seed in range(8):  # four filters
         small = archive(clean, 2, rng(seed), NOTHING)
@@ -64,14 +64,14 @@ def test_damage_grows_with_its_parameters():
     assert gap(NOTHING) < gap(mild) < gap(ArchiveDamage()) < gap(heavy)
 
 
-def test_blur_takes_contrast_and_keeps_the_mean():
+def test_blur_reduces_contrast_and_keeps_the_mean():
     stripes = Image.fromarray(np.tile(np.array([[0], [255]], np.uint8), (16, 32))[..., None].repeat(3, 2))
     soft = np.asarray(blur(stripes, 1.0, rng(1), ArchiveDamage(blur=3)))
     assert soft[8:-8].std() < 60
     assert abs(soft.mean() - 127.5) < 2
 
 
-def test_noise_has_the_strength_that_was_asked_for():
+def test_noise_has_the_requested_strength():
     grey = Image.fromarray(np.full((128, 128, 3), 128, np.uint8))
     strengths = [
         np.asarray(noise(grey, rng(s), ArchiveDamage(noise=20))).astype(int) - 128 for s in range(30)
@@ -83,13 +83,13 @@ def test_noise_has_the_strength_that_was_asked_for():
     assert 4 < sum(alike) < 22  # film grain in two fifths, colour noise in the rest
 
 
-def test_large_pictures_get_fresh_noise():
+def test_noise_does_not_repeat_within_a_large_image():
     grey = Image.fromarray(np.full((600, 600, 3), 128, np.uint8))
     drawn = np.asarray(noise(grey, rng(3), ArchiveDamage(noise=20))).astype(int) - 128
     assert abs(np.corrcoef(drawn[:300].ravel(), drawn[300:].ravel())[0, 1]) < 0.05
 
 
-def test_jpegs_blocks_begin_anywhere():
+def test_jpeg_blocks_begin_at_any_offset():
     """Where the blocks of eight begin: the column phase with the largest steps."""
     ramp = np.tile(np.linspace(60, 190, 200)[None, :, None], (64, 1, 3))
     noisy = Image.fromarray((ramp + rng().normal(0, 8, ramp.shape)).clip(0, 255).astype(np.uint8))
@@ -103,7 +103,7 @@ def test_jpegs_blocks_begin_anywhere():
     assert phases == set(range(8))
 
 
-def test_sizes_wander_within_their_range():
+def test_intermediate_sizes_stay_within_their_range():
     image = Image.new("RGB", (100, 60))
     widths = [resize(image, rng(seed), ArchiveDamage(resize=0.4)).width for seed in range(60)]
     assert 60 <= min(widths) < 70
@@ -114,6 +114,6 @@ def test_sizes_wander_within_their_range():
     ("field", "value"),
     [("blur", -1), ("resize", 1.0), ("noise", float("nan")), ("worst_quality", 0), ("skip", 2)],
 )
-def test_a_strength_that_cannot_be_is_named(field, value):
+def test_an_invalid_strength_is_named(field, value):
     with pytest.raises(UsageError, match=f"{field} = .*: must be "):
         ArchiveDamage(**{field: value})

@@ -7,7 +7,7 @@ from imgtx.degradations.dead_leaves import dead_leaves
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (33, 70), (8, 8)])
-def test_a_picture_is_a_function_of_the_state(shape):
+def test_an_image_depends_on_the_generator_state_alone(shape):
     one, again, other = (dead_leaves(np.random.default_rng(seed), *shape) for seed in (1, 1, 2))
     assert one.shape == (*shape, 3)
     assert one.dtype == np.uint8
@@ -15,7 +15,7 @@ def test_a_picture_is_a_function_of_the_state(shape):
     assert not np.array_equal(one, other)
 
 
-def test_pictures_have_contrast_edges_and_colour():
+def test_images_have_contrast_edges_and_colour():
     pictures = [dead_leaves(np.random.default_rng(seed), 96, 96).astype(float) for seed in range(6)]
     for picture in pictures:
         assert picture.std() > 25
@@ -24,7 +24,7 @@ def test_pictures_have_contrast_edges_and_colour():
     assert np.mean([np.abs(p[..., 0] - p[..., 2]).mean() for p in pictures]) > 5
 
 
-def test_neighbours_look_alike_as_in_photographs():
+def test_neighbouring_pixels_correlate_as_in_photographs():
     """Power-law radii: correlation falls slowly with distance, at every scale."""
     picture = dead_leaves(np.random.default_rng(3), 256, 256)[..., 1].astype(float)
     picture -= picture.mean()

@@ -50,7 +50,7 @@ def spec(**values: object):
     return make_train_spec(required | {"scale": 1} | values, Path("spec.toml"), folders=False)
 
 
-def test_a_new_kind_is_trained_on_by_its_line_in_the_table(dim):
+def test_registering_a_degradation_makes_it_trainable(dim):
     made = spec(damage={"factor": 0.25})
     assert made.task == "brightening"
     pairs = [make_pair("a", photo(40, 48), 1)]
@@ -68,20 +68,20 @@ def test_a_new_kind_is_trained_on_by_its_line_in_the_table(dim):
         ({"damage": {"facter": 0.5}}, "did you mean 'factor'"),
     ],
 )
-def test_a_new_kind_checks_its_own_settings(dim, values, named):
+def test_a_new_degradation_checks_its_own_settings(dim, values, named):
     with pytest.raises(UsageError, match=named):
         spec(**values)
 
 
 @pytest.mark.parametrize("kind", DEGRADATIONS.values(), ids=DEGRADATIONS)
-def test_each_pair_has_the_shapes_that_it_promises(kind):
+def test_each_pair_has_the_declared_shapes(kind):
     for scale in kind.scales:
         damaged, clean = kind.pair(photo(24 * scale, 36 * scale), scale, np.random.default_rng(1))
         assert damaged.shape == (24, 36, 4 if kind.masks else 3)
         assert (clean.shape, clean.dtype) == ((24 * scale, 36 * scale, 3), np.uint8)
 
 
-def test_records_of_earlier_versions_are_read_by_todays_names():
+def test_records_of_earlier_versions_map_to_current_names():
     recorded = {"hold": 0.3, "shrink": 2.0, "soften": 0.8, "crop_choice": "livelier", "seed": 1}
     assert with_current_names(recorded) == {
         "constant_lr_share": 0.3, "downscale": 2.0, "blur": 0.8, "crop_choice": "higher_gradient", "seed": 1,

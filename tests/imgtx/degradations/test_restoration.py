@@ -27,12 +27,12 @@ def test_the_same_state_gives_the_same_pixels():
     assert np.array_equal(clean, before)
 
 
-def test_without_a_share_nothing_happens():
+def test_a_share_of_zero_changes_nothing():
     for levels, clean in pairs(5):
         assert np.array_equal(levels, clean)
 
 
-def test_noise_is_as_strong_as_drawn_and_half_of_it_knows_no_bounds():
+def test_noise_has_the_drawn_strength_and_is_clipped_in_half_of_the_images():
     made = pairs(60, noise_share=1)
     gaps = [levels - clean for levels, clean in made]
     strengths = np.array([gap.std() for gap in gaps])
@@ -46,7 +46,7 @@ def test_noise_is_as_strong_as_drawn_and_half_of_it_knows_no_bounds():
     assert not any(b and w for b, w in zip(beyond, whole, strict=True))
 
 
-def test_jpeg_and_both_end_in_eight_bits():
+def test_jpeg_damage_ends_in_8_bit_values():
     for share in ("jpeg_share", "both_share"):
         for levels, clean in pairs(8, **{share: 1}):
             assert np.array_equal(levels, np.clip(np.rint(levels), 0, 255))
@@ -68,12 +68,12 @@ def test_grey_images_stay_grey_and_so_does_their_noise():
         ({"noise_share": 0.7, "jpeg_share": 0.4}, "shares"),
     ],
 )
-def test_damage_that_cannot_be_is_refused(values, named):
+def test_invalid_damage_is_refused(values, named):
     with pytest.raises(UsageError, match=named):
         RestorationDamage(**values)
 
 
-def test_a_share_of_jpegs_is_of_low_quality_and_without_it_no_crop_changes():
+def test_the_low_quality_share_increases_jpeg_damage():
     low, evenly = (
         np.mean([np.abs(levels - clean).mean() for levels, clean in pairs(60, jpeg_share=1, **more)])
         for more in ({"low_quality_share": 1.0}, {})

@@ -16,13 +16,13 @@ NOISE = np.random.default_rng(0).integers(0, 256, (96, 80, 3), np.uint8)
 
 
 @given(st.integers(0, 64), st.integers(0, 48), st.floats(1, 4), st.integers(0, 999))
-def test_crops_have_their_size_wherever_they_lie(top, left, downscale, seed):
+def test_crops_have_their_size_at_every_position(top, left, downscale, seed):
     crop = SharpnessAugmentation(downscale, 1.0).crop(NOISE, top, left, 32, np.random.default_rng(seed))
     assert crop.shape == (32, 32, 3)
     assert crop.dtype == np.uint8
 
 
-def test_a_crop_is_around_its_place():
+def test_a_crop_is_centred_on_its_position():
     ramp = np.broadcast_to(np.arange(0, 240, 2, dtype=np.uint8)[:, None, None], (120, 120, 3))
     middles = {
         int(
@@ -34,7 +34,7 @@ def test_a_crop_is_around_its_place():
     assert middles <= {(2 * 60 - 3) // 4, (2 * 60) // 4, (2 * 60 + 3) // 4}
 
 
-def test_about_a_half_is_left_alone_by_each_and_the_rest_is_softer_or_smaller():
+def test_each_step_leaves_about_half_of_the_crops_unchanged():
     smooth = SharpnessAugmentation(blur=1.5)
     crops = [smooth.crop(NOISE, 8, 8, 32, np.random.default_rng(seed)) for seed in range(200)]
     alone = sum(np.array_equal(crop, NOISE[8:40, 8:40]) for crop in crops)
@@ -47,7 +47,7 @@ def test_about_a_half_is_left_alone_by_each_and_the_rest_is_softer_or_smaller():
     assert 70 < sum(np.array_equal(crop, NOISE[8:40, 8:40]) for crop in small) < 130
 
 
-def test_the_small_side_is_the_exact_reduction_of_what_is_to_come_out():
+def test_the_input_is_the_exact_reduction_of_the_target():
     sampler = Sampler(
         [make_pair("a", NOISE, 2)],
         CropSettings(16, sharpness=SharpnessAugmentation(2.0, 0.8)),
@@ -65,6 +65,6 @@ def test_the_small_side_is_the_exact_reduction_of_what_is_to_come_out():
 @pytest.mark.parametrize(
     ("values", "told"), [((0.5, 0.0), "downscale = 0.5: must be 1"), ((1.0, -1.0), "blur = -1.0")]
 )
-def test_what_cannot_be_is_one_line(values, told):
+def test_invalid_settings_are_one_line(values, told):
     with pytest.raises(UsageError, match=told):
         SharpnessAugmentation(*values)

@@ -30,7 +30,7 @@ def predictor(tmp_path_factory) -> Predictor:
 
 class TestMasks:
     @pytest.mark.parametrize("kind", KINDS)
-    def test_a_seed_gives_one_mask_of_at_most_half_the_picture(self, kind):
+    def test_a_seed_determines_a_mask_of_at_most_half_the_image(self, kind):
         shares = [hole(256, 256, kind, seed).mean() for seed in range(8)]
         assert len({*shares}) == 8
         assert 0 < min(shares) <= max(shares) <= MAX_SHARE
@@ -48,7 +48,7 @@ class TestMasks:
 
         assert width("thin") * 2 < width("medium") < width("thick")
 
-    def test_training_draws_the_given_kinds(self):
+    def test_training_draws_only_the_given_kinds(self):
         crop = photo(64, 64)
         rng = [np.random.default_rng(5) for _ in range(2)]
         rng[1].choice(3, p=[0, 1, 0])
@@ -63,7 +63,7 @@ class TestMasks:
 
 class TestFill:
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-    def test_a_slope_is_filled_with_itself_and_the_rest_stays(self, dtype):
+    def test_a_gradient_is_filled_exactly_and_the_rest_is_unchanged(self, dtype):
         depth = np.iinfo(dtype).bits
         image = np.ascontiguousarray(photo(60, 90, 3, depth)[..., :2])  # two slopes and an edge
         image[..., :] = np.linspace(0, np.iinfo(dtype).max, 90).astype(dtype)[None, :, None]
@@ -77,13 +77,13 @@ class TestFill:
         assert np.abs(made[mask][:, :2].astype(float) - image[mask]).max() < 4 * step
 
     @pytest.mark.parametrize("size", [(1, 1), (1, 7), (33, 50)])
-    def test_all_hole_becomes_grey_and_no_hole_changes_nothing(self, size):
+    def test_a_full_hole_becomes_grey_and_an_empty_one_changes_nothing(self, size):
         image = noise(*size, 3)
         assert (with_mask(image, np.ones(size, bool))[..., :3] == 127).all()
         np.testing.assert_array_equal(with_mask(image, np.zeros(size, bool))[..., :3], image)
 
     @pytest.mark.parametrize("window", [(0, 0, 40, 40), (100, 130, 61, 77), (250, 301, 51, 62)])
-    def test_a_window_equals_its_part_of_the_whole(self, window, monkeypatch):
+    def test_filling_a_window_equals_filling_the_whole_image(self, window, monkeypatch):
         """Also inside a hole that is larger than the window and everything it looks at."""
         image = np.cumsum(np.random.default_rng(1).normal(0, 8, (301, 363, 3)), 1).clip(-120, 120) + 127
         image = image.astype(np.uint8)
@@ -103,14 +103,14 @@ class TestFill:
 
 
 class TestWhichPixels:
-    def test_white_is_half_and_more_of_what_is_opaque(self):
+    def test_a_mask_is_set_from_half_white_in_opaque_pixels(self):
         grey = np.array([[0, 127, 128, 255]], np.uint8)[..., None]
         assert hole_of_mask(grey, None).tolist() == [[False, False, True, True]]
         assert hole_of_mask(grey.astype(np.uint16) * 257, None).tolist() == [[False, False, True, True]]
         assert hole_of_mask(grey, np.array([[255, 255, 0, 255]], np.uint8)).tolist() == [[False] * 3 + [True]]
 
     @pytest.mark.parametrize("depth", [8, 16])
-    def test_a_colour_within_a_tolerance_of_each_channel(self, depth):
+    def test_a_colour_key_matches_within_a_tolerance_per_channel(self, depth):
         pixels = np.array([[[255, 0, 255], [247, 8, 250], [246, 0, 255], [255, 0, 0]]])
         pixels = (pixels * (257 if depth == 16 else 1)).astype(f"uint{depth}")
         assert hole_of_colour(pixels, (255, 0, 255), 8).tolist() == [[True, True, False, False]]
@@ -122,7 +122,7 @@ class TestModel:
         scale=1, in_channels=4, holes=True, dim=16, heads=1, patch=4, window=4, detail_channels=8
     )
 
-    def test_untrained_it_is_the_fill_and_known_pixels_never_change(self):
+    def test_an_untrained_model_returns_the_fill_and_keeps_known_pixels(self):
         batch = torch.rand(2, 4, 32, 48, generator=torch.Generator().manual_seed(0))
         batch[:, 3] = (batch[:, 3] > 0.6).float()
         network = EncoderDecoder(self.CONFIG).eval()
@@ -148,7 +148,7 @@ class TestModel:
     @pytest.mark.parametrize(
         "fields", [{"scale": 2}, {"in_channels": 3}, {"out_channels": 4}], ids=lambda f: next(iter(f))
     )
-    def test_a_mask_is_one_channel_more_at_the_same_size(self, fields):
+    def test_a_mask_adds_one_input_channel_of_the_same_size(self, fields):
         with pytest.raises(ValueError, match="one channel more"):
             ModelConfig(**{"scale": 1, "in_channels": 4, "holes": True} | fields)
 
@@ -156,7 +156,7 @@ class TestModel:
 class TestPredictor:
     @pytest.mark.parametrize("shape", [(37, 50, 3), (37, 50), (20, 31, 4), (40, 33, 2)])
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-    def test_only_the_hole_changes_in_any_precision(self, predictor, shape, dtype):
+    def test_only_the_hole_changes_in_every_precision(self, predictor, shape, dtype):
         image, mask = noise(*shape, dtype=dtype), hole(*shape[:2])
         for precision in ("float32", "bfloat16"):
             output = Predictor(predictor.model, precision=precision)(image, mask)
@@ -196,11 +196,11 @@ class TestPredictor:
             (np.zeros((5, 4), bool), "expected the same size"),
         ],
     )
-    def test_a_wrong_mask_is_refused(self, predictor, mask, message):
+    def test_an_invalid_mask_is_refused(self, predictor, mask, message):
         with pytest.raises(UsageError, match=message):
             predictor(noise(4, 4, 3), mask)
 
-    def test_other_models_take_no_mask(self, tmp_path):
+    def test_other_models_refuse_a_mask(self, tmp_path):
         model = load_model(save_tiny_model(tmp_path / "plain.safetensors"))
         with pytest.raises(UsageError, match="which takes none"):
             Predictor(model)(noise(4, 4, 3), np.zeros((4, 4), bool))

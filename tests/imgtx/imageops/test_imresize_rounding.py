@@ -8,7 +8,7 @@ from imgtx.imageops.resize import imresize
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("across", [False, True], ids=["columns", "rows"])
-def test_a_tie_goes_up(dtype, across):
+def test_ties_are_rounded_up(dtype, across):
     """An edge between `level` and `level + 1` in the middle of the eight taps of one output: exactly a half more."""
     level = np.arange(0, np.iinfo(dtype).max, 1 if dtype == np.uint8 else 257)
     image = np.repeat(level[:, None], 16, axis=1)
@@ -24,7 +24,7 @@ def test_a_tie_goes_up(dtype, across):
     np.testing.assert_array_equal(made[:, 3], level + 1)
 
 
-def test_both_passes_round_up():
+def test_ties_are_rounded_up_in_both_passes():
     """The tie of the first pass is one of the second again: 0.5 becomes 1, and then (1 + 0) / 2 becomes 1."""
     image = np.zeros((16, 16), np.uint8)
     image[7:, 7:] = 1

@@ -45,7 +45,7 @@ def test_unsigned_images_do_not_wrap_around():
     )
 
 
-def test_crop_leaves_the_border_out():
+def test_crop_excludes_the_border():
     a = np.zeros((10, 12), np.uint8)
     b = a.copy()
     b[0], b[:, -1] = 255, 255

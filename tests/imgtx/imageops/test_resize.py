@@ -108,7 +108,7 @@ def test_equals_matlabs_definition(seed, height, width, scale, dtype):
     out_height=st.integers(1, 20),
     out_width=st.integers(1, 20),
 )
-def test_size_gives_each_side_its_own_scale(height, width, out_height, out_width):
+def test_a_target_size_gives_each_side_its_own_scale(height, width, out_height, out_width):
     image = random_image(1, (height, width), "float64")
     expected = matlab_imresize(image, (out_height / height, out_width / width), (out_height, out_width))
     got = imresize(image, size=(out_height, out_width))
@@ -116,7 +116,7 @@ def test_size_gives_each_side_its_own_scale(height, width, out_height, out_width
     np.testing.assert_allclose(got, expected, atol=1e-12)
 
 
-def test_the_smaller_scale_goes_first():
+def test_the_axis_with_the_smaller_scale_is_resized_first():
     image = random_image(2, (24, 24), "uint8")
     got = imresize(image, size=(48, 6))
     expected = matlab_imresize(image, (2.0, 0.25), (48, 6))
@@ -148,7 +148,7 @@ def test_rounds_half_up_and_clips_between_the_passes():
     assert imresize(checker.astype(np.float64), 2).max() > 255  # floats keep the overshoot
 
 
-def test_constant_image_stays_constant_in_every_dtype():
+def test_a_constant_image_stays_constant_in_every_dtype():
     for dtype, value in [("uint8", 201), ("uint16", 65535), ("float32", 0.25)]:
         for scale in (1 / 3, 0.4, 2, 3):
             out = imresize(np.full((11, 7, 3), value, dtype), scale)

@@ -30,7 +30,7 @@ def check(outputs: list[np.ndarray], plain: Predictor) -> None:
         np.testing.assert_allclose(output.astype(int), expected(plain, image, levels), atol=1)
 
 
-def test_tiles_of_several_images_in_one_batch_each_go_with_their_own_images_conditions():
+def test_each_tile_of_a_batch_gets_the_conditions_of_its_image():
     model = Tinted()
     outputs = run(Predictor(model, tile=20, batch=3), IMAGES, LEVELS)
     # the two 30-pixel images have 4 tiles each: the second call of 3 holds tiles of both
@@ -39,20 +39,20 @@ def test_tiles_of_several_images_in_one_batch_each_go_with_their_own_images_cond
 
 
 @pytest.mark.parametrize("limit", [2 * 20 * 20, 16 * 16], ids=["half the batch", "then the tile"])
-def test_memory_pressure_does_not_mix_them_up(limit: int):
+def test_conditions_stay_with_their_images_under_memory_pressure(limit: int):
     predictor = Predictor(Tinted(limit), tile=20, batch=4)
     check(run(predictor, IMAGES, LEVELS), Predictor(Windows()))
     assert predictor.call_pixels < 4 * 20 * 20
 
 
-def test_every_view_of_the_self_ensemble_gets_them():
+def test_every_view_of_the_self_ensemble_gets_the_conditions():
     model = Tinted()
     outputs = run(Predictor(SelfEnsemble(model), tile=20, batch=3), IMAGES, LEVELS)
     assert len(model.rows) == 5 * 8
     check(outputs, Predictor(SelfEnsemble(Windows())))
 
 
-def test_channels_that_a_grey_model_sees_one_by_one_share_their_images():
+def test_channels_processed_one_by_one_share_their_images_conditions():
     info = ModelInfo("grey", "super-resolution", 2, multiple=4, halo=4, in_channels=1, out_channels=1)
     model = Tinted(info=info)
     images, levels = [noise(8, 8, 3) // 2, noise(8, 8, 3) // 3], (10, 90)
@@ -64,7 +64,7 @@ def test_channels_that_a_grey_model_sees_one_by_one_share_their_images():
         )
 
 
-def test_tiles_without_a_hole_are_left_out_with_their_conditions():
+def test_conditions_of_skipped_tiles_are_skipped_too():
     info = ModelInfo("holes", "inpainting", 1, multiple=4, halo=4, in_channels=4, out_channels=3, masks=True)
 
     class Painter(Tinted):
@@ -84,7 +84,7 @@ def test_tiles_without_a_hole_are_left_out_with_their_conditions():
     assert predictor.model.rows == [8 - 4, 4]
 
 
-def test_one_image_and_one_that_is_streamed():
+def test_single_and_streamed_images_get_their_conditions():
     image, predictor = IMAGES[0], Predictor(Tinted(), tile=20, batch=3)
     whole = predictor(image, conditions={"levels": 40})
     np.testing.assert_allclose(whole.astype(int), expected(Predictor(Windows()), image, 40), atol=1)
@@ -98,7 +98,7 @@ def test_one_image_and_one_that_is_streamed():
     np.testing.assert_array_equal(canvas, whole)
 
 
-def test_a_model_of_two_arguments_is_called_with_two_and_a_row_too_few_is_refused():
+def test_a_model_with_conditions_gets_one_row_per_image():
     predictor = Predictor(Windows())
     cut = predictor.plan_for(6, 6)
     stack = (cut, split(IMAGES[1][:6, :6], cut))

@@ -35,7 +35,7 @@ def test_any_size_keeps_layout_dtype_and_every_pixel(shape, dtype):
     np.testing.assert_array_equal(output, enlarged(image))
 
 
-def test_all_levels_survive_the_way_to_the_device_and_back():
+def test_all_levels_survive_the_transfer_to_the_device_and_back():
     for dtype in (np.uint8, np.uint16):
         image = np.arange(np.iinfo(dtype).max + 1, dtype=dtype).reshape(-1, 16)
         np.testing.assert_array_equal(Predictor(Nearest())(image), enlarged(image))
@@ -69,7 +69,7 @@ def test_one_call_when_the_image_fits():
     assert model.calls == [(1, 3, 32, 52)]
 
 
-def test_alpha_is_enlarged_by_bicubic_and_leaves_the_colours_alone():
+def test_alpha_is_enlarged_by_bicubic_and_does_not_affect_colours():
     image = noise(13, 9, 4, dtype=np.uint16)
     output = Predictor(Windows(), tile=16)(image)
     np.testing.assert_array_equal(output[:, :, :3], Predictor(Windows())(image[:, :, :3]))
@@ -86,7 +86,7 @@ def test_alpha_is_untouched_at_scale_1():
     np.testing.assert_array_equal(output, image)
 
 
-def test_grey_comes_back_as_bt601_luma_of_an_rgb_model():
+def test_grey_is_the_bt601_luma_of_an_rgb_models_output():
     class RedGreenBlue(Nearest):
         def forward(self, batch, state):
             weights = torch.tensor([1.0, 0.5, 0.0])[:, None, None]
@@ -97,7 +97,7 @@ def test_grey_comes_back_as_bt601_luma_of_an_rgb_model():
     ).all()
 
 
-def test_rgb_goes_through_a_grey_model_channel_by_channel():
+def test_rgb_passes_through_a_grey_model_channel_by_channel():
     model = Windows(
         ModelInfo("grey", "super-resolution", 2, multiple=4, halo=4, in_channels=1, out_channels=1)
     )
@@ -125,7 +125,7 @@ def test_tiles_of_several_images_share_batches():
         np.testing.assert_array_equal(output, Predictor(Windows())(image))
 
 
-def test_run_takes_read_only_tiles_and_no_images_at_all():
+def test_run_accepts_read_only_tiles_and_an_empty_list():
     predictor = Predictor(Windows())
     image = noise(6, 6, 3)
     cut = predictor.plan_for(6, 6)
@@ -135,7 +135,7 @@ def test_run_takes_read_only_tiles_and_no_images_at_all():
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "cpu", "python"])
-def test_memory_pressure_halves_the_batch_then_the_tile_and_is_remembered(error, caplog):
+def test_memory_pressure_halves_the_batch_then_the_tile_for_all_later_calls(error, caplog):
     image = noise(96, 96, 3)
     model = Hungry(30 * 30, error)
     predictor = Predictor(model, tile=52, batch=4)
@@ -154,7 +154,7 @@ def test_memory_pressure_halves_the_batch_then_the_tile_and_is_remembered(error,
     assert not caplog.records
 
 
-def test_halving_the_batch_is_enough_where_one_tile_fits():
+def test_halving_the_batch_is_enough_if_one_tile_fits():
     model = Hungry(2 * 24 * 24, OUT_OF_MEMORY[0])
     predictor = Predictor(model, tile=24, batch=8)
     image = noise(70, 70, 3)
@@ -165,7 +165,7 @@ def test_halving_the_batch_is_enough_where_one_tile_fits():
     assert predictor.call_pixels == 2 * 24 * 24
 
 
-def test_below_the_smallest_tile_it_is_the_image_that_fails():
+def test_the_image_fails_if_the_smallest_tile_does_not_fit():
     predictor = Predictor(Hungry(10, OUT_OF_MEMORY[2]))
     with pytest.raises(
         ImageError, match=r"memory ran out on cpu at 1 tiles of 16 x 16, .* fewer workers"
@@ -180,14 +180,14 @@ def test_other_errors_of_the_model_pass_through():
         predictor(noise(4, 4, 3))
 
 
-def test_defaults_are_derived():
+def test_default_settings_are_derived_from_the_model():
     predictor = Predictor(Windows(ModelInfo("fake", "super-resolution", 2, multiple=16, halo=16)))
     assert predictor.tile == default_tile(halo=16, multiple=16)
     assert predictor.batch == 1
     assert predictor.plan_for(1000, 1100) == plan_for_model(predictor.info, 1000, 1100)
 
 
-def test_info_and_digest_are_passed_on():
+def test_info_and_digest_are_the_models():
     model = Windows()
     assert Predictor(model).digest is None
     model.digest = "abc"
@@ -196,7 +196,7 @@ def test_info_and_digest_are_passed_on():
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_precision_is_the_products_and_not_the_parameters(precision):
+def test_precision_applies_to_products_and_not_to_parameters(precision):
     class Linear(Nearest):
         def __init__(self):
             super().__init__(ModelInfo("linear", "x", 2, 4, 4, dtypes=("float32", "bfloat16", "float16")))
@@ -222,7 +222,7 @@ def test_a_precision_the_model_does_not_list_is_refused():
         Predictor(Windows(), precision="int8")
 
 
-def test_wrong_settings_are_refused_in_a_sentence():
+def test_invalid_settings_are_refused():
     with pytest.raises(UsageError, match="expected 12 or more"):
         Predictor(Windows(), tile=11)
     with pytest.raises(UsageError, match="batch 0"):
@@ -247,12 +247,12 @@ def test_wrong_settings_are_refused_in_a_sentence():
         np.zeros((4, 4, 5), np.uint8),
     ],
 )
-def test_what_is_no_image_is_refused(image):
+def test_an_array_that_is_not_an_image_is_refused(image):
     with pytest.raises(UsageError, match="expected"):
         Predictor(Windows())(image)
 
 
-def test_a_model_that_breaks_its_promise_is_named():
+def test_a_model_that_violates_its_contract_is_named():
     model = Windows()
     predictor = Predictor(model)
     model.info = ModelInfo("liar", "super-resolution", 3, multiple=4, halo=4)
@@ -262,7 +262,7 @@ def test_a_model_that_breaks_its_promise_is_named():
         predictor(noise(4, 4, 3))
 
 
-def test_output_that_is_not_finite_fails_the_image_and_is_never_written():
+def test_non_finite_output_fails_the_image():
     predictor = Predictor(Windows(), conditions={"offset": float("nan")})
     with pytest.raises(ImageError, match="not finite in float32") as caught:
         predictor(noise(4, 4, 3))

@@ -21,7 +21,7 @@ def turned_back(image: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
     return np.rot90(image[:, ::-1] if mirrored else image, -turns)
 
 
-def test_it_is_the_mean_of_what_the_model_says_to_the_squares_symmetries():
+def test_the_self_ensemble_is_the_mean_over_eight_symmetries():
     assert len({turn(np.arange(4).reshape(2, 2), *view).tobytes() for view in VIEWS}) == 8
     picture, model = torch.rand(2, 3, 8, 12), Windows()
     made = SelfEnsemble(model)(picture, 0.0)
@@ -43,7 +43,7 @@ def call(model: Windows, image: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("view", VIEWS[1:])
-def test_a_turned_picture_comes_out_turned(view):
+def test_a_rotated_image_gives_a_rotated_output(view):
     image, together = noise(40, 24, 3), Predictor(SelfEnsemble(Windows()))
     seen = np.ascontiguousarray(turn(image, *view))
     # sums in another order round otherwise, by which a level may fall to the other side
@@ -51,7 +51,7 @@ def test_a_turned_picture_comes_out_turned(view):
     assert gap(turned_back(together(seen), *view), together(image)).mean() < 0.01
 
 
-def test_what_needs_no_mean_is_left_as_it_is_whatever_its_size_and_tiles():
+def test_a_symmetric_model_is_unchanged_at_every_size_and_tiling():
     image = noise(33, 50, 3, dtype=np.uint16)
     np.testing.assert_array_equal(
         Predictor(SelfEnsemble(Nearest()), tile=16)(image), image.repeat(2, 0).repeat(2, 1)
@@ -61,7 +61,7 @@ def test_what_needs_no_mean_is_left_as_it_is_whatever_its_size_and_tiles():
     np.testing.assert_array_equal(tiled, whole)
 
 
-def test_photos_come_nearer_to_the_truth():
+def test_the_self_ensemble_improves_photos():
     """Each by 0.02 dB at least, and they are the same weights: the same digest."""
     alone, together = imgtx.load("sr-x2", device="cpu"), imgtx.load("sr-x2", device="cpu", self_ensemble=True)
     assert (together.digest, together.info) == (alone.digest, alone.info)

@@ -43,7 +43,7 @@ def test_streamed_equals_run(shape, tile, batch, dtype):
     np.testing.assert_array_equal(streamed(predictor, image), expected)
 
 
-def test_streaming_calls_are_those_of_run():
+def test_streaming_makes_the_same_calls_as_run():
     """A batch is a batch on both roads: on a GPU the sums of other shapes may round differently."""
     image = noise(70, 50, 3)
     whole, pieces = Windows(), Windows()
@@ -54,7 +54,7 @@ def test_streaming_calls_are_those_of_run():
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_streaming_reads_ahead_no_more_than_one_call(batch):
+def test_streaming_reads_ahead_at_most_one_call(batch):
     predictor = Predictor(Windows(), tile=16, batch=batch)
     image = noise(61, 37, 3)
     read = []
@@ -72,7 +72,7 @@ def test_streaming_reads_ahead_no_more_than_one_call(batch):
     assert max(max(window.height, window.width) for window in read) <= 16
 
 
-def test_memory_of_streaming_does_not_grow_with_the_picture():
+def test_streaming_memory_does_not_grow_with_the_image():
     """16 bit, whose output numpy allocates too, and so tracemalloc sees it."""
 
     def peak(width: int) -> int:
@@ -94,7 +94,7 @@ def test_memory_of_streaming_does_not_grow_with_the_picture():
     assert wide < 1.1 * narrow
 
 
-def test_streaming_refuses_what_the_model_does_not_take():
+def test_streaming_refuses_input_that_the_model_does_not_accept():
     predictor = Predictor(Windows())
     cut = predictor.plan_for(9, 9)
     with pytest.raises(UsageError, match="2 channels"):

@@ -62,7 +62,7 @@ def test_split_then_merge_is_the_identity(cut):
 
 @exact
 @given(plans())
-def test_tiles_are_cuts_of_the_reflected_image(cut):
+def test_tiles_are_crops_of_the_reflection_padded_image(cut):
     image = picture(cut)
     whole = padded(image, cut.multiple)
     assert whole.shape[:2] == (cut.padded_height, cut.padded_width)
@@ -87,7 +87,7 @@ def test_cores_partition_the_padded_image_and_keep_their_halo(cut):
 
 @settings(deadline=None, max_examples=60)
 @given(plans())
-def test_a_tile_comes_from_its_window_alone(cut):
+def test_a_tile_depends_on_its_window_alone(cut):
     """Any other pixel of the image may be anything; every row and column of the window counts."""
     image = picture(cut)
     for index, tile in enumerate(split(image, cut)):
@@ -104,7 +104,7 @@ def test_a_tile_comes_from_its_window_alone(cut):
 
 @exact
 @given(plans(), st.sampled_from([1, 2, 3, 4]))
-def test_the_places_of_the_cores_partition_the_output_and_merge_lays_them_there(cut, scale):
+def test_merge_places_the_cores_so_that_they_partition_the_output(cut, scale):
     tiles = np.random.default_rng(1).integers(
         0, 256, (cut.count, cut.tile_height * scale, cut.tile_width * scale, 1), np.uint8
     )
@@ -147,7 +147,7 @@ def test_tiled_equals_untiled_exactly(cut, scale):
     np.testing.assert_array_equal(merge(tiles, cut, scale), whole)
 
 
-def test_the_window_model_sees_a_missing_halo():
+def test_a_missing_halo_shows_seams():
     """The test above can fail: without a halo the same model shows seams."""
     cut = plan(64, 64, tile=32, halo=0, multiple=8)
     image = picture(cut, channels=1)
@@ -155,7 +155,7 @@ def test_the_window_model_sees_a_missing_halo():
     assert (merge(tiles, cut, 1) != window_model(image, 8, 1)).any()
 
 
-def test_small_images_are_not_cut():
+def test_small_images_are_not_tiled():
     cut = plan(37, 500, tile=64, halo=8, multiple=16)
     assert (cut.tile_height, cut.tops) == (48, (0,))
     assert len(cut.lefts) > 1
@@ -227,13 +227,13 @@ def too_much_halo(name: str, size: tuple[int, int]) -> float:
 
 @pytest.mark.parametrize("name", packaged_models())
 @pytest.mark.parametrize("size", PANORAMAS, ids=str)
-def test_the_packaged_models_halo_costs_little_whatever_the_shape(name, size):
+def test_the_halo_overhead_of_packaged_models_is_low_for_every_shape(name, size):
     assert too_much_halo(name, size) <= 0
 
 
 @settings(deadline=None, max_examples=150)
 @given(st.sampled_from(packaged_models()), megapixels())
-def test_the_packaged_models_halo_costs_little_from_squares_to_ribbons(name, size):
+def test_the_halo_overhead_of_packaged_models_is_low_from_squares_to_ribbons(name, size):
     assert too_much_halo(name, size) <= 0
 
 
@@ -246,7 +246,7 @@ def test_the_packaged_models_halo_costs_little_from_squares_to_ribbons(name, siz
         (100, 128),
     ],  # nobody measured; roomy; on the grid; not below four halos
 )
-def test_tiles_are_no_larger_than_what_was_measured_to_fit(largest, side):
+def test_tiles_do_not_exceed_the_measured_limit(largest, side):
     info = ModelInfo("fake", "super-resolution", scale=4, multiple=8, halo=32, largest=largest)
     assert default_tile(halo=32, multiple=8) == 920
     assert largest_tile(info) == side
@@ -258,7 +258,7 @@ def test_tiles_are_no_larger_than_what_was_measured_to_fit(largest, side):
 
 @exact
 @given(plans(), st.integers(0, 200))
-def test_equal_tiles_are_equal_and_lie_as_any_others_do(cut, more):
+def test_equal_tiles_have_one_size_and_satisfy_the_rules_of_all_plans(cut, more):
     """The same promises as a plan's: every tile inside the padded picture, on the grid, two halos of overlap."""
     tile = (
         -(-2 * cut.halo // cut.multiple) * cut.multiple + cut.multiple + more // cut.multiple * cut.multiple
@@ -288,7 +288,7 @@ def test_equal_tiles_are_equal_and_lie_as_any_others_do(cut, more):
         ((300, 300), 4.0, True),
     ],
 )
-def test_a_compiled_models_pictures_are_cut_equally_where_that_pays(size, gain, equal):
+def test_images_of_a_compiled_model_get_equal_tiles_where_that_is_cheaper(size, gain, equal):
     info = ModelInfo(
         "fake", "super-resolution", 2, multiple=1, halo=16, compiled_tile=256, compiled_gain=gain
     )
@@ -299,7 +299,7 @@ def test_a_compiled_models_pictures_are_cut_equally_where_that_pays(size, gain, 
     )
 
 
-def test_default_tile_is_legal_for_any_halo():
+def test_the_default_tile_is_valid_for_any_halo():
     for halo in (0, 1, 100, 511, 512, 2000):
         for multiple in (1, 7, 16, 64):
             plan(
@@ -312,7 +312,7 @@ def test_default_tile_is_legal_for_any_halo():
 
 
 @pytest.mark.parametrize("tile", [0, 15, 48, 63, (64, 63)])
-def test_a_tile_without_room_is_refused_in_a_sentence(tile):
+def test_a_tile_too_small_for_its_halo_is_refused(tile):
     with pytest.raises(ValueError, match=r"leaves no room .* expected 64 or more; choose a larger tile"):
         plan(10, 10, tile=tile, halo=20, multiple=16)
 
@@ -331,7 +331,7 @@ def test_an_array_of_another_size_is_refused():
         tile_of(np.zeros((9, 12, 3), np.uint8), cut, 0)
 
 
-def test_plans_are_values_and_travel_between_processes():
+def test_plans_compare_by_value_and_can_be_pickled():
     cut = plan(100, 90, tile=48, halo=8, multiple=8)
     assert cut.cores
     copy = pickle.loads(pickle.dumps(cut))

@@ -115,7 +115,7 @@ def held(module: torch.nn.Module, expected: np.ndarray, *inputs: torch.Tensor) -
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_attention_is_the_formula():
+def test_attention_equals_its_formula():
     q, k, v, bias = drawn(5, 4), drawn(7, 4, seed=2), drawn(7, 6, seed=3), drawn(5, 7, seed=4)
     for added in (None, bias):
         expected = np.empty((5, 6))
@@ -125,7 +125,7 @@ def test_attention_is_the_formula():
         np.testing.assert_allclose(attention(q, k, v, added).numpy(), expected, rtol=1e-12)
 
 
-def test_partition_cuts_windows_row_by_row_and_unpartition_undoes_it():
+def test_unpartition_inverts_partition_and_windows_are_ordered_by_row():
     tokens = drawn(2, 6, 9, 4)
     windows = partition(tokens, 3)
     assert windows.shape == (2, 2, 3, 9, 4)
@@ -146,7 +146,7 @@ def test_relative_positions_number_each_offset_once():
 
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize(("window", "height", "width"), [(4, 8, 12), (3, 9, 3), (4, 4, 4), (2, 2, 6)])
-def test_window_attention_sees_its_region_and_no_other(window, height, width, shifted):
+def test_window_attention_sees_only_its_region(window, height, width, shifted):
     layer = randomised(WindowAttention(DIM, HEADS, window, shifted=shifted))
     tokens, memory = drawn(1, height, width, DIM), drawn(1, height, width, DIM, seed=2)
     held(layer, mha(layer, tokens[0].numpy(), memory[0].numpy()), tokens, memory)
@@ -166,7 +166,7 @@ def test_a_wrapped_token_has_no_weight_in_half_precision_either():
 
 @pytest.mark.parametrize("norm", ["post", "pre", "res-post"])
 @pytest.mark.parametrize(("shifted", "kernel"), [(False, 0), (True, 0), (True, 3)])
-def test_encoder_block_is_the_formula(norm, shifted, kernel):
+def test_the_encoder_block_equals_its_formula(norm, shifted, kernel):
     block = randomised(EncoderBlock(DIM, HEADS, 4, FeedForward(DIM, 2.0, kernel), norm, shifted=shifted))
     tokens = drawn(1, 8, 8, DIM)
     h = tokens[0].numpy()
@@ -176,7 +176,7 @@ def test_encoder_block_is_the_formula(norm, shifted, kernel):
 
 
 @pytest.mark.parametrize("norm", ["post", "pre", "res-post"])
-def test_decoder_block_is_self_then_shifted_cross_then_ffn(norm):
+def test_the_decoder_block_is_self_then_shifted_cross_attention_then_ffn(norm):
     block = randomised(DecoderBlock(DIM, HEADS, 4, FeedForward(DIM, 1.5), norm))
     tokens, memory = drawn(1, 8, 8, DIM), drawn(1, 8, 8, DIM, seed=2)
     assert [block.attend.sublayer.shifted, block.cross.sublayer.shifted] == [False, True]
@@ -189,7 +189,7 @@ def test_decoder_block_is_self_then_shifted_cross_then_ffn(norm):
 
 @pytest.mark.parametrize("kernel", [0, 5])
 @pytest.mark.parametrize("strip", [1, 40, 100])
-def test_strips_in_inference_change_nothing(strip, kernel, monkeypatch):
+def test_inference_in_strips_changes_nothing(strip, kernel, monkeypatch):
     """`strip` tokens make strips of one, one and two rows of windows; the last row of windows wraps."""
     block = randomised(DecoderBlock(DIM, HEADS, 4, FeedForward(DIM, 2.0, kernel), "post"))
     tokens, memory = drawn(2, 20, 12, DIM), drawn(2, 20, 12, DIM, seed=2)
@@ -204,7 +204,7 @@ def test_strips_in_inference_change_nothing(strip, kernel, monkeypatch):
     assert heights == ([2, 2, 1] if strip == 100 else [1] * 5)
 
 
-def test_batch_elements_do_not_meet():
+def test_batch_elements_are_independent():
     block = randomised(EncoderBlock(DIM, HEADS, 4, FeedForward(DIM, 2.0), "post", shifted=True))
     tokens = drawn(3, 8, 8, DIM)
     with torch.no_grad():

@@ -53,7 +53,7 @@ def part(photo: str, top: int, left: int, height: int, width: int) -> np.ndarray
 
 
 class TestWhatIsSaid:
-    def test_each_model_is_weights_a_card_and_scores(self):
+    def test_each_model_has_weights_a_card_and_scores(self):
         assert set(packaged_models()) == {*NAMES, *RESTORING}
         found = {path.name for path in packaged_folder().iterdir()}
         pictures = {f"{name}-{kind}.png" for name in NAMES + RESTORING for kind in ("curves", "strip")}
@@ -61,13 +61,13 @@ class TestWhatIsSaid:
             f"{name}{end}" for name in NAMES + RESTORING for end in (".safetensors", ".md", ".json")
         } == found - pictures
 
-    def test_the_digest_is_the_files_everywhere(self, name, scores, card):
+    def test_the_digest_is_that_of_the_file_everywhere(self, name, scores, card):
         digest = file_digest(find_weights(name))
         assert read_info(name)[1] == digest
         assert scores["digest"] == digest
         assert re.findall(r"\b[0-9a-f]{64}\b", card) == [digest]
 
-    def test_scores_card_and_weights_are_of_one_model(self, name, scores, card):
+    def test_scores_card_and_weights_belong_to_one_model(self, name, scores, card):
         info, _ = read_info(name)
         assert (scores["model"], scores["scale"]) == (name, info.scale)
         assert card.startswith(f"# {name}\n")
@@ -75,7 +75,7 @@ class TestWhatIsSaid:
         assert f"licence: {info.licence}\n" in card
         assert scores["protocol"] in card
 
-    def test_the_means_are_those_of_the_images(self, scores):
+    def test_the_means_equal_those_of_the_images(self, scores):
         assert {d["name"]: len(d["images"]) for d in scores["datasets"]} == DATASETS
         for dataset in scores["datasets"]:
             for quantity in ("psnr_y", "ssim_y", "bicubic_psnr_y", "bicubic_ssim_y"):
@@ -85,7 +85,7 @@ class TestWhatIsSaid:
                     quantity,
                 )
 
-    def test_the_cards_table_is_the_means_rounded(self, scores, card):
+    def test_the_cards_table_shows_the_rounded_means(self, scores, card):
         rows = {}
         for line in re.findall(r"^\| (?!dataset)(\w.*) \|$", card, re.MULTILINE):
             dataset, *cells = line.split(" | ")
@@ -105,7 +105,7 @@ class TestWhatIsSaid:
         carried = read_info(name)[0].training["metrics"]
         assert carried == {d["name"]: round(d["means"]["psnr_y"], 3) for d in scores["datasets"]}
 
-    def test_it_is_above_the_mark_and_above_bicubic_everywhere(self, scores):
+    def test_each_model_exceeds_its_target_and_bicubic_everywhere(self, scores):
         means = {dataset["name"]: dataset["means"] for dataset in scores["datasets"]}
         assert means["set5"]["psnr_y"] >= MIN_SET5.get(scores["model"], 0.0)
         for dataset in DATASETS:
@@ -119,7 +119,7 @@ class TestWhatTheyDo:
         [("astronaut.jpg", 120, 100), ("coffee.webp", 120, 100), ("camera.png", 60, 120)],
     )
     @pytest.mark.parametrize("name", BICUBIC, indirect=True)
-    def test_it_undoes_a_reduction_better_than_bicubic(self, name, photo, top, left):
+    def test_each_model_restores_reduced_photos_better_than_bicubic(self, name, photo, top, left):
         model = imgtx.load(name, device="cpu")
         scale, clean = model.info.scale, modcrop(part(photo, top, left, 128, 128), model.info.scale)
         small = imresize(clean, 1 / scale)
@@ -128,7 +128,7 @@ class TestWhatTheyDo:
         )
         assert ours > control + MIN_MARGIN[scale]
 
-    def test_tiles_leave_no_seam_with_the_halo_that_it_ships(self, name):
+    def test_tiles_leave_no_seam_with_the_packaged_halo(self, name):
         model = load_model(name)
         info = model.info
         # 16 bits, so that rounding hides nothing. Here half the halo is 1.5 (x2) and 3 (x4) of 255 off.

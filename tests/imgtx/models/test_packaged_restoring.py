@@ -25,7 +25,7 @@ def restore() -> Predictor:
 
 
 @pytest.mark.parametrize("name", RESTORING)
-def test_weights_card_and_scores_are_of_one_model(name):
+def test_weights_card_and_scores_belong_to_one_model(name):
     digest = file_digest(find_weights(name))
     info = read_info(name)[0]
     card = (packaged_folder() / f"{name}.md").read_text(encoding="utf-8")
@@ -39,14 +39,14 @@ def test_weights_card_and_scores_are_of_one_model(name):
 
 
 @pytest.mark.parametrize(("sigma", "gain"), [(15, 4), (25, 5), (50, 7)])
-def test_noise_goes(restore, sigma, gain):
+def test_noise_is_removed(restore, sigma, gain):
     for clean in CLEAN:
         noise = np.random.default_rng(0).normal(0, sigma, clean.shape)
         noisy = np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
         assert psnr(restore(noisy), clean) > psnr(noisy, clean) + gain
 
 
-def test_jpeg_gets_better_and_clean_photos_stay_as_they_are(restore):
+def test_jpeg_artefacts_are_reduced_and_clean_photos_are_unchanged(restore):
     gains, kept = [], []
     for clean in CLEAN:
         file = io.BytesIO()
@@ -58,7 +58,7 @@ def test_jpeg_gets_better_and_clean_photos_stay_as_they_are(restore):
     assert min(kept) > 42
 
 
-def test_holes_are_filled_better_than_by_the_fill_alone_and_nothing_else_changes():
+def test_holes_are_filled_better_than_by_the_smooth_fill_and_nothing_else_changes():
     inpaint = imgtx.load("inpaint")
     ours, fills = [], []
     for clean in CLEAN:

@@ -34,7 +34,7 @@ def image(height: int, width: int, seed: int = 1) -> torch.Tensor:
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 40), (24, 16)])
-def test_any_multiple_of_the_window_goes_through(scale, height, width):
+def test_any_multiple_of_the_window_is_accepted(scale, height, width):
     network = trained(scale=scale)
     assert network.config.multiple == 8
     assert network(image(height, width)).shape == (1, 3, scale * height, scale * width)
@@ -50,7 +50,7 @@ def test_an_untrained_model_is_bicubic_interpolation(scale):
     assert not torch.allclose(trained(scale=scale)(x), bicubic, atol=0.01)
 
 
-def test_patches_and_back():
+def test_patches_round_trip():
     network = trained(patch=4)
     x = torch.arange(2 * 3 * 8 * 12, dtype=torch.float64).reshape(2, 3, 8, 12)
     patches = network.to_patches(x)
@@ -59,7 +59,7 @@ def test_patches_and_back():
     assert torch.equal(network.from_patches(patches), x)
 
 
-def test_gradient_reaches_every_parameter():
+def test_the_gradient_reaches_every_parameter():
     network = trained(encoder_blocks=2, decoder_blocks=2)
     (network(image(16, 16)) ** 2).mean().backward()
     untouched = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-12]
@@ -81,7 +81,7 @@ def changed(network: EncoderDecoder, before: torch.Tensor, after: torch.Tensor) 
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (0, -1), (-1, 0), (-1, -1), (0, 37), (60, -1)])
-def test_nothing_leaks_around_the_border(row, column):
+def test_nothing_wraps_around_the_border(row, column):
     network = trained(encoder_blocks=2)
     size = 88
     far = reach(network.config)
@@ -97,7 +97,7 @@ def test_nothing_leaks_around_the_border(row, column):
     assert (columns - x).abs().max() <= far
 
 
-def test_a_step_of_one_window_moves_the_output_and_nothing_else():
+def test_shifting_by_one_window_shifts_the_output():
     network = trained(encoder_blocks=2)
     pitch, scale, margin = network.config.multiple, network.config.scale, reach(network.config)
     x = image(72, 72)
@@ -108,7 +108,7 @@ def test_a_step_of_one_window_moves_the_output_and_nothing_else():
     torch.testing.assert_close(moved[:, :, near:, near:], rest[:, :, near:, near:], rtol=1e-9, atol=1e-9)
 
 
-def test_rows_in_inference_change_nothing(monkeypatch):
+def test_inference_in_rows_changes_nothing(monkeypatch):
     network, x = trained(detail_blocks=2), image(48, 16)
     whole = network(x).detach()
     monkeypatch.setattr(model_file, "STRIP_PIXELS", 1)  # strips of 16 rows, the least
@@ -130,7 +130,7 @@ def test_position_bias_starts_at_zero():
     assert not any(bias.any() for bias in biases)
 
 
-def test_names_of_the_weights_are_frozen():
+def test_parameter_names_are_frozen():
     """Weight files carry these names: who changes one must convert the packaged and the users' files."""
     attention = (
         "key_value.bias",

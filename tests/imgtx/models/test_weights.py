@@ -72,7 +72,7 @@ def test_round_trip_is_bit_equal(path, network):
 
 
 @pytest.mark.parametrize("name", packaged_models())
-def test_weights_written_anew_are_the_same_bytes(name, tmp_path):
+def test_rewriting_weights_gives_the_same_bytes(name, tmp_path):
     """The digest is part of every output's recipe: the writer may not change what it writes."""
     before, after = find_weights(name), tmp_path / "again.safetensors"
     with safe_open(before, framework="numpy") as file:
@@ -157,7 +157,7 @@ def test_foreign_safetensors_are_refused(path):
     "text",
     ["", "{", "[]", "3", "null", "{}", '{"config": {}}', '{"config": [], "info": {}}', '{"config": null}'],
 )
-def test_metadata_that_is_no_facts_is_refused(path, text):
+def test_invalid_metadata_is_refused(path, text):
     save_file(load_file(path), path, metadata={"imgtx": text})
     refused(path)
     with pytest.raises(ModelError, match=r"tiny\.safetensors"):
@@ -181,7 +181,7 @@ def test_metadata_that_is_no_facts_is_refused(path, text):
         ({"window": 5}, "contradicts"),
     ],
 )
-def test_a_config_that_cannot_be_is_refused(path, change, named):
+def test_an_invalid_config_is_refused(path, change, named):
     rewrite(path, config=asdict(CONFIG) | change)
     assert named in refused(path)
 
@@ -190,7 +190,7 @@ def test_a_config_that_cannot_be_is_refused(path, change, named):
     ("change", "named"),
     [({"author": "x"}, "author"), ({"halo": "16"}, "halo = '16'"), ({"dtypes": 3}, "dtypes = 3")],
 )
-def test_an_info_that_cannot_be_is_refused(path, change, named):
+def test_an_invalid_info_is_refused(path, change, named):
     rewrite(path, info=INFO.to_dict() | change)
     assert named in refused(path)
 
@@ -200,7 +200,7 @@ def test_an_info_without_its_scale_is_refused(path):
     assert "lacks task, scale" in refused(path)
 
 
-def test_a_config_made_by_hand_says_what_is_wrong():
+def test_a_config_built_in_code_names_its_error():
     with pytest.raises(ValueError, match="norm = 'layer': expected one of post, pre, res-post"):
         ModelConfig(norm="layer")  # type: ignore[arg-type] - the mistake under test
 
@@ -217,13 +217,13 @@ def test_packaged_models_are_found_by_name():
 
 
 @pytest.mark.parametrize("name", ["sr-x99", "", "../sr-x2", "missing.safetensors", "."])
-def test_a_model_that_is_not_there_is_the_users_mistake(name):
+def test_a_missing_model_is_a_usage_error(name):
     with pytest.raises(UsageError, match=r"\.safetensors") as caught:
         find_weights(name)
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_is_no_weight_file(tmp_path):
+def test_a_folder_is_not_a_weight_file(tmp_path):
     (tmp_path / "folder.safetensors").mkdir()
     with pytest.raises(UsageError, match="no weight file"):
         load_model(tmp_path / "folder.safetensors")

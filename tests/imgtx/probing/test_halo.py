@@ -32,7 +32,7 @@ def photo(seed: int = 0, size: tuple[int, int] = (203, 181)) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("reach", "halo"), [(1, 4), (4, 4), (8, 8), (9, 12), (20, 20)])
-def test_finds_the_smallest_halo_that_covers_the_reach(reach, halo):
+def test_the_smallest_halo_that_covers_the_reach_is_found(reach, halo):
     # Black and white, so that even one missing row of a wide box weighs more than the tolerance.
     images = [np.where(photo(seed) > 127, 255, 0).astype(np.uint8) for seed in (0, 1)]
     report = measure_halo(Box(reach), images, candidates=[24, 4, 8, 20, 12, 16])
@@ -45,7 +45,7 @@ def test_finds_the_smallest_halo_that_covers_the_reach(reach, halo):
     assert by_halo[halo].as_uint8 == 0
 
 
-def test_too_small_candidates_give_none_and_say_how_far_off():
+def test_candidates_that_are_too_small_give_none_and_the_deviation():
     report = measure_halo(Box(20), [photo()], candidates=[0, 8])
     assert report.halo is None
     assert report.differences[0].as_float > report.differences[1].as_float > 1 / 255
@@ -53,14 +53,14 @@ def test_too_small_candidates_give_none_and_say_how_far_off():
     assert not report.differences[1].within
 
 
-def test_the_worst_image_decides():
+def test_the_image_with_the_largest_deviation_decides():
     flat = np.full((203, 181, 3), 0, np.uint8)
     report = measure_halo(Box(9), [flat, photo(), flat], candidates=[8, 16])
     assert report.differences[0].image == 1
     assert report.halo == 16
 
 
-def test_mistakes_are_one_sentence():
+def test_invalid_arguments_are_one_sentence():
     with pytest.raises(UsageError, match="no image"):
         measure_halo(Box(1), [])
     with pytest.raises(UsageError, match=r"\[13\]"):

@@ -47,7 +47,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def test_killed_while_a_checkpoint_is_written(training, monkeypatch):
+def test_a_kill_during_a_checkpoint_leaves_the_previous_one(training, monkeypatch):
     training.progress.step = 7
     training.save()
     before = training.checkpoint.read_bytes()
@@ -69,7 +69,7 @@ def test_killed_while_a_checkpoint_is_written(training, monkeypatch):
     assert Training(SPEC, training.folder).progress.step == 9
 
 
-def test_killed_while_weights_are_written(training, monkeypatch):
+def test_a_kill_during_writing_weights_leaves_the_previous_file(training, monkeypatch):
     path = write_weights(training)
     before, write = path.read_bytes(), weights.save_file
 
@@ -89,7 +89,7 @@ def test_killed_while_weights_are_written(training, monkeypatch):
 
 
 @pytest.mark.parametrize("write", [Training.save, train_state.write_weights], ids=["checkpoint", "weights"])
-def test_bytes_are_on_the_disk_before_they_take_the_name(training, steps, write):
+def test_bytes_are_synced_before_the_rename(training, steps, write):
     """Else a machine that loses power keeps the name and loses the bytes."""
     write(training)
     (named,) = [index for index, step in enumerate(steps) if step.startswith("name ")]

@@ -47,7 +47,7 @@ def packed(tmp_path_factory) -> tuple[Path, Path]:
     return folder, file
 
 
-def test_nothing_but_torch_numpy_pillow_and_safetensors_is_imported():
+def test_training_imports_only_torch_numpy_pillow_and_safetensors():
     """Followed through the project's own files; what is imported late is for other commands."""
     sources = {module.name: module for module in source_modules()}
     waiting, seen, foreign = ["imgtx.training.__main__"], set(), set()
@@ -67,7 +67,7 @@ def test_nothing_but_torch_numpy_pillow_and_safetensors_is_imported():
     assert foreign <= BARE | sys.stdlib_module_names
 
 
-def test_what_is_unpacked_is_what_was_in_the_folders(packed):
+def test_unpacking_gives_the_images_of_the_folders(packed):
     folder, file = packed
     for before, after in zip(
         load_pairs(folder, 2, smallest=8), unpack(file, TRAIN, 2, smallest=8), strict=True
@@ -78,7 +78,7 @@ def test_what_is_unpacked_is_what_was_in_the_folders(packed):
     assert [pair.key for pair in unpack(file, VALID, 2, smallest=8)] == ["a.png", "b/turned.jpg"]
 
 
-def test_files_that_pillow_reads_alike_go_in_as_they_are(packed, tmp_path):
+def test_files_that_pillow_reads_identically_are_packed_unchanged(packed, tmp_path):
     folder, file = packed
     with zipfile.ZipFile(file) as opened:
         assert opened.read("train/c.webp") == (folder / "c.webp").read_bytes()
@@ -87,7 +87,7 @@ def test_files_that_pillow_reads_alike_go_in_as_they_are(packed, tmp_path):
     assert (tmp_path / "again.zip").read_bytes() == file.read_bytes()
 
 
-def test_a_packed_file_that_cannot_serve_is_one_line(packed, tmp_path):
+def test_an_unusable_packed_file_is_one_line(packed, tmp_path):
     _, file = packed
     broken = tmp_path / "broken.zip"
     broken.write_bytes(file.read_bytes()[:3000])
@@ -104,7 +104,7 @@ def test_a_packed_file_that_cannot_serve_is_one_line(packed, tmp_path):
 
 @pytest.mark.parametrize("choice", ["higher_gradient", "energy"])
 @pytest.mark.parametrize("scale", [2, 3])
-def test_crops_cut_on_the_device_are_those_of_the_host(scale, choice):
+def test_crops_cut_on_the_device_equal_those_of_the_host(scale, choice):
     pairs = [make_pair(str(n), photo(20 * scale + n, 24 * scale - n), scale) for n in range(3)]
     sampler = Sampler(pairs, CropSettings(12, choice), seed=2, batch=32)
     assert DeviceFeed.fits(sampler)
@@ -116,7 +116,7 @@ def test_crops_cut_on_the_device_are_those_of_the_host(scale, choice):
     assert not DeviceFeed.fits(Sampler(pairs, CropSettings(12, procedural_share=0.1), seed=2, batch=4))
 
 
-def test_batches_made_ahead_are_the_same_in_the_same_order():
+def test_prefetched_batches_are_the_same_in_the_same_order():
     sampler = Sampler(
         [make_pair("a", photo(60, 64), 2)], CropSettings(16, degradation=ARCHIVE), seed=4, batch=3
     )
@@ -125,7 +125,7 @@ def test_batches_made_ahead_are_the_same_in_the_same_order():
         assert np.array_equal(ahead.batch(step).small, sampler.batch(step).small)
 
 
-def test_one_run_end_to_end(packed, tmp_path, capsys):
+def test_a_training_runs_end_to_end(packed, tmp_path, capsys):
     spec, folder = tmp_path / "tiny.toml", tmp_path / "run"
     spec.write_text(SPEC)
     arguments = ["train", str(spec), str(packed[1]), "--folder", str(folder), "--device", "cpu"]

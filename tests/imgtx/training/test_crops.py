@@ -29,7 +29,7 @@ def sample_batch(
 
 
 @pytest.mark.parametrize("scale", [2, 3])
-def test_small_and_clean_show_the_same_place(scale):
+def test_input_and_target_show_the_same_region(scale):
     batch = sample_batch([numbered("a", scale=scale)], seed=1, step=2, batch=16, crop=8)
     assert batch.small.shape == (16, 8, 8, 3)
     assert batch.clean.shape == (16, 8 * scale, 8 * scale, 3)
@@ -47,7 +47,7 @@ def test_a_batch_is_a_function_of_seed_and_step():
         assert not np.array_equal(first.small, other.small)
 
 
-def test_the_keys_are_those_of_the_crops():
+def test_the_keys_name_the_images_of_the_crops():
     flat = {key: Pair(key, np.full((32, 32, 3), i, np.uint8), np.full((16, 16, 3), i, np.uint8))
             for i, key in enumerate("abc")}  # fmt: skip
     batch = sample_batch(list(flat.values()), seed=0, step=0, batch=12, crop=8)
@@ -55,7 +55,7 @@ def test_the_keys_are_those_of_the_crops():
     assert [flat[key].small[0, 0, 0] for key in batch.keys] == batch.small[:, 0, 0, 0].tolist()
 
 
-def test_all_eight_symmetries_come_up():
+def test_all_eight_symmetries_occur():
     pair = numbered("a", 8, 8)
     batch = sample_batch([pair], seed=0, step=0, batch=200, crop=8)
     turned = {np.rot90(side, k).tobytes() for side in (pair.small, pair.small[:, ::-1]) for k in range(4)}
@@ -71,7 +71,7 @@ def test_all_eight_symmetries_come_up():
         ("energy", 1, 40),  # rarely, for a quarter of the mean goes to every place
     ],
 )
-def test_lively_places_are_preferred(choice, least, most):
+def test_textured_regions_are_preferred(choice, least, most):
     """The left half is flat: how many of 200 crops are?"""
     small = np.zeros((16, 80, 3), np.uint8)
     small[:, 40:] = np.random.default_rng(0).integers(0, 256, (16, 40, 3))
@@ -84,7 +84,7 @@ def test_lively_places_are_preferred(choice, least, most):
 
 @pytest.mark.parametrize("choice", ["higher_gradient", "energy", "uniform"])
 @pytest.mark.parametrize("shape", [(20, 26), (8, 8), (8, 40), (31, 9)])
-def test_every_place_may_be_chosen_and_none_outside(choice, shape):
+def test_every_position_inside_the_image_can_be_drawn(choice, shape):
     pair = numbered("a", *shape)
     batch = sample_batch([pair], seed=0, step=0, batch=1500, crop=8, choice=choice)
     assert batch.small.shape == (1500, 8, 8, 3)
@@ -94,7 +94,7 @@ def test_every_place_may_be_chosen_and_none_outside(choice, shape):
     assert len(upright) > len(places) * 0.4
 
 
-def test_an_archives_batch_is_pure_and_its_clean_side_untouched():
+def test_an_archive_batch_depends_on_seed_and_step_and_its_targets_are_undamaged():
     pairs = [make_pair("a", photo(60, 64), 2), make_pair("b", photo(48, 90), 2)]
     settings = CropSettings(16, degradation=ARCHIVE)
     batch = Sampler(pairs, settings, seed=4, batch=12).batch(7)
@@ -120,7 +120,7 @@ def test_validation_damage_is_the_same_every_time():
         assert a.clean is pair.clean
 
 
-def test_dead_leaves_come_in_their_share_and_depend_on_the_step_alone(monkeypatch):
+def test_dead_leaves_occur_in_their_share_and_depend_on_the_step_alone(monkeypatch):
     monkeypatch.setattr(crops, "LEAVES_SIDE", 32)
     sampler = Sampler([numbered("a", scale=2)], CropSettings(8, procedural_share=0.25), seed=1, batch=200)
     far = sampler.batch(10_000)
@@ -137,7 +137,7 @@ def test_dead_leaves_come_in_their_share_and_depend_on_the_step_alone(monkeypatc
             )  # passes in another order
 
 
-def test_pairs_come_in_the_order_of_names_cut_to_the_scale(tmp_path):
+def test_pairs_are_sorted_by_name_and_cropped_to_the_scale(tmp_path):
     (tmp_path / "b").mkdir()
     clean = photo(31, 40)
     (tmp_path / "b" / "x.png").write_bytes(saved(clean))
@@ -169,7 +169,7 @@ def complaint(folder: Path, **options: int) -> str:
     return str(caught.value)
 
 
-def test_a_folder_that_cannot_be_trained_on_is_refused_before_training(tmp_path):
+def test_an_unusable_training_folder_is_refused_before_training(tmp_path):
     assert "no images under" in complaint(tmp_path, smallest=8)
     (tmp_path / "small.png").write_bytes(saved(photo(40, 24)))
     assert "small.png is 24 x 40; at scale 2 a crop of 16 px needs 32 px" in complaint(tmp_path, smallest=16)

@@ -54,6 +54,6 @@ def digest_of(spec: TrainSpec) -> str:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_crops_are_those_of_before(name):
+def test_crops_equal_those_of_earlier_versions(name):
     spec = TrainSpec("frozen", "-", "-", steps=1, batch=6, crop=16, seed=7, **RECIPES[name])
     assert digest_of(spec) == FROZEN[name]

@@ -36,7 +36,7 @@ def scalars(folder: Path) -> set[tuple[str, int, float]]:
     return found
 
 
-def test_a_log_is_lines_events_and_curves(tmp_path):
+def test_a_log_has_lines_events_and_curves(tmp_path):
     with TrainingLog(tmp_path, "l1") as log:
         log(report(50, loss=0.5))
         assert not (tmp_path / "curves.png").exists()
@@ -51,7 +51,7 @@ def test_a_log_is_lines_events_and_curves(tmp_path):
     assert len(read_log(tmp_path / "log.jsonl")) == 3
 
 
-def test_without_the_extras_training_goes_on_and_says_once_what_is_missing(tmp_path, monkeypatch, caplog):
+def test_training_continues_without_the_extras_and_reports_them_once(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(training_log, "find_spec", lambda package: None)
     with TrainingLog(tmp_path, "l1") as log:
         log(report(50, loss=0.5))
@@ -61,14 +61,14 @@ def test_without_the_extras_training_goes_on_and_says_once_what_is_missing(tmp_p
     assert line == "no TensorBoard events and no curves.png: for them pip install 'imgtx[tensorboard,curves]'"
 
 
-def test_a_line_that_was_cut_short_does_not_spoil_the_next(tmp_path):
+def test_a_truncated_line_does_not_damage_the_next(tmp_path):
     (tmp_path / "log.jsonl").write_text(json.dumps(report(10, loss=1.0)) + '\n{"step": 2')
     with TrainingLog(tmp_path, "l1") as log:
         log(report(20, loss=0.5))
     assert [line["step"] for line in read_log(tmp_path / "log.jsonl")] == [10, 20]
 
 
-def test_what_was_trained_again_counts_once(tmp_path):
+def test_repeated_steps_count_once(tmp_path):
     path = tmp_path / "log.jsonl"
     steps = [(10, 1.0), (20, 2.0), (30, 3.0), (20, 4.0), (30, 5.0)]
     path.write_text("".join(json.dumps(report(s, loss=v)) + "\n" for s, v in steps) + '{"step": 4')
@@ -89,7 +89,7 @@ def figures(monkeypatch) -> list[Figure]:
 @pytest.mark.parametrize(
     ("loss", "title"), [("l1", "L1 loss"), ("mse", "mean square error"), ("psnr", "minus PSNR, dB")]
 )
-def test_curves_show_the_numbers_and_are_named_after_their_loss(tmp_path, figures, loss, title):
+def test_curves_show_the_values_and_name_their_loss(tmp_path, figures, loss, title):
     lines = [report(step, loss=1.0 - step / 100) for step in range(0, 101, 10)]
     draw_curves(lines, loss, tmp_path / "curves.png")
     losses, _ = figures[0].axes
@@ -99,7 +99,7 @@ def test_curves_show_the_numbers_and_are_named_after_their_loss(tmp_path, figure
 
 
 @pytest.mark.parametrize("values", [(26.6901, 26.6904), (5.0, 5.0), (1e-6, 3e-6), (0.0, 12345.0)])
-def test_ticks_that_differ_read_differently(tmp_path, figures, values):
+def test_different_ticks_have_different_labels(tmp_path, figures, values):
     draw_curves(
         [report(n, loss=v, valid_psnr_y=v) for n, v in enumerate(values, 1)], "l1", tmp_path / "x.png"
     )
@@ -118,12 +118,12 @@ def test_an_early_spike_does_not_flatten_the_curve(tmp_path, figures):
 @pytest.mark.parametrize(
     "lines", [[], [report(0)], [report(5, loss=0.0)], [report(5, loss=0.3), report(9, loss=0.3)]]
 )
-def test_curves_of_next_to_nothing(tmp_path, lines):
+def test_curves_can_be_drawn_from_very_few_points(tmp_path, lines):
     draw_curves(lines, "l1", tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").size == (WIDTH, HEIGHT)
 
 
-def test_a_strip_shows_four_sides_of_each_picture():
+def test_a_strip_shows_four_images_for_each_pair():
     clean = photo(80, 120)
     small = imresize(clean, 0.5)
     strip = draw_strip([ValidationSample(small, clean, clean)] * 6)
@@ -138,7 +138,7 @@ def test_a_strip_shows_four_sides_of_each_picture():
     assert np.array_equal(panels[3], np.asarray(middle))
 
 
-def test_the_card_takes_the_pictures_that_there_are(tmp_path):
+def test_the_card_includes_the_pictures_that_exist(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     assert pictures(tmp_path, out / "x.safetensors") == ""
@@ -149,6 +149,6 @@ def test_the_card_takes_the_pictures_that_there_are(tmp_path):
     assert (out / "x-strip.png").is_file()
 
 
-def test_the_card_names_the_spec_that_there_is():
+def test_the_card_names_an_existing_spec():
     assert spec_of("sr-x2") == "jobs/specs/sr-x2.toml"
     assert spec_of("mine") == "mine.toml"

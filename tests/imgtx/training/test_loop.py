@@ -124,7 +124,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(spec, done, tmp_path, stop
     assert (tmp_path / name).read_bytes() == (done[0] / name).read_bytes()
 
 
-def test_muon_too_is_resumed_as_if_nothing_had_been(spec, tmp_path):
+def test_resuming_with_muon_equals_an_uninterrupted_training(spec, tmp_path):
     muon = replace(spec, optimizer="muon", loss="psnr", clip=100.0)
     train(muon, tmp_path / "whole", Reports(), clock=Clock())
     with pytest.raises(KeyboardInterrupt):
@@ -136,7 +136,7 @@ def test_muon_too_is_resumed_as_if_nothing_had_been(spec, tmp_path):
         train(spec, tmp_path / "stopped", Reports(), clock=Clock())
 
 
-def test_a_stop_amid_an_update_goes_on_from_the_last_checkpoint(spec, done, tmp_path, monkeypatch):
+def test_a_stop_during_an_update_resumes_from_the_last_checkpoint(spec, done, tmp_path, monkeypatch):
     """Network and optimizer are a step ahead of the average then: saving them would bend the training."""
     update = WeightAverage.update
 
@@ -154,7 +154,7 @@ def test_a_stop_amid_an_update_goes_on_from_the_last_checkpoint(spec, done, tmp_
     assert_equal_states(state_of(tmp_path), state_of(done[0]))
 
 
-def test_a_finished_training_run_again_changes_nothing(spec, done):
+def test_rerunning_a_finished_training_changes_nothing(spec, done):
     folder, _ = done
     before = (folder / "tiny.safetensors").read_bytes()
     reports = Reports()
@@ -163,7 +163,7 @@ def test_a_finished_training_run_again_changes_nothing(spec, done):
     assert (folder / "tiny.safetensors").read_bytes() == before
 
 
-def test_the_weights_are_the_average_and_say_how_they_were_made(spec, done):
+def test_the_weights_are_the_average_and_record_their_training(spec, done):
     folder, _ = done
     model = load_model(folder / "tiny.safetensors")
     average, network = state_of(folder)["average"], state_of(folder)["network"]
@@ -178,7 +178,7 @@ def test_the_weights_are_the_average_and_say_how_they_were_made(spec, done):
     assert json.loads((folder / "spec.json").read_text())["name"] == "tiny"
 
 
-def test_validation_is_the_production_path(spec, done):
+def test_validation_uses_the_production_path(spec, done):
     folder, reports = done
     (pair,) = load_pairs(Path(spec.valid), 2, smallest=8, most=1)
     predictor = imgtx.load(folder / "tiny.safetensors", device="cpu")
@@ -187,7 +187,7 @@ def test_validation_is_the_production_path(spec, done):
     assert reports[-1]["valid_psnr_y"] == round(score, 3)
 
 
-def test_validation_takes_any_size_and_leaves_training_mode_alone(spec, tmp_path):
+def test_validation_accepts_any_size_and_restores_training_mode(spec, tmp_path):
     training = Training(spec, tmp_path)
     (pair,) = load_pairs(Path(spec.valid), 2, smallest=8, most=1)
     odd = replace(pair, small=pair.small[:21, :13], clean=pair.clean[:42, :26])
@@ -197,13 +197,13 @@ def test_validation_takes_any_size_and_leaves_training_mode_alone(spec, tmp_path
     assert training.network.training
 
 
-def test_another_seed_is_another_model(spec, tmp_path):
+def test_another_seed_gives_another_model(spec, tmp_path):
     one, other = (Training(replace(spec, seed=s), tmp_path / str(s)).network.embed.weight for s in (0, 1))
     assert not torch.equal(one, other)
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient's norm"])
-def test_what_is_not_finite_stops_with_step_and_images(spec, tmp_path, where):
+def test_a_non_finite_loss_stops_with_its_step_and_images(spec, tmp_path, where):
     training = Training(spec, tmp_path)
     pairs = load_pairs(Path(spec.train), 2, smallest=8)
     batch = sample_batch(pairs, seed=0, step=0, batch=2, crop=8)
@@ -222,7 +222,7 @@ def test_what_is_not_finite_stops_with_step_and_images(spec, tmp_path, where):
     assert all(torch.equal(t, before[name]) for name, t in training.network.state_dict().items())
 
 
-def test_the_psnr_loss_is_the_metric_and_a_perfect_crop_does_not_pull():
+def test_the_psnr_loss_equals_the_metric_and_a_perfect_crop_has_no_gradient():
     rng = np.random.default_rng(0)
     clean = rng.integers(40, 215, (2, 12, 10, 3), np.uint8)
     damaged = clean.copy()
@@ -240,7 +240,7 @@ def test_the_psnr_loss_is_the_metric_and_a_perfect_crop_does_not_pull():
     assert not perfect.grad.any()
 
 
-def test_the_rate_follows_the_share_of_time(spec, tmp_path):
+def test_the_learning_rate_follows_the_elapsed_share_of_time(spec, tmp_path):
     training = Training(spec, tmp_path)
     pairs = load_pairs(Path(spec.train), 2, smallest=8)
     rates = []
@@ -257,7 +257,7 @@ def test_the_rate_follows_the_share_of_time(spec, tmp_path):
     assert held.optimizer.param_groups[0]["lr"] == pytest.approx(spec.peak_lr)
 
 
-def test_so_many_steps_repeat_exactly_whatever_the_clock(spec, tmp_path):
+def test_a_training_counted_in_steps_does_not_depend_on_the_clock(spec, tmp_path):
     counted = replace(spec, minutes=0.0, steps=12)
     for folder, clock in (("a", Clock()), ("b", None)):
         train(counted, tmp_path / folder, Reports(), clock=clock)
@@ -267,7 +267,7 @@ def test_so_many_steps_repeat_exactly_whatever_the_clock(spec, tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"seed": 9}, {"peak_lr": 1e-4}, {"batch": 3}])
-def test_a_resumed_training_is_the_one_that_began(spec, tmp_path, change):
+def test_a_training_resumes_only_with_its_own_spec(spec, tmp_path, change):
     Training(spec, tmp_path).save()
     (name,) = change
     with pytest.raises(UsageError, match=f"began with {name} = .*, now .*train in another folder"):
@@ -275,7 +275,7 @@ def test_a_resumed_training_is_the_one_that_began(spec, tmp_path, change):
     Training(replace(spec, minutes=2, constant_lr_share=0.5, train="moved", checkpoint_minutes=9), tmp_path)
 
 
-def test_a_checkpoint_older_than_a_field_resumes_with_its_default(spec, tmp_path):
+def test_a_checkpoint_without_a_newer_field_resumes_with_its_default(spec, tmp_path):
     Training(spec, tmp_path).save()
     state = state_of(tmp_path)
     for name in ("degradation", "crop_choice", "procedural_share", "damage"):
@@ -286,7 +286,7 @@ def test_a_checkpoint_older_than_a_field_resumes_with_its_default(spec, tmp_path
         Training(replace(spec, degradation="archive"), tmp_path)
 
 
-def test_an_archive_model_is_validated_on_damage(spec, tmp_path):
+def test_an_archive_model_is_validated_on_damaged_images(spec, tmp_path):
     """The first score, of bicubic itself, falls when the validation images are damaged."""
     short = replace(spec, minutes=0.0, steps=1, peak_lr=1e-9)
     scores = {}
@@ -297,7 +297,7 @@ def test_an_archive_model_is_validated_on_damage(spec, tmp_path):
     assert scores["archive"] < scores["bicubic"] - 1
 
 
-def test_the_weights_say_what_they_began_with(spec, done, tmp_path):
+def test_the_weights_record_their_initial_model(spec, done, tmp_path):
     weights = done[0] / "tiny.safetensors"
     Training(replace(spec, init_from=str(weights)), tmp_path).save()
     resumed = Training(replace(spec, init_from=str(weights)), tmp_path)
@@ -321,7 +321,7 @@ def test_a_warm_start_copies_all_but_the_head(spec, done, tmp_path):
     )  # resumed: the first weights are not needed
 
 
-def test_a_warm_start_from_nothing_is_the_users_mistake(spec, tmp_path):
+def test_a_warm_start_from_a_missing_model_is_a_usage_error(spec, tmp_path):
     with pytest.raises(UsageError, match="no weight file"):
         warm_start(Training(spec, tmp_path).network, "gone.safetensors")
 
@@ -339,7 +339,7 @@ def test_a_checkpoint_of_another_network_or_a_broken_one_is_refused(spec, tmp_pa
         assert "\n" not in str(caught.value)
 
 
-def test_a_crop_too_large_ends_before_the_first_step(spec, tmp_path):
+def test_a_crop_larger_than_the_images_fails_before_the_first_step(spec, tmp_path):
     reports = Reports()
     with pytest.raises(UsageError, match="a crop of 40 px needs 80 px"):
         train(replace(spec, crop=40), tmp_path / "folder", reports, clock=Clock())
@@ -355,7 +355,7 @@ def test_a_crop_too_large_ends_before_the_first_step(spec, tmp_path):
         ("Features\t: fp asimd bf16\n", False),  # ARM says it elsewhere
     ],
 )
-def test_a_cpu_without_bfloat16_is_told(tmp_path: Path, cpuinfo: str, emulated: bool):
+def test_a_cpu_without_bfloat16_is_reported(tmp_path: Path, cpuinfo: str, emulated: bool):
     (tmp_path / "cpuinfo").write_text(cpuinfo)
     assert emulates_bfloat16(tmp_path / "cpuinfo") is emulated
     assert not emulates_bfloat16(tmp_path / "absent")

@@ -11,7 +11,7 @@ from imgtx.models.transformer import EncoderDecoder
 from imgtx.training.optim import MuonAdamW, WeightAverage, learning_rate, optimizer_of
 
 
-def test_the_schedule_warms_up_then_falls_as_a_cosine():
+def test_the_schedule_warms_up_and_decays_as_a_cosine():
     assert learning_rate(0.01, peak=2.0, warmup=0.02) == pytest.approx(1.0)
     assert learning_rate(0.02, peak=2.0, warmup=0.02) == pytest.approx(2.0)
     assert learning_rate(0.51, peak=2.0, warmup=0.02, floor=0.01) == pytest.approx(2.0 * (0.01 + 0.99 / 2))
@@ -19,7 +19,7 @@ def test_the_schedule_warms_up_then_falls_as_a_cosine():
     assert learning_rate(1.5, peak=2.0, floor=0.01) == pytest.approx(0.02)
 
 
-def test_the_schedule_stays_at_its_peak_as_long_as_told():
+def test_the_schedule_stays_at_its_peak_for_the_configured_share():
     held = {"peak": 2.0, "constant_share": 0.6, "warmup": 0.02, "floor": 0.01}
     assert learning_rate(0.01, **held) == pytest.approx(1.0)
     assert [learning_rate(share, **held) for share in (0.02, 0.3, 0.62)] == pytest.approx([2.0] * 3)
@@ -27,7 +27,7 @@ def test_the_schedule_stays_at_its_peak_as_long_as_told():
     assert learning_rate(1.0, **held) == pytest.approx(0.02)
 
 
-def test_the_schedule_rises_once_and_falls_once_and_never_stands_at_zero():
+def test_the_schedule_rises_once_falls_once_and_is_never_zero():
     rates = [learning_rate(i / 1000, peak=1.0) for i in range(1001)]
     top = rates.index(max(rates))
     assert top == 20
@@ -50,7 +50,7 @@ def test_the_average_follows_its_recurrence():
     assert network.weight.item() == pytest.approx(math.sin(11))
 
 
-def test_the_average_is_a_copy_and_counts_whole_numbers_along():
+def test_the_average_is_a_copy_and_copies_integer_buffers():
     network = nn.BatchNorm2d(2)
     average = WeightAverage(network, decay=0.9)
     network(torch.rand(2, 2, 4, 4))
@@ -60,7 +60,7 @@ def test_the_average_is_a_copy_and_counts_whole_numbers_along():
     assert average.state["weight"].data_ptr() != network.weight.data_ptr()
 
 
-def test_muon_takes_the_linear_layers_and_adamw_the_rest():
+def test_muon_updates_the_linear_layers_and_adamw_the_rest():
     network = EncoderDecoder(ModelConfig())
     optimizer = MuonAdamW(network, rate=1e-3, weight_decay=0.0)
     muon, adam = ([id(p) for group in part.param_groups for p in group["params"]] for part in optimizer.parts)
@@ -72,7 +72,7 @@ def test_muon_takes_the_linear_layers_and_adamw_the_rest():
 
 
 @pytest.mark.parametrize("shape", [(48, 48), (96, 48), (48, 96)])
-def test_muon_moves_a_matrix_as_far_in_every_direction(shape):
+def test_muon_moves_a_matrix_equally_in_every_direction(shape):
     """Gradients a thousand times longer in one direction; and the whole as long as AdamW's 0.2 an entry."""
     torch.manual_seed(0)
     layer = nn.Linear(shape[1], shape[0])
@@ -87,7 +87,7 @@ def test_muon_moves_a_matrix_as_far_in_every_direction(shape):
     assert change.square().mean().sqrt() == pytest.approx(0.2 * 1e-2, rel=0.35)
 
 
-def test_both_parts_follow_one_rate():
+def test_both_optimizers_follow_one_learning_rate():
     network = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
     optimizer = optimizer_of(network, "muon", rate=1.0, weight_decay=0.0)
     for group in optimizer.param_groups:

@@ -40,13 +40,13 @@ def complaint(path: Path, *settings: str) -> str:
     return str(caught.value)
 
 
-def test_a_good_spec_loads_with_its_defaults(write):
+def test_a_valid_spec_loads_with_its_defaults(write):
     spec = load_train_spec(write("[model]", "dim = 32", "heads = 1"))
     assert (spec.name, spec.minutes, spec.scale, spec.crop, spec.precision) == ("tiny", 1, 2, 48, "bfloat16")
     assert (spec.config.dim, spec.config.scale, spec.config.window) == (32, 2, 8)
 
 
-def test_settings_win_over_the_file_and_leave_neighbours_alone(write):
+def test_settings_override_the_file_and_nothing_else(write):
     path = write("scale = 3", "[model]", "dim = 32", "heads = 1")
     spec = load_train_spec(path, parse_settings(("scale=4", "model.dim=64")))
     assert (spec.scale, spec.config.dim, spec.config.heads) == (4, 64, 1)
@@ -122,7 +122,7 @@ def test_a_bad_setting_is_named(write):
     assert "unknown field 'model.'" not in complaint(write(), "model.wndow=4")
 
 
-def test_a_spec_that_is_no_file(tmp_path):
+def test_a_missing_spec_file_is_named(tmp_path):
     assert "no spec at" in complaint(tmp_path / "none.toml")
     assert "cannot be read" in complaint(tmp_path)
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe4"')
@@ -137,7 +137,7 @@ def test_shipped_training_specs_name_only_real_fields(tmp_path):
         assert spec.name == re.sub("-(begin|middle|wide)$", "", path.stem)  # the stages of one training
 
 
-def test_the_reference_names_every_allowed_word():
+def test_the_reference_names_every_allowed_value():
     page = (ROOT / "docs/reference/training-spec.md").read_text()
     for name, words in CHOICES.items():
         assert all(f"`{word}`" in page for word in words), name

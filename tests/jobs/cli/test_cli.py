@@ -73,7 +73,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_help_says_what_a_command_does(command, flag):
+def test_help_describes_each_command(command, flag):
     result = imgtx(*command, flag)
     assert result.exit_code == DONE
     assert COMMANDS[command] in " ".join(result.stdout.split())
@@ -104,12 +104,12 @@ def test_the_commands_are_listed_in_a_useful_order_with_whole_summaries():
     assert "..." not in listed
 
 
-def test_the_package_is_a_program_too():
+def test_the_package_can_be_run_as_a_program():
     done = subprocess.run([sys.executable, "-m", "imgtx", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (DONE, f"imgtx, version {__version__}\n")
 
 
-def test_version():
+def test_the_version_is_printed():
     assert imgtx("--version").stdout.strip().endswith(__version__)
 
 
@@ -170,7 +170,7 @@ def test_a_destination_that_cannot_be_written_ends_in_one_line(place, destinatio
     assert named in complaint("upscale", "in", destination)
 
 
-def test_an_option_of_the_wrong_type_is_clicks_to_tell():
+def test_an_option_of_the_wrong_type_is_reported_by_click():
     result = imgtx("upscale", "in", "out", "--quality", "high")
     assert result.exit_code == USAGE
     assert "'high' is not a valid integer" in result.stderr
@@ -198,12 +198,12 @@ def raising(error: BaseException):
         (ImageError("bug", "a sentence"), FAILURES, "a sentence"),
     ],
 )
-def test_each_kind_of_end_has_its_exit_code(place, monkeypatch, error, code, named):
+def test_each_outcome_has_its_exit_code(place, monkeypatch, error, code, named):
     monkeypatch.setattr("jobs.run.driver.prepare", raising(error))
     assert named in complaint("upscale", "in", "out", code=code)
 
 
-def test_a_bug_leaves_its_traceback_in_a_file(place, monkeypatch):
+def test_the_traceback_of_a_bug_is_stored_in_a_file(place, monkeypatch):
     monkeypatch.setattr("jobs.run.prepare.prepare", raising(ZeroDivisionError("of all things")))
     monkeypatch.setattr("tempfile.tempdir", str(place))
     line = complaint("plan", "upscale", "in", "out", code=BUG)
@@ -213,7 +213,7 @@ def test_a_bug_leaves_its_traceback_in_a_file(place, monkeypatch):
     assert "Traceback" in report.read_text()
 
 
-def test_a_run_from_plan_to_verify(place, in_process, model):
+def test_plan_upscale_status_and_verify_work_in_sequence(place, in_process, model):
     (place / "in" / "cut.png").write_bytes(saved(photo())[:200])
     (place / "in" / "notes.txt").write_text("no image")
     given = ("in", "out", "--model", model)
@@ -256,7 +256,7 @@ def test_a_run_from_plan_to_verify(place, in_process, model):
     assert (retried["written"], retried["current"], retried["failed"]) == (1, 2, 0)
 
 
-def test_verify_finds_what_was_damaged_and_fix_makes_it_again(place, in_process, model):
+def test_verify_finds_damaged_outputs_and_fix_restores_them(place, in_process, model):
     given = ("in", "out", "--model", model)
     assert imgtx("upscale", *given).exit_code == DONE
     (place / "out" / "images" / "0.png").unlink()
@@ -268,12 +268,12 @@ def test_verify_finds_what_was_damaged_and_fix_makes_it_again(place, in_process,
     assert imgtx("verify", "out").exit_code == DONE
 
 
-def test_limit_leaves_the_rest_pending(place, in_process, model):
+def test_a_limit_leaves_the_rest_pending(place, in_process, model):
     summary = json.loads(imgtx("upscale", "in", "out", "--model", model, "--limit", "1", "--json").stdout)
     assert (summary["written"], summary["pending"], summary["accounted"]) == (1, 1, True)
 
 
-def test_retry_takes_the_last_runs_settings_and_failed_images_only(place, in_process, model, monkeypatch):
+def test_retry_uses_the_last_runs_settings_on_failed_images_only(place, in_process, model, monkeypatch):
     (place / "in" / "bad.png").write_bytes(b"none")
     given = ("in", "out", "--model", model, "--max-failed", "1", "--json")
     summary = json.loads(imgtx("upscale", *given).stdout)
@@ -286,7 +286,7 @@ def test_retry_takes_the_last_runs_settings_and_failed_images_only(place, in_pro
     assert summary["accounted"]
 
 
-def test_what_was_too_large_runs_again_under_a_higher_limit(place, in_process, model):
+def test_images_that_were_too_large_run_under_a_higher_limit(place, in_process, model):
     given = ("in", "out", "--model", model, "--max-failed", "2", "--json", "--set")
     failed = json.loads(imgtx("upscale", *given, "max_megapixels=0.0001").stdout)
     assert failed["reasons"] == {"too_large": 2}
@@ -294,7 +294,7 @@ def test_what_was_too_large_runs_again_under_a_higher_limit(place, in_process, m
         assert json.loads(imgtx("upscale", *given, f"max_megapixels={limit}").stdout)["written"] == written
 
 
-def test_a_stopped_change_of_settings_taken_back_leaves_no_pixels_of_either(
+def test_reverting_an_interrupted_change_of_settings_leaves_no_mixed_outputs(
     place, in_process, model, monkeypatch
 ):
     """The case: another scale by mistake, stopped at once, and the old command again."""
@@ -316,11 +316,11 @@ def test_a_stopped_change_of_settings_taken_back_leaves_no_pixels_of_either(
     assert imgtx("verify", "out").exit_code == DONE
 
 
-def test_memory_is_no_place_for_a_run(place, model):
+def test_a_memory_destination_is_refused(place, model):
     assert "is in the memory of one process" in complaint("upscale", "in", "memory://out", "--model", model)
 
 
-def test_a_stopped_run_says_how_to_go_on(place, in_process, model, monkeypatch):
+def test_a_stopped_run_says_how_to_continue(place, in_process, model, monkeypatch):
     blocks = InProcess.iter_batches
 
     def stopped(self, **options):
@@ -384,7 +384,7 @@ def test_a_run_that_could_not_start_leaves_no_settings_behind(place, in_process,
     assert (status["run"]["state"], status["run"]["written"]) == ("done", 1)
 
 
-def test_another_source_on_the_same_destination_is_told(place, in_process, model, caplog):
+def test_another_source_on_the_same_destination_is_reported(place, in_process, model, caplog):
     (place / "other").mkdir()
     (place / "other" / "0.png").write_bytes(saved(photo(12, 12)))
     assert imgtx("upscale", "in", "out", "--model", model).exit_code == DONE
@@ -396,14 +396,14 @@ def test_another_source_on_the_same_destination_is_told(place, in_process, model
     assert "in the ledger and no longer in the source: 1" in result.stdout
 
 
-def test_a_killed_run_is_no_running_one(place, in_process, model):
+def test_a_killed_run_is_not_shown_as_running(place, in_process, model):
     assert imgtx("upscale", "in", "out", "--model", model).exit_code == DONE
     (status,) = (place / "out" / "runs").glob("*/status.json")
     status.write_text(json.dumps(json.loads(status.read_text()) | {"state": "running"}))
     assert "killed" in json.loads(imgtx("status", "out", "--json").stdout)["run"]["state"]
 
 
-def test_what_is_next_is_said(place, in_process, model):
+def test_the_next_step_is_suggested(place, in_process, model):
     (place / "in" / "bad.png").write_bytes(b"none")
     given = ("upscale", "in", "out", "--model", model, "--max-failed", "1")
     assert "1 failed: imgtx status out names them, imgtx retry out tries again" in imgtx(*given).stdout
@@ -413,13 +413,13 @@ def test_what_is_next_is_said(place, in_process, model):
     assert "1 outputs are marked as pending: the same imgtx upscale" in imgtx("verify", "out", "--fix").stdout
 
 
-def test_a_source_without_an_image_is_a_mistake(place, model):
+def test_a_source_without_images_is_an_error(place, model):
     (place / "texts").mkdir()
     (place / "texts" / "a.txt").write_text("no image")
     assert "holds no image among 1 files" in complaint("upscale", "texts", "out", "--model", model)
 
 
-def test_formats_by_their_suffix_and_shares_beyond_all(place, in_process, model):
+def test_formats_may_be_given_by_suffix_and_invalid_values_are_refused(place, in_process, model):
     assert imgtx("upscale", "in", "out", "--model", model, "--format", "JPG").exit_code == DONE
     assert (place / "out" / "images" / "0.jpg").exists()
     assert "--max-failed 200%" in complaint("upscale", "in", "out", "--max-failed", "200%")

@@ -36,7 +36,7 @@ def printed(*arguments: str) -> tuple[str, dict[str, list[str]]]:
     }
 
 
-def test_tables_for_people_count_what_there_is(place, model):
+def test_tables_show_the_counts_of_a_run(place, model):
     (place / "in" / "cut.png").write_bytes(saved(photo(20, 24))[:60])
     (place / "in" / "notes.txt").write_text("no image")
     plan = ("plan", "upscale", "in", "out", "--model", model)
@@ -60,7 +60,7 @@ def test_tables_for_people_count_what_there_is(place, model):
     assert "[decode]" in text
 
 
-def test_the_table_of_models_says_their_scale_and_licence():
+def test_the_table_of_models_shows_scale_and_licence():
     _, rows = printed("models", "list")
     assert rows["sr-x2"][1] == "x2"
     assert rows["sr-x4"][1] == "x4"
@@ -68,7 +68,7 @@ def test_the_table_of_models_says_their_scale_and_licence():
         assert rows[name][3], "a licence"
 
 
-def test_names_in_brackets_are_not_taken_for_markup(place, model):
+def test_names_in_brackets_are_not_markup(place, model):
     (place / "in" / "cut[bold].png").write_bytes(b"none")
     result = imgtx("upscale", "in", "out[red]", "--model", model)
     assert "out[red]/images/" in "".join(result.stdout.split())

@@ -45,7 +45,7 @@ def said(*arguments: str) -> str:
     return result.stdout.strip()
 
 
-def test_import_promote_rollback_as_a_person_does_them(place: Path, weights: list[str]):
+def test_import_promote_and_rollback_move_the_latest_version(place: Path, weights: list[str]):
     assert said("models", "import", weights[0], "models/tiny") == f"{place}/models/tiny@0001"
     assert said("models", "import", weights[0], "models/tiny") == f"{place}/models/tiny@0001"
     assert said("models", "import", weights[1], "models/tiny") == f"{place}/models/tiny@0002"
@@ -66,7 +66,7 @@ def test_import_promote_rollback_as_a_person_does_them(place: Path, weights: lis
     assert [move["why"] for move in shown["store"]["latest"]] == ["by hand", "by hand", "rollback by hand"]
 
 
-def test_what_was_finished_beside_the_weights_comes_along(place: Path):
+def test_files_packaged_beside_the_weights_are_imported(place: Path):
     said("models", "import", "sr-x2", "models/sr-x2")
     versions = place / "models" / "sr-x2" / "0001"
     assert {path.name for path in versions.iterdir()} == {
@@ -78,14 +78,14 @@ def test_what_was_finished_beside_the_weights_comes_along(place: Path):
     assert json.loads((versions / "card.json").read_text())["metrics"]["set5"] > 36
 
 
-def test_a_store_can_be_named_by_the_environment(stored: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_store_can_be_set_by_the_environment(stored: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("IMGTX_STORE", str(stored / "models"))
     assert said("models", "promote", "tiny@2") == "tiny: latest 0001 -> 0002"
     assert "tiny" in said("models", "list")
     assert json.loads(said("models", "show", "tiny@latest"))["store"]["version"] == "0002"
 
 
-def test_a_run_means_one_version_and_so_does_its_retry(stored: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_and_its_retry_use_one_version(stored: Path, monkeypatch: pytest.MonkeyPatch):
     without_ray(monkeypatch)
     arguments = ("upscale", "in", "out", "--model", "models/tiny@latest", "--json")
     assert json.loads(said(*arguments).splitlines()[-1])["written"] == 2
@@ -105,12 +105,12 @@ def test_a_run_means_one_version_and_so_does_its_retry(stored: Path, monkeypatch
     assert look("out").outputs == first
 
 
-def test_an_evaluation_takes_a_version(stored: Path):
+def test_an_evaluation_accepts_a_version(stored: Path):
     report = json.loads(said("evaluate", "models/tiny@2", "in", "--json"))
     assert report["digest"] == json.loads(said("models", "show", "models/tiny@2"))["digest"]
 
 
-def test_training_begins_with_a_version(stored: Path):
+def test_training_can_start_from_a_version(stored: Path):
     (stored / "photos").mkdir()
     (stored / "photos" / "a.png").write_bytes(saved(photo(64, 64)))
     lines = ["name = 'next'", "train = 'photos'", "valid = 'photos'", "steps = 1", "crop = 16", "batch = 1"]
@@ -122,7 +122,7 @@ def test_training_begins_with_a_version(stored: Path):
     assert began["digest"] == json.loads(said("models", "show", "models/tiny@2"))["digest"]
 
 
-def test_a_truncated_file_is_not_taken_in(place: Path, weights: list[str]):
+def test_a_truncated_file_is_not_imported(place: Path, weights: list[str]):
     (place / "half.safetensors").write_bytes(Path(weights[0]).read_bytes()[:-1000])
     assert "not a whole safetensors file" in complaint("models", "import", "half.safetensors", "models/x")
 

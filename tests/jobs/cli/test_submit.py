@@ -61,18 +61,18 @@ def submitted(monkeypatch):
 
 
 @pytest.mark.parametrize(("status", "code"), [("SUCCEEDED", 0), ("FAILED", 3), ("FAILED", 130)])
-def test_it_ends_as_the_run_did(submitted, status, code):
+def test_submit_exits_with_the_runs_exit_code(submitted, status, code):
     result = submitted(FakeHead(ended(status, code), "1/2 images\ndone\n"))
     assert (result.exit_code, result.stdout) == (code, "1/2 images\ndone\n")
     assert f"exit code {code}" in result.stderr
 
 
-def test_a_job_that_never_began_says_failure_reason(submitted):
+def test_a_job_that_never_started_is_reported_with_its_reason(submitted):
     result = submitted(FakeHead(ended("FAILED", None, "no such package")))
     assert (result.exit_code, "did not start: no such package" in result.stderr) == (3, True)
 
 
-def test_not_waiting_prints_the_name_alone(submitted):
+def test_without_waiting_only_the_name_is_printed(submitted):
     head = FakeHead(AssertionError("it followed"))
     result = submitted(head, command=(*COMMAND[:3], "--no-wait", *COMMAND[3:]))
     assert (result.exit_code, result.stdout) == (0, "job-1\n")
@@ -83,7 +83,7 @@ def test_not_waiting_prints_the_name_alone(submitted):
 @pytest.mark.parametrize(
     ("typed", "stops"), [(None, False), ("n\n", False), ("\n", False), ("", False), ("y\n", True)]
 )
-def test_ctrl_c_asks_and_leaves_unless_told_otherwise(submitted, typed, stops):
+def test_ctrl_c_asks_and_detaches_by_default(submitted, typed, stops):
     head = FakeHead(KeyboardInterrupt())
     result = submitted(head, typed=typed)
     assert result.exit_code == 130
@@ -96,14 +96,14 @@ def test_ctrl_c_asks_and_leaves_unless_told_otherwise(submitted, typed, stops):
     assert said in result.stderr
 
 
-def test_a_head_that_went_points_to_the_destination(submitted):
+def test_a_lost_head_is_reported_with_the_destination_to_check(submitted):
     result = submitted(FakeHead(HeadGoneError("http://head:8265 has not answered for a minute")))
     assert result.exit_code == 3
     (line,) = result.stderr.splitlines()
     assert "imgtx watch s3://out/ shows its progress" in line
 
 
-def test_a_line_of_progress_replaces_the_one_before_on_a_terminal(capsys):
+def test_progress_lines_replace_each_other_on_a_terminal(capsys):
     pieces = ("0/9 images  starting", " Ray\n1/9 images  2 MP/s\n", "a warning\n2/9 images  2 MP/s\n")
     up = "\x1b[1A\x1b[2K"
     for terminal in (True, False):
@@ -116,7 +116,7 @@ def test_a_line_of_progress_replaces_the_one_before_on_a_terminal(capsys):
         assert printed.replace(up, "") == "".join(pieces)
 
 
-def test_the_help_is_there(submitted):
+def test_the_help_is_printed(submitted):
     for command in (("submit",), ("jobs",), ("jobs", "list"), ("jobs", "logs"), ("jobs", "stop"), ("watch",)):
         assert CliRunner().invoke(main, [*command, "-h"]).exit_code == 0
 
@@ -124,7 +124,9 @@ def test_the_help_is_there(submitted):
 @pytest.mark.parametrize("address", ["ray://head:10001", "http://head:8265", "https://head/ray"])
 @pytest.mark.parametrize("given", ["option", "environment"])
 @pytest.mark.parametrize("command", ["upscale", "restore", "retry"])
-def test_a_run_that_is_given_a_dashboard_names_imgtx_submit(tmp_path, monkeypatch, command, address, given):
+def test_a_dashboard_address_for_a_run_is_answered_with_imgtx_submit(
+    tmp_path, monkeypatch, command, address, given
+):
     without_ray(monkeypatch)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "0.png").write_bytes(saved(photo(20, 24)))

@@ -59,7 +59,7 @@ def benchmarks(tmp_path):
     return tmp_path
 
 
-def test_a_folder_of_folders_is_one_dataset_each(benchmarks):
+def test_each_subfolder_is_a_dataset(benchmarks):
     found = find_datasets([benchmarks])
     assert [(d.name, [f.name for f in d.files]) for d in found] == [
         ("other", ["a.png"]),
@@ -69,7 +69,7 @@ def test_a_folder_of_folders_is_one_dataset_each(benchmarks):
     assert find_datasets([benchmarks / "set5", benchmarks / "other"]) == (found[1], found[0])
 
 
-def test_archive_damage_repeats_and_takes_grey_as_rgb(benchmarks):
+def test_archive_damage_is_repeatable_and_reads_grey_as_rgb(benchmarks):
     model, found = Bicubic(), find_datasets([benchmarks])
     first, again = (score(model, 2, found, "archive") for _ in range(2))
     assert [i.psnr_y for d in first for i in d.images] == [i.psnr_y for d in again for i in d.images]
@@ -92,7 +92,7 @@ def test_bicubic_as_the_model_equals_the_control_exactly(benchmarks):
     assert model.calls == [(12, 13, 3), (12, 13, 3), (16, 20, 3), (15, 14, 1)]
 
 
-def test_a_better_model_stands_above_its_control(benchmarks):
+def test_a_better_model_scores_above_the_control(benchmarks):
     def closer(small):
         return np.clip(imresize(small, 2).astype(int) + 1, 0, 255).astype(np.uint8)
 
@@ -113,7 +113,7 @@ def test_means_and_rate():
     assert dataset.seconds_per_megapixel == pytest.approx(1.0 / 0.015)
 
 
-def test_the_report_as_table_and_as_json(benchmarks, monkeypatch):
+def test_a_report_is_printed_as_a_table_and_stored_as_json(benchmarks, monkeypatch):
     monkeypatch.setattr(imgtx, "load", lambda name, **_: Bicubic())
     out = benchmarks / "report.json"
     text = io.StringIO()
@@ -138,7 +138,7 @@ def test_the_report_as_table_and_as_json(benchmarks, monkeypatch):
     assert "eight views" not in table
 
 
-def test_a_self_ensemble_is_marked_as_the_papers_do(benchmarks, monkeypatch):
+def test_a_self_ensemble_is_marked_with_a_plus(benchmarks, monkeypatch):
     asked = {}
     monkeypatch.setattr(imgtx, "load", lambda name, **options: asked.update(options) or Bicubic())
     text = io.StringIO()
@@ -149,7 +149,7 @@ def test_a_self_ensemble_is_marked_as_the_papers_do(benchmarks, monkeypatch):
     assert "the mean over eight views" in " ".join(text.getvalue().split())
 
 
-def test_real_weights_go_the_same_road(benchmarks):
+def test_real_weights_are_evaluated_in_the_same_way(benchmarks):
     config = ModelConfig(dim=32, heads=1, encoder_blocks=1, decoder_blocks=1, detail_channels=4)
     info = ModelInfo("tiny", "super-resolution", scale=2, multiple=config.multiple, halo=config.multiple)
     weights = benchmarks / "tiny.safetensors"
@@ -170,7 +170,7 @@ def test_equal_images_become_null_in_json(tmp_path, monkeypatch):
     assert json.loads(out.read_text())["datasets"][0]["means"]["psnr_y"] is None
 
 
-def test_missing_empty_and_mistaken_datasets_are_one_sentence(benchmarks):
+def test_missing_empty_and_wrong_datasets_are_one_sentence(benchmarks):
     with pytest.raises(UsageError, match="no dataset"):
         find_datasets([])
     with pytest.raises(UsageError, match="is no folder"):
@@ -190,7 +190,7 @@ def test_missing_empty_and_mistaken_datasets_are_one_sentence(benchmarks):
         ("I;16", (40, 40), "16 bits"),
     ],
 )
-def test_an_image_the_protocol_cannot_take_ends_before_the_model_runs(benchmarks, mode, size, part):
+def test_an_image_the_protocol_cannot_use_fails_before_the_model_runs(benchmarks, mode, size, part):
     Image.new(mode, size).save(benchmarks / "set5" / "zz.png")
     model = Bicubic()
     with pytest.raises(UsageError, match=part):

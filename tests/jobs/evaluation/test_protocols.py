@@ -53,7 +53,7 @@ def means(report, value: str = "psnr") -> dict[tuple[str, str, str], float]:
     return {(row.dataset, row.condition, row.method): row.means[value] for row in report.rows}
 
 
-def test_a_list_names_a_part_of_the_folders_beside_it(benchmarks):
+def test_a_list_selects_images_of_the_folders_beside_it(benchmarks):
     (listed,) = find_datasets([benchmarks / "cbsd68.txt"])
     assert (listed.name, [file.name for file in listed.files]) == ("cbsd68", ["1.png", "3.png"])
     (benchmarks / "cbsd68.txt").write_text("1\n9\n")
@@ -61,14 +61,14 @@ def test_a_list_names_a_part_of_the_folders_beside_it(benchmarks):
         find_datasets([benchmarks / "cbsd68.txt"])
 
 
-def test_noise_is_that_of_the_papers_seed_and_not_clipped():
+def test_noise_uses_the_papers_seed_and_is_not_clipped():
     clean = np.full((30, 40, 3), 250, np.uint8)
     np.random.seed(0)  # the papers' way; ours must equal it
     np.testing.assert_array_equal(noisy(clean, 25), clean + np.random.normal(0, 25, clean.shape))
     assert noisy(clean, 25).max() > 255
 
 
-def test_offsets_move_the_blocks_and_not_the_picture():
+def test_offsets_move_the_blocks_and_not_the_image():
     clean = photo(64, 64)
     outputs = [compressed(clean, 20, offset) for offset in range(8)]
     assert all(output.shape == clean.shape for output in outputs)
@@ -80,7 +80,7 @@ def test_offsets_move_the_blocks_and_not_the_picture():
 
 
 @pytest.mark.parametrize("name", CONDITIONS)
-def test_what_changes_nothing_scores_as_its_input(name, benchmarks, restore, tmp_path, monkeypatch):
+def test_an_identity_model_scores_like_its_input(name, benchmarks, restore, tmp_path, monkeypatch):
     monkeypatch.setattr(controls, "imported", lambda name: None)
     out = tmp_path / "report.json"
     report = run_protocol(PROTOCOLS[name], restore, find_datasets([benchmarks / "cbsd68.txt"]), out_json=out)
@@ -101,7 +101,7 @@ def test_what_changes_nothing_scores_as_its_input(name, benchmarks, restore, tmp
     assert ("DnCNN (published)" in told) == (name == "denoise")
 
 
-def test_noise_passes_in_floats_tile_by_tile(benchmarks, tmp_path):
+def test_noise_is_passed_as_floats_tile_by_tile(benchmarks, tmp_path):
     from jobs.evaluation.restoration import restored
 
     predictor = imgtx.load(save_tiny_model(tmp_path / "tiny.safetensors", scale=1))
@@ -116,7 +116,7 @@ def test_noise_passes_in_floats_tile_by_tile(benchmarks, tmp_path):
 
 
 class TestHoles:
-    def test_scores_are_of_the_hole_alone(self):
+    def test_scores_cover_the_hole_alone(self):
         clean = photo(60, 70)
         hole = np.zeros((60, 70), bool)
         hole[20:40, 20:50] = True
@@ -135,7 +135,7 @@ class TestHoles:
         with pytest.raises(UsageError, match="the mask has no hole"):
             hole_scores(clean, clean, ~hole & hole)
 
-    def test_an_untrained_model_is_the_fill_and_every_row_has_the_same_masks(
+    def test_an_untrained_model_equals_the_fill_and_all_rows_share_their_masks(
         self, benchmarks, tmp_path, monkeypatch
     ):
         monkeypatch.setattr(hole_protocol, "SQUARE", 32)
@@ -152,7 +152,7 @@ class TestHoles:
     @pytest.mark.skipif(
         len(controls.fillers()) < 3, reason=f"{controls.INSTALL}, and the rest of the controls run"
     )
-    def test_every_control_fills_a_slope(self):
+    def test_every_control_fills_a_gradient(self):
         clean = np.broadcast_to(np.arange(50, 114, dtype=np.uint8)[None, :, None], (64, 64, 3)).copy()
         hole = np.zeros((64, 64), bool)
         hole[28:34, 20:40] = True
@@ -163,7 +163,7 @@ class TestHoles:
             assert np.abs(output.astype(int) - clean)[hole].max() < 6, name
 
     @pytest.mark.skipif(controls.imported("cv2") is None, reason=controls.INSTALL)
-    def test_non_local_means_takes_noise_away(self):
+    def test_non_local_means_reduces_noise(self):
         clean = photo(64, 64)
         damaged = noisy(clean, 15).clip(0, 255).round().astype(np.uint8)
         better = controls.non_local_means(damaged, controls.STRENGTH * 15)
@@ -171,7 +171,7 @@ class TestHoles:
 
 
 @pytest.mark.parametrize(("protocol", "task"), [("denoise", "inpainting"), ("holes", "restoration")])
-def test_a_protocol_is_for_its_task(protocol, task, benchmarks, monkeypatch):
+def test_a_protocol_refuses_models_of_other_tasks(protocol, task, benchmarks, monkeypatch):
     fake = SimpleNamespace(info=SimpleNamespace(task=task, name="fake"))
     monkeypatch.setattr(imgtx, "load", lambda *given, **options: fake)
     monkeypatch.setattr("jobs.evaluation.protocol.local_model", lambda *given: "fake")
@@ -181,7 +181,7 @@ def test_a_protocol_is_for_its_task(protocol, task, benchmarks, monkeypatch):
         run_protocol(PROTOCOLS[protocol], "fake", find_datasets([benchmarks / "live1"]))
 
 
-def test_published_rows_name_conditions_that_are_measured():
+def test_published_rows_name_measured_conditions():
     measured = {condition for name in CONDITIONS for condition, _, _ in CONDITIONS[name]}
     published = [condition for protocol in PROTOCOLS.values() for _, condition in protocol.published]
     assert published
@@ -189,7 +189,7 @@ def test_published_rows_name_conditions_that_are_measured():
 
 
 @pytest.mark.parametrize("holes", [False, True])
-def test_a_card_tells_what_its_task_is_measured_by(holes, benchmarks, tmp_path, monkeypatch):
+def test_a_card_names_the_protocol_of_its_task(holes, benchmarks, tmp_path, monkeypatch):
     monkeypatch.setattr(hole_protocol, "SQUARE", 32)
     monkeypatch.setattr(controls, "imported", lambda name: None)
     path = Path(save_tiny_model(tmp_path / "tiny.safetensors", scale=1, holes=holes))

@@ -45,7 +45,7 @@ def held_by_another_host(store: Store, beat: int) -> None:
     store.write(f"{LEASES}999999.json", json.dumps(asdict(holder)).encode())
 
 
-def test_a_run_that_is_over_is_told_with_its_exit_code(finished, status):
+def test_a_finished_run_is_reported_with_its_exit_code(finished, status):
     result = imgtx("watch", str(finished))
     assert result.exit_code == 3  # one of four failed
     assert "written 3 + current 0 + skipped 0 + failed 1" in result.stderr
@@ -55,14 +55,14 @@ def test_a_run_that_is_over_is_told_with_its_exit_code(finished, status):
     assert imgtx("watch", str(finished)).exit_code == 130
 
 
-def test_a_run_whose_lease_is_given_up_is_dead(finished, status):
+def test_a_running_status_without_a_lease_means_a_dead_run(finished, status):
     status(state="running")
     result = imgtx("watch", str(finished), "--json")
     assert result.exit_code == 3
     assert "killed" in json.loads(result.stdout.splitlines()[-1])["run"]["state"]
 
 
-def test_a_holder_elsewhere_lives_as_long_as_it_beats(finished, status, monkeypatch):
+def test_a_holder_on_another_host_is_alive_while_it_renews(finished, status, monkeypatch):
     store = open_store(str(finished))
     status(state="running", written=1, pending=2, failed=1, failed_before=0, to_do=4, left=0, seconds=10.0,
            megapixels=5.0, reasons={"not_an_image": 1})  # fmt: skip
@@ -85,7 +85,7 @@ def test_a_holder_elsewhere_lives_as_long_as_it_beats(finished, status, monkeypa
     (finished / LEASES / "999999.json").unlink()
 
 
-def test_nothing_yet_is_waited_for(tmp_path, finished, monkeypatch):
+def test_watch_waits_for_the_first_run(tmp_path, finished, monkeypatch):
     """A job that was only just submitted has written nothing."""
     place = tmp_path / "out"
     place.mkdir()
@@ -103,7 +103,7 @@ def test_nothing_yet_is_waited_for(tmp_path, finished, monkeypatch):
     assert result.stderr.splitlines()[:3] == ["no run here yet"] * 3
 
 
-def test_a_living_run_is_shown(tmp_path, finished, status, monkeypatch):
+def test_a_live_run_is_shown(tmp_path, finished, status, monkeypatch):
     status(state="running")
     seen: list[float] = []
 
@@ -118,7 +118,7 @@ def test_a_living_run_is_shown(tmp_path, finished, status, monkeypatch):
     assert "process" in result.stderr.splitlines()[0]
 
 
-def test_the_next_run_is_waited_for_where_the_last_is_over(finished, monkeypatch):
+def test_watch_can_wait_for_the_run_after_a_finished_one(finished, monkeypatch):
     (run,) = (finished / "runs").iterdir()
     following = run.with_name("29991231T000000-next")
 
@@ -132,6 +132,6 @@ def test_the_next_run_is_waited_for_where_the_last_is_over(finished, monkeypatch
     following.unlink()
 
 
-def test_mistakes(tmp_path):
+def test_invalid_arguments_are_refused(tmp_path):
     assert "--every 0" in complaint("watch", str(tmp_path), "--every", "0")
     assert str(tmp_path / "none") in complaint("watch", str(tmp_path / "none"))

@@ -27,19 +27,19 @@ CURRENT = {"a": 30.0, "b": 35.0}
         (Gate(), {"a": None, "b": 35.0}, True),  # equal to the clean images: the infinite PSNR
     ],
 )
-def test_the_rule(gate: Gate, candidate: dict[str, float | None], passed: bool):
+def test_the_gate_applies_its_rule(gate: Gate, candidate: dict[str, float | None], passed: bool):
     verdict = judge(gate, current=CURRENT, candidate=candidate)
     assert verdict.passed == passed
     assert verdict.why.startswith("passed: a " if passed else "refused: a ")
 
 
-def test_what_was_perfect_and_is_no_more_has_lost():
+def test_losing_a_perfect_score_fails_the_gate():
     current = {"a": None, "b": 35.0}
     assert not judge(Gate(), current=current, candidate={"a": 60.0, "b": 36.0}).passed
     assert judge(Gate(), current=current, candidate={"a": None, "b": 35.0}).passed
 
 
-def test_a_verdict_says_its_numbers():
+def test_a_verdict_contains_its_numbers():
     verdict = judge(Gate(), current=CURRENT, candidate={"a": 31.0, "b": 34.9})
     assert verdict.why == "refused: a +1.000 dB, b -0.100 dB; b may lose at most 0.05 dB"
 
@@ -53,6 +53,6 @@ def test_a_verdict_says_its_numbers():
         (Gate(better_on="c"), "better_on = 'c': expected one of the datasets a, b"),
     ],
 )
-def test_a_rule_that_cannot_be_applied_is_told(gate: Gate, words: str):
+def test_a_rule_that_cannot_be_applied_is_reported(gate: Gate, words: str):
     with pytest.raises(UsageError, match=words):
         check_gate(gate, ["a", "b"])

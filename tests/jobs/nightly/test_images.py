@@ -41,7 +41,7 @@ def night(
     return choice
 
 
-def test_nights_take_turns_until_nothing_is_new(archive: Store, state: Store):
+def test_successive_runs_consume_all_new_images(archive: Store, state: Store):
     nights = [night(archive, state, day) for day in (21, 22, 23, 24)]
     assert [choice.found_new for choice in nights] == [10, 6, 2, 0]
     taken = [keys(choice.new) for choice in nights]
@@ -52,14 +52,14 @@ def test_nights_take_turns_until_nothing_is_new(archive: Store, state: Store):
     assert {*keys(nights[2].replayed)} <= {*taken[0], *taken[1]}
 
 
-def test_the_date_decides_and_a_night_does_not_see_itself(archive: Store, state: Store):
+def test_the_selection_depends_on_the_date_and_is_repeatable(archive: Store, state: Store):
     first = night(archive, state, 21)
     assert night(archive, state, 21).rows.equals(first.rows)
     other = choose(archive, state, "2026-11-22", max_new_images=6, replay_images=0)
     assert not {*keys(other.new)} & {*keys(first.new)}
 
 
-def test_what_changed_is_new_again_and_what_vanished_is_not_replayed(archive: Store, state: Store):
+def test_changed_images_are_new_and_deleted_ones_are_not_replayed(archive: Store, state: Store):
     night(archive, state, 21, max_new_images=10)
     archive.write("0/0.png", saved(photo(50, 50)))
     archive.delete("1/1.png")
@@ -68,7 +68,7 @@ def test_what_changed_is_new_again_and_what_vanished_is_not_replayed(archive: St
     assert sorted(keys(choice.replayed)) == sorted({f"{n % 2}/{n}.png" for n in range(2, 10)})
 
 
-def test_consumed_counts_a_row_once(state: Store):
+def test_a_consumed_row_counts_once(state: Store):
     rows = pa.table({"key": ["a", "b"], "version": ["1", "1"]}, SEEN)
     mark_consumed(state, "2026-11-21", rows)
     mark_consumed(state, "2026-11-22", rows.slice(0, 1))
@@ -76,7 +76,7 @@ def test_consumed_counts_a_row_once(state: Store):
     assert keys(consumed(state, but="2026-11-21")) == ["a"]
 
 
-def test_cuts_are_bounded_the_same_again_and_not_fetched_twice(
+def test_crops_are_bounded_repeatable_and_fetched_once(
     archive: Store, state: Store, tmp_path: Path, monkeypatch
 ):
     rows = night(archive, state, 21, max_new_images=10).rows
@@ -90,7 +90,7 @@ def test_cuts_are_bounded_the_same_again_and_not_fetched_twice(
     fetch_cuts(archive, rows, tmp_path / "one", smallest=32, largest=36)
 
 
-def test_what_cannot_be_used_is_counted_by_reason(archive: Store, state: Store, tmp_path: Path):
+def test_unusable_images_are_counted_by_reason(archive: Store, state: Store, tmp_path: Path):
     rows = night(archive, state, 21, max_new_images=10).rows
     archive.write("0/0.png", saved(photo(60, 60)))
     archive.delete("1/1.png")
@@ -98,9 +98,7 @@ def test_what_cannot_be_used_is_counted_by_reason(archive: Store, state: Store, 
     assert left_out == {"changed": 1, "not_found": 1, "too_small": 8}
 
 
-def test_a_storage_that_is_away_stops_the_night_instead(
-    archive: Store, state: Store, tmp_path: Path, monkeypatch
-):
+def test_unreachable_storage_stops_the_run(archive: Store, state: Store, tmp_path: Path, monkeypatch):
     def away(*_, **__):
         raise StorageError("storage", "away", transient=True)
 
@@ -110,7 +108,7 @@ def test_a_storage_that_is_away_stops_the_night_instead(
         fetch_cuts(archive, rows, tmp_path / "cuts", smallest=8, largest=64)
 
 
-def test_photos_in_storage_are_copied_under_their_own_name(tmp_path: Path):
+def test_photos_in_storage_are_copied_under_their_own_names(tmp_path: Path):
     store = open_store("memory://night-data/photos/set7/")
     with pytest.raises(UsageError, match="holds no image"):
         local_folder(store.uri, tmp_path, None)
@@ -124,7 +122,7 @@ def test_photos_in_storage_are_copied_under_their_own_name(tmp_path: Path):
     assert local_folder(str(tmp_path), tmp_path / "unused", None) == tmp_path
 
 
-def test_a_key_that_leads_out_of_the_folder_is_not_copied(tmp_path: Path):
+def test_a_key_that_escapes_the_folder_is_not_copied(tmp_path: Path):
     store = open_store("memory://night-data/hostile/")
     store.write("../outside.png", b"x")
     store.write("a.png", b"x")

@@ -43,7 +43,7 @@ def test_the_shipped_spec_loads():
         (["model=models/sr-x2@latest"], "names a version: write STORE/NAME"),
     ],
 )
-def test_mistakes_are_named(settings: list[str], words: str):
+def test_errors_in_a_spec_are_named(settings: list[str], words: str):
     assert words in told(*settings)
 
 
@@ -68,7 +68,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_only_the_ends_can_tell_is_told_before_any_work(place: Path):
+def test_errors_in_stores_and_datasets_are_reported_before_any_work(place: Path):
     def night(*settings: str, date: str = "2026-11-23") -> str:
         options = [part for setting in settings for part in ("--set", setting)]
         return complaint("nightly", "night.toml", "--date", date, *options)
@@ -88,7 +88,7 @@ def test_what_only_the_ends_can_tell_is_told_before_any_work(place: Path):
     assert not (place / "state" / "nights").exists()
 
 
-def test_a_night_without_news_trains_nothing_and_moves_nothing(place: Path):
+def test_without_new_images_nothing_is_trained_or_promoted(place: Path):
     imgtx("models", "promote", "models/tiny@1")
     (place / "archive" / "a.png").unlink()
     (place / "archive" / "notes.txt").write_bytes(b"no image")
@@ -103,7 +103,7 @@ def test_a_night_without_news_trains_nothing_and_moves_nothing(place: Path):
     assert again.endswith("nothing to do\n")
 
 
-def test_images_that_cannot_be_trained_on_are_left_out_once(place: Path):
+def test_unusable_images_are_skipped_once(place: Path):
     imgtx("models", "promote", "models/tiny@1")
     (place / "archive" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n and nothing")
     (place / "archive" / "b.png").write_bytes(saved(np.zeros((31, 64, 3), np.uint8)))

@@ -51,14 +51,14 @@ def http_error(code: int, message: str = "") -> urllib.error.HTTPError:
     return urllib.error.HTTPError("https://x", code, "", Message(), body)
 
 
-def test_the_minute_a_job_was_due_is_in_its_name():
+def test_a_jobs_name_gives_the_minute_it_was_due():
     assert due(TICK) == datetime(2026, 11, 23, 1, 30, tzinfo=UTC)
     for name in ("imgtx", "imgtx-sr-x2-manual-8xk", "29923290", "imgtx-20261123T0130"):
         with pytest.raises(UsageError, match="expected the name that a CronJob gives"):
             due(name)
 
 
-def test_a_ray_job_is_posted_with_the_pods_token(pod):
+def test_a_ray_job_is_created_with_the_pods_token(pod):
     assert create_ray_job(JOB) == "created RayJob nightly-20261123 in ml"
     (request,) = pod
     assert request.full_url == "https://[fd00::1]:6443/apis/ray.io/v1/namespaces/ml/rayjobs"
@@ -67,7 +67,7 @@ def test_a_ray_job_is_posted_with_the_pods_token(pod):
     assert json.loads(request.data) == JOB
 
 
-def test_a_night_that_was_begun_is_left_alone(pod, monkeypatch):
+def test_a_run_that_was_started_before_is_not_started_again(pod, monkeypatch):
     answer_with(monkeypatch, http_error(409))
     assert (
         create_ray_job(JOB)
@@ -93,7 +93,7 @@ def test_a_night_that_was_begun_is_left_alone(pod, monkeypatch):
         (urllib.error.URLError("refused"), StorageError, "did not answer (refused)"),
     ],
 )
-def test_what_the_api_refuses_is_one_line(pod, monkeypatch, error, kind, words):
+def test_a_refusal_of_the_api_is_one_line(pod, monkeypatch, error, kind, words):
     answer_with(monkeypatch, error)
     with pytest.raises(kind) as caught:
         create_ray_job(JOB)
@@ -102,12 +102,12 @@ def test_what_the_api_refuses_is_one_line(pod, monkeypatch, error, kind, words):
     assert "pod-token" not in str(caught.value)
 
 
-def test_a_pod_without_its_token_is_told(pod, tmp_path):
+def test_a_pod_without_its_token_is_reported(pod, tmp_path):
     (tmp_path / "token").unlink()
     with pytest.raises(UsageError, match="automountServiceAccountToken"):
         create_ray_job(JOB)
 
 
-def test_outside_a_pod_the_way_is_kubectl(monkeypatch):
+def test_outside_a_pod_kubectl_is_suggested(monkeypatch):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     assert "kubectl apply" in complaint("schedule", str(SHIPPED), "--target", "rayjob", "--job-name", TICK)

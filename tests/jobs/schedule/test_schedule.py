@@ -48,7 +48,7 @@ def of_kind(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
-def test_a_cluster_takes_the_manifest(target: str, settings: tuple[str, ...]):
+def test_a_cluster_accepts_the_manifest(target: str, settings: tuple[str, ...]):
     text = to_yaml(manifests(spec_with(*settings), target, NIGHT))
     assert "&id" not in text
     objects = read(text)
@@ -56,7 +56,7 @@ def test_a_cluster_takes_the_manifest(target: str, settings: tuple[str, ...]):
     assert any(words[1] in ("nightly", "schedule") for item in objects for words in commands(item))
 
 
-def test_the_checks_find_what_they_are_for():
+def test_the_checks_find_planted_errors():
     job = ray_job(spec_with("gpu_workers=[1, 2]"), NIGHT)
     for change, words in (
         ({"entrypoint": "imgtx nightly --dat 2026-11-23 x"}, "No such option"),
@@ -77,7 +77,7 @@ def test_the_checks_find_what_they_are_for():
     assert "concurencyPolicy" in found
 
 
-def test_the_spec_travels_as_it_was_read(tmp_path: Path):
+def test_the_manifest_contains_the_spec_as_it_was_read(tmp_path: Path):
     path = tmp_path / "nightly.toml"
     awkward = 'note \\"quoted\\" \\\\ Ärger\\u007f\\nand a line'
     shipped = SHIPPED.read_text().replace('"of the archive"', f'"{awkward}"')
@@ -91,7 +91,7 @@ def test_the_spec_travels_as_it_was_read(tmp_path: Path):
     assert read_toml(carried)["train"]["peak_lr"] == 1e-4
 
 
-def test_a_second_tick_of_a_date_makes_the_same_ray_job():
+def test_a_second_tick_of_a_date_creates_the_same_ray_job():
     spec = spec_with("time_zone=Europe/Lisbon")
     first, second = (
         ray_job(spec, spec.when.date_of(datetime(2026, 11, 23, hour, 30, tzinfo=UTC))) for hour in (1, 23)
@@ -101,27 +101,27 @@ def test_a_second_tick_of_a_date_makes_the_same_ray_job():
     assert " --date 2026-11-23 " in first["spec"]["entrypoint"]
 
 
-def test_a_worker_that_is_told_to_go_may_end_what_it_has_in_hand():
+def test_a_terminating_worker_has_time_to_drain():
     job = ray_job(spec_with(), NIGHT)
     check_time_to_go(job["spec"]["rayClusterSpec"])
     (head,) = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
     assert "env" not in head
 
 
-def test_nights_follow_the_dates_of_the_time_zone():
+def test_runs_are_dated_by_their_time_zone():
     """At half past midnight in Lisbon two neighbouring nights of the spring begin on one date of UTC."""
     when = spec_with("time_zone=Europe/Lisbon", "at=00:30").when
     before, after = datetime(2026, 3, 29, 0, 30, tzinfo=UTC), datetime(2026, 3, 29, 23, 30, tzinfo=UTC)
     assert (when.date_of(before), when.date_of(after)) == (date(2026, 3, 29), date(2026, 3, 30))
 
 
-def test_missed_and_overlapping_ticks_are_the_schedulers_first_and_the_leases_in_the_end():
+def test_missed_and_overlapping_ticks_are_configured_in_the_cron_job():
     cron_job = of_kind(manifests(spec_with("late_hours=2.5"), "cronjob", NIGHT), "CronJob")["spec"]
     assert (cron_job["concurrencyPolicy"], cron_job["startingDeadlineSeconds"]) == ("Forbid", 9000)
     assert cron_job["timeZone"] == "Etc/UTC"
 
 
-def test_what_ticks_may_make_ray_jobs_and_nothing_else():
+def test_the_cron_job_may_create_ray_jobs_and_nothing_else():
     objects = manifests(spec_with("secret=s3-keys"), "cronjob", NIGHT)
     assert of_kind(objects, "Role")["rules"] == [
         {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create"]}
@@ -155,7 +155,7 @@ def test_what_ticks_may_make_ray_jobs_and_nothing_else():
         (["image='a b'"], "image = 'a b'"),
     ],
 )
-def test_mistakes_that_no_schema_finds(settings: list[str], words: str):
+def test_errors_that_no_schema_finds_are_named(settings: list[str], words: str):
     with pytest.raises(UsageError) as caught:
         manifests(spec_with(*settings), "cronjob", NIGHT)
     assert words in str(caught.value)
@@ -163,7 +163,7 @@ def test_mistakes_that_no_schema_finds(settings: list[str], words: str):
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_of_this_machine_is_refused_for_pods():
+def test_a_local_folder_is_refused_for_pods():
     for setting, name in (
         ("valid=photos/", "valid"),
         ("datasets=['s3://bucket/set5', 'set14']", "datasets[1]"),
@@ -174,7 +174,7 @@ def test_a_folder_of_this_machine_is_refused_for_pods():
         assert units(spec, SHIPPED, "/usr/bin/imgtx")
 
 
-def test_systemd_units_say_what_was_asked(tmp_path: Path):
+def test_systemd_units_contain_the_schedule(tmp_path: Path):
     spec = spec_with("days=['mon']", "retries=3", "environment_file=/etc/imgtx.env", "max_hours=30")
     found = units(spec, tmp_path / '50% "quoted" $HOME.toml', "/opt/imgtx/bin/imgtx")
     service, timer = found["imgtx-sr-x2.service"], found["imgtx-sr-x2.timer"]
@@ -190,7 +190,7 @@ def test_systemd_units_say_what_was_asked(tmp_path: Path):
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
-def test_systemd_takes_the_units(tmp_path: Path):
+def test_systemd_accepts_the_units(tmp_path: Path):
     program = shutil.which("true")
     assert program
     for name, content in units(spec_with(), tmp_path / "a b.toml", program).items():
@@ -211,11 +211,11 @@ class TestCommand:
             *("ServiceAccount", "Role", "RoleBinding", "ConfigMap", "CronJob")
         ]
 
-    def test_one_night(self):
+    def test_one_run_can_be_scheduled_by_date(self):
         result = imgtx("schedule", str(SHIPPED), "--target", "rayjob", "--date", "2026-11-23")
         assert of_kind(read(result.stdout), "RayJob") == ray_job(spec_with(), NIGHT)
 
-    def test_files_go_into_a_folder(self, tmp_path: Path):
+    def test_files_are_written_to_a_folder(self, tmp_path: Path):
         result = imgtx("schedule", str(SHIPPED), "--target", "systemd", "--out", str(tmp_path / "units"))
         assert result.exit_code == 0, result.output
         assert result.stdout.split() == [
@@ -232,5 +232,5 @@ class TestCommand:
             (["--out", f"{SHIPPED}/units"], "cannot write"),
         ],
     )
-    def test_mistakes(self, arguments: list[str], words: str):
+    def test_invalid_arguments_are_refused(self, arguments: list[str], words: str):
         assert words in complaint("schedule", str(SHIPPED), *arguments)

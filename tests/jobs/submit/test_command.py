@@ -36,19 +36,19 @@ def spec(tmp_path: Path) -> Path:
     return tmp_path / "t.toml"
 
 
-def test_the_cluster_gets_the_command_as_it_was_typed():
+def test_the_cluster_gets_the_command_as_typed():
     command = checked("upscale", *ENDS, "--scale", "4", "--set", "model=sr-x4")
     assert command.entrypoint == "python -m jobs.cli upscale s3://in/ s3://out/ --scale 4 --set model=sr-x4"
     assert (command.destination, command.files) == ("s3://out/", {})
 
 
-def test_what_a_shell_would_read_is_quoted():
+def test_shell_characters_are_quoted():
     assert checked("upscale", "s3://in/$(id);x", "s3://out/").entrypoint.endswith(
         "upscale 's3://in/$(id);x' s3://out/"
     )
 
 
-def test_the_same_request_has_one_name_a_day():
+def test_a_request_has_one_name_per_day():
     one = checked("upscale", *ENDS, "--scale", "4", "--format", "png").submission_id(DAY)
     assert one == checked("upscale", "--format", "png", *ENDS, "--scale=4").submission_id(DAY)
     assert one.startswith("imgtx-upscale-20261123-")
@@ -61,7 +61,7 @@ def test_the_same_request_has_one_name_a_day():
     assert len(others | {one}) == 5
 
 
-def test_a_spec_travels_and_its_content_is_part_of_the_name(spec):
+def test_a_spec_is_sent_and_its_content_is_part_of_the_name(spec):
     given = ("train", str(spec), "--workers", "2", "--storage", "s3://bucket/t")
     command = checked(*given)
     assert command.arguments[:2] == ("train", "specs/t.toml")
@@ -76,14 +76,14 @@ def test_a_spec_travels_and_its_content_is_part_of_the_name(spec):
 
 
 @pytest.mark.parametrize("form", [["--spec", "{}"], ["--spec={}"]])
-def test_a_runs_spec_file_is_renamed_however_it_is_written(tmp_path, form):
+def test_a_spec_file_is_renamed_in_every_form_of_the_option(tmp_path, form):
     file = tmp_path / "up.toml"
     file.write_text("quality = 80\n")
     arguments = checked("upscale", *ENDS, *(part.format(file) for part in form)).arguments
     assert " ".join(arguments).replace("=", " ").endswith("--spec specs/up.toml")
 
 
-def test_a_night_is_read_too(tmp_path):
+def test_a_nightly_spec_is_checked_too(tmp_path):
     file = tmp_path / "nightly.toml"
     file.write_text(NIGHT)
     assert checked("nightly", str(file)).arguments == ("nightly", "specs/nightly.toml")
@@ -117,14 +117,14 @@ def test_a_night_is_read_too(tmp_path):
         (("upscale", "https://h/x?sig=abc", "s3://out/"), "https://... contains a credential"),
     ],
 )
-def test_what_cannot_run_there_ends_in_one_line(arguments, named):
+def test_commands_that_cannot_run_on_a_cluster_are_refused_in_one_line(arguments, named):
     told = refused(*arguments)
     assert named in told
     assert "pass@" not in told
     assert "sig=abc" not in told
 
 
-def test_a_secret_of_this_machine_is_found_wherever_it_stands(monkeypatch):
+def test_a_secret_of_this_machine_is_found_anywhere_in_the_command(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted/secret")
     told = refused("upscale", *ENDS, "--set", "model=planted/secret")
     assert "public" in told
@@ -139,7 +139,7 @@ def test_shared_paths_are_absolute():
     assert "give its absolute path" in refused(*ends, "torchscript:x.ts?scale=2", shared=True)
 
 
-def test_a_training_leaves_its_weights_where_they_stay(spec):
+def test_a_submitted_training_must_write_to_storage(spec):
     assert "give --workers and --storage" in refused("train", str(spec))
     assert "--storage runs" in refused("train", str(spec), "--workers", "2", "--storage", "runs")
     moved = ("--set", "train=photos/")
@@ -148,18 +148,18 @@ def test_a_training_leaves_its_weights_where_they_stay(spec):
     )
 
 
-def test_reading_a_command_here_changes_nothing_for_who_types_it():
+def test_checking_a_command_does_not_affect_the_command_line():
     checked("verify", "s3://out/")
     assert imgtx("verify", "-h").exit_code == 0
 
 
-def test_whatever_starts_a_run_can_be_submitted():
+def test_every_command_that_starts_a_run_can_be_submitted():
     starting = {
         name for name, command in main.commands.items() if {"workers"} & {p.name for p in command.params}
     }
     assert starting <= {*RUNS}
 
 
-def test_clicks_own_mistakes_are_clicks_to_tell():
+def test_usage_errors_of_click_are_reported_by_click():
     with pytest.raises(click.UsageError, match="No such option"):
         checked("upscale", *ENDS, "--scael", "4")

@@ -35,16 +35,16 @@ CODE_OF_CLONE = [
 ]
 
 
-def test_the_code_travels_and_data_does_not(clone):
+def test_code_is_packaged_and_data_is_not(clone):
     assert shipped(clone) == CODE_OF_CLONE
 
 
-def test_rayignore_is_read_as_git_would(clone):
+def test_rayignore_is_read_like_gitignore(clone):
     (clone / ".rayignore").write_text("# a comment\n*.safetensors\n/jobs/c.py\n")
     assert shipped(clone) == ["imgtx/a.py", "pipeline/b.py", "requirements.lock"]
 
 
-def test_this_clone_ships_what_a_run_needs():
+def test_this_clone_packages_everything_a_run_needs():
     names = shipped(CODE)
     assert {
         "jobs/cli/__init__.py",
@@ -57,14 +57,14 @@ def test_this_clone_ships_what_a_run_needs():
     ]
 
 
-def test_too_much_is_refused_and_the_largest_are_named(clone, monkeypatch):
+def test_an_oversized_package_is_refused_and_the_largest_files_are_named(clone, monkeypatch):
     monkeypatch.setattr(code_package, "MAX_BYTES", 2_000_000)
     (clone / "imgtx" / "packaged" / "w.safetensors").write_bytes(bytes(2_500_000))
     with pytest.raises(UsageError, match=r"w\.safetensors 2\.5 MB, .*\.rayignore"):
         shipped(clone)
 
 
-def test_the_same_files_are_the_same_bytes(clone, tmp_path_factory):
+def test_the_same_files_give_the_same_bytes(clone, tmp_path_factory):
     out = tmp_path_factory.mktemp("zips")
     spec = out / "spec.toml"
     spec.write_text("quality = 80")
@@ -78,7 +78,7 @@ def test_the_same_files_are_the_same_bytes(clone, tmp_path_factory):
         assert file.read("specs/s.toml") == b"quality = 80"
 
 
-def test_packages_are_what_imgtx_asks_for_at_the_locks_versions_without_ray():
+def test_requirements_are_pinned_by_the_lock_and_exclude_ray():
     *wanted, pins = packages(CODE)
     names = {Requirement(line).name for line in wanted}
     assert {"torch", "pyarrow", "s3fs"} <= names
@@ -86,6 +86,6 @@ def test_packages_are_what_imgtx_asks_for_at_the_locks_versions_without_ray():
     assert pins == "-c ${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/requirements.lock"
 
 
-def test_without_a_lock_there_is_nothing_to_pin(tmp_path):
+def test_without_a_lock_nothing_is_pinned(tmp_path):
     with pytest.raises(UsageError, match="--packages image"):
         packages(tmp_path)

@@ -90,7 +90,7 @@ def begun(head: Head, **changes: Any) -> tuple[str, list[str]]:
     return begin(head, submission(**changes), said.append).id, said
 
 
-def test_twice_is_once_while_it_runs_and_after_it_succeeded(head, client):
+def test_submitting_twice_starts_one_job(head, client):
     first, said = begun(head)
     assert said == [f"submitted {first} to http://head:8265"]
     assert begun(head)[0] == first
@@ -101,7 +101,7 @@ def test_twice_is_once_while_it_runs_and_after_it_succeeded(head, client):
     assert len(client.requests) == 1
 
 
-def test_a_head_that_has_just_started_is_asked_again(head, client, monkeypatch):
+def test_a_head_without_an_agent_is_asked_again(head, client, monkeypatch):
     monkeypatch.setattr("jobs.submit.head.AGENT_PAUSE", 0.0)
     client.starting = 3
     begun(head)
@@ -116,7 +116,7 @@ def test_a_head_that_has_just_started_is_asked_again(head, client, monkeypatch):
 @pytest.mark.parametrize(
     ("status", "code", "how"), [("FAILED", 3, "exit code 3"), ("STOPPED", None, "was stopped")]
 )
-def test_what_failed_is_submitted_again_under_the_next_number(head, client, status, code, how):
+def test_a_failed_job_is_submitted_again_with_the_next_number(head, client, status, code, how):
     first, _ = begun(head)
     client.put(first, status, code)
     second, said = begun(head)
@@ -127,7 +127,7 @@ def test_what_failed_is_submitted_again_under_the_next_number(head, client, stat
     assert len(client.requests) == 3
 
 
-def test_who_loses_a_race_follows_the_winner(head, client):
+def test_the_loser_of_a_race_follows_the_winning_job(head, client):
     client.racing = True
     job, said = begun(head, name="nightly")
     assert job == "nightly"
@@ -135,7 +135,7 @@ def test_who_loses_a_race_follows_the_winner(head, client):
     assert client.requests == []
 
 
-def test_what_is_sent_holds_no_secret(head, client, monkeypatch):
+def test_a_request_contains_no_secret(head, client, monkeypatch):
     planted = {
         "AWS_ACCESS_KEY_ID": "AKIAPLANTED",
         "AWS_SECRET_ACCESS_KEY": "planted-secret",
@@ -164,7 +164,7 @@ def test_packages_are_pinned_or_left_to_the_image():
 
 
 @pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "DB_PASSWORD", "MY_API_KEY"])
-def test_a_variable_that_looks_like_a_secret_is_refused_unread(name):
+def test_a_variable_named_like_a_secret_is_refused(name):
     with pytest.raises(UsageError, match="looks like a secret") as error:
         given((f"{name}=planted",))
     assert "planted" not in str(error.value)
@@ -175,18 +175,18 @@ def test_a_variable_has_a_name_and_a_value():
         given(("AWS_PROFILE",))
 
 
-def test_an_endpoint_with_credentials_does_not_go_along():
+def test_an_endpoint_with_credentials_is_not_forwarded():
     with pytest.raises(UsageError, match="without credentials"):
         forwarded({"AWS_ENDPOINT_URL": "http://user:pass@store:9000"})
 
 
-def test_a_loopback_endpoint_is_told(head):
+def test_a_loopback_endpoint_is_reported(head):
     _, said = begun(head, variables=("AWS_ENDPOINT_URL=http://localhost:9000",))
     assert "refers to each machine of the cluster itself" in said[0]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "-x", "x" * 101])
-def test_a_name_that_cannot_be(name):
+def test_an_invalid_name_is_refused(name):
     with pytest.raises(UsageError, match="--id"):
         submission(name=name)
 
@@ -209,7 +209,7 @@ def ended(status: str, code: int | None = None, message: str = "") -> JobInfo:
         (ended("FAILED", None, "Failed to set up runtime environment.\npip said no"), 3, "pip said no"),
     ],
 )
-def test_the_exit_code_is_the_runs_own(job, code, reason):
+def test_the_exit_code_is_that_of_the_run(job, code, reason):
     assert exit_code(job) == code
     assert reason in failure_reason(job)
     assert bool(reason) == bool(failure_reason(job))
@@ -235,7 +235,7 @@ class Tail:
         )  # fmt: skip
 
 
-def test_a_log_that_broke_off_is_taken_up_where_it_was(monkeypatch):
+def test_an_interrupted_log_is_continued_where_it_stopped(monkeypatch):
     monkeypatch.setattr("jobs.submit.head.POLL_SECONDS", 0.0)
     shown: list[str] = []
     client = Tail(["one\n", "tw"], RuntimeError("closed"), ["one\ntwo\n"], ["one\n", "two\n", "three\n"])
@@ -244,7 +244,7 @@ def test_a_log_that_broke_off_is_taken_up_where_it_was(monkeypatch):
     assert job.status == "SUCCEEDED"
 
 
-def test_a_head_that_stays_silent_is_gone(monkeypatch):
+def test_a_head_that_does_not_answer_is_reported_as_lost(monkeypatch):
     monkeypatch.setattr("jobs.submit.head.POLL_SECONDS", 0.0)
     monkeypatch.setattr("jobs.submit.head.RECONNECT_SECONDS", 0.0)
     client = Tail(*[ConnectionError("refused")] * 3)
@@ -252,13 +252,13 @@ def test_a_head_that_stays_silent_is_gone(monkeypatch):
         Head("http://head:8265", client).follow("j", print)
 
 
-def test_of_a_lost_connection_only_the_reason_is_told():
+def test_a_lost_connection_is_reported_by_its_reason_alone():
     told = "Cannot connect to host h:1 ssl:<ssl.SSLContext object at 0x7f> [refused]"
     assert _first(OSError(told)) == "Cannot connect to host h:1 [refused]"
     assert _first(ValueError()) == "ValueError"
 
 
-def test_jobs_that_are_not_there_are_named(head, client):
+def test_missing_jobs_are_named(head, client):
     with pytest.raises(UsageError, match="has no job nothing"):
         head.info("nothing")
     client.put("a", "RUNNING")
@@ -270,20 +270,20 @@ def test_jobs_that_are_not_there_are_named(head, client):
 
 
 @pytest.mark.parametrize("address", [None, "head:6379", "ray://head:10001", "auto"])
-def test_an_address_is_a_dashboards(address, monkeypatch):
+def test_the_address_must_be_a_dashboards(address, monkeypatch):
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(UsageError, match="http://HOST:8265"):
         connect(address)
 
 
-def test_an_address_holds_no_credentials():
+def test_an_address_must_not_contain_credentials():
     with pytest.raises(UsageError, match="RAY_JOB_HEADERS") as error:
         connect("http://me:planted@head:8265")
     assert "planted" not in str(error.value)
 
 
-def test_the_token_goes_as_rays_tools_send_it(monkeypatch, tmp_path):
+def test_the_token_is_sent_as_rays_own_tools_send_it(monkeypatch, tmp_path):
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_JOB_HEADERS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

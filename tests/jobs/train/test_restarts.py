@@ -13,12 +13,12 @@ def restarts(tmp_path) -> Restarts:
     return Restarts(open_store(str(tmp_path / "training")))
 
 
-def test_workers_that_get_on_may_begin_as_often_as_nodes_come_and_go(restarts):
+def test_workers_that_progress_may_restart_without_limit(restarts):
     for number in range(50):
         restarts.count_start(f"checkpoint-{number // RESTARTS}")
 
 
-def test_workers_that_do_not_get_on_stop_the_training_with_what_one_of_them_said(restarts):
+def test_workers_that_do_not_progress_stop_the_training_with_their_error(restarts):
     for _ in range(1 + RESTARTS):
         restarts.count_start("")
     restarts.failure = "OSError: the disk\nis full"
@@ -28,14 +28,14 @@ def test_workers_that_do_not_get_on_stop_the_training_with_what_one_of_them_said
         restarts.count_start("")
 
 
-def test_a_worker_that_was_killed_said_nothing(restarts):
+def test_a_killed_worker_leaves_no_error(restarts):
     assert "it was killed, or its node was lost" in str(
         restarts.interruption(RuntimeError("Ray's words\n\nthe last\n"))
     )
     assert "stopped: the last (" in str(restarts.interruption(RuntimeError("Ray's words\n\nthe last\n")))
 
 
-def test_an_attempt_that_failed_counts_as_a_begin(restarts):
+def test_a_failed_attempt_counts_as_a_start(restarts):
     restarts.count_start("checkpoint-1")
     for _ in range(RESTARTS):
         restarts.count_failure(RuntimeError("no peers"))

@@ -68,7 +68,7 @@ def same(one: Batch, other: Batch) -> bool:
     )
 
 
-def test_a_step_is_pure_wherever_the_stream_begins(store):
+def test_a_batch_depends_on_its_step_alone(store):
     whole = streamed(store)
     batches = [whole.batch(step) for step in range(40)]
     for start in (0, 7, 39):
@@ -76,7 +76,7 @@ def test_a_step_is_pure_wherever_the_stream_begins(store):
     assert not same(batches[0], batches[1])
 
 
-def test_every_image_comes_once_an_epoch_and_epochs_differ(store):
+def test_every_image_occurs_once_per_epoch_and_epochs_differ(store):
     """Eleven images, batches of 4: epochs end amid batches and blocks."""
     feed = streamed(store)
     steps = 11 * stream.ROTATION * CROPS  # eleven blocks: 176 visits, 16 epochs
@@ -86,7 +86,7 @@ def test_every_image_comes_once_an_epoch_and_epochs_differ(store):
     assert len(set(orders)) == 4
 
 
-def test_the_crops_show_the_images_of_their_keys(store):
+def test_crops_show_the_images_of_their_keys(store):
     batch = streamed(store).batch(3)
     assert batch.small.shape == (4, 8, 8, 3)
     assert [f"{pixels[0, 0, 0]:02}.png" for pixels in batch.clean] == list(batch.keys)
@@ -99,7 +99,7 @@ def test_neighbouring_batches_share_no_image(store):
 
 
 @pytest.mark.parametrize("workers", [2, 3, 4])
-def test_workers_together_take_what_one_would(store, workers):
+def test_workers_together_read_the_batches_of_one(store, workers):
     whole = streamed(store)
     parts = [streamed(store, shard=Shard(rank, workers)) for rank in range(workers)]
     for step in (0, 5, 12, 30):
@@ -112,14 +112,14 @@ def test_workers_together_take_what_one_would(store, workers):
         assert same(joined, whole.batch(step))
 
 
-def test_each_visit_is_cut_anew(tmp_path):
+def test_each_visit_draws_a_new_crop(tmp_path):
     (tmp_path / "a.png").write_bytes(saved(photo(64, 64)))
     feed = streamed(open_store(str(tmp_path)), batch=1)
     crops = {feed.batch(step).clean.tobytes() for step in range(24)}
     assert len(crops) > 20
 
 
-def test_what_cannot_be_trained_on_is_replaced_by_the_next(store, tmp_path, caplog):
+def test_unusable_images_are_replaced_by_the_next(store, tmp_path, caplog):
     for path in Path(store.uri).iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "03.png").write_bytes(b"no image")
@@ -132,7 +132,7 @@ def test_what_cannot_be_trained_on_is_replaced_by_the_next(store, tmp_path, capl
     assert same(streamed(open_store(str(tmp_path))).batch(9), feed.batch(9))
 
 
-def test_nothing_to_train_on_ends_and_a_lost_object_is_storages_error(tmp_path):
+def test_no_usable_image_is_an_error_and_a_lost_object_is_a_storage_error(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
     feed = streamed(open_store(str(tmp_path)))
     with pytest.raises(UsageError, match=r"none of the 1 images of .* can be used at crop = 8"):
@@ -143,7 +143,7 @@ def test_nothing_to_train_on_ends_and_a_lost_object_is_storages_error(tmp_path):
         Stream(images, CropSettings(8), seed=0, batch=1, crops=1, shard=Shard()).batch(0)
 
 
-def test_of_a_large_image_a_window_is_taken_a_visit(tmp_path, monkeypatch):
+def test_each_visit_reads_one_window_of_a_large_image(tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "WINDOW", 32)
     ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (40, 200, 3))
     (tmp_path / "a.png").write_bytes(saved(np.ascontiguousarray(ramp)))
@@ -154,7 +154,7 @@ def test_of_a_large_image_a_window_is_taken_a_visit(tmp_path, monkeypatch):
     assert max(max(v) for v in visits) - min(min(v) for v in visits) > 32
 
 
-def test_the_cache_holds_what_fits(store):
+def test_the_cache_keeps_images_up_to_its_size(store):
     feed = streamed(store)
     (pair, _) = feed._open(0)
     small = Cache(3 * stream._bytes_of(pair))
@@ -163,7 +163,7 @@ def test_the_cache_holds_what_fits(store):
     assert [number for number in range(5) if small.get(str(number))] == [2, 3, 4]
 
 
-def test_dead_leaves_and_damage_go_through_the_stream(store, monkeypatch):
+def test_dead_leaves_and_damage_are_streamed(store, monkeypatch):
     monkeypatch.setattr(crops, "LEAVES_SIDE", 32)
     feed = streamed(store, procedural_share=0.5, degradation=ARCHIVE)
     keys = [key for step in range(6) for key in feed.batch(step).keys]
@@ -179,7 +179,7 @@ class TestBeforeRayStarts:
     def spec(self, store) -> TrainSpec:
         return TrainSpec("tiny", store.uri, store.uri, steps=10, batch=4, crop=8, valid_images=3)
 
-    def test_images_are_listed_by_the_inventory(self, store, spec):
+    def test_images_can_be_listed_from_an_inventory(self, store, spec):
         (Path(store.uri) / "notes.txt").write_text("no image")
         listed = list_images(Sources(store, store), spec)
         (Path(store.uri) / "notes.txt").unlink()
@@ -188,7 +188,7 @@ class TestBeforeRayStarts:
         assert decode_keys(encode_keys(listed)).equals(listed)
         assert [pair.key for pair in load_valid(store, ["01.png"], 2)] == ["01.png"]
 
-    def test_a_training_keeps_the_images_it_began_with(self, store, spec, tmp_path):
+    def test_a_training_keeps_its_initial_list_of_images(self, store, spec, tmp_path):
         root = open_store(str(tmp_path / "out" / "tiny"))
         begin(spec, root, None)
         first = root.read("keys.parquet")
@@ -204,7 +204,7 @@ class TestBeforeRayStarts:
         with pytest.raises(UsageError, match=r"began with model = .*'dim': 48"):
             begin(replace(spec, model={"dim": 48}), root, None)
 
-    def test_images_that_are_too_small_are_told(self, store, spec):
+    def test_images_that_are_too_small_are_reported(self, store, spec):
         large = replace(spec, crop=32)
         sources = Sources(store, store)
         with pytest.raises(
@@ -213,13 +213,13 @@ class TestBeforeRayStarts:
             check_images(sources, list_images(sources, large), large)
 
     @pytest.mark.parametrize("part", ["train", "valid"])
-    def test_a_place_without_images_is_told(self, store, spec, tmp_path, part):
+    def test_a_source_without_images_is_reported(self, store, spec, tmp_path, part):
         empty = open_store(str(tmp_path))
         sources = Sources(empty, store) if part == "train" else Sources(store, empty)
         with pytest.raises(UsageError, match=f"{part} = .* contains no images"):
             list_images(sources, spec)
 
-    def test_storage_that_cannot_be_written_ends_before_ray(self, spec, tmp_path):
+    def test_unwritable_storage_is_reported_before_ray_starts(self, spec, tmp_path):
         (tmp_path / "file").write_text("in the way")
         for storage, named in (
             (tmp_path / "file", "cannot be written"),
@@ -229,12 +229,12 @@ class TestBeforeRayStarts:
                 train_on_ray(spec, RayTrainConfig(2, str(storage)), tmp_path, print)
             assert "\n" not in str(caught.value)
 
-    def test_the_first_weights_go_where_every_worker_reads(self, store, spec, tmp_path):
+    def test_the_initial_weights_are_copied_to_storage(self, store, spec, tmp_path):
         root = open_store(str(tmp_path / "tiny"))
         begin(replace(spec, init_from="sr-x2"), root, None)
         assert root.read("begins-with/sr-x2.safetensors") == find_weights("sr-x2").read_bytes()
 
-    def test_options_that_do_not_go_together(self):
+    def test_incompatible_options_are_refused(self):
         nothing = dict.fromkeys(("workers", "min_workers", "storage", "endpoint_url", "address"))
         assert read_ray_config(nothing) is None
         with pytest.raises(UsageError, match="--min-workers is for training on Ray: give --workers too"):
@@ -246,7 +246,7 @@ class TestBeforeRayStarts:
         assert config.counts == (1, 4)
         assert RayTrainConfig(4, "out").counts == 4
 
-    def test_a_fleet_that_cannot_be(self, spec):
+    def test_impossible_numbers_of_workers_are_refused(self, spec):
         with pytest.raises(UsageError, match="--workers 5: must be 1 to 4"):
             check_ray_config(spec, RayTrainConfig(5, "out"))
         with pytest.raises(UsageError, match="--min-workers 3: must be 1 to --workers, which is 2"):
