@@ -27,7 +27,9 @@ def status(destination: str, endpoint_url: str | None, prometheus: bool, as_json
     """
     from jobs.inspect.prometheus import prometheus_text
     from jobs.inspect.status import print_status, read_status
+    from pipeline.tables.without_pandas import skip_pandas
 
+    skip_pandas()
     if prometheus:
         click.echo(prometheus_text(destination, endpoint_url), nl=False)
         return
@@ -54,7 +56,9 @@ def verify(destination: str, endpoint_url: str | None, quick: bool, fix: bool, a
     imgtx verify s3://bucket/out/ --quick
     """
     from jobs.inspect.status import print_verify, run_verify
+    from pipeline.tables.without_pandas import skip_pandas
 
+    skip_pandas()
     report = run_verify(destination, endpoint_url, deep=not quick, fix=fix)
     if as_json:
         click.echo(json.dumps(report.to_dict()))
@@ -84,7 +88,9 @@ def watch(
     imgtx watch s3://bucket/out/
     """
     from jobs.inspect.watch import Watching, watch_run
+    from pipeline.tables.without_pandas import skip_pandas
 
+    skip_pandas()
     if not every > 0:
         raise UsageError(f"--every {every:g}: give a number of seconds greater than 0")
     watching = Watching(destination, endpoint_url, every, as_json)

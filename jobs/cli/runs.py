@@ -125,7 +125,9 @@ def _run(spec: Any, as_json: bool, *, force_unlock: bool, retry_failed: bool = F
     from jobs.run.driver import run
     from jobs.run.exit_code import exit_code
     from jobs.run.progress import watcher
+    from pipeline.tables.without_pandas import skip_pandas
 
+    skip_pandas()
     with watcher(as_json=as_json, console=Console(stderr=True)) as watch:
         summary = run(spec, watch, retry_failed=retry_failed, force_unlock=force_unlock)
     click.echo(json.dumps(summary.to_dict())) if as_json else print_summary(summary, spec, console())
@@ -135,6 +137,8 @@ def _run(spec: Any, as_json: bool, *, force_unlock: bool, retry_failed: bool = F
 def _show_plan(spec: Any, as_json: bool) -> None:
     from jobs.inspect.status import plan_dict, print_plan
     from jobs.run.prepare import plan_run, prepare
+    from pipeline.tables.without_pandas import skip_pandas
 
+    skip_pandas()
     made = plan_run(prepare(spec))
     click.echo(json.dumps(plan_dict(made))) if as_json else print_plan(made, console())
