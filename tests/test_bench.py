@@ -32,7 +32,7 @@ def test_run_all_lists_only_existing_benchmarks():
 
 @pytest.mark.parametrize("module", BENCH, ids=lambda module: module.path)
 def test_importing_a_benchmark_runs_nothing(module):
-    """Statements that do something stand under `if __name__`; settings read by a library's import may be made."""
+    """Statements that do something are under `if __name__`; settings read by a library's import may be made."""
     for node in module.tree.body:
         if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant):
             assert ast.unparse(node).startswith("os.environ.setdefault("), f"{module.path}:{node.lineno}"
@@ -43,7 +43,7 @@ def test_importing_a_benchmark_runs_nothing(module):
 
 
 def results() -> dict[str, int]:
-    """What lies under bench/results/, and when it was written."""
+    """Return the files of bench/results/ and when they were written."""
     return {path.name: path.stat().st_mtime_ns for path in (ROOT / "bench" / "results").iterdir()}
 
 

@@ -43,5 +43,5 @@ def test_the_lock_pins_exactly_and_each_environment_once():
         assert re.fullmatch(r"==[\w.+]+", str(pin.specifier)), f"{pin} is no pin"
         assert pin.url is None
         key = (canonicalize_name(pin.name), str(pin.marker))
-        assert key not in seen, f"{pin} stands there twice"
+        assert key not in seen, f"{pin} is there twice"
         seen.add(key)

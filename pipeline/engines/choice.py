@@ -10,7 +10,7 @@ from pipeline.spec import RunSpec
 
 # Until the fault tests run on both engines.
 AUTO_MAY_BE_LOCAL = False
-MOST_IMAGES, MOST_BYTES = 10_000, 2 << 30
+MAX_IMAGES, MAX_BYTES = 10_000, 2 << 30
 
 
 def check_engine(spec: RunSpec) -> None:
@@ -39,7 +39,7 @@ def choose_engine(spec: RunSpec, images: int, size: int) -> str:
     if not AUTO_MAY_BE_LOCAL:
         return RAY
     elsewhere = address_of(spec) is not None or spec.min_workers
-    small = images <= MOST_IMAGES and size <= MOST_BYTES
+    small = images <= MAX_IMAGES and size <= MAX_BYTES
     return LOCAL if small and not elsewhere and not uses_gpu(spec) and os.name == "posix" else RAY
 
 

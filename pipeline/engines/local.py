@@ -29,7 +29,7 @@ from pipeline.spec import Job, RunSpec
 from pipeline.tables.schemas import FINISHED, WORK
 
 # The most rows that a process has been sent and not answered: the next ones wait in its pipe, undecoded.
-MOST_SENT = 16
+MAX_SENT = 16
 # Outcomes are handed on together, at most so many and after so long.
 HANDED_ROWS, HANDED_SECONDS = 64, 0.25
 # Processes in a row that end before their model is loaded.
@@ -180,7 +180,7 @@ class LocalEngine:
     def _send(self, rows: pa.RecordBatch, waiting: deque[int], processes: int) -> None:
         """Keep processes supplied; towards the end few rows are sent ahead, so that all end together."""
         for worker in [worker for worker in self.workers if worker.ready][:processes]:
-            most = 1 if processes == 1 else min(MOST_SENT, len(waiting) // (2 * processes))
+            most = 1 if processes == 1 else min(MAX_SENT, len(waiting) // (2 * processes))
             while waiting and len(worker.sent) < max(1, most):
                 number = waiting.popleft()
                 worker.send(number, rows.slice(number, 1))

@@ -53,7 +53,7 @@ def save_swin2sr(folder: Path) -> str:
 
 @pytest.fixture(scope="session")
 def references(tmp_path_factory: pytest.TempPathFactory):
-    """name -> what stands after --model."""
+    """Return model references, as after --model, by name."""
     folder, made = tmp_path_factory.mktemp("models"), {}
 
     def reference(name: str) -> str:

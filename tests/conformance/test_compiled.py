@@ -48,7 +48,7 @@ def cache(tmp_path_factory, monkeypatch) -> None:
 @pytest.mark.timeout(900)  # some 40 s of a core, which a busy machine may not give
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler")
 def test_a_compiled_model_is_cached_and_equals_the_original(tmp_path: Path, monkeypatch):
-    """The whole road, from the measurement to a predictor on what it left in the cache."""
+    """From the measurement to a predictor that uses what it left in the cache."""
     model = save("Compact", tmp_path)
     info, digest = read_info(model)
     info = replace(info, halo=16, compiled_tile=96)
@@ -101,10 +101,10 @@ def test_the_command_measures_reports_and_stores_the_speedup(tmp_path, monkeypat
     command = ["models", "probe", str(path), "--device", "cpu", "--compile", "--compile-limit", "77"]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.stderr
-    told = " ".join(done.stdout.replace("│", " ").split())
-    assert "1.0 s a megapixel instead of 2.0, in tiles of" in told
-    assert "pays from 30.0 megapixels an actor on" in told
-    assert f"written to {path}.imgtx.json" in told
+    printed = " ".join(done.stdout.replace("│", " ").split())
+    assert "1.0 s a megapixel instead of 2.0, in tiles of" in printed
+    assert "pays from 30.0 megapixels an actor on" in printed
+    assert f"written to {path}.imgtx.json" in printed
     (trial,) = asked
     info, _ = read_info(path)
     assert (trial.limit, trial.info.fast, trial.device) == (77, info.fast, "cpu")
@@ -166,12 +166,12 @@ def test_a_compiler_that_fails_is_one_line(monkeypatch):
 def test_a_compilation_over_the_time_limit_is_killed(tmp_path):
     model = save_tiny_model(tmp_path / "own.safetensors")
     trial = Trial(str(model), replace(read_info(model)[0], compiled_tile=64), "cpu", 0.4)
-    told: list[float] = []
+    reported: list[float] = []
     started = time.monotonic()
-    found = measure(trial, noise(64, 64, 3), {}, told.append)
+    found = measure(trial, noise(64, 64, 3), {}, reported.append)
     assert found == {"fails": "torch.compile was given up after 0.4 s"}
     assert time.monotonic() - started < 10
-    assert told[0] < 0.4
+    assert reported[0] < 0.4
     assert judged(INFO, found).not_compiled == found["fails"]
 
 

@@ -1,4 +1,4 @@
-"""What every model keeps, whoever made it: the pipeline never asks which it is."""
+"""What the pipeline requires of every model, of any origin."""
 
 from dataclasses import replace
 from typing import Any

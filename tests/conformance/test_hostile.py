@@ -54,9 +54,9 @@ def test_code_in_a_pickle_does_not_run_when_the_model_is_resolved(tmp_path):
     """spandrel has an unpickler of its own; it never sees the file."""
     path = tmp_path / "evil.pth"
     torch.save({"weight": Touch(tmp_path / "ran")}, path)
-    for door in (load_model, read_info):
+    for read in (load_model, read_info):
         with pytest.raises(ModelError, match="nothing was run"):
-            door(path)
+            read(path)
     assert not (tmp_path / "ran").exists()
 
 

@@ -1,4 +1,4 @@
-"""Somebody else's weights in a model store: converted, with what was measured of them, the same pixels."""
+"""Third-party weights in a model store: converted, with what was measured of them, the same pixels."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""The door: what may stand after --model, what is read without torch, what a sidecar is bound to."""
+"""Model references: what --model takes, what is read without torch, what a sidecar is bound to."""
 
 import json
 import logging
@@ -87,7 +87,7 @@ def test_a_licence_is_shown_if_the_file_names_it(tmp_path, foreign):
         ({"modelspec.license": "MIT\n\x1b[2J", "license": "other"}, "MIT [2J"),
         ({"format": "pt"}, "unknown"),
     ]:
-        path = tmp_path / "told.safetensors"
+        path = tmp_path / "described.safetensors"
         save_file(tensors, path, metadata=metadata)
         assert load_model(path).info.licence == licence
         convert(path, tmp_path / "converted.safetensors")
@@ -95,11 +95,11 @@ def test_a_licence_is_shown_if_the_file_names_it(tmp_path, foreign):
 
 
 def test_show_prints_the_same_fields_for_every_kind_of_model(references, kind):
-    told = describe(references(kind))
-    assert told["model"]["architecture"]
-    assert told["model"]["parameters"] >= 0
-    assert set(told["model"]["size_rules"]) == {"minimum", "multiple_of", "square"}
-    assert {"scale", "in_channels", "out_channels", "dtypes", "licence", "digest"} <= set(told)
+    facts = describe(references(kind))
+    assert facts["model"]["architecture"]
+    assert facts["model"]["parameters"] >= 0
+    assert set(facts["model"]["size_rules"]) == {"minimum", "multiple_of", "square"}
+    assert {"scale", "in_channels", "out_channels", "dtypes", "licence", "digest"} <= set(facts)
 
 
 @without_spandrel

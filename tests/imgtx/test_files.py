@@ -1,4 +1,4 @@
-"""A file is the old one or the whole new one, whatever interrupts the writing."""
+"""A file is the old one or the whole new one, no matter what interrupts the writing."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the command line says of a storage that does not answer, or not to this person."""
+"""What the command line says if storage does not answer, or refuses this user."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Credentials that end in the middle of a run: it stops with one line, no image is blamed, and the next one goes on."""
+"""Credentials that end during a run stop it with one line: no image is blamed, and the next run continues."""
 
 import json
 from collections.abc import Iterator
@@ -110,7 +110,7 @@ def test_an_expired_key_stops_the_run_and_a_new_one_continues_it(
     accounts.renew()
     rows = Ledger(open_store(destination)).current(["status"]) if destination == "out" else None
     assert rows is None or rows["status"].to_pylist() == ["written"] * BEFORE
-    # the process that could not release its lease is this one, which lives
+    # The process that could not release its lease is this one, which is alive.
     result = imgtx(*command, "--json", *(["--force-unlock"] if destination != "out" else []))
     assert result.exit_code == DONE, result.output
     summary = json.loads(result.stdout)

@@ -52,12 +52,12 @@ def never_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     def sleep(seconds: float) -> None:
         pytest.fail(f"the holder was watched: the lease slept {seconds} s")
 
-    # In place of the module's name `time`, so that everybody else may sleep.
+    # In place of the module's name `time`, so that other modules may sleep.
     monkeypatch.setattr(lease_module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
 
 
 class Clock:
-    """Stands in for the lease's module `time`: `sleep` moves the clock, and then lets happen what `while_asleep` does.
+    """Replaces the lease's module `time`: `sleep` moves the clock, and then lets happen what `while_asleep` does.
 
     A thread that beats waits in real seconds, a quarter of its ttl.
     """

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def alive(process: psutil.Process) -> bool:
-    """A zombie is not: nobody need wait for it where process 1 does not."""
+    """A zombie does not count: no process needs to wait for it if process 1 does not."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

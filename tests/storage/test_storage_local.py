@@ -42,7 +42,7 @@ def as_nobody() -> Iterator[None]:
 
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """A folder that the user nobody can reach; pytest's own is private."""
+    """A folder that the user `nobody` can reach; pytest's own is private."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         os.chmod(folder, 0o755)
         yield Path(folder)

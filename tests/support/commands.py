@@ -42,7 +42,7 @@ def complaint(*arguments: str, code: int = USAGE) -> str:
 
 
 class InProcess:
-    """What `road` returns, without Ray: the stages one after the other, one image at a time."""
+    """What `build_dataset` returns, without Ray: the stages one after the other, one image at a time."""
 
     def __init__(self, work: pa.Table, job, pool):
         self.work, self.job = work, job

@@ -4,7 +4,7 @@ from pipeline.storage.store import Store
 
 
 class Killed(BaseException):
-    """Stands in for SIGKILL: nothing catches it."""
+    """Like SIGKILL: nothing catches it."""
 
 
 class DyingStore:

@@ -1,4 +1,4 @@
-"""Kubernetes manifests held against what would be asked of them: the schemas of the API server, the checks that KubeRay
+"""Check Kubernetes manifests by what clusters require: the schemas of the API server, the checks that KubeRay
 makes beyond its schema, and a command line that exists.
 
 Offline, and as the API server does it: nulls are dropped, unknown fields are refused, quantities and ports may be

@@ -291,10 +291,10 @@ def _shapes_and_names() -> dict[str, tuple[bytes, Expectation]]:
         "UPPER.PNG",
         "two.dots.png",
     )
-    legal = [name for name in names if os.name != "nt" or not set(name) & set('?"')]
+    allowed = [name for name in names if os.name != "nt" or not set(name) & set('?"')]
     return {
         **shapes,
-        **dict.fromkeys(legal, (plain, good)),
+        **dict.fromkeys(allowed, (plain, good)),
         "names/png-inside.jpg": (plain, good),
         "names/jpeg-inside.png": (saved(photo(20, 30), "JPEG"), good),
     }

@@ -90,7 +90,7 @@ def begin(cluster: Cluster, destination: str, *options: str) -> Run:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A run that nobody disturbs, and what it makes of the archive."""
+    """A run without faults, and what it makes of the archive."""
 
     run: Run
     found: Destination

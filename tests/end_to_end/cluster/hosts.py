@@ -95,11 +95,11 @@ class Host:
         self.holder.wait(30)
 
     def unplug(self) -> None:
-        """Cut the network; the host's processes go on, and its peers are not notified."""
+        """Cut the network; the host's processes continue, and its peers are not notified."""
         self._inside("link", "set", "eth0", "down")
 
     def cut(self, address: str) -> None:
-        """Packets to `address` vanish without an answer: they go to a hardware address that nobody has."""
+        """Packets to `address` vanish without an answer: they go to a hardware address that no host has."""
         self._inside("neigh", "replace", address, "lladdr", NOBODY, "dev", "eth0", "nud", "permanent")
 
     def heal(self, address: str) -> None:
@@ -118,7 +118,7 @@ class Network:
     hosts: list[Host]
 
     def add(self, name: str) -> Host:
-        """A new host, joined to the others; its host name is its own, whatever came before it."""
+        """A new host, joined to the others; its host name is its own, even if hosts were removed before."""
         number = len(self.hosts) + 2
         own = ("--net", "--uts", "--mount", "--pid", "--mount-proc", "--fork")
         holder = _hold(*own, command=["sh", "-c", _OWN_FILES, str(self.folder)], name=f"{name}-{number}")

@@ -145,7 +145,7 @@ class Cluster:
     settings: dict[str, str] = field(default_factory=lambda: {"AWS_DEFAULT_REGION": "us-east-1"})
 
     def begin(self, name: str, *, cpus: int, gpus: int = 0, head: bool = False) -> Node:
-        """Start a node; `up` tells when it has joined. GPUs are Ray's logical ones."""
+        """Start a node; `up` returns when it has joined. GPUs are Ray's logical ones."""
         host = self.net.add(name)
         role = ("--head", f"--port={GCS_PORT}", "--include-dashboard=false")
         join = (f"--address={self.nodes['head'].host.address}:{GCS_PORT}",) if not head else ()

@@ -2,7 +2,7 @@
 
 pytest tests/end_to_end/cluster -s
 
-In this order: a test goes on with the machines that the one before it left, and the last one ends the head.
+In this order: a test continues with the machines that the one before it left, and the last one ends the head.
 """
 
 import time

@@ -1,6 +1,6 @@
 """A run over machines that share nothing but S3, while one goes and another comes. Each test prints a row of figures.
 
-In this order: a test goes on with the machines that the one before it left.
+In this order: a test continues with the machines that the one before it left.
 """
 
 import time
@@ -12,7 +12,8 @@ from tests.end_to_end.cluster.conftest import COUNT, DELAY, MODEL, Undisturbed, 
 from tests.end_to_end.cluster.nodes import WITHIN, Cluster
 from tests.support.archive import assert_sound, look
 
-pytestmark = pytest.mark.timeout(900)  # `WITHIN` tells of what hangs
+# `WITHIN` reports what hangs.
+pytestmark = pytest.mark.timeout(900)
 
 MODELS = 1
 # A third of the images: while they are held back, there is work left for another machine.

@@ -44,7 +44,7 @@ checkpoint_minutes = 0.05
 
 
 @dataclass
-class Told:
+class TrainingOutput:
     """What a running `imgtx train` wrote into its log."""
 
     process: subprocess.Popen
@@ -83,7 +83,7 @@ def test_the_number_of_workers_follows_the_machines(cluster: Cluster, tmp_path: 
     elastic = ("--workers", "2", "--min-workers", "1", "--storage", "s3://models/training")
     began = time.monotonic()
     process = cluster.command("train", str(spec), "--folder", str(folder), *elastic, log=said)
-    training = Told(process, folder, said)
+    training = TrainingOutput(process, folder, said)
     root = open_store("s3://models/training/tiny")
     training.wait_for(lambda line: line["workers"] == 1)
     cluster.add("two", cpus=1)

@@ -119,7 +119,7 @@ def heed_ctrl_c() -> None:
 
 @contextlib.contextmanager
 def starting(model: str, logs: Path, server: S3Server, engine: str) -> Iterator[Start]:
-    """`start(source, destination, *options)`; whatever still runs at the end is killed with all that it started."""
+    """Return `start(source, destination, *options)`; what still runs at the end is killed with its children."""
     started: list[Command] = []
     # Ray runs its workers at nice 15: on a machine that does other work too they starve.
     environment = os.environ | {"RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
@@ -174,7 +174,7 @@ def start(
 
 @dataclass(frozen=True)
 class Archive:
-    """`count` images in a bucket at `source`, and what a run on the local engine that nobody disturbs makes of them."""
+    """`count` images in a bucket at `source`, and what a run of the local engine without faults makes of them."""
 
     server: S3Server
     bucket: str
@@ -203,8 +203,8 @@ def source_server() -> Iterator[S3Server]:
 
 
 @contextlib.contextmanager
-def told_of(server: S3Server) -> Iterator[None]:
-    """This process knows the server, as the commands do, until the block ends."""
+def environment_of(server: S3Server) -> Iterator[None]:
+    """Set the variables of the server in this process, as in the commands, until the block ends."""
     with pytest.MonkeyPatch.context() as patch:
         for variable, value in (S3_ENVIRONMENT | {"AWS_ENDPOINT_URL": server.url}).items():
             patch.setenv(variable, value)
@@ -219,7 +219,7 @@ def archive_of(
     def make(count: int) -> Archive:
         folder = tmp_path_factory.mktemp(f"archive-of-{count}-")
         bucket = f"archive-of-{count}"
-        with told_of(source_server):
+        with environment_of(source_server):
             boto3.client("s3").create_bucket(Bucket=bucket)
             fill(open_store(f"s3://{bucket}"), count)
         with starting(model, folder, source_server, "local") as start:

@@ -1,4 +1,4 @@
-"""Killed at any moment and started again, a run ends as if nobody had disturbed it.
+"""Killed at any moment and started again, a run ends like one without faults.
 
 IMGTX_FAULT_KILLS: how many kills in the nightly size, 20 where it is not set.
 """
@@ -14,17 +14,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.end_to_end.faults.conftest import COUNT, Archive, Command, Start, title, told_of
+from tests.end_to_end.faults.conftest import COUNT, Archive, Command, Start, environment_of, title
 from tests.support.archive import Destination, assert_sound, look
 
-pytestmark = pytest.mark.timeout(3600)  # `WITHIN` tells of what hangs, and says what it had said
+# `WITHIN` reports what hangs, with its output.
+pytestmark = pytest.mark.timeout(3600)
 
 NIGHTLY_KILLS = int(os.environ.get("IMGTX_FAULT_KILLS", "20"))
-SIZES = [
-    (3, COUNT),
-    pytest.param(NIGHTLY_KILLS, 40 * NIGHTLY_KILLS, marks=pytest.mark.nightly),
-]  # kills, images
-GONE_WITHIN = 120.0  # seconds for Ray's own processes to follow a killed driver
+# Kills, images.
+SIZES = [(3, COUNT), pytest.param(NIGHTLY_KILLS, 40 * NIGHTLY_KILLS, marks=pytest.mark.nightly)]
+# Seconds for Ray's own processes to follow a killed driver.
+GONE_WITHIN = 120.0
 
 
 def assert_equal(found: Destination, undisturbed: Destination) -> None:
@@ -90,7 +90,7 @@ def test_a_run_survives_repeated_kills_of_its_driver(
     last = start(archive.source, tmp_path / "out")
     assert last.finish() == 0, last.log.read_text()
     assert_equal(look(str(last.destination)), archive.undisturbed)
-    with told_of(archive.server):
+    with environment_of(archive.server):
         assert verify(last.destination) == 0
     print(f"{len(redone)} kills of the driver: outputs without a row at each: {redone}")
 
@@ -115,6 +115,6 @@ def test_a_run_continues_while_workers_are_killed(
                     killed.append(victim.pid)
     assert command.finish() == 0, command.log.read_text()
     assert_equal(look(str(command.destination)), archive.undisturbed)
-    with told_of(archive.server):
+    with environment_of(archive.server):
         assert verify(command.destination) == 0
     print(f"{len(killed)} workers killed; {command.summary()['seconds_work']} s")

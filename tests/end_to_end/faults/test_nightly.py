@@ -1,4 +1,4 @@
-"""A night that is stopped behind any of its stages, before that is recorded, ends as if nobody had disturbed it."""
+"""A nightly run stopped after any of its stages, before that is recorded, ends like one without faults."""
 
 import json
 from dataclasses import replace
@@ -119,7 +119,7 @@ def test_both_versions_are_evaluated_on_the_trained_damage(undisturbed: World):
     assert clean["candidate"]["valid"] - found["current"]["valid"] > 0.5, (
         "damage costs the same weights decibels"
     )
-    # what was trained on damage goes on so
+    # What was trained on damage continues so.
     plain = undisturbed.night("2026-11-25")
     assert training_spec(plain, "0003").degradation == "archive"
     asked = replace(undisturbed.spec, train=undisturbed.spec.train | {"degradation": "bicubic"})
@@ -144,7 +144,7 @@ def test_a_run_that_lost_its_lease_records_nothing(tmp_path: Path, monkeypatch: 
 def test_a_new_latest_version_during_a_run_is_evaluated_again(
     undisturbed: World, monkeypatch: pytest.MonkeyPatch
 ):
-    """Another night was faster: the gate must not judge by what the store has no more."""
+    """Another run was faster: the gate must not use a version that the store no longer has."""
     undisturbed.add_images(3)
     measured = STAGES["evaluate"]
 

@@ -15,7 +15,8 @@ from tests.end_to_end.faults.test_kill import assert_equal
 from tests.support.archive import assert_sound, fill, look
 from tests.support.zoo import photo, saved
 
-pytestmark = pytest.mark.timeout(3600)  # `WITHIN` tells of what hangs, and says what it had said
+# `WITHIN` reports what hangs, with its output.
+pytestmark = pytest.mark.timeout(3600)
 
 NEIGHBOURS = 24
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM stop cleanly: exit code 130, soon, and the same command goes on."""
+"""Ctrl-C and SIGTERM stop cleanly: exit code 130, soon, and the same command continues."""
 
 import signal
 import time
@@ -10,7 +10,8 @@ from tests.end_to_end.faults.conftest import Archive, Command, Start, only_ray, 
 from tests.end_to_end.faults.test_kill import assert_equal
 from tests.support.archive import look
 
-pytestmark = pytest.mark.timeout(3600)  # `WITHIN` tells of what hangs, and says what it had said
+# `WITHIN` reports what hangs, with its output.
+pytestmark = pytest.mark.timeout(3600)
 
 SOON = 120.0  # it takes a few seconds; a starved machine needs most of this to end Ray's processes
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
@@ -59,7 +60,7 @@ def test_stopped_while_processes_start(start: Start, archive: Archive, tmp_path:
 
 
 def test_ray_listens_on_loopback_only(start: Start, engine: str, archive: Archive, tmp_path: Path):
-    """Ray's processes run whatever code reaches their ports; the local engine's have none."""
+    """Ray's processes run any code that reaches their ports; the local engine's have none."""
     with archive.held():
         command = start(archive.source, tmp_path / "out")
         assert command.wait_for(lambda: command.published() >= 1)

@@ -1,4 +1,4 @@
-"""A training that is killed goes on as if nothing had happened: the same losses, the same weights, to the last bit.
+"""A training that is killed continues as if nothing had happened: the same losses, the same weights, to the last bit.
 
 Equal losses at every report say that no crop was seen twice or not at all: each step's batch is its own.
 """
@@ -81,7 +81,7 @@ Start = Callable[..., Training]
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory) -> Iterator[Start]:
-    """`start(images, storage, folder, *options)`; whatever still runs at the end is killed with all that it started."""
+    """Return `start(images, storage, folder, *options)`; what still runs at the end is killed with its children."""
     begun: list[Training] = []
     spec = tmp_path_factory.mktemp("spec") / "tiny.toml"
     spec.write_text(SPEC)

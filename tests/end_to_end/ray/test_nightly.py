@@ -1,4 +1,4 @@
-"""Three nights on S3, down to the outputs: one better, one that the gate refuses, one that is killed amid training."""
+"""Three nightly runs on S3, down to the outputs: one better, one that the gate refuses, one killed while training."""
 
 import json
 import os
@@ -108,7 +108,7 @@ def test_three_nightly_runs_improve_the_model(bucket: str, tmp_path: Path):
     resumed = world.run("2026-11-25")["stages"]
     assert resumed["plan"] == {"begin": "0002", "new": 3, "taken": 3, "replayed": 9}
     log = ModelStore(open_store(f"{bucket}/models")).store.read("tiny/0004/log.jsonl").decode().splitlines()
-    assert all(json.loads(line)["step"] > step for line in log[lines:]), "it goes on, and does not begin anew"
+    assert all(json.loads(line)["step"] > step for line in log[lines:]), "it must continue, not start over"
     assert (resumed["gate"]["promoted"], world.latest) == ("0004", "0004")
     assert (resumed["upscale"]["written"], resumed["upscale"]["current"]) == (12, 0), "all are stale, or new"
     assert made_by(world, "0004") == set(look(f"{bucket}/out").outputs)

@@ -167,7 +167,7 @@ def test_a_truncated_ledger_part_is_named_in_one_line(spec: RunSpec, source: Sto
 
 
 def test_a_pool_that_may_grow_beyond_its_machine_does_not_starve_the_rest(spec: RunSpec, source: Store):
-    """Three actors do not fit on the session's two CPUs beside the codecs: it goes on with what fits."""
+    """Three actors do not fit on the session's two CPUs beside the codecs: the run continues with what fits."""
     fill(source, 24)
     seen: list[Tally] = []
     summary = run(replace(spec, workers=3, min_workers=1), seen.append)

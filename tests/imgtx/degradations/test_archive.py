@@ -30,7 +30,7 @@ def test_the_same_state_gives_the_same_pixels_of_the_reduced_size(scale):
 
 @pytest.mark.parametrize("scale", [2, 4])
 def test_degradation_does_not_shift_the_image(scale):
-    """Whatever the order and the sizes on the way: no step shifts by half a pixel."""
+    """In any order and at any size no step shifts by half a pixel."""
     clean = photo(60 * scale, 60 * scale)
     exact = imresize(clean, 1 / scale).astype(float)
     mean = np.mean([archive(clean, scale, rng(seed)) for seed in range(40)], axis=0)

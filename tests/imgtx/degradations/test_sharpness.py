@@ -1,4 +1,4 @@
-"""Clean crops of other sharpness: where they lie, what they hold, and that they repeat."""
+"""Clean crops of other sharpness: their place, their content, and that they repeat."""
 
 import numpy as np
 import pytest
@@ -58,13 +58,14 @@ def test_the_input_is_the_exact_reduction_of_the_target():
     for small, clean in zip(batch.small, batch.clean, strict=True):
         assert np.array_equal(small, imresize(clean, 0.5))
     assert np.array_equal(batch.clean, again.clean)
-    assert not DeviceFeed.fits(sampler)  # which cuts on the device, out of pairs as they lie
+    # A DeviceFeed cuts on the device, from pairs as they are.
+    assert not DeviceFeed.fits(sampler)
     assert not SharpnessAugmentation()
 
 
 @pytest.mark.parametrize(
-    ("values", "told"), [((0.5, 0.0), "downscale = 0.5: must be 1"), ((1.0, -1.0), "blur = -1.0")]
+    ("values", "message"), [((0.5, 0.0), "downscale = 0.5: must be 1"), ((1.0, -1.0), "blur = -1.0")]
 )
-def test_invalid_settings_are_one_line(values, told):
-    with pytest.raises(UsageError, match=told):
+def test_invalid_settings_are_one_line(values, message):
+    with pytest.raises(UsageError, match=message):
         SharpnessAugmentation(*values)

@@ -1,4 +1,4 @@
-"""The mean over eight views: held against the mean by hand, and on photos."""
+"""The mean over eight views: compared with the mean by hand, and on photos."""
 
 from pathlib import Path
 

@@ -44,7 +44,7 @@ def test_streamed_equals_run(shape, tile, batch, dtype):
 
 
 def test_streaming_makes_the_same_calls_as_run():
-    """A batch is a batch on both roads: on a GPU the sums of other shapes may round differently."""
+    """Batches are the same with and without streaming: on a GPU the sums of other shapes may round differently."""
     image = noise(70, 50, 3)
     whole, pieces = Windows(), Windows()
     Predictor(whole, tile=16, batch=3)(image)

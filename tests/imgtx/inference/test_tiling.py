@@ -122,7 +122,7 @@ def test_merge_places_the_cores_so_that_they_partition_the_output(cut, scale):
 def window_model(image: np.ndarray, multiple: int, scale: int) -> np.ndarray:
     """Integers (H, W, C) -> (sH, sW, C): sums over windows, 3x3 sums with zeros outside, nearest enlargement.
 
-    Like window attention it sees pixels at most `multiple` away and depends on where the windows lie.
+    Like window attention it sees pixels at most `multiple` away and depends on where the windows are.
     """
     height, width, channels = image.shape
     windows = image.astype(np.int64).reshape(
@@ -239,12 +239,8 @@ def test_the_halo_overhead_of_packaged_models_is_low_from_squares_to_ribbons(nam
 
 @pytest.mark.parametrize(
     ("largest", "side"),
-    [
-        (0, 920),
-        (4096, 920),
-        (500, 496),
-        (100, 128),
-    ],  # nobody measured; roomy; on the grid; not below four halos
+    # Not measured; large; rounded to the grid; not below four halos.
+    [(0, 920), (4096, 920), (500, 496), (100, 128)],
 )
 def test_tiles_do_not_exceed_the_measured_limit(largest, side):
     info = ModelInfo("fake", "super-resolution", scale=4, multiple=8, halo=32, largest=largest)

@@ -23,7 +23,7 @@ DIM, HEADS = 8, 2
 
 
 def randomised(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Every parameter drawn anew in float64, biases and norms too: zeros and ones would hide mistakes."""
+    """Every parameter drawn again in float64, biases and norms too: zeros and ones would hide mistakes."""
     generator = torch.Generator().manual_seed(seed)
     module = module.double()
     with torch.no_grad():

@@ -1,6 +1,6 @@
 """The models that imgtx ships: each file beside its card and its scores, what they promise, and what they do.
 
-The scores were measured by `imgtx evaluate` and lie in the JSON; here they are compared with what is said of them,
+The scores were measured by `imgtx evaluate` and are in the JSON; here they are compared with what is said of them,
 and the weights themselves with bicubic and with their own tiles on photos of `examples/`.
 """
 

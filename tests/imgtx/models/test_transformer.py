@@ -85,7 +85,8 @@ def test_nothing_wraps_around_the_border(row, column):
     network = trained(encoder_blocks=2)
     size = 88
     far = reach(network.config)
-    assert far < size - far  # else the far border lies within reach, and the test says nothing
+    # Else the far border is within reach, and the test shows nothing.
+    assert far < size - far
     before = image(size, size)
     after = before.clone()
     after[:, :, row, column] += 0.5

@@ -1,4 +1,4 @@
-"""Weight files carry their own facts, load strictly, and fail in one sentence whatever their bytes are."""
+"""Weight files carry their own facts, load strictly, and fail in one sentence for any bytes."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""A training that ends while it writes a checkpoint or weights leaves the old file whole, and goes on from it."""
+"""A training that ends while it writes a checkpoint or weights leaves the old file whole, and continues from it."""
 
 import os
 from pathlib import Path

@@ -132,9 +132,8 @@ def test_dead_leaves_occur_in_their_share_and_depend_on_the_step_alone(monkeypat
     assert np.array_equal(sampler.batch(10_000).clean, far.clean)
     for key, small, clean in zip(far.keys, far.small, far.clean, strict=True):
         if key in leaves[:3]:
-            assert (
-                np.abs(imresize(clean, 0.5).astype(int) - small)[2:-2, 2:-2].mean() < 1.5
-            )  # passes in another order
+            # Not equal: the passes of the resize are in another order.
+            assert np.abs(imresize(clean, 0.5).astype(int) - small)[2:-2, 2:-2].mean() < 1.5
 
 
 def test_pairs_are_sorted_by_name_and_cropped_to_the_scale(tmp_path):

@@ -143,9 +143,9 @@ def test_the_card_includes_the_pictures_that_exist(tmp_path):
     out.mkdir()
     assert pictures(tmp_path, out / "x.safetensors") == ""
     Image.new("RGB", (4, 4)).save(tmp_path / "strip.png")
-    told = pictures(tmp_path, out / "x.safetensors")
-    assert "](x-strip.png)" in told
-    assert "curves" not in told
+    printed = pictures(tmp_path, out / "x.safetensors")
+    assert "](x-strip.png)" in printed
+    assert "curves" not in printed
     assert (out / "x-strip.png").is_file()
 
 

@@ -35,7 +35,7 @@ MODEL = {
 
 
 class Clock:
-    """Counts its calls: every step takes one second, whatever the machine does."""
+    """Counts its calls: every step takes one second on any machine."""
 
     def __init__(self) -> None:
         self.seconds = 0
@@ -316,9 +316,8 @@ def test_a_warm_start_copies_all_but_the_head(spec, done, tmp_path):
     assert set(own) - copied == {"head.weight", "head.bias"}
     assert all(torch.equal(t, own[name]) for name, t in training.average.state.items())
     training.save()
-    Training(
-        replace(larger, init_from="gone.safetensors"), tmp_path
-    )  # resumed: the first weights are not needed
+    # Resumed: the first weights are not needed.
+    Training(replace(larger, init_from="gone.safetensors"), tmp_path)
 
 
 def test_a_warm_start_from_a_missing_model_is_a_usage_error(spec, tmp_path):

@@ -1,4 +1,4 @@
-"""A training spec that cannot work ends in one line that says what was given and what is legal."""
+"""A training spec that cannot work ends in one line that says what was given and what is allowed."""
 
 import re
 from pathlib import Path

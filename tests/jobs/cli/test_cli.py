@@ -1,4 +1,4 @@
-"""Commands as a person meets them: one line for each mistake, exit codes, JSON.
+"""Commands as users see them: one line for each mistake, exit codes, JSON.
 
 Runs go over the real stages in this process; only Ray is left out (see `commands.without_ray`).
 """
@@ -280,7 +280,8 @@ def test_retry_uses_the_last_runs_settings_on_failed_images_only(place, in_proce
     assert (summary["written"], summary["failed"]) == (2, 1)
     for name in ("bad.png", "new.png"):
         (place / "in" / name).write_bytes(saved(photo(30, 30)))
-    monkeypatch.chdir("/")  # what the last run was given is known wherever one stands
+    # The settings of the last run are known in every working directory.
+    monkeypatch.chdir("/")
     summary = json.loads(imgtx("retry", str(place / "out"), "--json").stdout)
     assert (summary["written"], summary["failed"], summary["pending"]) == (1, 0, 1)
     assert summary["accounted"]

@@ -1,4 +1,4 @@
-"""What commands print for people: tables and lines that count what there is, and names as they are."""
+"""What commands print for users: tables, lines with counts, and names as they are."""
 
 from pathlib import Path
 

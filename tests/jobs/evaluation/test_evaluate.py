@@ -31,7 +31,7 @@ from jobs.evaluation.super_resolution import (
 
 
 class Bicubic:
-    """Stands in for `imgtx.inference.predictor.Predictor`; remembers the shapes it was given."""
+    """Replaces `imgtx.inference.predictor.Predictor`; records the shapes it is given."""
 
     def __init__(self, scale: int = 2, task: str = "super-resolution"):
         self.scale, self.calls = scale, []

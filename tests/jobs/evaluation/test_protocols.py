@@ -97,8 +97,8 @@ def test_an_identity_model_scores_like_its_input(name, benchmarks, restore, tmp_
     assert json.loads(out.read_text())["text"] == PROTOCOLS[name].text
     console = Console(width=160, record=True)
     print_protocol(report, PROTOCOLS[name].published, console)
-    told = console.export_text()
-    assert ("DnCNN (published)" in told) == (name == "denoise")
+    printed = console.export_text()
+    assert ("DnCNN (published)" in printed) == (name == "denoise")
 
 
 def test_noise_is_passed_as_floats_tile_by_tile(benchmarks, tmp_path):
@@ -232,10 +232,8 @@ def test_a_card_names_the_protocol_of_its_task(holes, benchmarks, tmp_path, monk
         assert "Gain over that fill in the hole (b100, 256 px): thin" in card
         assert f"thin {gains[0] - gains[1]:+.2f} dB" in card
         assert [*values] == ["holes", "digest"]
-        assert {row["dataset"] for row in values["holes"]["rows"]} == {
-            "b100",
-            "live1",
-        }  # of what is given, all
+        # All of the given datasets.
+        assert {row["dataset"] for row in values["holes"]["rows"]} == {"b100", "live1"}
     else:
         assert card.startswith("# tiny\n\nRestoration at the same size: ")
         assert [*values] == ["denoise", "jpeg", "no-harm", "offsets", "digest"]

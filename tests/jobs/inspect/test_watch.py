@@ -1,4 +1,4 @@
-"""A destination says how its run goes, to whoever looks, also when the run is dead."""
+"""The state of a run can be read from its destination on any machine, also when the run is dead."""
 
 import json
 from dataclasses import asdict, replace

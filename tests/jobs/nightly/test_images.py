@@ -1,4 +1,4 @@
-"""Which images a night takes: what no night has consumed, drawn by the date, and no more than it holds."""
+"""Which images a nightly run takes: those that no run has consumed, drawn by the date, up to its limits."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A nightly spec that cannot work ends in one line before the night begins."""
+"""A nightly spec that cannot work ends in one line before the run begins."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tests.support.zoo import photo, saved
 SHIPPED = Path(__file__).parents[3] / "jobs" / "specs" / "nightly.toml"
 
 
-def told(*settings: str) -> str:
+def complaint_about(*settings: str) -> str:
     with pytest.raises(UsageError) as caught:
         load_nightly_spec(SHIPPED, parse_settings(settings))
     assert "\n" not in str(caught.value)
@@ -44,12 +44,12 @@ def test_the_shipped_spec_loads():
     ],
 )
 def test_errors_in_a_spec_are_named(settings: list[str], words: str):
-    assert words in told(*settings)
+    assert words in complaint_about(*settings)
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with everything a night needs, and its spec."""
+    """A working directory with everything a nightly run needs, and its spec."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for folder in ("archive", "valid", "empty"):

@@ -1,4 +1,4 @@
-"""A nightly spec as manifests: each is what its scheduler takes, names one night a date, and holds no credentials."""
+"""A nightly spec as manifests: each is what its scheduler takes, names one run a date, and holds no credentials."""
 
 import re
 import shutil
@@ -109,7 +109,7 @@ def test_a_terminating_worker_has_time_to_drain():
 
 
 def test_runs_are_dated_by_their_time_zone():
-    """At half past midnight in Lisbon two neighbouring nights of the spring begin on one date of UTC."""
+    """At half past midnight in Lisbon two consecutive runs in spring begin on one date of UTC."""
     when = spec_with("time_zone=Europe/Lisbon", "at=00:30").when
     before, after = datetime(2026, 3, 29, 0, 30, tzinfo=UTC), datetime(2026, 3, 29, 23, 30, tzinfo=UTC)
     assert (when.date_of(before), when.date_of(after)) == (date(2026, 3, 29), date(2026, 3, 30))

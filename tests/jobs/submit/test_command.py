@@ -118,17 +118,17 @@ def test_a_nightly_spec_is_checked_too(tmp_path):
     ],
 )
 def test_commands_that_cannot_run_on_a_cluster_are_refused_in_one_line(arguments, named):
-    told = refused(*arguments)
-    assert named in told
-    assert "pass@" not in told
-    assert "sig=abc" not in told
+    message = refused(*arguments)
+    assert named in message
+    assert "pass@" not in message
+    assert "sig=abc" not in message
 
 
 def test_a_secret_of_this_machine_is_found_anywhere_in_the_command(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted/secret")
-    told = refused("upscale", *ENDS, "--set", "model=planted/secret")
-    assert "public" in told
-    assert "planted" not in told
+    message = refused("upscale", *ENDS, "--set", "model=planted/secret")
+    assert "public" in message
+    assert "planted" not in message
 
 
 def test_shared_paths_are_absolute():

@@ -1,4 +1,4 @@
-"""Which job a submission is, what it is told of this machine, and how its end is read. The head is a fake."""
+"""Which job a submission is, what it gets from this machine, and how its end is read. The head is a fake."""
 
 import zipfile
 from dataclasses import dataclass, field
@@ -33,7 +33,8 @@ class FakeClient:
 
     jobs: dict[str, SimpleNamespace] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
-    racing: bool = False  # somebody else submits a moment before us
+    # Another user submits a moment earlier.
+    racing: bool = False
     starting: int = 0  # requests that find no agent yet
 
     def get_job_info(self, job: str) -> SimpleNamespace:
@@ -149,8 +150,8 @@ def test_a_request_contains_no_secret(head, client, monkeypatch):
         monkeypatch.setenv(name, value)
     begun(head, variables=("AWS_PROFILE=archive", "AWS_WEB_IDENTITY_TOKEN_FILE=/var/token"))
     (request,) = client.requests
-    told = repr(request)
-    assert "planted" not in told.lower()
+    text = repr(request)
+    assert "planted" not in text.lower()
     environment = request["runtime_env"]["env_vars"]
     assert environment["AWS_ENDPOINT_URL"] == "http://store:9000"
     assert environment["AWS_PROFILE"] == "archive"
@@ -253,8 +254,8 @@ def test_a_head_that_does_not_answer_is_reported_as_lost(monkeypatch):
 
 
 def test_a_lost_connection_is_reported_by_its_reason_alone():
-    told = "Cannot connect to host h:1 ssl:<ssl.SSLContext object at 0x7f> [refused]"
-    assert _first(OSError(told)) == "Cannot connect to host h:1 [refused]"
+    text = "Cannot connect to host h:1 ssl:<ssl.SSLContext object at 0x7f> [refused]"
+    assert _first(OSError(text)) == "Cannot connect to host h:1 [refused]"
     assert _first(ValueError()) == "ValueError"
 
 

@@ -45,4 +45,5 @@ def test_a_failed_attempt_counts_as_a_start(restarts):
 
 def test_the_interface_with_an_address_is_found():
     assert interface_of("127.0.0.1").startswith("lo")
-    assert interface_of("203.0.113.7") == ""  # a documentation address, nobody's
+    # An address reserved for documentation.
+    assert interface_of("203.0.113.7") == ""

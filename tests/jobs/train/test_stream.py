@@ -77,7 +77,7 @@ def test_a_batch_depends_on_its_step_alone(store):
 
 
 def test_every_image_occurs_once_per_epoch_and_epochs_differ(store):
-    """Eleven images, batches of 4: epochs end amid batches and blocks."""
+    """Eleven images, batches of 4: epochs end within batches and blocks."""
     feed = streamed(store)
     steps = 11 * stream.ROTATION * CROPS  # eleven blocks: 176 visits, 16 epochs
     keys = [key for step in range(steps) for key in feed.batch(step).keys]

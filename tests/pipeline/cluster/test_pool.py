@@ -26,13 +26,8 @@ SPEC = RunSpec("in", "out")
         (RunSpec("in", "out", gpus=0), {"CPU": 4, "GPU": 2}, 1000, 4, 0),
         (SPEC, {"CPU": 16, "GPU": 8}, 2, 2, 1),
         (SPEC, {"CPU": 4, "GPU": 8}, 100, 8, 1),
-        (
-            RunSpec("in", "out", workers=3),
-            {"CPU": 16, "GPU": 2},
-            1000,
-            3,
-            0.5,
-        ),  # two on one GPU, one on the other
+        # Two on one GPU, one on the other.
+        (RunSpec("in", "out", workers=3), {"CPU": 16, "GPU": 2}, 1000, 3, 0.5),
         (RunSpec("in", "out", gpus=0.5), {"CPU": 16, "GPU": 1}, 10, 1, 0.5),
     ],
 )
