@@ -55,14 +55,14 @@ def load_image(row: Row, job: Job, *, model_input: ModelInput | None = None) -> 
     if is_large(header, job):
         return row | {"large": True}
     picture = decode(data, max_pixels=int(job.spec.max_megapixels * 1e6))
-    measures = {"noise_level": noise_level(picture.pixels)}
     pixels = picture.pixels
+    # Recorded for a picture whose mask is refused, too.
+    row["measures"] = {"noise_level": noise_level(pixels)}
     if model_input:
         pixels, more = model_input(picture, row, job)
-        measures |= more
+        row["measures"] |= more
     tiles = split(pixels, plan_for_model(job.info, header.height, header.width))
     return row | {
-        "measures": measures,
         "dtype": str(tiles.dtype),
         "shape": tiles.shape,
         "tiles": as_bytes(tiles),

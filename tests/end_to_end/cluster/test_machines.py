@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pipeline.cluster.pool import ROWS_PER_BLOCK
-from tests.end_to_end.cluster.conftest import COUNT, DELAY, MODEL, Undisturbed, begin, report
+from tests.end_to_end.cluster.conftest import COUNT, MODEL, Undisturbed, begin, report
 from tests.end_to_end.cluster.nodes import WITHIN, Cluster
 from tests.support.archive import assert_sound, look
 
@@ -49,16 +49,16 @@ def test_a_machine_is_lost_and_another_joins(cluster: Cluster, undisturbed: Undi
 
 def test_a_machine_that_is_shut_down_finishes_its_batch_first(cluster: Cluster, undisturbed: Undisturbed):
     cluster.add("gpu-3", cpus=1, gpus=1)
-    cluster.proxy.delay = 10 * DELAY  # so that there is work left for the model that is made elsewhere
-    run = begin(cluster, "drained", "--workers", "1")
-    run.wait_for(lambda: run.put > 0)
-    (name,) = [name for name in ("gpu-2", "gpu-3") if run.asks_for_model(cluster.nodes[name])]
-    leaving = cluster.nodes.pop(name)
-    began = time.monotonic()
-    leaving.terminate()
-    (other,) = {"gpu-2", "gpu-3"} - {name}
-    run.wait_for(lambda: run.asks_for_model(cluster.nodes[other]))  # it is made there
-    cluster.proxy.delay = DELAY
+    with cluster.proxy.holding(HELD):
+        run = begin(cluster, "drained", "--workers", "1")
+        run.wait_for(lambda: run.put > 0)
+        (name,) = [name for name in ("gpu-2", "gpu-3") if run.asks_for_model(cluster.nodes[name])]
+        leaving = cluster.nodes.pop(name)
+        began = time.monotonic()
+        leaving.terminate()
+        (other,) = {"gpu-2", "gpu-3"} - {name}
+        # The model is made there.
+        run.wait_for(lambda: run.asks_for_model(cluster.nodes[other]))
     leaving.process.wait(WITHIN)
     took = time.monotonic() - began
     assert run.finish() == 0, run.log.read_text()

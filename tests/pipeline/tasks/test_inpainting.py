@@ -117,6 +117,8 @@ def test_a_bad_mask_becomes_a_row_that_says_what_to_do(job):
     row = through(job, "a.png", "a.png")
     assert (row["status"], row["stage"], row["reason"]) == ("failed", "decode", "bad_mask")
     assert row["message"].startswith("the mask is 30 x 20, the picture 20 x 30; they must have the same size")
+    # What was measured before the mask was refused is recorded.
+    assert "noise_level" in row
     put(job.spec.settings["masks"], "a.png", as_file(drawn(90, 80)))
     assert through(job, "a.png", "a.png")["message"].startswith("the mask is 80 x 90")
     put(job.spec.settings["masks"], "a.png", as_file(drawn(30, 20))[:-40])
