@@ -142,11 +142,14 @@ def write_ledger(folder: str, count: int) -> None:
             "status": pa.array(np.where(failed, "failed", "written")),
             "reason": pa.array(np.where(failed, "corrupt", "")),
             "out_sha256": pa.array([random.bytes(32).hex() for _ in range(size)]),
+            "measures": one_measure(random.random(size)),
         }
         columns = []
         for field in OUTCOME:
-            if pa.types.is_string(field.type):
-                columns.append(known.get(field.name, pa.repeat("", size)))
+            if field.name in known:
+                columns.append(known[field.name])
+            elif pa.types.is_string(field.type):
+                columns.append(pa.repeat("", size))
             elif pa.types.is_list(field.type):
                 columns.append(pa.array([[]] * size, field.type))
             else:
@@ -156,6 +159,12 @@ def write_ledger(folder: str, count: int) -> None:
 
 def keys_of(numbers: np.ndarray) -> pa.Array:
     return pa.array([f"archive/2019/{n // 500:05d}/IMG_{n:08d}.jpg" for n in numbers.tolist()])
+
+
+def one_measure(values: np.ndarray) -> pa.Array:
+    """Return a column of `measures`, one number in each row, as a run writes it."""
+    names = pa.repeat("noise_level", len(values))
+    return pa.MapArray.from_arrays(np.arange(len(values) + 1, dtype=np.int32), names, values)
 
 
 def versions_of(numbers: np.ndarray) -> pa.Array:

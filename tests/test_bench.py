@@ -6,7 +6,10 @@ import sys
 
 import pytest
 
+from bench import plan_million
 from bench.run_all import FULL, QUICK
+from pipeline.ledger.ledger import Ledger
+from pipeline.storage.store import open_store
 from tests.support.source_tree import ROOT, Module, modules
 
 BENCH = [module for module in modules() if module.layer == "bench"]
@@ -40,6 +43,15 @@ def test_importing_a_benchmark_runs_nothing(module):
             assert not isinstance(node, ast.For | ast.While | ast.With | ast.Try | ast.Delete), (
                 f"{module.path}:{node.lineno}"
             )
+
+
+def test_the_ledger_that_planning_is_measured_with_is_one_that_a_run_writes(tmp_path):
+    plan_million.write_listing(str(tmp_path), 100)
+    plan_million.write_ledger(str(tmp_path), 90)
+    found = plan_million.measure("plan, as appended", str(tmp_path))
+    assert found["result"] == "new 10 changed 1 failed_before 1 current 88"
+    (row, *_) = Ledger(open_store(str(tmp_path))).current(["measures"]).to_pylist()
+    assert [name for name, _ in row["measures"]] == ["noise_level"]
 
 
 def results() -> dict[str, int]:
