@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from imgtx.inference.processor import this_processor
+
 FOLDER = Path(__file__).parent
 # Quick runs are saved elsewhere: bench/results/ has the numbers of docs/benchmarks.md.
 RESULTS = Path(os.environ.get("IMGTX_BENCH_RESULTS", FOLDER / "results"))
@@ -16,14 +18,9 @@ RESULTS = Path(os.environ.get("IMGTX_BENCH_RESULTS", FOLDER / "results"))
 
 def machine() -> str:
     """Describe in one line what the numbers depend on."""
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "ray"))
-    return (
-        f"{model}, {os.cpu_count()} CPUs; Python {platform.python_version()}, {packages}; commit {commit()}"
-    )
+    python = f"Python {platform.python_version()}"
+    return f"{this_processor()}, {os.cpu_count()} CPUs; {python}, {packages}; commit {commit()}"
 
 
 def commit() -> str:

@@ -31,20 +31,23 @@ def load(
     """Load a model, ready to run: a packaged name (`sr-x2`, `sr-x4`), an imgtx weight file, or another model.
 
     `imgtx.models.references` lists what can be named. `device` is a torch device, by default the GPU if there is one.
-    `precision` is one of the model's `info.dtypes`, by default float32. `info` replaces what was measured of
-    another model, where that is not beside it. `compiled` takes minutes at first: tiles of the size that
-    `imgtx models probe MODEL --compile` measured go through torch.compile. With `self_ensemble` it is the mean over
-    eight turned and mirrored views, at eight times the time (`imgtx.inference.self_ensemble`). The result maps an
-    (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) array of uint8 or uint16 to one of the same kind, `scale` times as large.
+    `precision` is one of the model's `info.dtypes`, by default float32; one that the processor emulates is refused.
+    `info` replaces what was measured of another model, where that is not beside it. `compiled` takes minutes at first:
+    tiles of the size that `imgtx models probe MODEL --compile` measured go through torch.compile. With `self_ensemble`
+    it is the mean over eight turned and mirrored views, at eight times the time (`imgtx.inference.self_ensemble`). The
+    result maps an (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) array of uint8 or uint16 to one of the same kind, `scale`
+    times as large.
     `conditions` is what the model needs once for all images, such as a style picture (`ImageModel.prepare`).
-    Raises UsageError for an unknown model and for one that was not measured to be worth compiling, ModelError for a
-    file that is not one.
+    Raises UsageError for an unknown model, for a precision that does not run here and for a model that was not measured
+    to be worth compiling, ModelError for a file that is not one.
     """
     # torch comes with these: here and not above, so that `import imgtx` costs milliseconds
     from imgtx.inference.predictor import Predictor, default_device
+    from imgtx.inference.processor import check_precision
     from imgtx.models.references import load_model
 
     chosen = device or default_device()
+    check_precision(precision or "float32", chosen)
     if compiled:
         from imgtx.inference.compiled import load_compiled
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from imgtx.codecs import WRITABLE
 from imgtx.errors import UsageError
+from imgtx.inference.processor import this_processor
 from imgtx.models.info import ModelInfo, refusal_to_compile
-from pipeline.engines.choice import check_engine
+from pipeline.cluster.address import address_of
+from pipeline.engines.choice import check_engine, uses_gpu
 from pipeline.spec import AUTO, PRECISIONS, Job, Recipe, RunSpec
 from pipeline.tasks import TASKS, commands_for, get_task
 
@@ -18,11 +20,7 @@ def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
     check_spec(spec)
     task = get_task(spec.task)
     _check_model(spec, info)
-    precision = info.fast if spec.precision == AUTO else spec.precision
-    if precision not in info.dtypes:
-        raise UsageError(
-            f"--precision {precision} was not measured for {spec.model}: expected one of {', '.join(info.dtypes)}"
-        )
+    precision = _precision(spec, info)
     task.check(spec, info)
     recipe = Recipe(
         spec.task,
@@ -42,6 +40,24 @@ def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
     elif refusal := refusal_to_compile(info, spec.model, precision):
         raise UsageError(refusal)
     return Job(spec, info, recipe)
+
+
+def _precision(spec: RunSpec, info: ModelInfo) -> str:
+    """Return the precision to compute in; UsageError for one that the model or this machine's processor lacks.
+
+    The workers of a cluster check their own processors, in `imgtx.load`.
+    """
+    precision = info.fast if spec.precision == AUTO else spec.precision
+    if precision not in info.dtypes:
+        raise UsageError(
+            f"--precision {precision} was not measured for {spec.model}: expected one of {', '.join(info.dtypes)}"
+        )
+    refusal = this_processor().refusal(precision)
+    if not refusal or address_of(spec) or uses_gpu(spec):
+        return precision
+    if spec.precision == AUTO:
+        return "float32"
+    raise UsageError(f"--precision {precision}: {refusal}, or auto")
 
 
 def _check_model(spec: RunSpec, info: ModelInfo) -> None:

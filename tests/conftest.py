@@ -1,9 +1,13 @@
 """Settings that Ray, torch and hypothesis read once, when they are imported or started."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
+from imgtx.inference import processor
 from pipeline.cluster.environment import local_settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests share the machine with Ray's workers
@@ -17,3 +21,11 @@ COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], p
 settings.register_profile("fixed", COMMON, derandomize=True)
 settings.register_profile("random", COMMON, derandomize=False)
 settings.load_profile("fixed")  # pytest's plugin loads the one that the option names, after this
+
+
+@pytest.fixture(autouse=True, scope="session")
+def a_processor_that_emulates_nothing() -> Iterator[None]:
+    """Tests in bfloat16 and float16 are small: they run on processors that emulate these too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processor, "CPUINFO", Path("/nonexistent"))
+        yield

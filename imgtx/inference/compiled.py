@@ -24,6 +24,7 @@ from imgtx.errors import ImgtxError, ModelError, UsageError
 from imgtx.files import user_cache
 from imgtx.inference.memory import is_out_of_memory
 from imgtx.inference.predictor import Predictor, default_device
+from imgtx.inference.processor import check_precision
 from imgtx.models.contract import Conditions, ImageModel, call_model
 from imgtx.models.info import ModelInfo, refusal_to_compile
 
@@ -115,6 +116,7 @@ def load_compiled(
 
     info = info or read_info(reference)[0]
     precision = precision or info.fast
+    check_precision(precision, device)
     if refusal := refusal_to_compile(info, str(reference), precision):
         raise UsageError(refusal)
     check_compiler(device)

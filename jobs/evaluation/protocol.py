@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgtx.errors import UsageError
+from imgtx.inference.processor import this_processor
 from imgtx.models.info import ModelInfo
 from jobs.evaluation.datasets import Dataset, check_writable, find_datasets
 from jobs.evaluation.report import ProtocolReport, Published, Row
@@ -95,6 +96,7 @@ def run_protocol(
         precision=predictor.precision,
         torch=torch.__version__,
         threads=torch.get_num_threads(),
+        processor=str(this_processor()),
         rows=tuple(rows),
         self_ensemble=self_ensemble,
     )

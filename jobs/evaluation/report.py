@@ -38,6 +38,7 @@ class ProtocolReport:
     precision: str
     torch: str
     threads: int
+    processor: str
     rows: tuple[Row, ...] = field(default=())
     self_ensemble: bool = False
 
@@ -81,8 +82,8 @@ def conditions(report: Any) -> str:
     """Return which weights a report is of, and what they ran on."""
     views = ", the mean over eight views" if report.self_ensemble else ""
     return (
-        f"Model {report.digest[:12]} on {report.device}, {report.precision}, {report.threads} threads, torch "
-        f"{report.torch}{views}."
+        f"Model {report.digest[:12]} on {report.device}, {report.precision}, {report.threads} threads of "
+        f"{report.processor}, torch {report.torch}{views}."
     )
 
 

@@ -24,6 +24,7 @@ from imgtx.degradations import DEGRADATIONS
 from imgtx.errors import ImageError, ImgtxError, UsageError
 from imgtx.imageops.metrics import psnr_y, ssim_y
 from imgtx.imageops.resize import imresize
+from imgtx.inference.processor import this_processor
 from imgtx.models.info import ModelInfo
 from jobs.evaluation.datasets import Dataset, check_writable, find_datasets, read_clean
 from jobs.evaluation.protocol import Quality, TaskEvaluation
@@ -105,6 +106,7 @@ class Report:
     precision: str
     torch: str
     threads: int
+    processor: str
     self_ensemble: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,6 +172,7 @@ def evaluate(
         precision=predictor.precision,
         torch=torch.__version__,
         threads=torch.get_num_threads(),
+        processor=str(this_processor()),
         self_ensemble=self_ensemble,
     )
     if out_json is not None:

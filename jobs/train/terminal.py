@@ -1,6 +1,5 @@
 """Training as the user sees it: a progress bar on a terminal, a line per report elsewhere, a log in the folder."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from imgtx.errors import UsageError
 from imgtx.inference.predictor import default_device
+from imgtx.inference.processor import this_processor
 from imgtx.training.log import TrainingLog
 from imgtx.training.loop import train
 from imgtx.training.spec import TrainSpec
@@ -52,18 +52,9 @@ def run_training(
         if config:
             return train_on_ray(spec, config, folder, report)
         device = default_device()
-        if device == "cpu" and spec.precision == "bfloat16" and emulates_bfloat16(Path("/proc/cpuinfo")):
+        if device == "cpu" and spec.precision in this_processor().emulated:
             console.print(EMULATED, highlight=False)
         return train(spec, folder, report, device=device)
-
-
-def emulates_bfloat16(cpuinfo: Path) -> bool:
-    """Whether /proc/cpuinfo shows an x86 CPU without instructions for bfloat16 products; False if it shows no flags."""
-    try:
-        flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
-    except OSError:
-        return False
-    return flags is not None and not {"amx_bf16", "avx512_bf16"} & set(flags[1].split())
 
 
 @contextmanager

@@ -75,6 +75,8 @@ def _why_no_model(job: Job, error: Exception) -> str:
     cause = str(error).strip().splitlines()[-1]
     if "--compile" in cause:
         return f"--model {job.spec.model} could not be compiled by a worker: {cause}"
+    if "emulates it" in cause:
+        return f"--model {job.spec.model} does not run on a worker: {cause}; or take machines that have it"
     needs = "to reach it, with credentials," if is_fetched(job.spec.model) else "the file under this path"
     return (
         f"--model {job.spec.model} could not be loaded by a worker ({cause}): every machine of the cluster needs "

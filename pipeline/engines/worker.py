@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from pipeline.spec import Job
 from pipeline.tables.schemas import WORK
+from pipeline.tables.without_pandas import skip_pandas
 
 READY, NO_MODEL = b"ready", b"no model"
 # An empty message: end after the image in hand.
@@ -29,6 +30,7 @@ STOP_SECONDS = 5.0
 
 def main() -> None:
     """Serve the driver until it says LAST or is gone."""
+    skip_pandas()
     rows, outcomes = _connect()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)

@@ -25,7 +25,6 @@ from imgtx.training.optim import WeightAverage
 from imgtx.training.pairs import Pair
 from imgtx.training.spec import TrainSpec
 from imgtx.training.state import Training, to_floats, warm_start
-from jobs.train.terminal import emulates_bfloat16
 from tests.support.zoo import saved
 
 MODEL = {
@@ -344,17 +343,3 @@ def test_a_crop_larger_than_the_images_fails_before_the_first_step(spec, tmp_pat
         train(replace(spec, crop=40), tmp_path / "folder", reports, clock=Clock())
     assert reports == []
     assert not (tmp_path / "folder").exists()
-
-
-@pytest.mark.parametrize(
-    ("cpuinfo", "emulated"),
-    [
-        ("flags\t\t: fpu avx512f avx512_vnni\n", True),
-        ("flags\t\t: fpu avx512f avx512_bf16 amx_bf16\n", False),
-        ("Features\t: fp asimd bf16\n", False),  # ARM says it elsewhere
-    ],
-)
-def test_a_cpu_without_bfloat16_is_reported(tmp_path: Path, cpuinfo: str, emulated: bool):
-    (tmp_path / "cpuinfo").write_text(cpuinfo)
-    assert emulates_bfloat16(tmp_path / "cpuinfo") is emulated
-    assert not emulates_bfloat16(tmp_path / "absent")

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgtx.errors import UsageError
+from imgtx.inference import processor
 from imgtx.models.info import ModelInfo
 from imgtx.settings import merge, parse_settings, read_toml
 from jobs.run.spec import read_run_spec
@@ -245,6 +246,40 @@ def test_ledgers_of_earlier_versions_stay_current():
     assert digest("restore", ModelInfo("restore", "restoration", 1, 16, 16)) == "08b2989fafaf5a14"
     assert digest("restore", HOLES, masks="m/") == "dd3cf4b4526608c5"
     assert digest("restore", every, "mask_tolerance=12", **options) == "2606c57496c53e38"
+
+
+class TestEmulatedPrecisions:
+    """This machine's processor emulates bfloat16; the model was measured to be fastest in it, elsewhere."""
+
+    FAST = replace(INFO, dtypes=("float32", "bfloat16"), fast="bfloat16")
+
+    @pytest.fixture(autouse=True)
+    def old_processor(self, tmp_path, monkeypatch):
+        (tmp_path / "cpuinfo").write_text("model name\t: Xeon\nflags\t\t: avx2\n")
+        monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+        monkeypatch.setattr("pipeline.engines.choice.gpu_in_sight", lambda: False)
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def precision(self, **options: Any) -> str:
+        return make_job(RunSpec("in", "out", **options), self.FAST, "d").recipe.precision
+
+    def test_one_that_is_asked_for_is_refused(self):
+        told = complaint(self.precision, precision="bfloat16")
+        assert told.startswith("--precision bfloat16: the processor here, Xeon (avx2), emulates it")
+        assert told.endswith("use float32, or auto")
+
+    def test_auto_takes_float32(self):
+        assert self.precision(precision="auto") == "float32"
+
+    @pytest.mark.parametrize("precision", ["auto", "bfloat16"])
+    @pytest.mark.parametrize("elsewhere", [{"gpus": 1.0}, {"address": "auto"}])
+    def test_models_on_gpus_and_on_a_cluster_are_not_concerned(self, precision, elsewhere):
+        assert self.precision(precision=precision, **elsewhere) == "bfloat16"
+
+    def test_a_gpu_of_this_machine_is_found_without_being_named(self, monkeypatch):
+        monkeypatch.setattr("pipeline.engines.choice.gpu_in_sight", lambda: True)
+        assert self.precision(precision="bfloat16") == "bfloat16"
+        assert complaint(self.precision, precision="bfloat16", gpus=0.0)
 
 
 def test_a_spec_survives_json_and_pickle():
