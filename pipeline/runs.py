@@ -9,7 +9,7 @@ from pipeline.spec import RunSpec
 from pipeline.storage.retry import FAIL_FAST
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import RUNS
-from pipeline.tasks import TASKS, options_of
+from pipeline.tasks import TASKS
 
 
 def run_ids(store: Store) -> list[str]:
@@ -47,7 +47,8 @@ def last_spec(destination: str, endpoint_url: str | None) -> RunSpec:
         task = TASKS[spec.task]
     except (TypeError, KeyError) as error:
         raise _of_another_version(error) from error
-    known = {option.name for option in options_of(task.command)}
+    # Runs before 0.1.0 recorded the options of every task.
+    known = {option.name for any_task in TASKS.values() for option in any_task.options}
     if unknown := sorted(spec.settings.keys() - known):
         raise _of_another_version(f"unknown fields {', '.join(unknown)}")
     mine = {option.name for option in task.options}
