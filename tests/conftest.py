@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, settings
 from imgtx.inference import processor
 from pipeline.cluster.environment import local_settings
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests share the machine with Ray's workers
+# Tests share the machine with Ray's workers.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A run sets these before it first imports Ray. Here other tests import Ray before tests/end_to_end/ray starts it.
 for name, value in local_settings().items():
     os.environ.setdefault(name, value)
@@ -20,7 +21,8 @@ for name, value in local_settings().items():
 COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("fixed", COMMON, derandomize=True)
 settings.register_profile("random", COMMON, derandomize=False)
-settings.load_profile("fixed")  # pytest's plugin loads the one that the option names, after this
+# pytest's plugin loads the profile of its option after this.
+settings.load_profile("fixed")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,4 +1,4 @@
-"""Each benchmark says how it is started, and does nothing before: it can be imported without its extra packages."""
+"""Each benchmark documents its command and can be imported, without its extra packages and without effect."""
 
 import ast
 import subprocess
@@ -13,7 +13,8 @@ from pipeline.storage.store import open_store
 from tests.support.source_tree import ROOT, Module, modules
 
 BENCH = [module for module in modules() if module.layer == "bench"]
-EXTRAS = ("matplotlib", "skimage", "spandrel")  # of pyproject's `bench`; psutil is the tests' too
+# The extra `bench` of pyproject.toml, except psutil, which the tests need too.
+EXTRAS = ("matplotlib", "skimage", "spandrel")
 
 
 def is_program(module: Module) -> bool:
@@ -64,13 +65,15 @@ def test_benchmarks_can_be_imported_silently_without_the_extras(tmp_path):
     code = (
         "import importlib, sys, threading\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        f"sys.modules.update(dict.fromkeys({EXTRAS!r}))\n"  # None: an import of it fails
+        # None makes an import of it fail.
+        f"sys.modules.update(dict.fromkeys({EXTRAS!r}))\n"
         f"for name in {[module.name for module in BENCH]!r}:\n"
         "    importlib.import_module(name)\n"
         "assert 'ray' not in sys.modules or not sys.modules['ray'].is_initialized()\n"
         "assert threading.active_count() == 1\n"
     )
-    command = [sys.executable, "-B", "-W", "ignore", "-c", code]  # no word of the libraries' own
+    # Libraries must print nothing either.
+    command = [sys.executable, "-B", "-W", "ignore", "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not [*tmp_path.iterdir()]

@@ -1,4 +1,4 @@
-"""The pages: links lead somewhere, commands exist, specs are valid, and what is generated is current."""
+"""The documentation: links resolve, commands exist, specs are valid, and generated pages are current."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ from tests.support.manifests import misread
 from tests.support.source_tree import ROOT, files
 
 PAGES = [path for path in files() if path.endswith(".md")]
-# These quote commands of the past.
+# These quote earlier commands.
 HISTORY = ("CHANGELOG.md", "LOG.md")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -30,12 +30,12 @@ def text_of(path: str) -> str:
 
 
 def prose_of(path: str) -> str:
-    """A page without its code blocks."""
+    """Return a page without its code blocks."""
     return FENCE.sub("", text_of(path))
 
 
 def anchors(path: str) -> set[str]:
-    """The anchors that GitHub gives to the headings of a page."""
+    """Return the anchors that GitHub gives to the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", prose_of(path), re.MULTILINE)
     plain = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings)
     return {re.sub(r"[^\w\- ]", "", heading).strip().replace(" ", "-") for heading in plain}
@@ -56,7 +56,7 @@ def test_relative_links_resolve(path: str):
 
 def commands_in_blocks(path: str) -> Iterator[str]:
     for language, block in FENCE.findall(text_of(path)):
-        # A diagram, or how a command is called in general.
+        # A diagram, or the general form of a command.
         if language == "text":
             continue
         yield from re.findall(
@@ -79,7 +79,8 @@ def test_commands_in_the_text_exist(path: str):
             name = words.pop(0)
             assert name in command.commands, f"{path}: imgtx {span}"
             command = command.commands[name]
-        if "--" in words:  # what follows is another command
+        # The rest is another command.
+        if "--" in words:
             words = words[: words.index("--")]
         known = {option for parameter in command.params for option in parameter.opts} | {
             "--help",
@@ -92,7 +93,7 @@ def test_commands_in_the_text_exist(path: str):
 @pytest.mark.parametrize("path", [p for p in PAGES if p not in HISTORY])
 def test_files_named_in_the_text_exist(path: str):
     for name in re.findall(r"`((?:imgtx|pipeline|jobs|tests|bench|infra|docs)/[\w./-]+)`", prose_of(path)):
-        # A page that says how to add a file calls it so.
+        # The placeholder of pages that describe adding a file.
         if "yours" not in name:
             assert (ROOT / name).exists(), f"{path} names {name}"
 

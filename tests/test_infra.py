@@ -1,4 +1,4 @@
-"""Every file under infra/ is what its reader takes; every imgtx command in one is a command line that exists."""
+"""Every file under infra/ is valid for its reader, and every imgtx command in them is a valid command line."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def text_of(path: str) -> str:
 
 
 def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's, with continued lines joined."""
+    """Return the Dockerfile's instructions, with continued lines joined."""
     lines = [line for line in text_of("Dockerfile").splitlines() if not line.startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
     return [(line.split()[0], line.partition(" ")[2]) for line in joined.splitlines() if line.strip()]
@@ -105,14 +105,14 @@ def manifests_of_infra() -> list[dict[str, Any]]:
 
 
 def generated() -> list[dict[str, Any]]:
-    """The objects of every target of `imgtx schedule`, from the shipped spec as it is."""
+    """Return the objects of every target of `imgtx schedule`, from the unchanged shipped spec."""
     spec = load_nightly_spec(ROOT / "jobs/specs/nightly.toml")
     lists = [manifests(spec, target, date(2026, 11, 23)) for target in TARGETS]
     return [item for objects in lists for item in objects]
 
 
 def values_of(value: Any, key: str) -> Iterator[Any]:
-    """Every value of a key, anywhere in a manifest."""
+    """Yield every value of a key, anywhere in a manifest."""
     if isinstance(value, dict):
         yield from (found for name, found in value.items() if name == key)
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -121,7 +121,7 @@ def values_of(value: Any, key: str) -> Iterator[Any]:
 
 
 class TestNames:
-    """What one manifest or page names, another one makes: with the defaults everything fits together."""
+    """With the defaults, every name in a manifest or page is created by another one."""
 
     page = text_of("kuberay/README.md")
     objects = (*manifests_of_infra(), *generated())
@@ -182,7 +182,7 @@ class TestRayUp:
         assert not re.search(r"aws_(access|secret)|AKIA", text_of("aws.yaml"), re.IGNORECASE)
 
     def test_every_field_of_the_configuration_is_known_to_ray(self):
-        """Ray's schema lets unknown words pass."""
+        """Ray's schema accepts unknown fields, so the names are compared with those it lists."""
         schema = json.loads((Path(ray.__file__).parent / "autoscaler/ray-schema.json").read_text())
         assert {*self.config} <= {*schema["properties"]}
         kinds = schema["properties"]["available_node_types"]["patternProperties"][".*"]["properties"]
@@ -218,7 +218,8 @@ class TestDockerfile:
 
     def test_the_image_does_not_run_as_root(self):
         stages = re.split(r"^FROM ", text_of("Dockerfile"), flags=re.MULTILINE)
-        for stage in stages[2:]:  # what is run, not what is built in
+        # Only the stages that are run, not the one that builds.
+        for stage in stages[2:]:
             assert re.findall(r"^USER (\S+)", stage, re.MULTILINE) == ["1000:1000"]
 
     def test_imgtx_commands_of_the_image_exist(self):
@@ -313,7 +314,7 @@ class TestWatching:
 
     @PROMTOOL
     def test_promtool_accepts_the_configuration(self, tmp_path: Path):
-        """But for the discovery in Kubernetes, which Debian's promtool is built without."""
+        """Except for the discovery in Kubernetes, which Debian's promtool is built without."""
         config = yaml.safe_load(text_of("prometheus/prometheus.yaml"))
         config["scrape_configs"] = [
             job for job in config["scrape_configs"] if "kubernetes_sd_configs" not in job

@@ -1,4 +1,4 @@
-"""The rules of the house as tests: who may import whom, how large a thing may be, what no file may say."""
+"""Rules for the code: which module may import which, and what no file may contain."""
 
 import ast
 import graphlib
@@ -28,14 +28,18 @@ ENTRY_POINT = "imgtx/__main__.py"
 STORAGE = ("pipeline/storage/*",)
 MAY_IMPORT = {
     "torch": (
-        "imgtx/__init__.py",  # inside load()
+        # Inside load().
+        "imgtx/__init__.py",
         "imgtx/models/*",
         "imgtx/inference/*",
         "imgtx/probing/*",
         "imgtx/training/*",
-        "pipeline/stages/transform.py",  # inside the actor
-        "jobs/evaluation/*",  # inside functions
-        "jobs/models/probe.py",  # inside probe_model()
+        # Inside the actor.
+        "pipeline/stages/transform.py",
+        # Inside functions.
+        "jobs/evaluation/*",
+        # Inside probe_model().
+        "jobs/models/probe.py",
         "jobs/train/*",
     ),
     "ray": ("pipeline/flow.py", "pipeline/cluster/*", "jobs/train/*", "jobs/submit/head.py"),
@@ -51,7 +55,7 @@ MAY_IMPORT = {
     "transformers": ("imgtx/models/adapters/*",),
 }
 
-# The cheap side: `imgtx --help`, decode and encode workers, everything that only reads the ledger.
+# Started without torch and Ray: `imgtx --help`, decode and encode workers, everything that only reads the ledger.
 TORCH_FREE = (
     "imgtx",
     "imgtx.degradations.archive",
@@ -91,7 +95,7 @@ TORCH_FREE = (
     "pipeline.verify",
 )
 
-# Split by brackets and wildcards, so that this file does not say what it forbids.
+# Split by brackets and wildcards, so that this file does not contain what it forbids.
 REGISTRY = re.compile(r"\b(pypi|pythonhosted|npmjs|debian)[.]org\b|\bdownload[.]pytorch\b")
 MACHINE_PATH = re.compile(r"(?<![\w.~}/-])/(work|root|opt/wheels|opt/pypi|home/\w+)/")
 
@@ -101,12 +105,12 @@ def by_path(module: Module) -> str:
 
 
 def package_of(name: str) -> str:
-    """The sub-package of a module; a module directly under `imgtx`, `pipeline` or `jobs` counts as one."""
+    """Return the sub-package of a module; one directly under `imgtx`, `pipeline` or `jobs` counts as its own."""
     return ".".join(name.split(".")[:2])
 
 
 class TestFiles:
-    """The rules hold of what is found here; and where git is absent or refuses, it is found too."""
+    """The files that the rules apply to are found, also where git is absent or refuses."""
 
     def test_there_are_files_of_every_layer(self):
         assert {*LAYERS, "tests", "bench"} <= {module.layer for module in modules()}
@@ -156,10 +160,12 @@ class TestImports:
             module.name: {name for name in imports(module.tree) if name in names and name != module.name}
             for module in source_modules()
         }
-        for package in LAYERS:  # `from pipeline import x` names the package only on the way to x
+        # `from pipeline import x` names the package only to reach x.
+        for package in LAYERS:
             for targets in graph.values():
                 targets.discard(package)
-        graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
+        # Raises CycleError, which names the cycle.
+        graphlib.TopologicalSorter(graph).prepare()
 
     def test_packages_do_not_import_in_a_circle(self):
         graph: dict[str, set[str]] = {}
@@ -169,7 +175,8 @@ class TestImports:
             graph.setdefault(package_of(module.name), set()).update(targets - {package_of(module.name)})
         for targets in graph.values():
             targets -= {*LAYERS}
-        graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
+        # Raises CycleError, which names the cycle.
+        graphlib.TopologicalSorter(graph).prepare()
 
     @pytest.mark.parametrize("module", [m for m in source_modules() if m.name in STAGES], ids=by_path)
     def test_stages_do_not_know_each_other(self, module):

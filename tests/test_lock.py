@@ -1,6 +1,6 @@
-"""requirements.lock answers pyproject.toml: every requirement is pinned, to a release that it allows.
+"""requirements.lock matches pyproject.toml: every requirement is pinned to a release that it allows.
 
-After a change on purpose: `make lock`.
+After an intended change run `make lock`.
 """
 
 import re
@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 
 def required() -> list[str]:
-    """Of imgtx and of all its extras, which may name each other."""
+    """Return the requirements of imgtx and of all its extras, which may name each other."""
     extras = PROJECT["optional-dependencies"].values()
     found = {*PROJECT["dependencies"], *(line for extra in extras for line in extra)}
     return sorted(line for line in found if Requirement(line).name != PROJECT["name"])
@@ -32,7 +32,8 @@ def test_each_requirement_is_pinned_to_an_allowed_version(line):
     requirement = Requirement(line)
     pins = [pin for pin in pinned() if canonicalize_name(pin.name) == canonicalize_name(requirement.name)]
     assert pins, f"requirements.lock lacks {requirement.name}: make lock"
-    for pin in pins:  # one for each Python that needs its own
+    # One for each Python version that needs its own.
+    for pin in pins:
         (version,) = (specifier.version for specifier in pin.specifier)
         assert requirement.specifier.contains(version, prereleases=True), f"{pin} is not {line}: make lock"
 

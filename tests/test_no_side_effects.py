@@ -1,4 +1,4 @@
-"""What `tests/support/no_side_effects.py` forbids fails, and what it allows works."""
+"""Operations that `tests/support/no_side_effects.py` forbids fail, and those that it allows work."""
 
 import asyncio
 import contextlib

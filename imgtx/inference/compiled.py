@@ -133,7 +133,8 @@ def cache_folder(digest: str) -> Path:
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Let one process at a time compile into `folder`: those that wait find the work done."""
-    import fcntl  # POSIX, as Ray's workers are
+    # POSIX only, as Ray's workers are.
+    import fcntl
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

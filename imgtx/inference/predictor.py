@@ -188,7 +188,8 @@ class Predictor:
             step = self._tiles_per_call(cut.tile_height, cut.tile_width)
             indices = range(done, min(done + step, cut.count))
             batch = np.stack([tile_of(read_window(cut.window(index)), cut, index) for index in indices])
-            self._out_channels(batch)  # refuses what the model does not take
+            # This refuses what the model does not accept.
+            self._out_channels(batch)
             rows = () if conditions is None else (conditions,) * len(indices)
             for index, tile in zip(indices, self._infer(batch, rows), strict=True):
                 yield core_of(tile, cut, index, self.info.scale)
@@ -318,7 +319,8 @@ class Predictor:
 
     def _default_tile(self) -> int:
         if self.info.untiled:
-            return MAX_CALL_PIXELS  # longer than any side that is admitted
+            # Longer than any allowed side.
+            return MAX_CALL_PIXELS
         return max(min(largest_tile(self.info), math.isqrt(self.call_pixels)), smallest_tile(self.info))
 
     def _check_tile(self, tile: int) -> int:

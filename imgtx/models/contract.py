@@ -15,7 +15,8 @@ UNMEASURED_HALO = 32
 # SwinIR-M x4 14, by imgtx.probing.probe.memory_of): tiles of 832 px, imgtx's own default beside this halo, would take
 # 10 GB an actor; these take 2.
 UNMEASURED_TILE = 384
-CHANNELS = (1, 3, 4)  # channels of models that imgtx runs: grey, RGB, RGB with alpha
+# Channels of models that imgtx runs: grey, RGB, RGB with alpha.
+CHANNELS = (1, 3, 4)
 
 
 # What one image is made under beside its pixels: a prompt, a seed. One mapping per image of a batch.

@@ -171,7 +171,8 @@ def by_strips(work: Callable[[int, int], Tensor], tokens: Tensor, multiple: int)
         strip = work(top, min(top + rows, height))
         joined = strip.new_empty(tokens.shape) if joined is None else joined
         joined[:, top : top + rows] = strip
-    assert joined is not None  # there is at least one row
+    # There is at least one row.
+    assert joined is not None
     return joined
 
 

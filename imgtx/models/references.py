@@ -26,7 +26,8 @@ from imgtx.models.sidecar import read_sidecar
 from imgtx.models.weight_file import file_digest, find_weights, opened
 
 if TYPE_CHECKING:
-    from imgtx.models.contract import ImageModel  # brings torch
+    # This imports torch.
+    from imgtx.models.contract import ImageModel
 
 log = logging.getLogger("imgtx")
 
@@ -75,7 +76,8 @@ def absolute(reference: str) -> str:
     if source.kind != OWN and reference.startswith(f"{source.kind}:"):
         return str(replace(source, path=Path(os.path.abspath(source.path))))
     if not Path(reference).exists():
-        return reference  # a packaged name, which is elsewhere on every machine
+        # A packaged name: its path differs between machines.
+        return reference
     return os.path.abspath(reference)
 
 

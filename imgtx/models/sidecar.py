@@ -17,12 +17,14 @@ from imgtx.models.info import ModelInfo
 log = logging.getLogger("imgtx")
 
 VERSION = 1
-SUFFIX = ".imgtx.json"  # after the whole name of the file or folder
+# Appended to the whole name of the file or folder.
+SUFFIX = ".imgtx.json"
 
 
 def sidecar_path(model: Path) -> Path:
     """Return the path beside the file or folder `model`."""
-    model = Path(os.path.abspath(model))  # else `.` and `..` have no names
+    # Otherwise `.` and `..` have no names.
+    model = Path(os.path.abspath(model))
     return model.with_name(model.name + SUFFIX)
 
 

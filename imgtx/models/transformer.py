@@ -129,7 +129,8 @@ def by_rows(work: Callable[[Tensor], Tensor], x: Tensor, *, reach: int, scale: i
             strip.new_empty(*strip.shape[:2], height * scale, width * scale) if joined is None else joined
         )
         joined[:, :, top * scale : bottom * scale] = strip
-    assert joined is not None  # there is at least one row
+    # There is at least one row.
+    assert joined is not None
     return joined
 
 

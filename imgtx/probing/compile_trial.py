@@ -31,7 +31,8 @@ from imgtx.inference.tiling import largest_tile, smallest_tile
 from imgtx.models.info import ModelInfo
 from imgtx.probing.precisions import EXACT_DB, LAYOUT_LEVELS, ROUNDS, WORTH, clock, decibels, run_once
 
-MAX_SIDE = 512  # pixels: larger tiles compute less twice, and fit fewer pictures
+# Pixels: larger tiles compute less overlap, and fit fewer images.
+MAX_SIDE = 512
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def measure(
                 env=os.environ | environment,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # so that compilers can be ended with it
+                # So that its compilers can be killed with it.
+                start_new_session=True,
             )
         in_time = _ends(process, trial.limit, watch)
         found = folder / "found.json"
@@ -99,7 +101,8 @@ def _ends(process: subprocess.Popen, limit: float, watch: Callable[[float], None
                 process.wait(min(1.0, limit - passed))
         return process.poll() is not None
     finally:
-        with contextlib.suppress(ProcessLookupError):  # its group may hold compilers when it is gone itself
+        # Its group may still contain compilers when the process has ended.
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 

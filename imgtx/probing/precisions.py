@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from imgtx.errors import first_line
 from imgtx.models.contract import ImageModel
 
-EXACT_DB = 50.0  # against float32: the error is then that of rounding to 8 bits, or less
-LAYOUT_LEVELS = 0.5  # of 255: what channels-last may move a pixel by
-WORTH = 1.1  # times faster, for another precision or layout to be taken
+# dB against float32: the error is then at most that of rounding to 8 bits.
+EXACT_DB = 50.0
+# Levels of 255 by which channels-last may change a pixel.
+LAYOUT_LEVELS = 0.5
+# Speed-up from which another precision or layout is chosen.
+WORTH = 1.1
 ROUNDS = 3
 
 

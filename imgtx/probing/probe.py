@@ -31,13 +31,19 @@ from imgtx.models.info import ModelInfo
 from imgtx.probing.halo import measure_halo
 from imgtx.probing.precisions import choose_fastest, measure_precisions
 
-HALOS = (16, 32, 64)  # pixels
-WIDEST_HALO = 128  # tried for a model that reaches far, but not everywhere; half of its tiles is halo then
-GRIDS = (1, 2, 4, 8)  # times the multiple that the model is said to need
+# Pixels.
+HALOS = (16, 32, 64)
+# Tried for a model with a large but limited reach; half of its tiles is halo then.
+WIDEST_HALO = 128
+# Factors of the multiple that the model declares.
+GRIDS = (1, 2, 4, 8)
 LARGEST_GRID = 64
-MIN_PHOTO = 336  # pixels a side: tiles of 256 must cut it
-FAR = 128  # pixels: no halo serves a model that reaches further
-SPEED_SIDE = 192  # pixels
+# Pixels a side: a photo must be larger than one tile of 256.
+MIN_PHOTO = 336
+# Pixels: no halo is enough for a model that reaches further.
+FAR = 128
+# Pixels.
+SPEED_SIDE = 192
 SIDES = (128, 320)  # pixels, for memory
 LARGEST_SIDE = 4096
 
@@ -65,7 +71,8 @@ def probe(
     samples = [_as_model_sees(photo, info) for photo in photos]
     with torch.inference_mode():
         tile = _tensor(samples[0][:SPEED_SIDE, :SPEED_SIDE], info.multiple, device)
-        model(tile, None)  # what a first call leaves behind must count for no size
+        # Memory that a first call leaves behind must not count for any size.
+        model(tile, None)
         memory = {
             side: memory_of(model, _tensor(samples[0][:side, :side], info.multiple, device)) for side in SIDES
         }
@@ -137,7 +144,8 @@ def find_seams(
     for least in halos:
         for grid in grids:
             found = _seam(model, samples[:1], grid, least, device)
-            if found["levels"] <= levels:  # photos differ, and their corners: all of them must agree
+            # Photos and their corners differ: all of them must agree.
+            if found["levels"] <= levels:
                 found = _seam(model, samples, grid, least, device, whole=True)
             tried.append(found)
             if found["levels"] <= levels:
@@ -171,7 +179,8 @@ def far_reach(model: ImageModel, sample: np.ndarray, device: str) -> float:
     """Return by how many levels of 255 a change FAR pixels away moves a pixel at most."""
     near = _grown(sample, 3 * FAR)
     changed = near.copy()
-    colours = slice(0, 3)  # a mask beside them stays as it is
+    # A mask beside them is unchanged.
+    colours = slice(0, 3)
     changed[:, 2 * FAR :, colours] = 255 - changed[:, 2 * FAR :, colours]
     outputs = [model(_tensor(image, model.info.multiple, device), None) for image in (near, changed)]
     return float((outputs[0] - outputs[1]).abs()[..., : FAR * model.info.scale].max()) * 255
@@ -202,7 +211,8 @@ def batch_difference(model: ImageModel, sample: np.ndarray, device: str) -> floa
     alone = torch.cat([model(part, None) for part in parts])
     info = model.info
     try:
-        model.info = replace(info, batches=True)  # an unmeasured model takes its batches apart
+        # Otherwise an unmeasured model would split its batches.
+        model.info = replace(info, batches=True)
         together = model(torch.cat(parts), None)
     except (RuntimeError, AssertionError, ValueError):
         return math.inf
@@ -222,8 +232,10 @@ def memory_of(model: ImageModel, tile: Tensor) -> float | None:
         return round((torch.cuda.max_memory_allocated() - before) / 1e6, 1)
     gc.collect()
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # else the call may live on what earlier ones left
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
+        # Otherwise the call may reuse memory of earlier ones.
+        ctypes.CDLL(None).malloc_trim(0)
+        # Linux: reset the peak.
+        Path("/proc/self/clear_refs").write_text("5")
         before = _status("VmRSS")
         model(tile, None)
         return round(max(0, _status("VmHWM") - before) / 1e3, 1)

@@ -20,7 +20,8 @@ CROP_CHOICES = ("higher_gradient", "energy", "uniform")
 # drawing one costs as much as training on four crops.
 LEAVES_SIDE, LEAVES_STEPS, LEAVES_KEPT = 512, 48, 4
 LEAVES_KEY = "dead leaves"
-PLACES_APART = 8  # reduced pixels between the places that "energy" chooses from
+# Reduced pixels between the places that "energy" chooses from.
+PLACES_APART = 8
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,8 @@ def _by_energy(pair: Pair, crop: int, rng: np.random.Generator) -> tuple[int, in
     texture.
     """
     sums, step = pair.gradient_sums, PLACES_APART
-    height, width = (side - crop for side in pair.small.shape[:2])  # the last place
+    # The last position.
+    height, width = (side - crop for side in pair.small.shape[:2])
     high, low = sums[: height + 1 : step], sums[crop::step]
     cells = (
         high[:, : width + 1 : step] + low[:, crop::step] - high[:, crop::step] - low[:, : width + 1 : step]

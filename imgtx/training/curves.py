@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-WIDTH, HEIGHT = 750, 600  # pixels
+# Pixels.
+WIDTH, HEIGHT = 750, 600
 LOSS_TITLES = {"l1": "L1 loss", "mse": "mean square error", "psnr": "minus PSNR, dB"}
 
 

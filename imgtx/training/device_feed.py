@@ -64,7 +64,8 @@ class DeviceImages:
         self._width = torch.tensor([image.shape[1] for image in images], device=device)
         rows, columns = np.indices((side, side))
         seen = [(turn(rows, k % 4, k > 3), turn(columns, k % 4, k > 3)) for k in range(8)]
-        self._rows = torch.from_numpy(np.stack([r for r, _ in seen])).to(device)  # 8, n, n
+        # 8, n, n.
+        self._rows = torch.from_numpy(np.stack([r for r, _ in seen])).to(device)
         self._columns = torch.from_numpy(np.stack([c for _, c in seen])).to(device)
 
     def cut(self, wanted: Tensor) -> Tensor:

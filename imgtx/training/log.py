@@ -25,7 +25,8 @@ log = logging.getLogger("imgtx.train")
 LOG, CURVES, STRIP = "log.jsonl", "curves.png", "strip.png"
 SCALARS = ("loss", "lr", "samples_per_second", "valid_psnr_y")
 EXTRAS = {"tensorboard": ("tensorboardX", "TensorBoard events"), "curves": ("matplotlib", CURVES)}
-PANEL, GAP, LABEL = 192, 4, 18  # pixels of a panel, between panels, of the line above each
+# Pixels of a panel, between panels, of the line above each.
+PANEL, GAP, LABEL = 192, 4, 18
 ROWS = 4
 
 

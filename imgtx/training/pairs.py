@@ -10,7 +10,8 @@ from imgtx.degradations.base import Degradation
 from imgtx.errors import UsageError
 from imgtx.imageops.resize import imresize
 
-MIN_VALID_SIDE = 8  # pixels a side of a reduced validation image: its borders are not measured
+# Pixels a side of a reduced validation image: its borders are not measured.
+MIN_VALID_SIDE = 8
 
 
 @dataclass(frozen=True)

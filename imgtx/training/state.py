@@ -38,7 +38,8 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)  # since the last report
+    # Losses since the last report.
+    losses: list[float] = field(default_factory=list)
     # name, digest and steps of the weights that the training began with; empty where it began with none
     started_from: dict[str, Any] = field(default_factory=dict)
 

@@ -11,7 +11,8 @@ from types import ModuleType
 import numpy as np
 
 INSTALL = "pip install opencv-python-headless scikit-image"
-RADIUS = 3  # pixels around a hole that OpenCV's inpainting looks at
+# Pixels around a hole that OpenCV's inpainting looks at.
+RADIUS = 3
 # Of the noise's standard deviation, for fast non-local means: between the best of 0.5 to 1.3 on photos (LOG.md).
 STRENGTH = 0.6
 

@@ -18,11 +18,13 @@ from jobs.evaluation.protocol import Protocol, Quality, TaskEvaluation, measure_
 from jobs.evaluation.report import ProtocolReport, Row, with_progress
 
 if TYPE_CHECKING:
-    from imgtx.inference.predictor import Predictor  # brings torch
+    # This imports torch.
+    from imgtx.inference.predictor import Predictor
 
 SQUARE = 256
 SIZES = (f"{SQUARE} px", "whole")
-FILL = "imgtx's fill (control)"  # the smooth fill that the model starts from
+# The smooth fill that the model starts from.
+FILL = "imgtx's fill (control)"
 
 
 def hole_rows(predictor: "Predictor", dataset: Dataset) -> Iterator[Row]:

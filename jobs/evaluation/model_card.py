@@ -57,9 +57,11 @@ def package(
     these weights, where it was not `imgtx train` with the spec of their name.
     Raises ModelError where no halo makes tiled equal untiled.
     """
-    find_datasets(benchmarks)  # a mistyped folder is reported at once, not after minutes
+    # A mistyped folder is reported at once, not after minutes.
+    find_datasets(benchmarks)
     model = load_model(weights)
-    assert isinstance(model.network, EncoderDecoder)  # load_model reads nothing else
+    # load_model reads nothing else.
+    assert isinstance(model.network, EncoderDecoder)
     seen = [as_seen(photo, model.info) for photo in read_photos(photos)]
     with Console(stderr=True).status("") as line:
         halo = measure_halo(

@@ -14,7 +14,8 @@ from jobs.evaluation.report import ProtocolReport, Published, Row
 from pipeline.models.resolve import local_model
 
 if TYPE_CHECKING:
-    from imgtx.inference.predictor import Predictor  # brings torch
+    # This imports torch.
+    from imgtx.inference.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def run_protocol(
     """
     if out_json is not None:
         check_writable(out_json)
-    import torch  # after the cheap checks
+    # Imported after the cheap checks.
+    import torch
 
     import imgtx
 

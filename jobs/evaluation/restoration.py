@@ -29,12 +29,15 @@ from jobs.evaluation.protocol import Protocol, Quality, TaskEvaluation, measure_
 from jobs.evaluation.report import Row, with_progress
 
 if TYPE_CHECKING:
-    from imgtx.inference.predictor import Predictor  # brings torch
+    # This imports torch.
+    from imgtx.inference.predictor import Predictor
 
-MAX_SWEPT = 8  # images
+# Images.
+MAX_SWEPT = 8
 SIGMAS = (15, 25, 50)
 QUALITIES = (10, 20, 30, 40)
-HARMLESS, SWEPT = 95, 20  # JPEG qualities
+# JPEG qualities.
+HARMLESS, SWEPT = 95, 20
 BLOCK = 8
 INPUT = "input (control)"
 NLM = "OpenCV fast NLM (control)"

@@ -149,7 +149,8 @@ def evaluate(
     found = find_datasets(datasets)
     if out_json is not None:
         check_writable(out_json)
-    import torch  # after the cheap checks: a mistyped folder is reported at once
+    # Imported after the cheap checks: a mistyped folder is reported at once.
+    import torch
 
     import imgtx
 
@@ -227,7 +228,8 @@ def print_report(report: Report, console: Console) -> None:
         table.add_column(heading, no_wrap=True)
     for heading in ("PSNR-Y", "SSIM-Y", "s/MP"):
         table.add_column(heading, justify="right")
-    method = report.model + "+" * report.self_ensemble  # as the papers mark it
+    # The papers' mark for a self-ensemble.
+    method = report.model + "+" * report.self_ensemble
     for dataset in report.datasets:
         own = _cells(dataset, ""), f"{dataset.seconds_per_megapixel:.2f}"
         table.add_row(dataset.name, str(len(dataset.images)), method, *own[0], own[1], style="bold")

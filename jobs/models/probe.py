@@ -21,8 +21,10 @@ from pipeline.cluster.environment import WORKER_ENVIRONMENT
 
 EXAMPLES = Path(imgtx.__file__).parents[1] / "examples"
 MAX_PHOTOS = 2
-MIN_SIDE = 336  # px; smaller photos are skipped
-MAX_SIDE = 400  # of larger ones a corner is taken, so that a probe ends
+# Pixels: smaller photos are skipped.
+MIN_SIDE = 336
+# Pixels: larger photos are cropped to a corner, so that a probe ends.
+MAX_SIDE = 400
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def probe_model(reference: str, options: ProbeOptions) -> Probed:
     photos = read_photos(options.photos or EXAMPLES)
     source = find_source(reference)
     digest = digest_of(source)
-    from imgtx.inference.predictor import default_device  # brings torch
+    # This imports torch.
+    from imgtx.inference.predictor import default_device
     from imgtx.probing.probe import probe
 
     device = options.device or default_device()

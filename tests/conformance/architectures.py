@@ -1,6 +1,6 @@
-"""Small random checkpoints in the formats of other people's models, one an architecture, built on the spot.
+"""Small random checkpoints in the formats of third-party models, one per architecture, built by the tests.
 
-Random weights as networks begin with hardly use their context; here they are larger, so that a tile cut in the wrong
+Initial weights of networks hardly use their context; here they are larger, so that a tile cut in the wrong
 place shows.
 """
 
@@ -48,7 +48,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def network(name: str) -> nn.Module:
-    """The architecture with weights that are always the same."""
+    """Return the architecture with weights that are always the same."""
     import_spandrel()
     kind, arguments = ARCHITECTURES[name]
     make: Callable[..., nn.Module] = getattr(importlib.import_module(f"spandrel.architectures.{kind}"), kind)
@@ -63,7 +63,7 @@ def network(name: str) -> nn.Module:
 
 
 def save(name: str, folder: Path, suffix: str = ".pth") -> Path:
-    """The architecture's state dict as its community would publish it."""
+    """Save the architecture's state dict as its community would publish it."""
     path = folder / f"{name}{suffix}"
     if suffix == ".safetensors":
         from safetensors.torch import save_file

@@ -1,4 +1,4 @@
-"""Every kind of model that imgtx runs, under its reference; each is made once."""
+"""Every kind of model that imgtx runs, by its reference; each is made once."""
 
 import importlib.util
 from pathlib import Path
@@ -19,7 +19,7 @@ without_transformers = pytest.mark.skipif(not HAS_TRANSFORMERS, reason="transfor
 
 
 class Sharpen(nn.Module):
-    """x3 in levels of 255: each pixel and a part of its neighbours, enlarged to the nearest."""
+    """An x3 model in levels of 255: each pixel and a part of its neighbours, with nearest enlargement."""
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         mean = torch.nn.functional.avg_pool2d(batch, 3, stride=1, padding=1)
@@ -74,7 +74,7 @@ def references(tmp_path_factory: pytest.TempPathFactory):
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`kind` runs over every kind of model, `architecture` over spandrel's."""
+    """Parametrize `kind` by every kind of model, `architecture` by spandrel's."""
     marks = {"transformers": without_transformers}
     if "kind" in metafunc.fixturenames:
         kinds = [pytest.param(name, marks=marks.get(name, ())) for name in OTHERS]

@@ -1,4 +1,4 @@
-"""Adding a kind of model is one file and one line: a made-up one, and everything that must work with it then."""
+"""Adding a kind of model takes one file and one line, shown with a made-up one."""
 
 import hashlib
 import subprocess

@@ -1,4 +1,4 @@
-"""Compiled models: one is really compiled here, by the command; of the rest what is refused, judged and cut."""
+"""Compiled models: one is really compiled by the command; refusals, judgement and tiling are tested without."""
 
 import json
 import os
@@ -45,7 +45,8 @@ def cache(tmp_path_factory, monkeypatch) -> None:
 
 
 @without_spandrel
-@pytest.mark.timeout(900)  # some 40 s of a core, which a busy machine may not give
+# Takes some 40 s of a core, more on a busy machine.
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler")
 def test_a_compiled_model_is_cached_and_equals_the_original(tmp_path: Path, monkeypatch):
     """From the measurement to a predictor that uses what it left in the cache."""
@@ -75,17 +76,19 @@ def test_a_compiled_model_is_cached_and_equals_the_original(tmp_path: Path, monk
     assert np.abs(predictor(image).astype(int) - plain(image)).max() <= 1
     small = noise(40, 51, 3)
     np.testing.assert_array_equal(predictor(small), plain(small))
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):  # not what it was compiled for
+    # Not the size that it was compiled for.
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         predictor.model(torch.rand(1, 3, 96, 96), None)
     assert graphs["unique_graphs"] == 1
     eight = imgtx.load(model, device="cpu", compiled=True, self_ensemble=True)
     gap = eight(image).astype(int) - imgtx.load(model, device="cpu", self_ensemble=True)(image)
     assert np.abs(gap).max() <= 1
-    assert graphs["unique_graphs"] == 1  # all eight views go through the program that is there
+    # All eight views use the one compiled program.
+    assert graphs["unique_graphs"] == 1
 
 
 def test_the_command_measures_reports_and_stores_the_speedup(tmp_path, monkeypatch):
-    """With the compiler's answer made up: the test above has a real one."""
+    """The compiler's result is made up here: the test above has a real one."""
     asked: list[Trial] = []
 
     def answer(trial: Trial, photo: np.ndarray, environment: Any, watch: Any) -> dict[str, Any]:
@@ -269,7 +272,7 @@ def test_compiling_changes_the_recipe_and_leaves_other_outputs_current():
 
 
 def test_compiling_is_set_by_the_option_or_the_spec(tmp_path):
-    """A flag that was not given leaves what the file says."""
+    """Without the option the file's value applies."""
     from jobs.run.spec import read_run_spec
 
     file = tmp_path / "spec.toml"
@@ -293,7 +296,8 @@ def test_packaged_weights_take_only_the_speed_from_the_sidecar(tmp_path):
     measured = replace(info, halo=99, fast="bfloat16", compiled_tile=256, compiled_gain=1.5)
     write_sidecar(path, digest, measured, {"seams": "measured"})
     assert read_info(path) == (replace(measured, halo=info.halo), digest)
-    assert load_model(path).info == info  # of its own accord nothing is compiled
+    # Nothing is compiled unless asked for.
+    assert load_model(path).info == info
     assert load_model(path, read_info(path)[0]).info.compiled_tile == 256
     shown = json.loads(CliRunner().invoke(main, ["models", "show", str(path)]).stdout)
     assert (shown["compiled_tile"], shown["probe"]) == (256, {"seams": "measured"})
@@ -304,7 +308,8 @@ def test_a_missing_compiler_is_reported_before_the_run_starts(monkeypatch, tmp_p
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(UsageError, match=r"needs a C\+\+ compiler .* no-such-compiler is not found here"):
         check_compiles(spec(gpus=0))
-    check_compiles(spec(gpus=0, address="head:6379"))  # that of its workers counts, not this one's
+    # The workers' compiler counts, not this machine's.
+    check_compiles(spec(gpus=0, address="head:6379"))
     check_compiles(replace(spec(), compile=False))
     model = save_tiny_model(tmp_path / "own.safetensors")
     done = CliRunner().invoke(main, ["models", "probe", str(model), "--device", "cpu", "--compile"])

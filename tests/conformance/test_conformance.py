@@ -30,7 +30,7 @@ def batch_of(info: Any, count: int, side: int = 24) -> torch.Tensor:
 
 
 def textured(height: int, width: int, channels: int = 3) -> np.ndarray:
-    """Waves of every length and grain on them: what a misplaced tile shows on."""
+    """Return waves of every length with grain on them: a misplaced tile shows on these."""
     y, x = np.mgrid[0:height, 0:width]
     waves = [
         np.sin((x * (3 + c) + y * (5 - c)) / 7) + np.sin((x * y) / (300 + 40 * c)) for c in range(channels)
@@ -65,7 +65,8 @@ def test_grey_reaches_the_model_as_three_equal_channels_or_one(references, kind)
     grey = noise(11, 14)
     wide = predictor(np.repeat(grey[:, :, None], 3, axis=2)).astype(float)
     luma = wide @ [0.299, 0.587, 0.114]
-    assert np.abs(predictor(grey) - luma).max() <= 1.001  # the mean of rounded against the rounded mean
+    # The mean of rounded values differs from the rounded mean.
+    assert np.abs(predictor(grey) - luma).max() <= 1.001
 
 
 def test_a_batch_equals_its_images_one_by_one(references, kind):
@@ -111,7 +112,7 @@ def test_tiles_equal_the_whole_at_the_measured_halo(references, kind):
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=without_spandrel) for n in LOOKS_EVERYWHERE])
 def test_a_model_with_global_context_is_detected_and_runs_on_whole_images(references, name):
-    """Global averages and attention to categories: what a tile sees of a half-dark picture is not what the whole is."""
+    """With global averages or category attention, a tile of a half-dark image differs from the whole."""
     model = loaded(references, name)
     picture = textured(192, 192, model.info.in_channels)
     picture[96:] //= 8
@@ -166,7 +167,7 @@ def test_a_precision_runs_or_is_refused(references, kind):
 
 
 def test_the_adapter_equals_the_library(references, architecture):
-    """Its own call, on pictures of its own size rules: colour order, range and padding are the maker's."""
+    """Compare with the library's own call on images that fit its size rules, for colour order, range and padding."""
     spandrel = import_spandrel()
     descriptor = spandrel.ModelLoader().load_from_state_dict(network(architecture).state_dict())
     model = loaded(references, architecture)

@@ -1,4 +1,4 @@
-"""Files that want more than to be read: nothing in them runs, nothing they claim is allocated."""
+"""Hostile files: none of their code runs, and no size they claim is allocated."""
 
 import pickle
 import struct
@@ -16,7 +16,7 @@ from tests.conformance.conftest import without_spandrel
 
 
 class Touch:
-    """Unpickled freely, it leaves a file."""
+    """Writes a file if it is unpickled without restrictions."""
 
     def __init__(self, path: Path):
         self.path = str(path)
@@ -77,7 +77,8 @@ def test_a_tensor_that_repeats_its_bytes_is_refused(tmp_path, legacy):
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_storage_larger_than_the_file_is_refused_before_it_is_allocated(tmp_path, legacy):
     honest, path = tmp_path / "honest.pth", tmp_path / "claims.pth"
-    count = 70_000  # as a pickled number, four bytes that stand nowhere else
+    # As a pickled number, four bytes that occur nowhere else.
+    count = 70_000
     torch.save({"weight": torch.zeros(count)}, honest, _use_new_zipfile_serialization=not legacy)
     before, after = struct.pack("<i", count), struct.pack("<i", 2**31 - 1)
     if legacy:

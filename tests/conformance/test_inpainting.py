@@ -1,4 +1,4 @@
-"""LaMa through spandrel: a mask beside the picture, one picture a call, known pixels as they were."""
+"""LaMa through spandrel: a mask beside the image, one image per call, known pixels unchanged."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ pytestmark = without_spandrel
 
 @pytest.fixture(scope="module")
 def lama(tmp_path_factory) -> str:
-    """Random weights in LaMa's own shape, the only one that spandrel knows: 51 million numbers, kept in float16."""
+    """Write random weights in the only shape of LaMa that spandrel knows: 51 million numbers, in float16."""
     import_spandrel()
     from spandrel.architectures.LaMa import LaMa
 

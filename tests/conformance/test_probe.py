@@ -1,4 +1,4 @@
-"""The probe: models whose reach, batches and precisions are known, and what a run makes of the answers."""
+"""The probe on models whose reach, batches and precisions are known, and how runs use its results."""
 
 import json
 from dataclasses import replace
@@ -30,7 +30,7 @@ INFO = ModelInfo("fake", "super-resolution", scale=1, multiple=1, halo=32)
 
 
 class Centred(nn.Module):
-    """Takes the whole picture's mean away: no tile knows it."""
+    """Subtracts the mean of the whole image, which no tile knows."""
 
     info = INFO
 
@@ -42,7 +42,7 @@ class Centred(nn.Module):
 
 
 class Picky(Centred):
-    """One picture a call, and no reduced precision."""
+    """Takes one image per call, in float32 only."""
 
     def forward(self, batch, state=None):
         assert len(batch) == 1
@@ -56,7 +56,7 @@ def grain(side: int = MIN_PHOTO) -> np.ndarray:
 
 
 def test_the_probe_finds_a_grid_that_the_info_does_not_declare():
-    """Windows of 4 pixels, declared as any size: only tiles that begin on multiples of 4 show no seam."""
+    """The windows have 4 pixels, but any size is declared: only tiles on multiples of 4 show no seam."""
 
     class Undeclared(Windows):
         def forward(self, batch, state):
@@ -137,12 +137,17 @@ def timed(plain: float, last: float, levels: float = 0.0, **more: float) -> dict
     ("bfloat16", "chosen"),
     [
         (timed(0.5, 0.5, db=60), ("bfloat16", False)),
-        (timed(0.5, 0.5, db=40), ("float32", False)),  # too far off
-        (timed(0.95, 0.95, db=60), ("float32", False)),  # not worth it
+        # The deviation is too large.
+        (timed(0.5, 0.5, db=40), ("float32", False)),
+        # The gain is too small.
+        (timed(0.95, 0.95, db=60), ("float32", False)),
         (timed(0.5, 0.3, db=60), ("bfloat16", True)),
-        (timed(2.0, 0.3, db=60), ("bfloat16", True)),  # fast in one layout only
-        (timed(0.5, 0.3, levels=0.6, db=60), ("bfloat16", False)),  # that layout moves pixels
-        ({"seconds_per_megapixel": 0.5, "db": 60}, ("bfloat16", False)),  # no module, so no layouts
+        # Fast in one layout only.
+        (timed(2.0, 0.3, db=60), ("bfloat16", True)),
+        # That layout changes pixels.
+        (timed(0.5, 0.3, levels=0.6, db=60), ("bfloat16", False)),
+        # It is not a module, so it has no layouts.
+        ({"seconds_per_megapixel": 0.5, "db": 60}, ("bfloat16", False)),
     ],
 )
 def test_a_precision_and_a_layout_must_be_exact_and_faster(bfloat16, chosen):

@@ -121,7 +121,7 @@ def test_two_models_under_one_name_never_mix(tmp_path, foreign):
 
 @without_spandrel
 def test_a_probed_model_is_planned_without_torch(foreign):
-    """And with what was measured, not with what was guessed."""
+    """The plan uses the measured values, not the defaults."""
     info, digest = read_info(foreign)
     measured = replace(info, halo=16, dtypes=("float32", "bfloat16"), fast="bfloat16", batches=True)
     write_sidecar(foreign, digest, measured, {})
@@ -176,7 +176,7 @@ def test_the_probes_precision_enters_the_recipe(foreign):
     jobs = [make_job(spec, i, digest) for i in (info, fast)]
     assert [job.recipe.precision for job in jobs] == ["float32", "bfloat16"]
     assert jobs[0].recipe.digest != jobs[1].recipe.digest
-    # a halo moves pixels by less than 1/255, a picture that is cut no longer by more
+    # a halo changes pixels by less than 1/255; an image that is no longer tiled changes more
     same = make_job(spec, replace(info, halo=64), digest).recipe.digest
     assert same == jobs[0].recipe.digest
     assert make_job(spec, replace(info, untiled=10**6), digest).recipe.digest != same
@@ -257,7 +257,7 @@ def _none(name: str) -> None:
 @without_spandrel
 @pytest.mark.parametrize("failure", ["ImportError('missing')", "RuntimeError('operator torchvision::nms')"])
 def test_a_broken_torchvision_does_not_prevent_loading(tmp_path, failure):
-    """The CUDA build beside a CPU torch fails with a RuntimeError; neither it nor a stand-in stays behind."""
+    """The CUDA build beside a CPU torch fails with a RuntimeError; neither it nor a stand-in remains imported."""
     package = tmp_path / "torchvision"
     package.mkdir()
     (package / "__init__.py").write_text(f"raise {failure}")

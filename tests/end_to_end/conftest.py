@@ -1,4 +1,4 @@
-"""Every test of a folder gets the marker of the folder's name: `ray`, `faults`, `cluster`."""
+"""Mark every test with its folder's name: `ray`, `faults`, `cluster`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The tick of a CronJob against an HTTPS server that answers as the Kubernetes API does: made once a date."""
+"""A CronJob's tick against an HTTPS server like the Kubernetes API: one RayJob per date."""
 
 import json
 import ssl
@@ -24,7 +24,7 @@ FIRST, SECOND, NEXT = (f"imgtx-sr-x2-{minute}" for minute in (29923290, 29923350
 
 
 class Api(BaseHTTPRequestHandler):
-    """POST of an object: 201, or 409 where its name is taken; 401 without the token."""
+    """Answers a POST of an object by 201, by 409 if its name is taken, or by 401 without the token."""
 
     made: dict[str, dict]
 
@@ -53,7 +53,7 @@ class Api(BaseHTTPRequestHandler):
 
 
 def certificate(folder: Path) -> tuple[str, str]:
-    """Paths of a certificate of 127.0.0.1 that signs itself, and of its key."""
+    """Return the paths of a self-signed certificate for 127.0.0.1 and of its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
     now = datetime.now(UTC)
@@ -77,7 +77,7 @@ def certificate(folder: Path) -> tuple[str, str]:
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, dict]]:
-    """A pod beside an API server: what was made there, by name."""
+    """Set up a pod beside an API server; return the objects created there, by name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate(tmp_path))
     handler = type("Api", (Api,), {"made": {}})
@@ -104,7 +104,8 @@ def tick(job: str) -> str:
 def test_a_date_gets_one_ray_job_for_any_number_of_ticks(made: dict[str, dict]):
     assert tick(FIRST) == "created RayJob imgtx-sr-x2-20261123 in imgtx\n"
     assert "exists already" in tick(FIRST)
-    assert "exists already" in tick(SECOND)  # an hour later
+    # An hour later.
+    assert "exists already" in tick(SECOND)
     assert "created RayJob imgtx-sr-x2-20261124 in" in tick(NEXT)
     assert [*made] == ["imgtx-sr-x2-20261123", "imgtx-sr-x2-20261124"]
     assert [problem for job in made.values() for problem in problems(job)] == []

@@ -1,4 +1,4 @@
-"""Fast tests: `tests/support/no_side_effects.py` says what they cannot do."""
+"""Fast tests, without side effects: see `tests/support/no_side_effects.py`."""
 
 from tests.support.no_side_effects import no_side_effects
 

@@ -1,4 +1,4 @@
-"""One battery, four back ends: `store` is an empty Store on local disk, in memory, on S3 (moto), on S3 (Ceph)."""
+"""One set of tests for four back ends: `store` is an empty Store on disk, in memory, on moto, on Ceph."""
 
 import socket
 import uuid
@@ -20,7 +20,7 @@ def moto_server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3_server(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """The server, with this process's environment pointing at it."""
+    """Start the server and point this process's environment at it."""
     point_at(moto_server.url, monkeypatch)
     return moto_server
 
@@ -65,7 +65,7 @@ def new_bucket() -> Store:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A loopback port where nothing listens: bound, so that no other process can use it."""
+    """Return a loopback port where nothing listens: bound, so that no other process can use it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         yield probe.getsockname()[1]

@@ -40,7 +40,7 @@ def test_an_unreachable_endpoint_is_one_line(tmp_path, monkeypatch, silent_port,
     (line,) = result.stderr.splitlines()
     what = "source cannot be read" if ends[1] == "out" else "destination s3://bucket/out/ cannot be written"
     assert line.startswith(f"imgtx: the {what}")
-    # Without credentials there is nothing to sign, and the endpoint is not asked.
+    # Without credentials no request can be signed, so the endpoint would not be asked.
     endpoint, credentials = f"127.0.0.1:{silent_port}", "no credentials found"
     assert (endpoint in line, credentials in line) == (signed, not signed), line
 
@@ -61,7 +61,7 @@ def test_an_unreachable_cluster_is_one_line_and_nothing_is_written(tmp_path: Pat
 def test_the_endpoint_of_a_model_in_s3_is_kept_for_workers_and_retry(
     tmp_path: Path, s3_store: Store, monkeypatch: pytest.MonkeyPatch
 ):
-    """Source and destination are folders: only the model is reached by the endpoint, which the spec must keep."""
+    """Source and destination are folders: only the model needs the endpoint, which the spec must keep."""
     endpoint = os.environ["AWS_ENDPOINT_URL"]
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

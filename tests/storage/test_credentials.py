@@ -20,7 +20,7 @@ COUNT, BEFORE = 12, 5
 
 
 class Accounts:
-    """A server that checks credentials, an administrator, and a user whose key comes and goes."""
+    """A server that checks credentials, an administrator, and a user whose key is created and revoked."""
 
     def __init__(self, server: S3Server, monkeypatch: pytest.MonkeyPatch):
         self.patch = monkeypatch
@@ -40,7 +40,7 @@ class Accounts:
             self.s3.put_object(Bucket="archive", Key=f"in/{number:02}.png", Body=saved(photo(8, 8)))
 
     def renew(self) -> None:
-        """A key pair for the user, in this process's environment."""
+        """Create a key pair for the user and put it into this process's environment."""
         key = self.iam.create_access_key(UserName="user")["AccessKey"]
         self.patch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
         self.patch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
@@ -50,7 +50,7 @@ class Accounts:
         self.iam.delete_access_key(UserName="user", AccessKeyId=key["AccessKeyId"])
 
     def forbid(self) -> None:
-        """The key stays; what it could read it can read no more."""
+        """Remove the user's permission to read; the key stays."""
         refused = {"Effect": "Deny", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::archive/in/*"}
         policy = json.dumps({"Version": "2012-10-17", "Statement": [refused]})
         self.iam.put_user_policy(UserName="user", PolicyName="none", PolicyDocument=policy)
@@ -66,7 +66,7 @@ def accounts(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[A
 
 
 def interrupted_after(patch: pytest.MonkeyPatch, images: int, happens) -> None:
-    """Let something happen when so many images of a run are done."""
+    """Call a function when so many images of a run are done."""
 
     class Interrupted(InProcess):
         def iter_batches(self, **options):
@@ -79,7 +79,7 @@ def interrupted_after(patch: pytest.MonkeyPatch, images: int, happens) -> None:
 
 
 def last_words(*command: str) -> str:
-    """The line with which a run that was stopped ends, below its progress."""
+    """Return the last line of a stopped run, below its progress."""
     result = imgtx(*command)
     assert result.exit_code == INTERRUPTED, result.output
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("imgtx: ")]

@@ -1,4 +1,4 @@
-"""One run at a time, on every back end. Time passes when a test says so: a `ttl` never races the machine."""
+"""One run at a time, on every back end. Tests advance the time, so that no `ttl` depends on the machine."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def rewrite(store: Store, **changes: object) -> None:
 
 
 def elsewhere(lease: Lease) -> Lease:
-    """As if it were taken by another host, whose processes cannot be seen from here."""
+    """Make the lease look as if another host holds it, whose processes cannot be seen from here."""
     lease._holder = replace(lease._holder, host="elsewhere", machine="another boot")
     return lease
 
@@ -47,7 +47,7 @@ def ended_pid() -> int:
 
 @pytest.fixture
 def never_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this machine knows of its own processes settles the matter: a lease that sleeps, to watch, fails."""
+    """Fail if the lease sleeps: this machine knows its own processes and need not wait."""
 
     def sleep(seconds: float) -> None:
         pytest.fail(f"the holder was watched: the lease slept {seconds} s")
@@ -59,12 +59,13 @@ def never_watched(monkeypatch: pytest.MonkeyPatch) -> None:
 class Clock:
     """Replaces the lease's module `time`: `sleep` moves the clock, and then lets happen what `while_asleep` does.
 
-    A thread that beats waits in real seconds, a quarter of its ttl.
+    The thread that renews waits in real seconds, a quarter of its ttl.
     """
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.while_asleep: list[Callable[[], object]] = []  # one for each sleep, in order
+        # One for each sleep, in order.
+        self.while_asleep: list[Callable[[], object]] = []
 
     def monotonic(self) -> float:
         return self.now
@@ -84,7 +85,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No holder beats by itself."""
+    """Stop holders from renewing on their own."""
     monkeypatch.setattr(Lease, "_beat_until_stopped", lambda self: None)
 
 
@@ -173,7 +174,8 @@ def test_the_lease_of_a_killed_run_is_taken_over_at_once(tmp_path, never_watched
     with pytest.raises(LeaseHeldError, match=f"run killed .*process {child.pid}"), Lease(store, "next"):
         pass
     child.kill()
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, but not reaped: a zombie holds nothing
+    # Ended, but not reaped: a zombie holds no lease.
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     with Lease(store, "next"):
         assert content(store)["run"] == "next"
     child.wait()
@@ -255,14 +257,14 @@ def test_a_renewed_lease_outlasts_its_ttl(clock: Clock):
     with Lease(store, "long", ttl=0.4) as lease:
         for _ in range(5):
             clock.now += 0.2
-            # The second beat from now begins after the clock has moved.
+            # The second renewal from now begins after the clock has advanced.
             enough = content(store)["beat"] + 2
             wait_for(lambda enough=enough: content(store)["beat"] >= enough)
             assert not lease.lost
 
 
 def test_a_generation_created_late_gives_way(store: Store, monkeypatch: pytest.MonkeyPatch):
-    """A racer that listed long ago creates a generation that was taken and removed since."""
+    """A process with an old listing creates a generation that was taken and removed since."""
     for run in ("one", "two", "three"):
         with Lease(store, run):
             pass
@@ -283,7 +285,7 @@ def test_an_unreadable_lease_is_taken_over_after_its_ttl(store: Store, clock: Cl
 
 
 def test_a_lease_whose_file_was_removed_is_lost(store: Store, clock: Clock):
-    """As a user does to unlock a destination: the next run begins at the first generation again."""
+    """Users remove it to unlock a destination: the next run begins at the first generation again."""
     with Lease(store, "first", ttl=0.4) as first:
         store.delete("lease/000001.json")
         with Lease(store, "second", ttl=60) as second:

@@ -1,4 +1,4 @@
-"""What a model store promises, on every back end: versions stay, the pointer moves once, damage is reported."""
+"""Guarantees of a model store on every back end: versions stay, the pointer moves once, damage is reported."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +33,7 @@ def models(store: Store) -> ModelStore:
 
 @pytest.fixture
 def filled(models: ModelStore, weights: list[Path]) -> ModelStore:
-    """Three versions of `tiny`, the second is the latest and stood above the first."""
+    """Return a store with three versions of `tiny`; the second is the latest, promoted after the first."""
     for path in weights:
         models.add("tiny", path.read_bytes(), {"note": path.stem}, {"card.md": b"# tiny\n"})
     for number in ("0001", "0002"):

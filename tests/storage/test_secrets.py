@@ -1,6 +1,6 @@
-"""A credential that is used is written nowhere; a hostile listing writes nowhere but under the destination.
+"""Credentials are never written; a hostile listing writes only under the destination.
 
-Runs go over the real stages from S3 to S3 and to disk, in this process and without Ray.
+Runs use the real stages from S3 to S3 and to disk, in this process and without Ray.
 """
 
 import json
@@ -57,7 +57,7 @@ HOSTILE = [
 
 @pytest.fixture
 def planted(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Credentials in the environment, Ray out of the way, and a folder for temporary files of its own."""
+    """Set credentials in the environment, replace Ray, and use a separate folder for temporary files."""
     for name, value in PLANTED.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "tmp").mkdir()
@@ -78,7 +78,7 @@ def secrets_in(text: bytes) -> list[str]:
 
 
 def everything_under(store: Store) -> dict[str, bytes]:
-    """Each object as it is stored, and the rows of a Parquet file besides, because its bytes are compressed."""
+    """Return each object as it is stored, and the rows of Parquet files too, because their bytes are compressed."""
     found = {}
     for batch in store.list():
         for key in batch.column("key").to_pylist():
@@ -113,7 +113,7 @@ def test_a_credential_that_is_used_is_written_nowhere(
     )
     (planted / "keys.env").write_text("".join(f"{name}={value}\n" for name, value in PLANTED.items()))
     run = ["--model", model, "--max-failed", "100%"]
-    # not DEBUG of all: there botocore writes what it signs with; nothing in imgtx turns that on
+    # Not DEBUG for all: botocore then logs what it signs with; imgtx never enables that.
     with caplog.at_level(logging.INFO), caplog.at_level(logging.DEBUG, logger="imgtx"):
         for command in (
             ["plan", "upscale", source.uri, out.uri, *run],
@@ -135,7 +135,8 @@ def test_a_credential_that_is_used_is_written_nowhere(
             assert result.exit_code in (0, 2, 3), result.output
             assert secrets_in(result.output.encode()) == [], command
     job = prepare(RunSpec(source.uri, out.uri, model=model)).job
-    assert secrets_in(pickle.dumps((job, source, out))) == []  # what travels to workers
+    # This is sent to workers.
+    assert secrets_in(pickle.dumps((job, source, out))) == []
     left = {str(p): p.read_bytes() for p in (planted / "tmp").rglob("*") if p.is_file()}
     texts = everything_under(out) | left | {"log": caplog.text.encode()}
     assert len(Ledger(out).current()) == 5
@@ -148,10 +149,12 @@ def test_a_hostile_listing_cannot_write_outside_the_destination(planted: Path, k
     source = new_bucket("in")
     client, bucket = boto3.client("s3"), source.uri.split("/")[2]
     for key in HOSTILE:
-        with suppress(ClientError):  # moto has no room for some
+        # moto refuses some.
+        with suppress(ClientError):
             client.put_object(Bucket=bucket, Key=f"root/{key}", Body=saved(photo(8, 8)))
     listed = {key for batch in inventory(source) for key in batch.column("key").to_pylist()}
-    assert len(listed) > 8  # some of them under another name
+    # Some of the keys are written under another name.
+    assert len(listed) > 8
     out = open_store(str(planted / "deep" / "er" / "out")) if kind == "disk" else new_bucket("out")
     before = files_beside(planted)
     model = save_tiny_model(planted / "tiny.safetensors")
@@ -176,13 +179,13 @@ def test_a_hostile_listing_cannot_write_outside_the_destination(planted: Path, k
 
 
 def files_beside(folder: Path) -> set[Path]:
-    """Files under the folder, but for caches, which are no output; symbolic links are not followed."""
+    """Return the files under the folder except caches; symbolic links are not followed."""
     found = {Path(top, name) for top, _, names in os.walk(folder) for name in names}
     return {path for path in found if path.parts[len(folder.parts)] not in ("cache", "tmp")}
 
 
 def test_files_that_are_read_cannot_run_code(planted: Path):
-    """A pickle where weights or a ledger part are expected is refused unread."""
+    """A pickle in place of weights or of a ledger part is refused without being read."""
     marker = planted / "ran"
 
     class Hostile:
@@ -207,4 +210,5 @@ def test_files_that_are_read_cannot_run_code(planted: Path):
     imgtx("verify", str(out))
     assert not marker.exists()
     pickle.loads(pickle.dumps(Hostile()))
-    assert marker.exists()  # and it would have, had it been
+    # It would have run if it had been loaded.
+    assert marker.exists()

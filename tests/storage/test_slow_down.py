@@ -1,4 +1,4 @@
-"""A server that takes only so many requests a second: nothing fails, and it is not hammered."""
+"""A server with a limited rate of requests: nothing fails, and retries are paced."""
 
 import contextlib
 import time
@@ -10,7 +10,7 @@ from bench.slow_s3 import BURST, slow_s3
 
 
 def test_pacing_avoids_most_refusals_and_nothing_fails():
-    """Its 200 requests at once come 32 at a time; it takes 40 a second."""
+    """The client sends 200 requests, 32 at a time; the server accepts 40 a second."""
     refused = {}
     for name in ("retries alone", "paced"):
         found = measure(40, name, 200, processes=1, at_once=32)

@@ -1,4 +1,4 @@
-"""What every Store promises, on every back end."""
+"""The guarantees of every Store, on every back end."""
 
 import pickle
 import unicodedata
@@ -117,7 +117,8 @@ def test_listed_versions_equal_those_of_reads(store: Store, tmp_path: Path, ask:
     assert get(first) == get("") == b"one"
     store.write("k", b"two!")
     if store.uri.startswith("memory://"):
-        return  # fsspec's answer to a read does not say the version
+        # fsspec's answer to a read does not contain the version.
+        return
     with pytest.raises(StorageError, match="changed after it was listed") as caught:
         get(first)
     assert caught.value.reason == "changed"

@@ -1,4 +1,4 @@
-"""What only a disk can do wrong."""
+"""Failures that only a disk has."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ def store(root: Path) -> Store:
 
 @contextlib.contextmanager
 def as_nobody() -> Iterator[None]:
-    """Root may do anything, so a test of permissions must not run as root."""
+    """Run as the user nobody: root has all permissions, so a test of permissions must not run as root."""
     if os.geteuid() != 0:
         yield
         return
@@ -90,7 +90,8 @@ def test_sweep_removes_only_temporary_files_of_its_prefix(store: Store, root: Pa
         path.write_bytes(b"half")
     assert store.sweep("images/") == 1
     assert not ours.exists()
-    assert foreign.exists()  # of a run on a destination inside this one
+    # This file belongs to a run on a destination inside this one.
+    assert foreign.exists()
     assert store.sweep("nothing/yet/") == 0
     assert set(listed(store)) == {"images/a/kept.jpg"}
 

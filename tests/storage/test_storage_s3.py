@@ -1,4 +1,4 @@
-"""What only S3 can do wrong: requests counted at the server, failures played by one that fails on cue."""
+"""Failures that only S3 has: requests are counted at the server, failures come from a scripted one."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from pipeline.storage.store import Store, open_store
 from tests.storage.test_storage import listed
 from tests.support.s3server import S3Server, serving
 
-# Quick to ask again, slow to give an answer up: one that a busy machine delays would be one request more.
+# Short pauses between retries, but a long timeout: an answer delayed by a busy machine would cost a request.
 QUICK = RetryPolicy(attempts=3, first_pause=0.01, connect=30.0, read=30.0)
 
 
@@ -142,7 +142,8 @@ def test_a_failed_upload_is_aborted_and_a_killed_one_swept(
     assert store.stat("large") is None
     assert open_uploads() == 2
     assert store.sweep("images/") == 1
-    assert open_uploads() == 1  # another writer's upload beside ours
+    # Another writer's upload beside ours.
+    assert open_uploads() == 1
 
 
 def test_a_missing_bucket_is_named(s3_server: S3Server):
@@ -162,7 +163,7 @@ def test_missing_credentials_are_reported(s3_server: S3Server, monkeypatch: pyte
 
 @pytest.fixture
 def unknown_host(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A name that no resolver knows, and none is asked."""
+    """Return a host name that fails to resolve, without asking a resolver."""
     name, resolve = "nowhere.invalid", socket.getaddrinfo
 
     def getaddrinfo(host, *arguments, **options):
@@ -223,7 +224,7 @@ def test_wrong_and_insufficient_credentials_are_reported(
             check_destination(open_store("s3://run_stage/a"))
 
 
-# --- failures on cue
+# --- scripted failures
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Small archives, a small model and a look into a destination, for tests of whole runs."""
+"""Small archives, a small model, and the contents of a destination, for tests of whole runs."""
 
 import hashlib
 from dataclasses import dataclass
@@ -79,18 +79,20 @@ def fill(store: Store, count: int, start: int = 0) -> list[str]:
 class Destination:
     """The files of a destination, and the rows of its ledger."""
 
-    rows: dict[str, dict[str, Any]]  # key -> current ledger row
-    files: dict[str, str]  # name under images/ -> sha256
+    # Key -> current ledger row.
+    rows: dict[str, dict[str, Any]]
+    # Name under images/ -> sha256.
+    files: dict[str, str]
     temporary: list[str]
 
     @property
     def outputs(self) -> dict[str, str]:
-        """key -> sha256 of the file that its written row names."""
+        """Return key -> sha256 of the file that its written row names."""
         return {k: self.files[row["output"]] for k, row in self.rows.items() if row["status"] == "written"}
 
 
 def look(uri: str) -> Destination:
-    """Read a destination, every byte of it."""
+    """Read every byte of a destination."""
     store = open_store(uri)
     rows = Ledger(store).current().to_pylist()
     keys = [key for batch in store.list(IMAGES) for key in batch["key"].to_pylist()]

@@ -1,4 +1,4 @@
-"""A copy of the code with made-up tasks in it, made by the diff that the documentation asks for: files and lines."""
+"""A copy of the code with made-up tasks, added by the files and lines that the documentation asks for."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ COLOURS = {
 
 
 class CodeCopy:
-    """The packages in a folder of their own, with some of MADE_UP added."""
+    """A copy of the packages in a folder, with some of MADE_UP added."""
 
     def __init__(self, root: Path, added: dict[str, tuple]):
         self.root = root
@@ -70,14 +70,14 @@ class CodeCopy:
         )
 
     def imgtx(self, *arguments: str, code: int = 0) -> str:
-        """Run its `imgtx` to the end; returns what it prints."""
+        """Run its `imgtx` to the end and return the output."""
         process = self.start(*arguments)
         out, err = process.communicate(timeout=600)
         assert process.returncode == code, out + err
         return out
 
     def python(self, *arguments: str) -> str:
-        """Run Python on it; returns what it prints."""
+        """Run Python on it and return the output."""
         command = [sys.executable, *arguments]
         environment = os.environ | {"PYTHONPATH": str(self.root)}
         done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True)

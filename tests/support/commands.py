@@ -1,4 +1,4 @@
-"""The command line in this process, its runs over the real stages, without Ray."""
+"""The command line in this process, with the real stages and without Ray."""
 
 import signal
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from pipeline.stages.transform import Transform
 
 
 def imgtx(*arguments: str) -> Result:
-    """Run a command; the handler of SIGTERM, which a run sets, is put back."""
+    """Run a command and restore the handler of SIGTERM, which a run sets."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         return CliRunner().invoke(main, arguments)
@@ -31,7 +31,7 @@ def imgtx(*arguments: str) -> Result:
 
 
 def complaint(*arguments: str, code: int = USAGE) -> str:
-    """Run a command that fails and return its one line on stderr."""
+    """Run a command that fails and return its only line on stderr."""
     result = imgtx(*arguments)
     assert result.exit_code == code, result.output
     assert result.stdout == ""
@@ -57,7 +57,7 @@ class InProcess:
 
 
 def without_ray(patch: pytest.MonkeyPatch) -> None:
-    """Until `patch` is undone, runs take the Ray engine, but start no Ray, and their dataset is `InProcess`."""
+    """Let runs use the Ray engine without starting Ray, with `InProcess` as dataset, until `patch` is undone."""
 
     @contextmanager
     def session(spec):

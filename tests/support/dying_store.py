@@ -1,4 +1,4 @@
-"""A store whose process is killed in the middle of what it does."""
+"""A store whose process is killed during a change."""
 
 from pipeline.storage.store import Store
 
@@ -8,7 +8,7 @@ class Killed(BaseException):
 
 
 class DyingStore:
-    """A store whose process dies at its n-th change, before or after the change is done."""
+    """A store whose process dies at its n-th change, before or after the change takes effect."""
 
     def __init__(self, store: Store, changes: int, *, after: bool):
         self._store, self._left, self._after = store, changes, after

@@ -1,4 +1,4 @@
-"""Ledger rows for tests: a FINISHED table from the columns a test cares about."""
+"""Ledger rows for tests: a FINISHED table from the columns that a test needs."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from pipeline.tables.schemas import FINISHED, WRITTEN
 
 
 def outcome(key: str, **columns: Any) -> dict[str, Any]:
-    """One finished row: written under the key's own name, unless said otherwise."""
+    """Return one finished row: written under the key's own name by default."""
     return {"key": key, "size": 10, "version": "v1", "output": key, "status": WRITTEN} | columns
 
 

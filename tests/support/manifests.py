@@ -1,5 +1,5 @@
 """Check Kubernetes manifests by what clusters require: the schemas of the API server, the checks that KubeRay
-makes beyond its schema, and a command line that exists.
+makes beyond its schema, and the command lines.
 
 Offline, and as the API server does it: nulls are dropped, unknown fields are refused, quantities and ports may be
 numbers or text. The schemas are vendored in tests/schemas.
@@ -31,7 +31,7 @@ CORE = {
     ("rbac.authorization.k8s.io/v1", "Role"): "io.k8s.api.rbac.v1.Role",
     ("rbac.authorization.k8s.io/v1", "RoleBinding"): "io.k8s.api.rbac.v1.RoleBinding",
 }
-# What a RayJob is called may be this long, because KubeRay appends to it (MaxRayJobNameLength).
+# The longest name of a RayJob: KubeRay appends to it (MaxRayJobNameLength).
 LONGEST = {"RayJob": 47, "RayCronJob": 36, "CronJob": 52, "RayCluster": 53}
 
 
@@ -40,7 +40,7 @@ def read(text: str) -> list[Manifest]:
 
 
 def problems(manifest: Manifest) -> list[str]:
-    """What a cluster would refuse in the manifest, or what could not work there; empty where nothing is found."""
+    """Return what a cluster would refuse in the manifest, or what could not work there."""
     return [*_of_schema(manifest), *_of_names(manifest), *_of_ray(manifest), *_of_commands(manifest)]
 
 
@@ -71,7 +71,7 @@ def schemas(name: str) -> Manifest:
 
 @cache
 def ray_schemas() -> dict[tuple[str, str], Manifest]:
-    """KubeRay's three kinds, the one inside the other."""
+    """Return the schemas of KubeRay's three nested kinds."""
     whole = _strict(schemas("kuberay-1.7.0"))
     cron = whole["properties"]["spec"]
     job = cron["properties"]["jobTemplate"]
@@ -84,7 +84,7 @@ def ray_schemas() -> dict[tuple[str, str], Manifest]:
 
 
 def _strict(schema: Any) -> Any:
-    """OpenAPI as the API server reads it: fields that are not named are unknown, and int-or-string is either."""
+    """Convert OpenAPI as the API server reads it: other fields are unknown, and int-or-string allows both."""
     if isinstance(schema, list):
         return [_strict(item) for item in schema]
     if not isinstance(schema, dict):
@@ -145,7 +145,7 @@ def _of_commands(manifest: Manifest) -> Iterator[str]:
 
 
 def commands(value: Any) -> Iterator[list[str]]:
-    """Every imgtx command line in a manifest: an entrypoint, or a container's command and arguments."""
+    """Return every imgtx command line in a manifest: entrypoints, and containers' commands and arguments."""
     if isinstance(value, dict):
         lines = [shlex.split(value["entrypoint"])] if isinstance(value.get("entrypoint"), str) else []
         if isinstance(value.get("command"), list):
@@ -157,7 +157,7 @@ def commands(value: Any) -> Iterator[list[str]]:
 
 
 def misread(words: list[str]) -> str:
-    """What click says to the command line `imgtx ...`, which is parsed and not run; "" where it takes it."""
+    """Return click's error for the command line `imgtx ...`, which is parsed and not run; "" if it is valid."""
     command: click.Command = main
     arguments = words[1:]
     try:
@@ -181,5 +181,6 @@ def check_time_to_go(cluster: Manifest) -> None:
     for group in cluster["workerGroupSpecs"]:
         pod = group["template"]["spec"]
         ((variable,),) = (container["env"] for container in pod["containers"])
-        assert hasattr(ray._private.ray_constants, variable["name"])  # the release that is pinned knows it
+        # The pinned release knows it.
+        assert hasattr(ray._private.ray_constants, variable["name"])
         assert 0 < int(variable["value"]) < pod["terminationGracePeriodSeconds"]

@@ -1,4 +1,4 @@
-"""A small world for nightly runs: an archive, validation photos, weights that training improves."""
+"""A small setup for nightly runs: an archive, validation photos, weights that training improves."""
 
 import json
 from contextlib import nullcontext
@@ -26,11 +26,12 @@ from pipeline.models.store import ModelStore
 from pipeline.storage.store import open_store
 from tests.support.zoo import saved
 
-IMAGE, VALID = 72, 208  # px a side; the halo is measured on photos larger than its largest tiles
+# Pixels a side: the halo is measured on photos larger than its largest tiles.
+IMAGE, VALID = 72, 208
 
 
 class World:
-    """Everything under one URI, a folder or a bucket: `archive`, `valid`, `models`, `nights`, `out`."""
+    """All stores under one URI, a folder or a bucket: `archive`, `valid`, `models`, `nights`, `out`."""
 
     def __init__(self, root: str, work: Path, **changes: Any):
         self.root, self.work = root.rstrip("/"), work
@@ -98,7 +99,7 @@ def leaves(seed: int, side: int) -> bytes:
 
 
 def save_noisy_model(path: Path) -> str:
-    """Tiny weights that add noise to bicubic, so that a few steps of training make them better."""
+    """Save tiny weights that add noise to bicubic, so that a few steps of training improve them."""
     config = ModelConfig(
         scale=2, dim=16, heads=1, window=4, encoder_blocks=1, decoder_blocks=1, detail_channels=4, detail_blocks=1,
         ffn_ratio=1.0,

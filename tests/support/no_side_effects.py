@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-LONGEST_SLEEP = 0.2  # seconds
+# Seconds.
+LONGEST_SLEEP = 0.2
 
 _open_socket, _sleep = socket.socket, time.sleep
 

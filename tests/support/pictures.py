@@ -1,4 +1,4 @@
-"""Pictures as the codec tests make and compare them."""
+"""Images that the codec tests make and compare."""
 
 import numpy as np
 

@@ -77,13 +77,13 @@ rgw thread pool size = 32
 
 @dataclass(frozen=True)
 class Rgw:
-    """A running gateway at `url`."""
+    """A running gateway; `url` is its address."""
 
     url: str
 
 
 def missing() -> str:
-    """Return why this machine cannot run it; "" where it can."""
+    """Return why this machine cannot run it; "" if it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "Ceph's daemons need root on Linux"
     lacking = [program for program in PROGRAMS if not shutil.which(program)]
@@ -125,7 +125,7 @@ def _start(folder: Path, daemons: list[subprocess.Popen]) -> Rgw:
         return done.stdout
 
     def begin(program: str, *arguments: str) -> subprocess.Popen:
-        # it ends with us, even by SIGKILL
+        # it ends with this process, even by SIGKILL
         command = ["setpriv", "--pdeathsig", "KILL", program, "--conf", str(conf), "--foreground", *arguments]
         with (folder / f"{program}.out.log").open("wb") as log:
             daemons.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
@@ -160,7 +160,7 @@ def _start(folder: Path, daemons: list[subprocess.Popen]) -> Rgw:
 
 
 def _tool(program: str, *arguments: str | Path) -> str:
-    """One of Ceph's that need no cluster."""
+    """Run one of Ceph's tools that need no cluster."""
     return subprocess.run(
         [program, *map(str, arguments)], capture_output=True, text=True, check=True, timeout=WITHIN
     ).stdout

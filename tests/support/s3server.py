@@ -105,7 +105,7 @@ class S3Server:
             os.unlink(path)
 
     def post(self, path: str, body: bytes = b"") -> None:
-        """POST to moto's own interface, as "/moto-api/reset"."""
+        """Send a POST to moto's own interface, such as "/moto-api/reset"."""
         # As text: moto ignores the body of a form, which is urllib's default.
         headers = {"Content-Type": "text/plain"}
         request = urllib.request.Request(self.url + path, body, headers, method="POST")

@@ -1,4 +1,4 @@
-"""Models small enough to compute by hand, for tests of the path that leads to and from a model."""
+"""Models small enough to compute by hand, for tests of the path to and from a model."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ INFO = ModelInfo("fake", "super-resolution", scale=2, multiple=4, halo=4)
 
 
 class Windows(nn.Module):
-    """Mixes each pixel with its 4x4 window's mean and its right neighbour, enlarges to the nearest.
+    """Mixes each pixel with its 4x4 window's mean and its right neighbour, with nearest enlargement.
 
     Sees pixels at most 4 away; all weights are powers of two, so that float32 sums are exact for 8 bits.
     """
@@ -53,7 +53,7 @@ class Hungry(Windows):
 
 
 class Tinted(Hungry):
-    """Adds to each image of a batch the `levels` of 255 that its own conditions name."""
+    """Adds to each image of a batch the `levels` of 255 in its conditions."""
 
     def __init__(self, limit: int = 10**9, info: ModelInfo = INFO):
         super().__init__(limit, OUT_OF_MEMORY[1], info)
@@ -67,7 +67,7 @@ class Tinted(Hungry):
 
 
 class Nearest(nn.Module):
-    """Enlarges to the nearest pixel: what comes out is known without any arithmetic."""
+    """Enlarges to the nearest pixel: the output is known without arithmetic."""
 
     def __init__(self, info: ModelInfo = INFO):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The repository as the rules see it: its files, its Python modules, and what each of them imports."""
+"""The repository's files, its Python modules, and their imports."""
 
 import ast
 import os
@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LAYERS = ("imgtx", "pipeline", "jobs")  # each may import itself and those before it
+# Each may import itself and those before it.
+LAYERS = ("imgtx", "pipeline", "jobs")
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,17 @@ class Module:
 
 @cache
 def files() -> tuple[str, ...]:
-    """Every file that git tracks, or would track: paths relative to the root."""
+    """Return every file that git tracks or would track: paths relative to the root."""
     listed = listed_by_git()
     paths = found_by_walking() if listed is None else listed
     return tuple(sorted(path for path in set(paths) if (ROOT / path).is_file()))
 
 
 def listed_by_git() -> list[str] | None:
-    """None without git, and where it refuses or knows of nothing: an unpacked archive is no repository."""
+    """Return git's list; None without git and in an unpacked archive, which is no repository."""
     command = [
-        *("git", "-c", "safe.directory=*"),  # else it refuses another user's checkout, as in a container
+        # Otherwise git refuses another user's checkout, as in a container.
+        *("git", "-c", "safe.directory=*"),
         *("ls-files", "-z", "--cached", "--others", "--exclude-standard"),
     ]
     try:
@@ -48,7 +50,7 @@ def listed_by_git() -> list[str] | None:
 
 
 def found_by_walking() -> Iterator[str]:
-    """The same without git: the folders and files that .gitignore names are left out."""
+    """Return the same without git, leaving out what .gitignore names."""
     for folder, folders, names in os.walk(ROOT):
         inside = Path(folder).relative_to(ROOT)
         folders[:] = [name for name in folders if name != ".git" and not ignored(inside / name, folder=True)]
@@ -56,7 +58,7 @@ def found_by_walking() -> Iterator[str]:
 
 
 def ignored(path: Path, *, folder: bool = False) -> bool:
-    """By .gitignore: a pattern is of a name, or of the path where it begins with a slash; `x/` is a folder's."""
+    """Return whether .gitignore excludes it: patterns match names, with a leading slash paths; `x/` folders."""
     lines = [line for line in (ROOT / ".gitignore").read_text(encoding="utf-8").split("\n") if line]
     patterns = [line.rstrip("/") for line in lines if folder or not line.endswith("/")]
     return any(fnmatch(f"/{path.as_posix()}" if p[0] == "/" else path.name, p) for p in patterns)
@@ -72,7 +74,7 @@ def modules() -> tuple[Module, ...]:
 
 
 def source_modules() -> list[Module]:
-    """The modules of the three layers."""
+    """Return the modules of the three layers."""
     return [module for module in modules() if module.layer in LAYERS]
 
 
@@ -81,9 +83,9 @@ def parse(path: str) -> ast.Module:
 
 
 def imports(tree: ast.AST, *, lazy: bool = True) -> set[str]:
-    """Dotted names that `tree` imports; without `lazy` only what runs when the module itself is imported.
+    """Return the dotted names that `tree` imports; without `lazy` only those at the module's own import.
 
-    `from a import b` yields both `a` and `a.b`: whether `b` is a module is not written there.
+    `from a import b` yields both `a` and `a.b`, because `b` may be a module.
     """
     names: set[str] = set()
     for node in ast.walk(tree) if lazy else _run_at_import(tree):
@@ -108,5 +110,5 @@ def _run_at_import(tree: ast.AST) -> list[ast.AST]:
 
 
 def packages(names: set[str]) -> set[str]:
-    """The top-level packages of dotted names."""
+    """Return the top-level packages of dotted names."""
     return {name.split(".")[0] for name in names}

@@ -1,4 +1,4 @@
-"""Bad and odd image files, each with what must become of it. Built, never stored: every byte is made here."""
+"""Bad and odd image files, each with the expected result. They are generated, so no file is stored."""
 
 import functools
 import io
@@ -17,7 +17,7 @@ ORIENTATION, ARTIST = 0x0112, 0x013B
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a run must make of a file: written (`reason` ""), or the ledger's reason and the stage that found it.
+    """The expected result of a file: written (`reason` ""), or the ledger's reason and the stage that found it.
 
     `size` is (height, width) as displayed, `notes` the conversions that decoding must name.
     """
@@ -28,7 +28,8 @@ class Expectation:
     depth: int = 8
     alpha: bool = False
     notes: tuple[str, ...] = ()
-    stage: str = "decode"  # of a bad file: all that are built here can be fetched, and none is decoded
+    # The stage of a bad file: all of these can be fetched, and none can be decoded.
+    stage: str = "decode"
 
     @property
     def written(self) -> bool:
@@ -36,7 +37,7 @@ class Expectation:
 
 
 def build_zoo(directory: Path) -> dict[str, Expectation]:
-    """Write the zoo under `directory`; key (relative path) -> what must become of it."""
+    """Write the zoo under `directory`; return key (relative path) -> expectation."""
     members = {**_forms(), **_tiffs(), **_metadata(), **_shapes_and_names(), **_broken(), **_refused()}
     for key, (data, _) in members.items():
         path = directory / key
@@ -46,7 +47,7 @@ def build_zoo(directory: Path) -> dict[str, Expectation]:
 
 
 def photo(height: int = 48, width: int = 64, channels: int = 3, depth: int = 8) -> np.ndarray:
-    """A smooth picture with an edge, no two corners alike: (height, width, channels), or (height, width)."""
+    """Return a smooth image with an edge and four different corners: (height, width, channels) or (height, width)."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     planes = [x, y, (x + 2 * y) / 3, 1 - 0.7 * x * y][:channels]
     values = np.stack(planes, axis=-1) * 0.8 + 0.1 * (x + y > 0.7)[..., None]
@@ -56,14 +57,14 @@ def photo(height: int = 48, width: int = 64, channels: int = 3, depth: int = 8) 
 
 
 def saved(image: Image.Image | np.ndarray, format: str = "PNG", **options) -> bytes:
-    """Pillow's file bytes."""
+    """Return the bytes of a file written by Pillow."""
     out = io.BytesIO()
     (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(out, format, **options)
     return out.getvalue()
 
 
 def exif_block(orientation: int = 1, width: int = 64, height: int = 48) -> bytes:
-    """EXIF with orientation, artist, dimensions, a maker note and a thumbnail, as a camera writes it."""
+    """Return EXIF with orientation, artist, dimensions, a maker note and a thumbnail, as a camera writes it."""
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     exif[ARTIST] = "A. Nobody"
@@ -84,7 +85,7 @@ def exif_block(orientation: int = 1, width: int = 64, height: int = 48) -> bytes
 
 @functools.cache
 def rgb_profile() -> bytes:
-    """A whole RGB profile; littlecms writes the second of its making into it."""
+    """Return a complete RGB profile, with the second of its creation (by littlecms)."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -183,7 +184,7 @@ def _tiffs() -> dict[str, tuple[bytes, Expectation]]:
 
 
 def _low_bit_png() -> bytes:
-    """A 4 x 3 grey PNG of 2 bits: 0, 85, 170, 255 in each row."""
+    """Return a 4 x 3 grey PNG of 2 bits: 0, 85, 170, 255 in each row."""
     header = struct.pack(">IIBBBBB", 4, 3, 2, 0, 0, 0, 0)
     body = zlib.compress(b"\0\x1b" * 3)
     return (
@@ -192,14 +193,14 @@ def _low_bit_png() -> bytes:
 
 
 def _low_bit_tiff() -> bytes:
-    """A 4 x 3 grey TIFF of 4 bits: 0, 85, 170, 255 in each row."""
+    """Return a 4 x 3 grey TIFF of 4 bits: 0, 85, 170, 255 in each row."""
     return tiff({256: [4], 257: [3], 258: [4], 262: [1], 277: [1], 278: [3]}, [b"\x05\xaf" * 3])
 
 
 def tiff(
     tags: dict[int, list[int] | bytes], parts: list[bytes], *, order: str = "<", big: bool = False
 ) -> bytes:
-    """A TIFF by hand: `tags` beside those that place `parts`, which are strips, or tiles with a tag 322."""
+    """Build a TIFF: `tags` beside those that place `parts`, which are strips, or tiles if there is a tag 322."""
     start = b"II" if order == "<" else b"MM"
     head = 16 if big else 8
     places = [head + sum(map(len, parts[:number])) for number in range(len(parts))]
@@ -222,7 +223,7 @@ def tiff(
 
 
 def rgb_tiff(more: dict[int, list[int] | bytes] | None = None, part: bytes | None = None, **options) -> bytes:
-    """`photo()` as an uncompressed TIFF of two strips, with `more` tags; `part` instead of the second."""
+    """Return `photo()` as an uncompressed TIFF of two strips, with `more` tags; `part` replaces the second."""
     rows = photo().tobytes()
     tags = {256: [64], 257: [48], 258: [8, 8, 8], 259: [1], 262: [2], 277: [3], 278: [24]}
     halves = [rows[: len(rows) // 2], rows[len(rows) // 2 :] if part is None else part]

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from imgtx.models.contract import ImageModel  # brings torch
+    # This imports torch.
+    from imgtx.models.contract import ImageModel
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     holds.
     """
     if path.suffix == ".safetensors":
-        with opened(path, framework="pt"):  # its reader checks the claimed sizes
+        # Its reader checks the claimed sizes.
+        with opened(path, framework="pt"):
             found: Any = load_file(path)
     else:
         found = _read_pickle(path)
@@ -67,7 +68,8 @@ def _read_pickle(path: Path) -> Any:
             with zipfile.ZipFile(path) as archive:
                 _check_archive(archive, path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is said below
+            # Warnings about pickle protocols; what cannot be read is reported below.
+            warnings.simplefilter("ignore")
             with FakeTensorMode():
                 _check_claims(torch.load(path, map_location="cpu", weights_only=True), size, path)
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -105,7 +107,8 @@ def _check_claims(found: Any, size: int, path: Path) -> None:
         if tensor.numel() == 0 and max(tensor.shape, default=0) > size:
             raise _claims_too_much(path, f"tensor {name!r} of shape {tuple(tensor.shape)}")
     total = sum(tensor.numel() * tensor.element_size() for _, tensor in _tensors(found))
-    if total > 4 * size:  # some files name one tensor twice, as `params` and `params_ema`
+    # Some files name one tensor twice, as `params` and `params_ema`.
+    if total > 4 * size:
         raise _claims_too_much(path, "all tensors together")
 
 

@@ -19,13 +19,15 @@ from imgtx.models.adapters.base import Source
 from imgtx.models.info import ModelInfo
 from imgtx.models.weight_file import file_digest
 
-if TYPE_CHECKING:  # torch is imported where a model is loaded: planning does without
+# torch is imported only when a model is loaded: planning does not need it.
+if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from imgtx.models.contract import AdaptedModel
 
 PREFIX = "spandrel"
-SUFFIXES = (".pth", ".pt", ".ckpt")  # and .safetensors, which our own weights share
+# Also .safetensors, which imgtx's own weights use too.
+SUFFIXES = (".pth", ".pt", ".ckpt")
 IS_FOLDER = False
 FORM = "spandrel:{path} for third-party weights"
 DECLARES = False
@@ -160,7 +162,8 @@ def import_spandrel() -> Any:
             return importlib.import_module("spandrel")
         finally:
             for name in stand_in or ():
-                sys.modules.pop(name, None)  # no other code must find torchvision where there is none
+                # No other code may find the stand-in for torchvision.
+                sys.modules.pop(name, None)
     except ImportError as error:
         raise UsageError(f"third-party models need spandrel ({error}): {INSTALL}") from error
 

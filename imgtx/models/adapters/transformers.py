@@ -16,7 +16,8 @@ from imgtx.models.adapters.base import Source
 from imgtx.models.info import ModelInfo
 from imgtx.models.weight_file import file_digest
 
-if TYPE_CHECKING:  # torch is imported where a model is loaded: planning does without
+# torch is imported only when a model is loaded: planning does not need it.
+if TYPE_CHECKING:
     from torch import Tensor
 
     from imgtx.models.contract import AdaptedModel

@@ -1,4 +1,4 @@
-"""A cluster for the tests of a file: a head, machines with a GPU of Ray's logical ones, one with CPUs alone."""
+"""A cluster for the tests of a file: a head, machines with a logical GPU of Ray, one with CPUs alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ from tests.support.archive import Destination, assert_sound, fill, look, save_ti
 from tests.support.s3server import serving
 
 COUNT = 96
-DELAY = 0.1  # seconds that storage takes for an answer: images are on their way when a machine goes
+# Seconds per answer of storage, so that images are in transit when a machine is lost.
+DELAY = 0.1
 MODEL = "s3://models/tiny.safetensors"
 
 
@@ -37,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def s3_server(request: pytest.FixtureRequest) -> Iterator[Served]:
-    """What the file's SERVER says, else moto; as the tests' own process reaches it, past the proxy."""
+    """Start the file's SERVER, by default moto; the tests' own process reaches it without the proxy."""
     kind, settings = getattr(request.module, "SERVER", "moto"), {"AWS_DEFAULT_REGION": "us-east-1"}
     if kind == "rgw":
         if reason := rgw.missing():
@@ -51,7 +52,7 @@ def s3_server(request: pytest.FixtureRequest) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def archive(s3_server: Served, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The bucket of COUNT pictures; the model is in one of its own."""
+    """Return the name of a bucket of COUNT images; the model is in another bucket."""
     client = boto3.client("s3")
     for bucket in ("archive", "models"):
         client.create_bucket(Bucket=bucket)
@@ -68,7 +69,7 @@ def cluster(
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
 ) -> Iterator[Cluster]:
-    """As many machines with a GPU as the file's MODELS says."""
+    """Start as many machines with a GPU as the file's MODELS says."""
     with network() as net, proxying(net.listen(S3_PORT), s3_server.url) as proxy:
         proxy.delay = DELAY
         made = Cluster(net, proxy, tmp_path_factory.mktemp("logs"), settings=s3_server.settings)
@@ -83,7 +84,7 @@ def cluster(
 
 
 def begin(cluster: Cluster, destination: str, *options: str) -> Run:
-    """`imgtx upscale` of the archive into a bucket of that name."""
+    """Return a function that starts `imgtx upscale` of the archive into a bucket of that name."""
     boto3.client("s3").create_bucket(Bucket=destination)
     return cluster.upscale("archive", destination, "--model", MODEL, *options)
 
@@ -96,7 +97,7 @@ class Undisturbed:
     found: Destination
 
     def equals(self, found: Destination) -> None:
-        """Raises unless every image came out as here, byte for byte."""
+        """Assert that every output is the same as here, byte for byte."""
         assert_sound(found)
         assert found.outputs == self.found.outputs
 
@@ -109,7 +110,7 @@ def undisturbed(cluster: Cluster) -> Undisturbed:
 
 
 def report(event: str, run: Run, undisturbed: Undisturbed) -> None:
-    """A row of docs/explanation/faults.md; what is counted twice was counted in requests, by the proxy."""
+    """Print a row of docs/explanation/faults.md; repeated work is counted in requests, by the proxy."""
     summary = run.summary()
     assert summary["accounted"], summary
     more = run.seconds - undisturbed.run.seconds

@@ -7,8 +7,8 @@ with network() as net:
 
 A host is a Linux network, process, host-name and mount namespace, joined to the others by a bridge in a
 namespace of its own: the network of this machine is left as it is, and nothing is left of a host when
-its first process has ended, which holds a pipe of ours and ends when we do. What hosts share are the programs on the
-disk, as machines share an image; what they write stays with each. Needs root, iproute2 and util-linux.
+its first process has ended, which ends with this process by a pipe. Hosts share the programs on the
+disk, as machines share an image; the files that they write are separate. Needs root, iproute2 and util-linux.
 """
 
 import contextlib
@@ -28,8 +28,10 @@ from pathlib import Path
 import psutil
 
 SUBNET = "10.213.0"
-GATEWAY = f"{SUBNET}.1"  # the bridge: where the network's own services listen
-NOBODY = "02:00:00:00:00:99"  # a hardware address that no host has
+# The bridge: where the network's own services listen.
+GATEWAY = f"{SUBNET}.1"
+# An unused hardware address.
+NOBODY = "02:00:00:00:00:99"
 CLONE_NEWNET = 0x40000000
 
 # The first process of a host: children that lose their parent become its own and are reaped; it ends with the test.
@@ -44,7 +46,7 @@ _OWN_FILES = 'mount -t tmpfs tmpfs /dev/shm && mount -t tmpfs tmpfs "$0" && cd "
 
 
 def missing() -> str:
-    """Why this machine cannot have hosts; "" where it can."""
+    """Return why this machine cannot have hosts; "" if it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "hosts in network namespaces need root on Linux"
     lacking = [program for program in ("ip", "unshare", "nsenter") if not shutil.which(program)]
@@ -57,13 +59,15 @@ class Host:
 
     name: str
     address: str
-    first: int  # the process that it lives by, as seen from outside
-    switch: int  # the process that the bridge lives by
+    # Its first process, as seen from outside.
+    first: int
+    # The first process of the bridge's namespace.
+    switch: int
     folder: Path
     holder: subprocess.Popen = field(repr=False)
 
     def start(self, command: list[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen:
-        """Start a process on the host; what it says goes to `log`. HOME and temporary files are the host's own."""
+        """Start a process on the host; its output goes to `log`. HOME and temporary files are the host's own."""
         places = {"HOME": str(self.folder), "TMPDIR": str(self.folder), "RAY_TMPDIR": str(self.folder)}
         places["XDG_CACHE_HOME"] = str(self.folder / "cache")
         enter = ["nsenter", "-t", str(self.first), "--net", "--uts", "--mount", "--pid", "--"]
@@ -79,7 +83,7 @@ class Host:
             )
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that runs on the host."""
+        """Return all processes of the host."""
         namespace = os.readlink(f"/proc/{self.first}/ns/pid")
         found = []
         for process in psutil.process_iter():
@@ -89,7 +93,7 @@ class Host:
         return found
 
     def kill(self) -> None:
-        """SIGKILL to all of the host's processes at once; its kernel closes their connections, then it is gone."""
+        """Send SIGKILL to all of the host's processes at once; the kernel closes their connections."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.first, signal.SIGKILL)
         self.holder.wait(30)
@@ -134,10 +138,10 @@ class Network:
         return host
 
     def listen(self, port: int) -> socket.socket:
-        """A socket that hosts reach at GATEWAY, for a server in this process."""
+        """Return a socket that hosts reach at GATEWAY, for a server in this process."""
         libc = ctypes.CDLL(None, use_errno=True)
         with open("/proc/thread-self/ns/net") as here, open(f"/proc/{self.switch}/ns/net") as there:
-            # of this thread alone, and a socket stays in the namespace that it was made in
+            # Only this thread changes its namespace, and a socket stays in the one where it was created.
             if libc.setns(there.fileno(), CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "setns")
             try:
@@ -148,7 +152,7 @@ class Network:
 
 @contextlib.contextmanager
 def network() -> Iterator[Network]:
-    """A bridge without hosts; at the end every host is killed."""
+    """Create a bridge without hosts; at the end every host is killed."""
     holder = _hold("--net")
     # A short path: Ray's sockets are below it, and their paths may have 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="imgtx-"))
@@ -168,7 +172,7 @@ def network() -> Iterator[Network]:
 
 
 def ip(process: int, *command: str) -> None:
-    """`ip ...` in the network of a process; RuntimeError with what it said."""
+    """Run `ip ...` in the network of a process; RuntimeError with its output if it fails."""
     done = subprocess.run(
         ["nsenter", "-t", str(process), "--net", "--", "ip", *command], capture_output=True, text=True
     )
@@ -177,7 +181,7 @@ def ip(process: int, *command: str) -> None:
 
 
 def _hold(*namespaces: str, command: Sequence[str] = (), name: str = "") -> subprocess.Popen:
-    # Its standard input is a pipe that this process holds: when this one ends, even by SIGKILL, so does that one.
+    # Its standard input is a pipe from this process: when this one ends, even by SIGKILL, that one ends too.
     python = [sys.executable, "-S", "-c", _FIRST, *filter(None, [name])]
     # The output of unshare is shown only if it fails: it also complains of a host that is killed.
     return subprocess.Popen(
@@ -186,7 +190,7 @@ def _hold(*namespaces: str, command: Sequence[str] = (), name: str = "") -> subp
 
 
 def _child(holder: subprocess.Popen) -> int:
-    """The first process inside, once its files are its own."""
+    """Return the id of the host's first process, once its files are separate."""
     found: list[int] = []
 
     def up() -> bool:

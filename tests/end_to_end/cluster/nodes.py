@@ -1,7 +1,7 @@
-"""A Ray cluster over hosts: a head without CPUs, workers that come and go, `imgtx upscale` on the head.
+"""A Ray cluster over hosts: a head without CPUs, workers that join and leave, `imgtx upscale` on the head.
 
-The hosts have what a cluster must have by docs/guides/cluster.md and no more: the packages, and credentials of their
-own. Where storage is they learn from the command; code and model they get through Ray and through storage.
+The hosts have only what docs/guides/cluster.md requires of a cluster: the packages, and credentials of their
+own. The command gives the address of storage; code and model come through Ray and through storage.
 """
 
 import json
@@ -22,8 +22,10 @@ from tests.end_to_end.cluster.s3proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[3]
 S3_PORT, GCS_PORT, METRICS_PORT = 9000, 6379, 8080
-WITHIN = 240.0  # seconds after which something hangs
-MODEL_ACTOR, CODEC = "ray::MapWorker", "ray::MapBatches"  # as Ray calls processes at work
+# Seconds after which a step counts as hanging.
+WITHIN = 240.0
+# Ray's name for busy processes.
+MODEL_ACTOR, CODEC = "ray::MapWorker", "ray::MapBatches"
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
@@ -38,9 +40,10 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
     "RAY_memory_monitor_refresh_ms": "0",
-    "RAY_agent_register_timeout_ms": "180000",  # a busy machine
+    # Long enough for a busy machine.
+    "RAY_agent_register_timeout_ms": "180000",
     "RAY_raylet_start_wait_time_s": "180",
-    # A machine that went without a word is missed after 5 s, not after Ray's 30: the tests wait for it.
+    # A lost machine is noticed after 5 s, not after Ray's 30: the tests wait for it.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
@@ -50,7 +53,7 @@ SETTINGS = {
 
 @dataclass
 class Node:
-    """A host with its `ray start --block`."""
+    """A host that runs `ray start --block`."""
 
     host: Host
     process: subprocess.Popen
@@ -67,13 +70,14 @@ class Node:
         return self.host.start(ray, log, SETTINGS | CREDENTIALS)
 
     def terminate(self) -> None:
-        """SIGTERM to `ray start`, as a machine's shutdown or Kubernetes sends it."""
-        (ray,) = psutil.Process(self.process.pid).children()  # nsenter is between them
+        """Send SIGTERM to `ray start`, as a machine's shutdown or Kubernetes does."""
+        # nsenter is the process between them.
+        (ray,) = psutil.Process(self.process.pid).children()
         ray.send_signal(signal.SIGTERM)
 
     @property
     def ray_id(self) -> str:
-        """What Ray calls the node: its raylet was started with it."""
+        """Return Ray's id of the node, from its raylet's arguments."""
         (raylet,) = self.processes("raylet/raylet")
         (given,) = [word for word in raylet.cmdline() if word.startswith("--node_id=")]
         return given.partition("=")[2]
@@ -93,7 +97,8 @@ class Run:
     proxy: Proxy
     since: int
     began: float = field(default_factory=time.monotonic)
-    seconds: float = 0.0  # that it took, once it has ended
+    # Seconds of the run, once it has ended.
+    seconds: float = 0.0
 
     def finish(self) -> int:
         code = self.process.wait(WITHIN)
@@ -104,11 +109,11 @@ class Run:
         return json.loads(self.log.read_text().splitlines()[-1])
 
     def asked(self, method: str, uri: str, *, by: str | None = None) -> Counter[str]:
-        """Objects under a URI -> how often this run got or put them with success; by one machine's address."""
+        """Count this run's successful GET or PUT requests per object under a URI, optionally of one machine."""
         return self.proxy.asked(method, uri.removeprefix("s3://"), by=by, since=self.since)
 
     def asks_for_model(self, node: Node) -> bool:
-        """Whether a model was made on a machine: where it has the file from before, it asks for its version only."""
+        """Return whether a model was created on a machine; one that has the file already asks only for its version."""
         return bool(self.asked("HEAD", "s3://models/", by=node.host.address))
 
     @property
@@ -125,7 +130,7 @@ class Run:
         return sum(n - 1 for n in self.asked("GET", f"s3://{self.source}/").values())
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Poll until the condition holds; the run must not end before."""
+        """Poll until the condition is true; the run must not end before."""
         deadline = time.monotonic() + WITHIN
         while not condition():
             assert self.process.poll() is None, self.log.read_text()
@@ -135,13 +140,13 @@ class Run:
 
 @dataclass
 class Cluster:
-    """What runs where."""
+    """The head and the nodes of a cluster."""
 
     net: Network
     proxy: Proxy
     logs: Path
     nodes: dict[str, Node] = field(default_factory=dict)
-    # Of storage: a command gets them and forwards them to the machines.
+    # Of storage: a command reads them and forwards them to the machines.
     settings: dict[str, str] = field(default_factory=lambda: {"AWS_DEFAULT_REGION": "us-east-1"})
 
     def begin(self, name: str, *, cpus: int, gpus: int = 0, head: bool = False) -> Node:
@@ -164,19 +169,19 @@ class Cluster:
             time.sleep(0.1)
 
     def add(self, name: str, *, cpus: int, gpus: int = 0) -> Node:
-        """A node that has joined."""
+        """Add a node and wait until it has joined."""
         node = self.begin(name, cpus=cpus, gpus=gpus)
         self.wait(name)
         return node
 
     def remove(self, name: str) -> None:
-        """SIGKILL to all that runs on a machine."""
+        """Send SIGKILL to everything on a machine."""
         node = self.nodes.pop(name)
         node.host.kill()
         node.process.wait(30)
 
     def unplug(self, name: str) -> Node:
-        """A machine without a network from now on; what is sent to it vanishes, as beyond a router."""
+        """Cut a machine's network; packets to it are dropped, as beyond a router."""
         node = self.nodes.pop(name)
         for other in self.nodes.values():
             other.host.cut(node.host.address)
@@ -184,7 +189,7 @@ class Cluster:
         return node
 
     def preempt(self, name: str, seconds: int) -> None:
-        """Tell Ray that a machine will be taken away, as who watches for a cloud's notice does."""
+        """Notify Ray that a machine will be removed, as a watcher of a cloud's notices does."""
         node = ("--node-id", self.nodes[name].ray_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION")
         where = ("--address", f"{self.nodes['head'].host.address}:{GCS_PORT}")
         until = ("--reason-message", "spot", "--deadline-remaining-seconds", str(seconds))
@@ -199,7 +204,7 @@ class Cluster:
         return Run(self.command("upscale", *given, log=log), source, destination, log, self.proxy, since)
 
     def command(self, *given: str, log: Path) -> subprocess.Popen:
-        """`imgtx` on the head, joined to the cluster."""
+        """Start `imgtx` on the head, connected to the cluster."""
         head = self.nodes["head"].host
         environment = SETTINGS | CREDENTIALS | {"PYTHONPATH": str(ROOT)} | self.settings
         environment["AWS_ENDPOINT_URL"] = f"http://{GATEWAY}:{S3_PORT}"

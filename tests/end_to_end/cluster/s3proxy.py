@@ -4,7 +4,7 @@ with proxying(socket, "http://127.0.0.1:4711") as proxy:
     proxy.answers = slow_down               # from now on; proxy.answers = None: the server's own
     with proxy.holding("in/2/"):             # a GET of one of these objects is answered after the block
         ...
-    proxy.asked("GET", "in/")               # how often each object of a bucket or prefix was got
+    proxy.asked("GET", "in/")               # how often each object of a bucket or prefix was read
 """
 
 import asyncio
@@ -20,13 +20,14 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-Answer = tuple[int, str, str]  # HTTP status, S3's code, its message
+# HTTP status, S3's code, its message.
+Answer = tuple[int, str, str]
 Fault = Callable[["Request"], Answer | None]
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came: `host` is the address that asked, `key` is bucket and object, "" for anything else."""
+    """A request: `host` is the client's address, `key` is bucket and object, "" for anything else."""
 
     method: str
     key: str
@@ -40,13 +41,15 @@ class Proxy:
 
     server: str
     answers: Fault | None = None
-    delay: float = 0.0  # seconds before each answer: a far bucket
+    # Seconds before each answer, as of a distant bucket.
+    delay: float = 0.0
     # Objects under this prefix are held back.
     held: str | None = None
-    requests: list[Request] = field(default_factory=list)  # in the order of their answers
+    # Requests in the order of their answers.
+    requests: list[Request] = field(default_factory=list)
 
     def asked(self, method: str, prefix: str, *, by: str | None = None, since: int = 0) -> Counter[str]:
-        """Key -> how often it was got or put with success; by one host, and from request number `since` on."""
+        """Count successful requests per key, optionally of one host, from request number `since` on."""
         return Counter(
             request.key
             for request in self.requests[since:]

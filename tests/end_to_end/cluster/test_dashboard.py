@@ -1,4 +1,4 @@
-"""What the dashboard asks, asked of a Prometheus that watches a run go: no panel stays empty.
+"""The dashboard's queries, sent to a Prometheus that watches a run: every panel has data.
 
 Needs, on Debian: apt-get install --no-install-recommends prometheus
 """
@@ -41,7 +41,7 @@ DASHBOARD = json.loads((ROOT / "infra/grafana/imgtx.json").read_text())
 
 @dataclass(frozen=True)
 class Prometheus:
-    """On a host, with its configuration and data in a folder."""
+    """Prometheus on a host, with its configuration and data in a folder."""
 
     host: Host
     folder: Path
@@ -59,7 +59,7 @@ class Prometheus:
         return self.host.start(command, self.folder / "prometheus.log", SETTINGS)
 
     def answers(self, expression: str) -> bool:
-        """Whether there is a sample now."""
+        """Return whether there is a sample now."""
         log = self.folder / "answer"
         log.unlink(missing_ok=True)
         asking = self.host.start(
@@ -69,7 +69,7 @@ class Prometheus:
 
 
 def expressions() -> list[str]:
-    """Of all panels, and of the variable behind `label_values`."""
+    """Return the expressions of all panels, and of the variable behind `label_values`."""
     shown = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
     (variable,) = [v["query"]["query"] for v in DASHBOARD["templating"]["list"] if v["name"] == "destination"]
     selector = variable.removeprefix("label_values(").rpartition(",")[0]
@@ -91,12 +91,15 @@ def test_every_panel_has_data(cluster: Cluster, undisturbed: Undisturbed, tmp_pa
     nodes = [f"{node.host.address}:{METRICS_PORT}" for node in cluster.nodes.values()]
     prometheus.start({"/metrics": nodes, "/status": [f"127.0.0.1:{STATUS_PORT}"]})
 
-    cluster.proxy.answers = gone  # for what failed
+    # For the panel of failures.
+    cluster.proxy.answers = gone
     run = begin(cluster, "watched")
     run.wait_for(lambda: run.put >= COUNT // 6)
-    cluster.nodes["gpu-1"].processes(MODEL_ACTOR)[0].kill()  # for what is retried
+    # For the panel of retries.
+    cluster.nodes["gpu-1"].processes(MODEL_ACTOR)[0].kill()
     run.wait_for(lambda: "running them alone" in run.log.read_text())
-    cluster.proxy.delay = 10 * DELAY  # it is to go on for as long as Prometheus is asked
+    # It must run as long as Prometheus is queried.
+    cluster.proxy.delay = 10 * DELAY
     began, empty = time.monotonic(), expressions()
     while empty and time.monotonic() - began < WITHIN:
         assert run.process.poll() is None, f"the run is over, and empty are still: {empty}"

@@ -1,4 +1,4 @@
-"""What can go wrong on a cluster, one by one. Each test prints a row of docs/explanation/faults.md.
+"""Faults of a cluster, one by one. Each test prints a row of docs/explanation/faults.md.
 
 pytest tests/end_to_end/cluster -s
 
@@ -20,21 +20,22 @@ pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 
 MODELS = 2
 CUT_SECONDS = 20.0
-NOTICE_SECONDS = 110  # that a cloud gives a machine before it takes it away
+# Notice that a cloud gives before it removes a machine.
+NOTICE_SECONDS = 110
 SLOW_DOWN = (503, "SlowDown", "Please reduce your request rate.")
 INTERNAL = (500, "InternalError", "We encountered an internal error. Please try again.")
 EXPIRED = (400, "ExpiredToken", "The provided token has expired.")
 
 
 def begun(cluster: Cluster, destination: str, *options: str) -> Run:
-    """A run in the middle of its work."""
+    """Start a run and wait until it is at work."""
     run = begin(cluster, destination, *options)
     run.wait_for(lambda: run.put >= COUNT // 6)
     return run
 
 
 def finished(run: Run, undisturbed: Undisturbed, event: str) -> None:
-    """The run ends well, and as the undisturbed one."""
+    """Assert that the run succeeds with the outputs of the undisturbed one."""
     assert run.finish() == 0, run.log.read_text()
     report(event, run, undisturbed)
     undisturbed.equals(look(f"s3://{run.destination}"))
@@ -95,7 +96,8 @@ def test_credentials_expire(cluster: Cluster, undisturbed: Undisturbed):
 def test_a_machine_without_a_model_joins(cluster: Cluster, undisturbed: Undisturbed):
     run = begin(cluster, "joined")
     run.wait_for(lambda: bool(run.asked("GET", "s3://archive/")))
-    cluster.proxy.delay = 40 * DELAY  # the tasks that have begun take a minute now: it joins amid them
+    # The running tasks take a minute now: the machine joins during them.
+    cluster.proxy.delay = 40 * DELAY
     joined = cluster.add("cpu-2", cpus=2).host.address
     cluster.proxy.delay = DELAY
     source, images = f"s3://{run.source}/", f"s3://{run.destination}/images/"
@@ -111,25 +113,29 @@ def test_a_machine_without_a_model_is_lost(cluster: Cluster, undisturbed: Undist
     run.wait_for(lambda: bool(cluster.nodes["cpu-2"].processes(CODEC)))
     cluster.remove("cpu-2")
     finished(run, undisturbed, "machine without a model lost")
-    assert run.put_twice <= 4 * ROWS_PER_BLOCK  # in the hands of its four tasks of half a CPU
+    # Held by its four tasks of half a CPU.
+    assert run.put_twice <= 4 * ROWS_PER_BLOCK
 
 
 def test_a_machine_is_preempted(cluster: Cluster, undisturbed: Undisturbed):
     run, leaving = begun(cluster, "preempted"), cluster.nodes["gpu-1"]
     run.wait_for(lambda: bool(leaving.processes(MODEL_ACTOR)))
-    cluster.proxy.delay = 10 * DELAY  # so that there is work left for the others
+    # So that work is left for the others.
+    cluster.proxy.delay = 10 * DELAY
     began = time.monotonic()
     cluster.preempt("gpu-1", NOTICE_SECONDS)
     run.wait_for(lambda: not leaving.processes(MODEL_ACTOR) and not leaving.processes(CODEC))
     took = time.monotonic() - began
-    cluster.remove("gpu-1")  # long before its time: what it holds for others goes with it
+    # Long before its deadline: the objects that it stores for others are lost.
+    cluster.remove("gpu-1")
     cluster.proxy.delay = DELAY
     finished(
         run, undisturbed, f"preemption notice; nothing is at work there {took:.0f} s later, and it is taken"
     )
     assert took < NOTICE_SECONDS
     assert run.put_twice == 0
-    assert run.fetched_twice <= ROWS_PER_BLOCK  # a batch of the one actor there
+    # At most a batch of the actor there is repeated.
+    assert run.fetched_twice <= ROWS_PER_BLOCK
 
 
 @pytest.mark.parametrize(("name", "gpus"), [("gpu-4", 1), ("cpu-4", 0)])
@@ -154,7 +160,8 @@ def test_a_machine_is_lost_and_not_replaced(cluster: Cluster, undisturbed: Undis
 def test_the_head_is_lost_and_the_command_is_rerun(cluster: Cluster, undisturbed: Undisturbed):
     run = begun(cluster, "headless")
     run.wait_for(lambda: bool(run.asked("PUT", "s3://headless/ledger/")))
-    cluster.remove("head")  # and with it the driver; the other machines are not notified
+    # The driver is killed with it; the other machines are not notified.
+    cluster.remove("head")
     lost = time.monotonic()
     run.process.wait(30)
     left = [cluster.nodes.pop(name) for name in [*cluster.nodes]]
@@ -165,7 +172,8 @@ def test_the_head_is_lost_and_the_command_is_rerun(cluster: Cluster, undisturbed
     cluster.begin("cpu-9", cpus=2)
     cluster.wait("gpu-9", "cpu-9")
     again = cluster.upscale("archive", "headless", "--model", MODEL)
-    again.since = run.since  # what is done twice was done by both
+    # Repeated work was done by both.
+    again.since = run.since
     put, recorded = len(done.files), len(done.rows)
     finished(
         again, undisturbed, f"head lost, {put} images put, {recorded} recorded; the command again elsewhere"

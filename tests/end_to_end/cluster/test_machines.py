@@ -1,4 +1,4 @@
-"""A run over machines that share nothing but S3, while one goes and another comes. Each test prints a row of figures.
+"""A run over machines that share only S3, while one leaves and another joins. Each test prints a row of figures.
 
 In this order: a test continues with the machines that the one before it left.
 """
@@ -27,7 +27,8 @@ def test_models_and_codecs_run_on_different_machines(cluster: Cluster, undisturb
     assert run.fetched_twice == run.put_twice == 0
     machine = {name: node.host.address for name, node in cluster.nodes.items()}
     loaded = {name: sum(run.asked("GET", MODEL, by=machine[name]).values()) for name in machine}
-    assert loaded == {"head": 1, "gpu-1": 1, "cpu": 0}  # once a machine, by what needs it
+    # Once per machine, by the processes that need it.
+    assert loaded == {"head": 1, "gpu-1": 1, "cpu": 0}
     assert run.asked("GET", "s3://archive/", by=machine["cpu"])
     assert run.asked("PUT", "s3://undisturbed/images/", by=machine["cpu"])
     assert not run.asked("GET", "s3://archive/", by=machine["head"])
@@ -43,8 +44,10 @@ def test_a_machine_is_lost_and_another_joins(cluster: Cluster, undisturbed: Undi
     assert run.finish() == 0, run.log.read_text()
     report("machine lost, another joins", run, undisturbed)
     undisturbed.equals(look("s3://replaced"))
-    assert run.asked("GET", MODEL, by=joined.host.address)  # the lost machine's model was made there
-    assert run.put_twice <= ROWS_PER_BLOCK  # of a block that was being put from there
+    # The lost machine's model was created there.
+    assert run.asked("GET", MODEL, by=joined.host.address)
+    # These belong to a block that was being written there.
+    assert run.put_twice <= ROWS_PER_BLOCK
 
 
 def test_a_machine_that_is_shut_down_finishes_its_batch_first(cluster: Cluster, undisturbed: Undisturbed):
@@ -65,4 +68,5 @@ def test_a_machine_that_is_shut_down_finishes_its_batch_first(cluster: Cluster, 
     report(f"SIGTERM to a machine, which ends after {took:.0f} s", run, undisturbed)
     undisturbed.equals(look("s3://drained"))
     assert run.put_twice == 0
-    assert run.fetched_twice <= ROWS_PER_BLOCK  # a batch
+    # At most one batch is repeated.
+    assert run.fetched_twice <= ROWS_PER_BLOCK

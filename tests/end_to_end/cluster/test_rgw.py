@@ -1,4 +1,4 @@
-"""What test_machines.py shows, with Ceph RGW in the place of moto; tests/support/rgw.py says what it needs."""
+"""The tests of test_machines.py with Ceph RGW in place of moto; tests/support/rgw.py lists its requirements."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Training while machines come and go: with as many workers as there are machines, and the curve of an undisturbed one.
+"""Training while machines join and leave: one worker per machine, and the curve of an undisturbed training.
 
 pytest tests/end_to_end/cluster/test_training.py -s
 """
@@ -45,7 +45,7 @@ checkpoint_minutes = 0.05
 
 @dataclass
 class TrainingOutput:
-    """What a running `imgtx train` wrote into its log."""
+    """The log of a running `imgtx train`."""
 
     process: subprocess.Popen
     folder: Path
@@ -57,7 +57,7 @@ class TrainingOutput:
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
     def wait_for(self, what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The newest line, once it is as wanted; the training must not end before."""
+        """Return the newest line once it satisfies the condition; the training must not end before."""
         deadline = time.monotonic() + WITHIN
         while not (lines := self.lines) or not what(lines[-1]):
             assert self.process.poll() is None, self.said.read_text()
@@ -98,7 +98,8 @@ def test_the_number_of_workers_follows_the_machines(cluster: Cluster, tmp_path: 
     print(f"alone {time.monotonic() - lost:.0f} s after the loss at step {before}: at step {alone['step']}")
     assert process.wait(2 * WITHIN) == 0, said.read_text()
     print(f"{time.monotonic() - began:.0f} s in all")
-    assert alone["step"] > 50  # from a checkpoint
+    # It resumed from a checkpoint.
+    assert alone["step"] > 50
 
     expected = undisturbed(spec, root, tmp_path)
     losses = {line["step"]: line["loss"] for line in training.lines if "loss" in line}
@@ -107,7 +108,7 @@ def test_the_number_of_workers_follows_the_machines(cluster: Cluster, tmp_path: 
 
 
 def undisturbed(spec: Path, root: Store, folder: Path) -> dict[int, float]:
-    """Losses by step of one process on the same crops."""
+    """Return the losses by step of one process on the same crops."""
     lines: list[dict[str, Any]] = []
     loaded = load_train_spec(spec, folders=False)
     store = open_store(loaded.train)

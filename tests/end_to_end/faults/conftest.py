@@ -1,4 +1,4 @@
-"""`imgtx upscale` as a user starts it, in a process group of its own, to be killed and started again."""
+"""`imgtx upscale` as a user starts it, in its own process group, to be killed and started again."""
 
 import contextlib
 import functools
@@ -31,12 +31,13 @@ S3_ENVIRONMENT = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
-WITHIN = 900.0  # seconds after which a run hangs: one takes half a minute, on a machine that starves it five
+# Seconds after which a run counts as hanging: it takes half a minute, on a busy machine five.
+WITHIN = 900.0
 
 
 @dataclass(frozen=True)
 class Command:
-    """A running `imgtx upscale`. `log` holds what it says, `began` is its start in nanoseconds since the epoch."""
+    """A running `imgtx upscale`. `log` is its output, `began` its start in nanoseconds since the epoch."""
 
     process: subprocess.Popen
     destination: Path
@@ -44,31 +45,31 @@ class Command:
     began: int
 
     def finish(self) -> int:
-        """Wait for its end; returns the exit code."""
+        """Wait for its end and return the exit code."""
         return self.process.wait(WITHIN)
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
     def signal_group(self, number: int) -> None:
-        """As a terminal does on Ctrl-C: to every process of the group."""
+        """Send a signal to every process of the group, as a terminal does on Ctrl-C."""
         os.killpg(self.process.pid, number)
 
     def summary(self) -> dict:
         return json.loads(self.log.read_text().splitlines()[-1])
 
     def family(self) -> list[psutil.Process]:
-        """Everything the command has started: Ray's daemons and workers."""
+        """Return every process that the command has started: Ray's daemons and workers."""
         with contextlib.suppress(psutil.NoSuchProcess):
             return psutil.Process(self.process.pid).children(recursive=True)
         return []
 
     def workers(self) -> list[psutil.Process]:
-        """Processes that work on images. A restarted actor is called idle by Ray."""
+        """Return the processes that work on images. Ray calls a restarted actor idle."""
         return [p for p in self.family() if title(p).startswith(RAY_WORKERS) or LOCAL_WORKERS in title(p)]
 
     def published(self) -> int:
-        """How many output files this command has put."""
+        """Return how many output files this command has written."""
         count = 0
         for path in (self.destination / "images").rglob("*"):
             with contextlib.suppress(FileNotFoundError):
@@ -77,7 +78,7 @@ class Command:
         return count
 
     def listens_at(self) -> set[str]:
-        """The addresses at which it and all that it started wait for connections."""
+        """Return the addresses on which the command and all that it started listen."""
         found: set[str] = set()
         for process in [psutil.Process(self.process.pid), *self.family()]:
             with contextlib.suppress(psutil.Error):
@@ -86,7 +87,7 @@ class Command:
         return found
 
     def wait_for(self, condition: Callable[[], bool]) -> bool:
-        """Poll until the condition holds (True) or the command has ended (False)."""
+        """Poll until the condition is true (returns True) or the command has ended (False)."""
         deadline = time.monotonic() + WITHIN
         while not condition():
             if self.process.poll() is not None:
@@ -113,7 +114,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def heed_ctrl_c() -> None:
-    """What a shell starts in the background ignores SIGINT, and hands that on: not what a terminal would do."""
+    """Restore SIGINT: a shell's background jobs ignore it and pass that on to children, unlike a terminal's."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -121,7 +122,7 @@ def heed_ctrl_c() -> None:
 def starting(model: str, logs: Path, server: S3Server, engine: str) -> Iterator[Start]:
     """Return `start(source, destination, *options)`; what still runs at the end is killed with its children."""
     started: list[Command] = []
-    # Ray runs its workers at nice 15: on a machine that does other work too they starve.
+    # Ray runs its workers at nice 15: they starve on a machine with other work.
     environment = os.environ | {"RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
     environment |= S3_ENVIRONMENT | {"AWS_ENDPOINT_URL": server.url}
 
@@ -157,7 +158,7 @@ def starting(model: str, logs: Path, server: S3Server, engine: str) -> Iterator[
 
 @pytest.fixture(params=["ray", "local"])
 def engine(request: pytest.FixtureRequest) -> str:
-    """The engine of the commands; `only_ray` for what is about Ray itself."""
+    """Return the engine of the commands; `only_ray` for tests of Ray itself."""
     return request.param
 
 
@@ -189,7 +190,7 @@ class Archive:
     def held(self) -> Iterator[int]:
         """Hold back the last third of the images, so that no run can end before the block does.
 
-        Yields how many images are sure to come out all the same: all but those that share a block with the held ones.
+        Yields how many images will be written despite that: all but those that share a block with the held ones.
         """
         with self.server.holding(f"{self.bucket}/2/.*"):
             yield self.count * 2 // 3 - ROWS_PER_BLOCK
@@ -197,7 +198,7 @@ class Archive:
 
 @pytest.fixture(scope="session")
 def source_server() -> Iterator[S3Server]:
-    """The server of the sources. This process keeps its environment; commands get the server's address."""
+    """Start the server of the sources. Only commands get its address; this process's environment is unchanged."""
     with serving() as server:
         yield server
 

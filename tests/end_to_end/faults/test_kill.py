@@ -1,6 +1,6 @@
 """Killed at any moment and started again, a run ends like one without faults.
 
-IMGTX_FAULT_KILLS: how many kills in the nightly size, 20 where it is not set.
+IMGTX_FAULT_KILLS: number of kills in the nightly size, 20 by default.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def kill_driver(command: Command, chance: random.Random, outputs: int) -> None:
-    """SIGKILL after some outputs, at most `outputs`, and a moment more; in one of four, while it still starts."""
+    """Send SIGKILL after at most `outputs` outputs and a moment more; in one case of four during startup."""
     if chance.random() < 0.25 or not outputs:
         time.sleep(chance.uniform(0, 8))
     else:
@@ -66,7 +66,7 @@ def kill_driver(command: Command, chance: random.Random, outputs: int) -> None:
     family = command.family()
     command.signal(signal.SIGKILL)
     command.process.wait()
-    # Ray's agents take a minute or two more to notice; they touch nothing of ours
+    # Ray's agents take a minute or two more to notice; they do not touch outputs.
     deadline = time.monotonic() + GONE_WITHIN
     while working := [p for p in family if is_alive(p) and "agent" not in title(p).lower()]:
         assert time.monotonic() < deadline, f"outlived their driver: {working}"
@@ -103,7 +103,7 @@ def test_a_run_continues_while_workers_are_killed(
     with archive.held() as sure:
         command = start(archive.source, tmp_path / "out")
         while len(killed) < kills:
-            # On a fast machine all that is not held back is there by now: the next is killed at once.
+            # On a fast machine every image that is not held back is done by now: the next run is killed at once.
             target = min(sure, command.published() + chance.randint(1, count // (4 * kills)))
             assert command.wait_for(
                 lambda target=target: command.published() >= target and bool(command.workers())

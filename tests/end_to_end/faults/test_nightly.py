@@ -22,7 +22,7 @@ DATE = "2026-11-23"
 
 
 class Killed(BaseException):
-    """As SIGKILL: nothing in the code under test catches it."""
+    """Stands in for SIGKILL: the code under test does not catch it."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def world(tmp_path: Path, name: str) -> World:
 
 
 def killed_behind(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next time that this stage has done its work, the process ends before it is written down."""
+    """Let the process end when this stage has next done its work, before that is recorded."""
     work = STAGES[stage]
 
     def doomed(*arguments: Any) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def test_a_finished_run_is_not_repeated(undisturbed: World, monkeypatch: pytest.
 
 
 def test_both_versions_are_evaluated_on_the_trained_damage(undisturbed: World):
-    """One step moves nothing: only if measured on different damage could the two differ."""
+    """One step changes nothing: the scores could differ only if measured on different damage."""
     undisturbed.add_images(1)
     archive = undisturbed.spec.train | {"degradation": "archive", "steps": 1, "peak_lr": 1e-6}
     found = undisturbed.run("2026-11-24", replace(undisturbed.spec, train=archive))["stages"]["evaluate"]
@@ -154,7 +154,8 @@ def test_a_new_latest_version_during_a_run_is_evaluated_again(
         return found
 
     monkeypatch.setitem(STAGES, "evaluate", moved_behind)
-    strict = replace(undisturbed.spec, gate={"better_by": 1.0})  # as far above 0001, and not above 0002
+    # This is enough to pass against 0001, but not against 0002.
+    strict = replace(undisturbed.spec, gate={"better_by": 1.0})
     stages = undisturbed.run("2026-11-24", strict)["stages"]
     assert (stages["plan"]["begin"], stages["evaluate"]["against"]) == ("0002", "0002")
     assert (stages["gate"]["against"], stages["gate"]["promoted"]) == ("0001", "0003")

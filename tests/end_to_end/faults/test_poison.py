@@ -1,4 +1,4 @@
-"""What kills its worker, and what kills Ray: recorded as what it is, and nothing else suffers."""
+"""Images that kill their worker, and faults that kill Ray, are recorded as such and affect nothing else."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ NEIGHBOURS = 24
 
 
 def holds_a_spool(process: psutil.Process) -> bool:
-    """Whether the process has a picture spooled to local disk open: only a large one gets there."""
+    """Return whether the process has an image spooled to disk open, as only large ones are."""
     with contextlib.suppress(OSError):
         for link in os.scandir(f"/proc/{process.pid}/fd"):
             with contextlib.suppress(OSError):
@@ -46,7 +46,7 @@ def kill_whoever_takes_the_large_one(command: Command, killed: list[int]) -> Non
 def test_images_that_kill_their_worker_are_recorded_and_others_survive(
     count: int, start: Start, tmp_path: Path
 ):
-    """Five are more than the restarts that one actor has."""
+    """Five exceed the number of restarts of one actor."""
     store = open_store(str(tmp_path / "source"))
     keys = fill(store, NEIGHBOURS)
     poison = [f"0/image-{number:04d}-poison.png" for number in range(3, 3 + count)]
@@ -66,7 +66,8 @@ def test_images_that_kill_their_worker_are_recorded_and_others_survive(
     assert command.finish() == 0, command.log.read_text()
     watcher.join()
     found = look(str(command.destination))
-    assert len(killed) >= 2 * len(poison)  # each alone, twice
+    # Each is tried alone, twice.
+    assert len(killed) >= 2 * len(poison)
     assert set(found.outputs) == set(keys)
     outcomes = {(found.rows[key]["status"], found.rows[key]["reason"]) for key in poison}
     assert outcomes == {("failed", "worker_crash")}
@@ -86,13 +87,13 @@ def test_killing_ray_ends_the_run_without_failing_any_image(start: Start, archiv
                     process.send_signal(signal.SIGKILL)
         code, said = command.finish(), command.log.read_text()
     assert "Traceback" not in said
-    # 1, in silence: some ten seconds after, Ray's C++ side ends the driver; a starved machine lets it be faster
+    # 1 without a message: Ray's C++ side ends the driver after some ten seconds, on a busy machine before it stops.
     assert code in (130, 1), said
     if code == 130:
         assert "Ray's own processes ended" in said
         assert "run the same command" in said
     found = look(str(command.destination))
-    # none at all where Ray fell before the driver had drained its first outcome: images are put by the workers
+    # No row if Ray ended before the driver had read its first outcome: workers write the images.
     assert {row["status"] for row in found.rows.values()} <= {"written"}
     again = start(archive.source, tmp_path / "out")
     assert again.finish() == 0, again.log.read_text()

@@ -13,7 +13,8 @@ from tests.support.archive import look
 # `WITHIN` reports what hangs, with its output.
 pytestmark = pytest.mark.timeout(3600)
 
-SOON = 120.0  # it takes a few seconds; a starved machine needs most of this to end Ray's processes
+# It takes a few seconds; a busy machine needs most of this to end Ray's processes.
+SOON = 120.0
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 

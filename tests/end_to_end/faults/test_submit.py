@@ -1,4 +1,4 @@
-"""Jobs on a head that was started as a plain user would, with its dashboard and a token: `imgtx submit`."""
+"""`imgtx submit` to a head that was started as a user would, with its dashboard and a token."""
 
 import contextlib
 import importlib.util
@@ -34,9 +34,11 @@ S3_ENVIRONMENT = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 TOKEN = "a-token-for-tests-only-0123456789abcdef"
-HELD = "submitted/many/2/.*"  # a third of the images: while they are held back, no run over them can end
+# A third of the images: while they are held back, no run over them can end.
+HELD = "submitted/many/2/.*"
 LINE = re.compile(r"\d+/7 images")
-WITHIN = 300.0  # seconds after which a command hangs
+# Seconds after which a command hangs.
+WITHIN = 300.0
 CHANGING = ("status", "exit_code", "message", "started", "ended")
 
 pytestmark = [
@@ -49,7 +51,7 @@ pytestmark = [
 
 @dataclass
 class RunningHead:
-    """A `ray start --head --block` in a process group of its own."""
+    """A `ray start --head --block` in its own process group."""
 
     process: subprocess.Popen
     address: str
@@ -77,7 +79,7 @@ class RunningHead:
         return ("submit", "--address", self.address, "--packages", "image", *arguments)
 
     def kill(self) -> None:
-        """As a machine that goes: Ray's daemons, workers and the job's driver, all at once."""
+        """Kill Ray's daemons, workers and the job's driver all at once, as when a machine is lost."""
         family = (
             [*psutil.Process(self.process.pid).children(recursive=True)]
             if self.process.poll() is None
@@ -103,19 +105,20 @@ def head(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
-        "RAY_agent_register_timeout_ms": "180000",  # a busy machine
+        # Long enough for a busy machine.
+        "RAY_agent_register_timeout_ms": "180000",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
     }
     log = tmp_path_factory.mktemp("head") / "head.log"
-    # Ray's sockets are in its folder, and their paths may have 107 bytes: fewer than pytest's folders leave
+    # Ray's sockets are in its folder, and their paths may have 107 bytes, too few for pytest's folders.
     with (
         tempfile.TemporaryDirectory(prefix="imgtx-", ignore_cleanup_errors=True) as folder,
         log.open("wb") as said,
     ):
         dashboard, gcs, client, agent = (free_port() for _ in range(4))
         ports = (f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}")
-        # at its own one the agent of another Ray on this machine listens, and jobs find none
+        # The agent of another Ray on this machine may use the default port, and jobs would find no agent.
         ports += (f"--dashboard-agent-listen-port={agent}",)
         process = subprocess.Popen(
             [
@@ -167,10 +170,10 @@ def wait_until(
 
 
 def wait_until_said(process: subprocess.Popen, words: str) -> None:
-    """Read standard error as far as the words; `communicate` returns what comes after them."""
+    """Read standard error up to the given text; `communicate` returns the rest."""
     assert process.stderr
     said = b""
-    # Byte by byte from the pipe itself: a buffer would keep what comes next from `communicate`.
+    # Byte by byte from the pipe itself: a buffer would hide the rest from `communicate`.
     while words.encode() not in said:
         byte = os.read(process.stderr.fileno(), 1)
         assert byte, said.decode()
@@ -186,7 +189,7 @@ def place(head: RunningHead, s3_server: S3Server) -> str:
 
 
 class TestJobs:
-    """In this order: the last test ends the head."""
+    """The order matters: the last test ends the head."""
 
     def test_a_token_is_required_and_forwarded(self, head: RunningHead):
         without = head.imgtx("jobs", "list", "--address", head.address, RAY_AUTH_TOKEN="")
@@ -202,7 +205,8 @@ class TestJobs:
         source.write("bad.png", b"none")
         given = ("--shared", "--", "upscale", f"{place}/in", f"{place}/out", "--model", model)
         first = head.submit(*given)
-        assert first.returncode == 3, first.stdout + first.stderr  # the run's own: one of seven failed
+        # The run's exit code: one of seven images failed.
+        assert first.returncode == 3, first.stdout + first.stderr
         assert LINE.search(first.stdout)
         assert "listed 7 = written 6 + current 0 + skipped 0 + failed 1" in first.stdout
         assert_sound(look(f"{place}/out"))
@@ -257,7 +261,7 @@ class TestJobs:
             assert "long stopped" in stopped.stdout, stopped.stdout + stopped.stderr
             out, said = second.communicate(timeout=WITHIN)
             assert second.returncode == 130, said
-            # It had time to record its work.
+            # The run had time to record its work.
             assert "pending; run the same command to continue" in out
             _, said = watching.communicate(timeout=WITHIN)
             assert (watching.returncode, "interrupted" in said) == (130, True), said
@@ -290,7 +294,7 @@ class TestJobs:
 
     @staticmethod
     def running(destination: str) -> bool:
-        """Whether a run is at work there, by its newest status."""
+        """Return whether a run is active there, by its newest status."""
         store = open_store(destination)
         keys = [k for b in store.list("runs/") for k in b["key"].to_pylist() if k.endswith("/status.json")]
         return bool(keys) and json.loads(store.read(max(keys)))["state"] == "running"

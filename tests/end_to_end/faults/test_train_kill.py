@@ -1,6 +1,6 @@
 """A training that is killed continues as if nothing had happened: the same losses, the same weights, to the last bit.
 
-Equal losses at every report say that no crop was seen twice or not at all: each step's batch is its own.
+Equal losses at every report show that no crop was repeated or skipped: each step has its own batch.
 """
 
 import contextlib
@@ -131,7 +131,8 @@ def start(tmp_path_factory) -> Iterator[Start]:
                 process.kill()
 
 
-@pytest.mark.nightly  # three starts of Ray Train and a restart: two minutes on an idle machine
+# Three starts of Ray Train and a restart: two minutes on an idle machine.
+@pytest.mark.nightly
 @pytest.mark.timeout(3 * WITHIN)
 def test_a_training_on_s3_survives_kills_of_driver_and_worker(start, tmp_path):
     images = tmp_path / "images"
@@ -173,4 +174,5 @@ def test_a_training_on_s3_survives_kills_of_driver_and_worker(start, tmp_path):
     one, other = (load_file(t.folder / "tiny.safetensors") for t in (undisturbed, second))
     assert all((one[name] == other[name]).all() for name in one)
     resumed = [json.loads(line)["step"] for line in (second.folder / "log.jsonl").read_text().splitlines()]
-    assert len(resumed) > len(undisturbed.losses())  # what had been trained beyond the checkpoints came twice
+    # Steps beyond a checkpoint were trained twice.
+    assert len(resumed) > len(undisturbed.losses())

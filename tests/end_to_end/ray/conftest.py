@@ -27,8 +27,10 @@ S3_ENVIRONMENT = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 TEST_SETTINGS = {
-    "RAY_worker_niceness": "0",  # at Ray's own 15 any other program on the machine starves the workers
-    "RAY_memory_monitor_refresh_ms": "0",  # a worker ended for want of memory would fetch its image again
+    # At Ray's default of 15 any other program on the machine starves the workers.
+    "RAY_worker_niceness": "0",
+    # A worker killed for lack of memory would fetch its image again.
+    "RAY_memory_monitor_refresh_ms": "0",
 }
 
 
@@ -43,7 +45,8 @@ def s3_server() -> Iterator[S3Server]:
 @pytest.fixture(scope="session", autouse=True)
 def local_ray(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))  # of the workers too
+        # For the workers too.
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         for name, value in (WORKER_ENVIRONMENT | TEST_SETTINGS).items():
             patch.setenv(name, value)
         import ray
@@ -54,7 +57,7 @@ def local_ray(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def start_ray() -> None:
-    """Ray gives its own processes 30 s to come up: a busy machine needs a second try."""
+    """Start Ray; it gives its own processes 30 s to start, so a busy machine needs a second try."""
     import ray
 
     for attempt in range(1, START_ATTEMPTS + 1):
@@ -81,7 +84,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def bucket(s3_server: S3Server) -> str:
-    """The URI of an empty bucket."""
+    """Return the URI of an empty bucket."""
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     boto3.client("s3").create_bucket(Bucket=name)
     return f"s3://{name}"

@@ -1,6 +1,6 @@
-"""Adding a task is a file and a line: made-up ones run on Ray with ledger, resume, verify and submit.
+"""Adding a task takes a file and a line: made-up tasks run on Ray with ledger, resume, verify and submit.
 
-The code is copied and the diff applied to the copy (`tests/support/code_copy.py`), so that workers know no more of
+The diff is applied to a copy of the code (`tests/support/code_copy.py`), so that workers know no more of
 the task than they would in a release.
 """
 
@@ -117,7 +117,8 @@ class TestColours:
                 assert {*made.reshape(-1)} == {level - 10 * number for level in colour}
         assert json.loads(code.imgtx("verify", str(out), "--json"))["problems"] == []
 
-        table.unlink()  # the run kept a copy
+        # The run kept a copy.
+        table.unlink()
         write(table, lines | {"early07": [1, 2, 30]})
         edited = json.loads(code.imgtx("colours", *given).splitlines()[-1])
         assert (edited["written"], edited["current"]) == (3, 90)

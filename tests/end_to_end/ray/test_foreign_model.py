@@ -41,7 +41,7 @@ def test_a_third_party_model_runs_resumes_and_becomes_stale_with_its_precision(s
     made = decode((tmp_path / "out/images/alpha.png").read_bytes(), max_pixels=10**6)
     expected = imgtx.load(model, device="cpu")(photo(40, 50, 4)[:, :, :3])
     np.testing.assert_array_equal(made.pixels, expected)
-    # what the probe would write: the halo leaves outputs current, another precision makes them stale
+    # As the probe would write it: the halo leaves outputs current, another precision makes them stale.
     info, digest = read_info(model)
     write_sidecar(model, digest, replace(info, halo=16), {})
     assert run(spec, ignore).current == len(keys) + 1
@@ -52,7 +52,7 @@ def test_a_third_party_model_runs_resumes_and_becomes_stale_with_its_precision(s
 
 
 def test_every_kind_of_model_loads_in_an_actor_from_its_uri(bucket: str, tmp_path: Path):
-    """What travels is a reference; there it is fetched, adapted and run, and gives the driver's pixels."""
+    """The actor gets a reference, loads and runs the model, and returns the driver's pixels."""
     import ray
 
     @ray.remote
@@ -80,5 +80,6 @@ def test_every_kind_of_model_loads_in_an_actor_from_its_uri(bucket: str, tmp_pat
         digest, made = ray.get(actor.run.remote(reference, image))
         expected = imgtx.load(here, device="cpu")
         assert digest == expected.digest, reference
-        np.testing.assert_allclose(made.astype(int), expected(image).astype(int), atol=1)  # threads differ
+        # The numbers of threads differ.
+        np.testing.assert_allclose(made.astype(int), expected(image).astype(int), atol=1)
     ray.kill(actor)

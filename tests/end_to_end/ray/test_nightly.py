@@ -19,11 +19,13 @@ from pipeline.storage.store import open_store
 from tests.support.archive import assert_sound, look
 from tests.support.nightly import World, as_toml
 
-pytestmark = pytest.mark.timeout(900)  # a minute of work, on a machine that starves it several
+# A minute of work, several on a busy machine.
+pytestmark = pytest.mark.timeout(900)
 
 # Killed after its first checkpoint, which is not its last.
 LONG = {"steps": 500, "checkpoint_minutes": 0.005}
-WITHIN = 240.0  # seconds
+# Seconds.
+WITHIN = 240.0
 # `imgtx` whose training stops after its first checkpoint and waits to be killed.
 WAITING_AFTER_CHECKPOINT = """
 import threading
@@ -42,7 +44,7 @@ main()
 
 
 def made_by(world: World, number: str) -> set[str]:
-    """Keys whose current output the version has made, by the recipe of the run that wrote them."""
+    """Return the keys whose current output was made by the version, by the recipe of the run that wrote them."""
     rows = Ledger(open_store(f"{world.root}/out")).current(["key", "run"]).to_pylist()
     runs = {row["run"] for row in rows}
     out = open_store(f"{world.root}/out")
@@ -51,7 +53,7 @@ def made_by(world: World, number: str) -> set[str]:
 
 
 def kill_amid_training(world: World, date: str, spec: Path) -> tuple[int, int]:
-    """SIGKILL `imgtx nightly` once it has a checkpoint; returns the step of that and the lines of its log so far."""
+    """Kill `imgtx nightly` once it has a checkpoint; return its step and the lines of the log so far."""
     command = [
         sys.executable,
         "-c",

@@ -1,4 +1,4 @@
-"""Holes end to end, from S3: masks beside pictures, accounting, what runs again, verify."""
+"""Filling holes end to end on S3: masks beside images, accounting, reruns, verify."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +60,8 @@ def test_a_changed_mask_in_s3_reruns_its_image(spec: RunSpec):
         np.testing.assert_array_equal(made[~mask], photo(40, 52)[~mask])
         assert (made[mask] != photo(40, 52)[mask]).any(axis=1).mean() > 0.9
         assert dict(found.rows[f"{key}.png"]["measures"])["hole_share"] == pytest.approx(mask.mean())
-    assert len({found.outputs[f"{key}.png"] for key in MASKS}) == 4  # the same picture, four masks
+    # The same picture, four masks.
+    assert len({found.outputs[f"{key}.png"] for key in MASKS}) == 4
 
     masks = open_store(spec.settings["masks"])
     masks.write("b.png", white(MASKS["a"]))

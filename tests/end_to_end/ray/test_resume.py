@@ -1,4 +1,4 @@
-"""Resume before read: what is done is never fetched again, and what is stale is, exactly.
+"""Resume before read: finished images are never fetched again, and stale ones are, exactly.
 
 Fetches are counted where they arrive: in the request log of the S3 server.
 """
@@ -35,7 +35,7 @@ def ignore(tally: Tally) -> None:
 
 
 class Archive:
-    """An archive in S3 with its destination beside it; knows what was fetched since the last question."""
+    """An archive in S3 with its destination beside it; counts fetches since the last call."""
 
     def __init__(self, server: S3Server, bucket: str, model: str):
         self.server, self.source = server, open_store(f"{bucket}/archive")
@@ -52,7 +52,7 @@ class Archive:
         return run(self.spec, ignore)
 
     def fetched(self) -> Counter[str]:
-        """Keys of the source that were read since the last call, and how often."""
+        """Return the keys of the source that were read since the last call, with counts."""
         requests = self.server.requests()
         new, self._seen = requests[self._seen :], len(requests)
         folder = "/" + self.source.uri.removeprefix("s3://")
@@ -62,7 +62,7 @@ class Archive:
 
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on asking for Ray fails, which a run without work does not do. Named after `archive`, which asks."""
+    """Make starting Ray fail: a run without work must not start it. Request it after `archive`, which does."""
 
     def ray_session(spec: RunSpec) -> None:
         pytest.fail("the run asked for Ray")
@@ -72,12 +72,13 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def archive(s3_server: S3Server, bucket: str, model: str) -> Archive:
-    """Run once, to the end."""
+    """Return an archive that has been run once, to the end."""
     archive = Archive(s3_server, bucket, model)
     archive.fetched()
     summary = archive.run()
     assert summary.written == COUNT
-    assert archive.fetched() == Counter(archive.keys)  # one GET an image
+    # One GET per image.
+    assert archive.fetched() == Counter(archive.keys)
     assert_sound(look(archive.spec.destination))
     return archive
 
@@ -149,7 +150,7 @@ def test_an_interrupted_change_of_recipe_continues_where_it_stopped(archive: Arc
 
 
 def forget_rows(destination: str, keys: list[str]) -> None:
-    """Take these keys out of the ledger, as if their rows had never been written."""
+    """Remove these keys from the ledger, as if their rows had never been written."""
     store = open_store(destination)
     rows = Ledger(store).current()
     for part in list_parts(store):
@@ -158,7 +159,7 @@ def forget_rows(destination: str, keys: list[str]) -> None:
 
 
 def test_a_hundred_thousand_finished_images_take_seconds(tmp_path: Path, model: str, without_ray: None):
-    """Empty files: any that was read would fail. The seconds are the CPU's, which no busy neighbour can lengthen;
+    """The files are empty: any that was read would fail. The seconds are CPU time, independent of other work;
     the bound is generous: one core needs 1 s.
     """
     count = 100_000
@@ -180,7 +181,7 @@ def test_a_hundred_thousand_finished_images_take_seconds(tmp_path: Path, model: 
 
 
 def written_rows(listed: pa.Table) -> pa.Table:
-    """OUTCOME rows that say of every listed key that it was written."""
+    """Return OUTCOME rows in which every listed key is written."""
     known = dict(zip(listed.column_names, listed.columns, strict=True))
     known |= {"output": listed["key"], "status": pa.repeat("written", len(listed))}
     blank = {f.name: pa.array([empty(f.type)] * len(listed), f.type) for f in OUTCOME if f.name not in known}

@@ -1,4 +1,4 @@
-"""A run end to end: S3, pictures through local disk, the GPU's plan, limits, retries, two runs at once."""
+"""A run end to end: S3, images spooled to disk, the plan for a GPU, limits, retries, two runs at once."""
 
 import os
 import signal
@@ -93,7 +93,7 @@ def test_a_self_ensemble_equals_the_librarys_and_has_its_own_recipe(spec: RunSpe
 
 
 def test_the_execution_plan_for_a_gpu_gives_the_same_pixels(spec: RunSpec, source: Store):
-    """Codec tasks and the model's actor do not fuse there, and pixels cross the object store."""
+    """With a GPU, codec tasks and the model's actor do not fuse, so pixels cross the object store."""
     keys = fill(source, 9)
     on_gpu = replace(spec, destination=f"{spec.destination}-gpu", gpus=None, workers=None)
     assert (run(spec, ignore).written, run(on_gpu, ignore).written) == (9, 9)
@@ -132,7 +132,7 @@ def test_a_second_run_on_one_destination_is_refused_with_the_holders_name(spec: 
 def test_a_model_that_no_worker_can_load_is_one_error_and_fails_no_image(
     spec: RunSpec, source: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """As on a cluster whose machines lack the file: it goes after the driver has looked at it."""
+    """The file is removed after the driver has read it, as on a cluster whose machines lack it."""
     fill(source, 4)
     only_here = save_tiny_model(tmp_path / "only-here.safetensors")
 
@@ -146,7 +146,8 @@ def test_a_model_that_no_worker_can_load_is_one_error_and_fails_no_image(
     assert look(spec.destination).rows == {}
     monkeypatch.undo()
     assert read_status(spec.destination, None)["run"]["state"] == "failed"
-    assert run(spec, ignore).written == 4  # the lease was let go
+    # The lease was released.
+    assert run(spec, ignore).written == 4
 
 
 def test_a_truncated_ledger_part_is_named_in_one_line(spec: RunSpec, source: Store):
@@ -174,5 +175,6 @@ def test_a_pool_that_may_grow_beyond_its_machine_does_not_starve_the_rest(spec: 
     assert (summary.written, summary.accounted) == (24, True)
     assert seen[-1].pool
     assert seen[-1].pool.sizes == {"min_size": 1, "max_size": 3}
-    assert seen[-1].waited > 0  # measured by the actors themselves
+    # Measured by the actors themselves.
+    assert seen[-1].waited > 0
     assert_sound(look(spec.destination))

@@ -1,4 +1,4 @@
-"""Two workers train one network: the same losses and weights as one process on the same crops, but for rounding."""
+"""Two workers train one network with the losses and weights of one process, up to rounding."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ MODEL = {
 
 @pytest.fixture
 def spec(bucket: str) -> TrainSpec:
-    """A hundred steps on images in a bucket; batches of five, so that the workers' parts differ."""
+    """Return a spec of a hundred steps on images in a bucket; in batches of five the workers' shares differ."""
     fill(open_store(f"{bucket}/images"), 9)
     return TrainSpec(
         "tiny", f"{bucket}/images", f"{bucket}/images", steps=100, batch=5, crop=8, crops_per_image=4,
@@ -55,7 +55,7 @@ def test_two_workers_equal_one_process_up_to_rounding(spec: TrainSpec, bucket: s
     assert (tmp_path / "strip.png").is_file()
 
     again: list[dict[str, Any]] = []
-    # It is finished: nothing is left to do.
+    # The training is finished: nothing is left to do.
     train_on_ray(spec, RayTrainConfig(2, f"{bucket}/training"), tmp_path, again.append)
     assert [line["step"] for line in again] == [100]
     with pytest.raises(UsageError, match="began with seed = 0, now 1"):

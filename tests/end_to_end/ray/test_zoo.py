@@ -1,4 +1,4 @@
-"""Bad and odd images beside good ones in one archive: all are accounted for, none takes a neighbour along."""
+"""Bad and odd images beside good ones in one archive: all are accounted for, none affects another."""
 
 import json
 from pathlib import Path
@@ -13,13 +13,13 @@ from tests.support.archive import Destination, assert_sound, fill, look
 from tests.support.commands import imgtx
 from tests.support.zoo import Expectation, build_zoo
 
-# A name in the source that leads nowhere.
+# A dangling link in the source.
 UNREADABLE = "broken/dangling link.png"
 
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[str, Expectation]]:
-    """The zoo, ten good images, an unreadable one and a note that is no image's name."""
+    """Return the zoo, ten good images, an unreadable one and a file that is not named as an image."""
     folder = tmp_path_factory.mktemp("zoo")
     expected = build_zoo(folder)
     expected |= dict.fromkeys(fill(open_store(str(folder)), 10), Expectation())

@@ -18,13 +18,13 @@ MAX_PIXELS = 10**6
 
 @pytest.fixture(scope="module")
 def profile() -> bytes:
-    """The CMYK profile that libvips carries."""
+    """Return the CMYK profile that libvips contains."""
     return bytes(pyvips.Operation.call("profile_load", "cmyk"))
 
 
 @pytest.fixture(scope="module")
 def inks() -> np.ndarray:
-    """(24, 32, 4) uint8: all mixtures of a few amounts of each ink."""
+    """Return (24, 32, 4) uint8: all mixtures of a few amounts of each ink."""
     amounts = np.array([0, 64, 128, 192])
     mixtures = np.stack(np.meshgrid(amounts, amounts, amounts, amounts[:3]), axis=-1).reshape(-1, 4)
     return np.resize(mixtures, (24, 32, 4)).astype(np.uint8)
@@ -32,7 +32,7 @@ def inks() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def expected(inks, profile) -> np.ndarray:
-    """What libvips makes of these inks by the profile, perceptual intent."""
+    """Return libvips's conversion of the inks by the profile, with perceptual intent."""
     image = pyvips.Image.new_from_array(inks).copy(interpretation="cmyk")
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
     made = image.icc_transform("srgb", embedded=True, intent="perceptual", black_point_compensation=False)
@@ -52,7 +52,7 @@ def test_an_embedded_profile_determines_the_colours(inks, profile, expected):
 
 
 def test_a_jpeg_is_converted_by_its_profile(profile, expected, inks):
-    """As Adobe writes it: inverted."""
+    """The inks are inverted, as Adobe writes them."""
     big = Image.fromarray(inks, "CMYK").resize((256, 192), Image.Resampling.NEAREST)
     out = io.BytesIO()
     big.save(out, "JPEG", quality=100, subsampling=0, icc_profile=profile)

@@ -1,4 +1,4 @@
-"""Decoding and encoding in memory: pixels and metadata survive, losses are named, bad bytes raise ImageError alone."""
+"""Decoding and encoding in memory: pixels and metadata survive, losses are named, bad bytes raise only ImageError."""
 
 import io
 import struct
@@ -172,7 +172,7 @@ class TestZoo:
 
 
 class TestValues:
-    """Pixels against known numbers, or against Pillow where it is right."""
+    """Compare pixels with known numbers, or with Pillow where it is right."""
 
     def test_16_bit_rgb_is_really_16_bit(self, zoo_files):
         directory, _ = zoo_files

@@ -1,4 +1,4 @@
-"""The table of formats: a new format is one `Format` and one line, in memory and on disk."""
+"""Tests of the table of formats: a new format is one `Format` and one line, in memory and on disk."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Metadata that is not carried is named, and costs no pixel."""
+"""Metadata that is lost is reported, and the pixels are unaffected."""
 
 import struct
 import zlib

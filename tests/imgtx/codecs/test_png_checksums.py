@@ -1,4 +1,4 @@
-"""A PNG with a wrong checksum is refused, also in the chunks where libpng forgives it or never looks."""
+"""A PNG with a wrong checksum is refused, also in the chunks whose checksum libpng ignores."""
 
 import io
 import struct
@@ -12,7 +12,8 @@ from imgtx.codecs.spool import spool_in
 from imgtx.errors import ImageError
 from tests.support.zoo import photo, png_chunk, saved
 
-HEAD = 8 + 25  # signature and IHDR
+# Signature and IHDR.
+HEAD = 8 + 25
 CHUNKS = {
     b"tEXt": b"Title\0night",
     b"gAMA": struct.pack(">I", 45455),
@@ -27,7 +28,7 @@ def with_chunk(kind: bytes) -> bytes:
 
 
 def damaged(png: bytes, kind: bytes) -> bytes:
-    """The last bit of the chunk's checksum flipped."""
+    """Return the file with the last bit of the chunk's checksum flipped."""
     at = png.index(kind)
     (length,) = struct.unpack(">I", png[at - 4 : at])
     end = at + 4 + length + 4

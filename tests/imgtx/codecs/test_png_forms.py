@@ -1,4 +1,4 @@
-"""Every form of PNG against the samples that were written into it."""
+"""Every form of PNG decodes to the samples that were written."""
 
 import struct
 import zlib
@@ -12,7 +12,7 @@ from tests.support.pictures import MAX_PIXELS, assert_equal, picture
 
 
 def raw_png(samples: np.ndarray, colour: int, depth: int, *chunks: bytes, interlaced: bool = False) -> bytes:
-    """A PNG of `samples` (height, width, bands) as they are, with `chunks` before its data."""
+    """Return a PNG of unchanged `samples` (height, width, bands), with `chunks` before its data."""
     height, width = samples.shape[:2]
     origins = [
         (0, 0, 8, 8),
@@ -44,7 +44,7 @@ def raw_png(samples: np.ndarray, colour: int, depth: int, *chunks: bytes, interl
 
 @pytest.mark.parametrize("interlaced", [False, True])
 class TestPngForms:
-    """Sides that no pass of Adam7 divides."""
+    """PNG forms in a size that no pass of Adam7 divides."""
 
     def check(self, data: bytes, pixels: np.ndarray, alpha: np.ndarray | None) -> None:
         assert_equal(decode(data, max_pixels=MAX_PIXELS), picture(pixels, alpha))
@@ -73,7 +73,7 @@ class TestPngForms:
         wanted = colours[values[:, :, 0]]
         self.check(raw_png(values, 3, depth, plte, interlaced=interlaced), wanted, None)
         cover = rng.integers(0, 256, 2**depth).astype(np.uint8)
-        # The last is left out of the chunk: the rest is opaque.
+        # The chunk omits the last entry, which is opaque then.
         cover[-1] = 255
         trns = zoo.png_chunk(b"tRNS", cover[:-1].tobytes())
         data = raw_png(values, 3, depth, plte, trns, interlaced=interlaced)

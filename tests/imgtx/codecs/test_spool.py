@@ -1,4 +1,4 @@
-"""Pictures on disk: the same pixels, notes and refusals as in memory, for all strips and orientations."""
+"""Images on disk give the same pixels, notes and errors as in memory, for all strips and orientations."""
 
 import io
 import os
@@ -49,7 +49,7 @@ def assert_same(got: Picture, wanted: Picture) -> None:
 
 
 def outcome(read: Callable[[], Picture]) -> Picture | str:
-    """Return what was read, or the reason why not."""
+    """Return what was read, or the reason why it was refused."""
     try:
         return read()
     except ImageError as error:
@@ -197,7 +197,7 @@ class TestSpoolWriter:
         assert_same(decode(got, max_pixels=MAX_PIXELS), decode(wanted, max_pixels=MAX_PIXELS))
         carried = decode(got, max_pixels=MAX_PIXELS).exif
         if format == "tiff":
-            # Its tags are read back into a fresh block.
+            # The tags are read back into a new block.
             assert b"A. Nobody" in carried
             assert b"maker note" in carried
         else:
@@ -245,7 +245,7 @@ class TestSpoolWriter:
         ]:
             with pytest.raises(ValueError, match="announced"):
                 writer.put(0, 0, *planes)
-        # numpy's message.
+        # The message is numpy's.
         with pytest.raises(ValueError, match="must match"):
             with_alpha.put(0, 0, colours, cover[:1])
 
@@ -326,13 +326,14 @@ print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text(
 def test_432_megabytes_of_pixels_are_processed_in_less_memory(tmp_path, format):
     done = subprocess.run(
         [sys.executable, "-c", _THROUGH, str(tmp_path), format],
-        # As workers have it: libvips holds rows for each thread.
+        # As in workers: libvips holds rows for each thread.
         env=os.environ | {"VIPS_CONCURRENCY": "1"},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert int(done.stdout) < 400  # MB
+    # Megabytes.
+    assert int(done.stdout) < 400
 
 
 def test_each_note_is_reported_once(tmp_path):

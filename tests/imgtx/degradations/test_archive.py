@@ -1,4 +1,4 @@
-"""Archive damage: a function of image, generator and parameters; each step does what it says and no more."""
+"""Archive damage depends on image, generator and parameters alone; each step has its intended effect."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,8 @@ def test_degradation_does_not_shift_the_image(scale):
 
 def test_without_damage_only_the_downscaling_remains():
     clean = photo(64, 64)
-    for seed in range(8):  # four filters
+    # Four filters.
+    for seed in range(8):
         small = archive(clean, 2, rng(seed), NOTHING)
         assert np.abs(small.astype(int) - imresize(clean, 0.5)).mean() < 4
 
@@ -80,7 +81,8 @@ def test_noise_has_the_requested_strength():
     assert max(n.std() for n in strengths) > 8
     assert max(abs(n.mean()) for n in strengths) < 1
     alike = [np.array_equal(n[..., 0], n[..., 1]) for n in strengths]
-    assert 4 < sum(alike) < 22  # film grain in two fifths, colour noise in the rest
+    # Film grain in two fifths, colour noise in the rest.
+    assert 4 < sum(alike) < 22
 
 
 def test_noise_does_not_repeat_within_a_large_image():
@@ -90,7 +92,7 @@ def test_noise_does_not_repeat_within_a_large_image():
 
 
 def test_jpeg_blocks_begin_at_any_offset():
-    """Where the blocks of eight begin: the column phase with the largest steps."""
+    """Blocks of eight begin at the column phase with the largest steps."""
     ramp = np.tile(np.linspace(60, 190, 200)[None, :, None], (64, 1, 3))
     noisy = Image.fromarray((ramp + rng().normal(0, 8, ramp.shape)).clip(0, 255).astype(np.uint8))
     phases = set()

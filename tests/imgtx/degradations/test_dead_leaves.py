@@ -1,4 +1,4 @@
-"""Procedural pictures: functions of the generator's state, with edges and flat places, of any size."""
+"""Procedural images depend on the generator's state alone; they have edges and flat regions, at any size."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,8 @@ def test_images_have_contrast_edges_and_colour():
     for picture in pictures:
         assert picture.std() > 25
         slopes = np.abs(np.diff(picture[..., 1], axis=1))
-        assert np.quantile(slopes, 0.99) > 5 * np.median(slopes)  # edges beside calm places
+        # Edges beside flat regions.
+        assert np.quantile(slopes, 0.99) > 5 * np.median(slopes)
     assert np.mean([np.abs(p[..., 0] - p[..., 2]).mean() for p in pictures]) > 5
 
 

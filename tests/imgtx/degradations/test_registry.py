@@ -1,4 +1,4 @@
-"""A degradation is one file and one line: everything else is read from its description."""
+"""Adding a degradation takes one file and one line; everything else follows from its description."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Restoration damage: a function of image, generator and parameters; each kind does what it says and no more."""
+"""Restoration damage depends on image, generator and parameters alone; each kind has its intended effect."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,8 @@ def test_noise_has_the_drawn_strength_and_is_clipped_in_half_of_the_images():
     gaps = [levels - clean for levels, clean in made]
     strengths = np.array([gap.std() for gap in gaps])
     assert strengths.max() < 58
-    assert 20 < strengths.mean() < 33  # uniform between 0 and 55
+    # Uniform between 0 and 55.
+    assert 20 < strengths.mean() < 33
     assert abs(np.mean([gap.mean() for gap in gaps])) < 1.5
     whole = [np.array_equal(levels, np.rint(levels)) for levels, _ in made]
     assert 15 < sum(whole) < 45

@@ -1,4 +1,4 @@
-"""Holes: masks of each kind, the fill of an image and of its windows, the model that fills them."""
+"""Tests of holes: masks of each kind, the fill of an image and of its windows, the model that fills them."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,8 @@ class TestMasks:
         assert abs(small - large) < 0.1
 
     def test_thick_is_wider_than_medium_than_thin(self):
-        def width(kind: str) -> float:  # area over boundary
+        # Area divided by boundary.
+        def width(kind: str) -> float:
             masks = [hole(256, 256, kind, n) for n in range(10)]
             return sum(m.sum() for m in masks) / sum(np.diff(m, axis=0).sum() for m in masks)
 
@@ -65,7 +66,8 @@ class TestFill:
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
     def test_a_gradient_is_filled_exactly_and_the_rest_is_unchanged(self, dtype):
         depth = np.iinfo(dtype).bits
-        image = np.ascontiguousarray(photo(60, 90, 3, depth)[..., :2])  # two slopes and an edge
+        # Two slopes and an edge.
+        image = np.ascontiguousarray(photo(60, 90, 3, depth)[..., :2])
         image[..., :] = np.linspace(0, np.iinfo(dtype).max, 90).astype(dtype)[None, :, None]
         mask = np.zeros((60, 90), bool)
         mask[20:40, 30:60] = True
@@ -84,7 +86,7 @@ class TestFill:
 
     @pytest.mark.parametrize("window", [(0, 0, 40, 40), (100, 130, 61, 77), (250, 301, 51, 62)])
     def test_filling_a_window_equals_filling_the_whole_image(self, window, monkeypatch):
-        """Also inside a hole that is larger than the window and everything it looks at."""
+        """Even a hole that is larger than the window and its context gives equal pixels."""
         image = np.cumsum(np.random.default_rng(1).normal(0, 8, (301, 363, 3)), 1).clip(-120, 120) + 127
         image = image.astype(np.uint8)
         mask = hole(301, 363, "thin")
@@ -136,7 +138,8 @@ class TestModel:
         network = EncoderDecoder(self.CONFIG)
         torch.nn.init.normal_(network.mask_token)
         mask = torch.zeros(1, 1, 16, 16)
-        mask[..., :4, :4] = 1  # one token whole, one exactly half: not most of it
+        # One token fully masked, one exactly half: not most of it.
+        mask[..., :4, :4] = 1
         mask[..., 4:8, :2] = 1
         mask[..., 8:12, :3] = 1
         tokens = torch.rand(1, 4, 4, 16)
@@ -176,7 +179,7 @@ class TestPredictor:
 
     def test_tiles_equal_the_whole_and_tiles_without_holes_are_skipped(self, predictor):
         image, mask = photo(150, 180), np.zeros((150, 180), bool)
-        # Taller than a tile.
+        # The hole is taller than a tile.
         mask[30:150, 20:70] = True
         whole = predictor(image, mask)
         cut = Predictor(predictor.model, tile=64)

@@ -1,4 +1,4 @@
-"""PSNR and SSIM against their formulas, and against the published bicubic rows on the benchmarks."""
+"""PSNR and SSIM equal their formulas and the published bicubic rows on the benchmarks."""
 
 import math
 import os
@@ -95,7 +95,7 @@ def test_wrong_arguments_are_refused():
 
 # PSNR-Y is printed as 33.66 / 30.39 / 28.42, 30.24 / 26.00 and 29.56 / 25.96 in papers that round luma. There
 # SSIM-Y of Set5 is 0.9299 and 0.8104; float luma gives 0.0004 and 0.0007 more.
-# B100 is a hundred images: too many seconds for a floor of tests that has sixty.
+# B100 has a hundred images: too slow for the fast tests.
 BICUBIC_ROWS = [
     ("set5", 2, 33.67, 0.9299),
     ("set5", 3, 30.40, None),

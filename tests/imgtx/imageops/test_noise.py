@@ -1,4 +1,4 @@
-"""The noise estimate against noise of a known level."""
+"""The noise estimate recovers a known level."""
 
 import numpy as np
 import pytest

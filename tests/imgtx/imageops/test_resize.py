@@ -1,4 +1,4 @@
-"""imresize against MATLAB's definition written out pixel by pixel, and against its known kernel weights."""
+"""imresize equals MATLAB's definition, written out pixel by pixel, and has its known kernel weights."""
 
 import math
 
@@ -22,7 +22,7 @@ def cubic(x: float) -> float:
 
 
 def matlab_line(line: list[float], out_length: int, scale: float) -> list[float]:
-    """`contributions` of imresize.m in its own 1-based indices, one output pixel at a time."""
+    """Compute `contributions` of imresize.m in its own 1-based indices, one output pixel at a time."""
     n = len(line)
     stretch = min(scale, 1.0)
     width = 4 / stretch
@@ -56,9 +56,9 @@ def random_image(seed: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 
 def resized_axis(image: np.ndarray, scale: float, axis: int) -> np.ndarray:
-    """One pass of `imresize` alone: the lines of the axis as channels of an image one pixel wide.
+    """Run one pass of `imresize` alone: the lines of the axis are channels of an image one pixel wide.
 
-    Across that pixel all values are equal, so that the other pass gives them back unchanged.
+    Across that pixel all values are equal, so the other pass does not change them.
     """
     lines = np.moveaxis(image, axis, 0)
     out = imresize(lines.reshape(len(lines), 1, -1), scale)
@@ -67,7 +67,7 @@ def resized_axis(image: np.ndarray, scale: float, axis: int) -> np.ndarray:
 
 
 def assert_rounded(got: np.ndarray, unrounded: np.ndarray, *, exact: bool) -> None:
-    """Half up and clipped; a tie may fall the other way only where the last bits of an inexact sum decide."""
+    """Assert rounding half up and clipping; a tie may differ only where the last bits of an inexact sum decide."""
     expected = np.clip(np.floor(unrounded + 0.5), 0, np.iinfo(got.dtype).max).astype(int)
     difference = np.abs(got.astype(int) - expected)
     tie = (np.abs(unrounded - np.floor(unrounded) - 0.5) < 1e-9) & (not exact)
@@ -82,7 +82,8 @@ def assert_rounded(got: np.ndarray, unrounded: np.ndarray, *, exact: bool) -> No
     scale=st.sampled_from([2, 3, 4, 1.5, 0.5, 1 / 3, 0.25, 0.7, 1]),
     dtype=st.sampled_from(["uint8", "uint16", "float64"]),
 )
-@example(seed=58, height=2, width=16, scale=1.5, dtype="uint16")  # ties in both passes
+# Ties in both passes.
+@example(seed=58, height=2, width=16, scale=1.5, dtype="uint16")
 def test_equals_matlabs_definition(seed, height, width, scale, dtype):
     image = random_image(seed, (height, width, 2), dtype)
     size = math.ceil(scale * height), math.ceil(scale * width)
@@ -92,12 +93,13 @@ def test_equals_matlabs_definition(seed, height, width, scale, dtype):
         np.testing.assert_allclose(got, matlab_imresize(image, (scale, scale), size), atol=1e-12)
         return
     # A tie that falls the other way in the first pass moves the second by any fraction of a level: each pass is
-    # held to the definition by itself, and the two to each other.
+    # compared with the definition by itself, and the two with each other.
     passed = image
     for axis in (0, 1):
         before, passed = passed.astype(np.float64), resized_axis(passed, scale, axis)
         unrounded = np.apply_along_axis(lambda v, a=axis: matlab_line(list(v), size[a], scale), axis, before)
-        assert_rounded(passed, unrounded, exact=math.log2(scale).is_integer())  # weights of few bits
+        # These weights have few bits.
+        assert_rounded(passed, unrounded, exact=math.log2(scale).is_integer())
     np.testing.assert_array_equal(got, passed)
 
 
@@ -145,7 +147,8 @@ def test_rounds_half_up_and_clips_between_the_passes():
     enlarged = imresize(checker, 2)
     assert enlarged.min() == 0
     assert enlarged.max() == 255
-    assert imresize(checker.astype(np.float64), 2).max() > 255  # floats keep the overshoot
+    # Floats keep the overshoot.
+    assert imresize(checker.astype(np.float64), 2).max() > 255
 
 
 def test_a_constant_image_stays_constant_in_every_dtype():

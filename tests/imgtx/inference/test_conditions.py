@@ -1,4 +1,4 @@
-"""Conditions of single images: every tile goes with its own image's, through batches, views and lack of memory."""
+"""Conditions per image: every tile gets those of its image, through batches, views and memory pressure."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def run(predictor: Predictor, images: list[np.ndarray], levels: tuple[int, ...])
 
 
 def expected(predictor: Predictor, image: np.ndarray, levels: int) -> np.ndarray:
-    """The model without a tint, and the tint by hand; whole numbers of levels move no rounding."""
+    """Return the untinted output with the tint added here; whole levels do not affect rounding."""
     return (predictor(image).astype(int) + levels).clip(0, 255).astype(np.uint8)
 
 
@@ -33,7 +33,7 @@ def check(outputs: list[np.ndarray], plain: Predictor) -> None:
 def test_each_tile_of_a_batch_gets_the_conditions_of_its_image():
     model = Tinted()
     outputs = run(Predictor(model, tile=20, batch=3), IMAGES, LEVELS)
-    # the two 30-pixel images have 4 tiles each: the second call of 3 holds tiles of both
+    # The two 30-pixel images have 4 tiles each: the second call of 3 contains tiles of both.
     assert model.rows == [3, 3, 2, 1, 1]
     check(outputs, Predictor(Windows()))
 

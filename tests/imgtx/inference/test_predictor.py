@@ -1,4 +1,4 @@
-"""The reference path, with models small enough to compute by hand: every result is held exactly."""
+"""The inference path, with models small enough to compute by hand: every result is checked exactly."""
 
 import logging
 
@@ -27,7 +27,7 @@ SHAPES = [(1, 1), (1, 7), (9, 1), (1, 1, 3), (5, 3, 3), (33, 21, 1), (4, 4, 3), 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_size_keeps_layout_dtype_and_every_pixel(shape, dtype):
-    """Grey goes through three channels here; white and black stay what they are."""
+    """Grey passes through three channels here; white and black are unchanged."""
     image = noise(*shape, dtype=dtype)
     image.reshape(-1)[0], image.reshape(-1)[-1] = np.iinfo(dtype).max, 0
     output = Predictor(Nearest(), tile=16)(image)
@@ -118,7 +118,7 @@ def test_tiles_of_several_images_share_batches():
     ]
     plans = [predictor.plan_for(*image.shape[:2]) for image in images]
     outputs = predictor.run([(cut, split(image, cut)) for cut, image in zip(plans, images, strict=True)])
-    # the 30-pixel pictures have 4 tiles each and share calls of 3; the others are like nothing else
+    # The 30-pixel images have 4 tiles each and share calls of 3; the others share none.
     assert [call[0] for call in model.calls] == [3, 3, 2, 1, 1, 1]
     for image, output in zip(images, outputs, strict=True):
         assert output.dtype == image.dtype
@@ -144,7 +144,7 @@ def test_memory_pressure_halves_the_batch_then_the_tile_for_all_later_calls(erro
     np.testing.assert_array_equal(output, Predictor(Windows(), tile=200)(image))
     assert predictor.tile <= 28
     assert predictor.call_pixels <= 52 * 52 // 2
-    # 4 tiles, 2 tiles, 1 tile: then the tile; each step is said once
+    # First the batch is halved (4, 2, 1 tiles), then the tile; each step is logged once.
     said = [record.getMessage() for record in caplog.records]
     assert [f"at {count} tiles of 52 x 52" in said[i] for i, count in enumerate([4, 2, 1])] == [True] * 3
     settings_now = predictor.tile, predictor.call_pixels
@@ -161,7 +161,7 @@ def test_halving_the_batch_is_enough_if_one_tile_fits():
     np.testing.assert_array_equal(predictor(image), Predictor(Windows())(image))
     assert predictor.tile == 24
     assert {call[0] for call in model.calls} <= {1, 2}
-    # a limit in pixels, so that smaller tiles still fill their batches
+    # The limit is in pixels, so that smaller tiles still fill their batches.
     assert predictor.call_pixels == 2 * 24 * 24
 
 

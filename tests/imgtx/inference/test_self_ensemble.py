@@ -46,7 +46,7 @@ def call(model: Windows, image: np.ndarray) -> np.ndarray:
 def test_a_rotated_image_gives_a_rotated_output(view):
     image, together = noise(40, 24, 3), Predictor(SelfEnsemble(Windows()))
     seen = np.ascontiguousarray(turn(image, *view))
-    # sums in another order round otherwise, by which a level may fall to the other side
+    # Sums in another order round differently, which may change the result by one level.
     assert gap(turned_back(together(seen), *view), together(image)).max() <= 1
     assert gap(turned_back(together(seen), *view), together(image)).mean() < 0.01
 
@@ -62,7 +62,7 @@ def test_a_symmetric_model_is_unchanged_at_every_size_and_tiling():
 
 
 def test_the_self_ensemble_improves_photos():
-    """Each by 0.02 dB at least, and they are the same weights: the same digest."""
+    """Each photo gains at least 0.02 dB; the weights and so the digest are the same."""
     alone, together = imgtx.load("sr-x2", device="cpu"), imgtx.load("sr-x2", device="cpu", self_ensemble=True)
     assert (together.digest, together.info) == (alone.digest, alone.info)
     gains = []

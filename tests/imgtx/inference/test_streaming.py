@@ -1,4 +1,4 @@
-"""Streaming, tile by tile: the same calls, the same pixels as with the whole picture in memory, but bounded memory."""
+"""Streaming tile by tile makes the same calls and pixels as the whole image in memory, in bounded memory."""
 
 import tracemalloc
 
@@ -15,7 +15,7 @@ from tests.support.small_models import OUT_OF_MEMORY, Hungry, Nearest, Windows, 
 
 
 def streamed(predictor: Predictor, image: np.ndarray) -> np.ndarray:
-    """The pieces of `tiles`, laid in their places; 7 wherever none was laid."""
+    """Return the pieces of `tiles` in their places; 7 where there is none."""
     scale = predictor.info.scale
     canvas = np.full((image.shape[0] * scale, image.shape[1] * scale, image.shape[2]), 7, image.dtype)
     cut = predictor.plan_for(*image.shape[:2])
@@ -73,7 +73,7 @@ def test_streaming_reads_ahead_at_most_one_call(batch):
 
 
 def test_streaming_memory_does_not_grow_with_the_image():
-    """16 bit, whose output numpy allocates too, and so tracemalloc sees it."""
+    """The image has 16 bits, whose output is allocated by numpy too, where tracemalloc sees it."""
 
     def peak(width: int) -> int:
         predictor = Predictor(Nearest(), tile=64)
@@ -87,7 +87,8 @@ def test_streaming_memory_does_not_grow_with_the_image():
         assert pixels == 4 * 64 * width
         return most
 
-    peak(1_000)  # what the first call leaves in caches
+    # The first call fills caches.
+    peak(1_000)
     narrow, wide = peak(4_000), peak(40_000)
     output_tile = (2 * 64) ** 2 * 3 * np.dtype(np.uint16).itemsize
     assert output_tile < wide < 5 * output_tile

@@ -1,4 +1,4 @@
-"""The geometry of tiling, held exactly: integers in, integers out, no tolerance anywhere."""
+"""The geometry of tiling is exact: integers in, integers out, without tolerance."""
 
 import math
 import pickle
@@ -45,7 +45,7 @@ def picture(cut: Plan, channels: int = 2) -> np.ndarray:
 
 
 def padded(image: np.ndarray, multiple: int) -> np.ndarray:
-    """numpy's own reflection, the reference for ours (it repeats the pixel of a 1-pixel axis)."""
+    """Pad by numpy's reflection, the reference for imgtx's (it repeats the pixel of a 1-pixel axis)."""
     below, beside = (-side % multiple for side in image.shape[:2])
     return np.pad(image, ((0, below), (0, beside), (0, 0)), mode="reflect")
 
@@ -88,7 +88,7 @@ def test_cores_partition_the_padded_image_and_keep_their_halo(cut):
 @settings(deadline=None, max_examples=60)
 @given(plans())
 def test_a_tile_depends_on_its_window_alone(cut):
-    """Any other pixel of the image may be anything; every row and column of the window counts."""
+    """Pixels outside the window have no effect; every row and column of the window has one."""
     image = picture(cut)
     for index, tile in enumerate(split(image, cut)):
         window = cut.window(index)
@@ -120,7 +120,7 @@ def test_merge_places_the_cores_so_that_they_partition_the_output(cut, scale):
 
 
 def window_model(image: np.ndarray, multiple: int, scale: int) -> np.ndarray:
-    """Integers (H, W, C) -> (sH, sW, C): sums over windows, 3x3 sums with zeros outside, nearest enlargement.
+    """Map integers (H, W, C) to (sH, sW, C): sums over windows, 3x3 sums with zeros outside, nearest enlargement.
 
     Like window attention it sees pixels at most `multiple` away and depends on where the windows are.
     """
@@ -204,18 +204,18 @@ PANORAMAS = [(15_000, 20_000), (3_000, 60_000), (200, 300_000), (300_000, 200), 
 
 @st.composite
 def megapixels(draw):
-    """Sizes of 1 to 1,000 MP, from squares to ribbons."""
+    """Draw sizes of 1 to 1,000 MP, from squares to ribbons."""
     pixels, shape = draw(st.floats(6, 9)), draw(st.floats(-3, 3))
     return math.ceil(10 ** ((pixels + shape) / 2)), math.ceil(10 ** ((pixels - shape) / 2))
 
 
-# The promise is 15 %. Models whose seams need 48 px would have to take tiles of 1,424 px for it, too much for a
-# worker's memory: theirs stays under 22.
+# The limit is 15 %. Models whose seams need 48 px would need tiles of 1,424 px for it, too much for a
+# worker's memory: their limit is 22 %.
 MAX_SHARE = {32: MAX_HALO_SHARE, 40: MAX_HALO_SHARE, 48: 0.22}
 
 
 def too_much_halo(name: str, size: tuple[int, int]) -> float:
-    """By how much the share of halo exceeds the promise; 0 or less where it does not."""
+    """Return by how much the share of halo exceeds the limit; 0 or less where it does not."""
     info = read_info(name)[0]
     cut = plan_for_model(info, *size)
     return (
@@ -255,7 +255,7 @@ def test_tiles_do_not_exceed_the_measured_limit(largest, side):
 @exact
 @given(plans(), st.integers(0, 200))
 def test_equal_tiles_have_one_size_and_satisfy_the_rules_of_all_plans(cut, more):
-    """The same promises as a plan's: every tile inside the padded picture, on the grid, two halos of overlap."""
+    """As in any plan, every tile is inside the padded image and on the grid, with two halos of overlap."""
     tile = (
         -(-2 * cut.halo // cut.multiple) * cut.multiple + cut.multiple + more // cut.multiple * cut.multiple
     )
@@ -277,8 +277,10 @@ def test_equal_tiles_have_one_size_and_satisfy_the_rules_of_all_plans(cut, more)
     ("size", "gain", "equal"),
     [
         ((3000, 4000), 1.7, True),
-        ((3000, 4000), 1.01, False),  # less than the pixels that are computed twice
-        ((255, 4000), 9.0, False),  # smaller than one
+        # The gain is smaller than the cost of the pixels computed twice.
+        ((3000, 4000), 1.01, False),
+        # The image is smaller than one tile.
+        ((255, 4000), 9.0, False),
         ((256, 256), 1.1, True),
         ((300, 300), 1.7, False),  # four, of which three are mostly overlap
         ((300, 300), 4.0, True),

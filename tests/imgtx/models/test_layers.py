@@ -1,4 +1,4 @@
-"""Attention and the blocks against their formulas in float64 NumPy: no window rolled, masked or batched."""
+"""Attention and blocks equal their formulas in float64 NumPy, without rolled, masked or batched windows."""
 
 from itertools import product
 
@@ -63,7 +63,7 @@ def ffn(feed: FeedForward, x: np.ndarray) -> np.ndarray:
 
 
 def depthwise(layer: torch.nn.Conv2d, x: np.ndarray) -> np.ndarray:
-    """Each channel of (H, W, D) with its own kernel, zeros around the plane."""
+    """Convolve each channel of (H, W, D) with its own kernel, with zeros around the plane."""
     kernels, reach = layer.weight.detach().numpy()[:, 0], layer.kernel_size[0] // 2
     around = np.pad(x, ((reach, reach), (reach, reach), (0, 0)))
     height, width, _ = x.shape
@@ -74,7 +74,7 @@ def depthwise(layer: torch.nn.Conv2d, x: np.ndarray) -> np.ndarray:
 
 
 def mha(layer: WindowAttention, tokens: np.ndarray, memory: np.ndarray) -> np.ndarray:
-    """(H, W, D), (H, W, D) -> (H, W, D), query by query: each sees the memory of its own region and no other.
+    """Map (H, W, D), (H, W, D) to (H, W, D), query by query: each sees only the memory of its own region.
 
     A region is a window of the plane, cut by the image's border: nothing wraps, so nothing needs a mask.
     """

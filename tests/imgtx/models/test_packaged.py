@@ -1,7 +1,7 @@
-"""The models that imgtx ships: each file beside its card and its scores, what they promise, and what they do.
+"""The packaged super-resolution models: files, cards and scores agree, and the weights perform as stated.
 
 The scores were measured by `imgtx evaluate` and are in the JSON; here they are compared with what is said of them,
-and the weights themselves with bicubic and with their own tiles on photos of `examples/`.
+and the weights with bicubic and with their own tiles on photos of `examples/`.
 """
 
 import json
@@ -23,10 +23,11 @@ from imgtx.models.weights import load_model
 EXAMPLES = Path(__file__).parents[3] / "examples"
 BICUBIC, ARCHIVE = ("sr-x2", "sr-x3", "sr-x4"), ("sr-x2-archive", "sr-x4-archive")
 NAMES = BICUBIC + ARCHIVE
-RESTORING = ("restore", "inpaint")  # their tests: test_packaged_restoring.py
+# Their tests: test_packaged_restoring.py.
+RESTORING = ("restore", "inpaint")
 DATASETS = {"set5": 5, "set14": 14, "b100": 100, "kodak24": 24}
 
-# What a model must reach to be shipped: PSNR-Y of Set5 in dB, and dB above bicubic on parts of photos, where these
+# What a packaged model must reach: PSNR-Y of Set5 in dB, and dB above bicubic on parts of photos, where these
 # reach 3 to 4 (x2) and 2 to 4 (x4).
 MIN_SET5 = {"sr-x2": 36.8, "sr-x3": 32.4, "sr-x4": 30.4}
 MIN_MARGIN = {2: 1.5, 3: 1.2, 4: 1.0}
@@ -131,7 +132,7 @@ class TestWhatTheyDo:
     def test_tiles_leave_no_seam_with_the_packaged_halo(self, name):
         model = load_model(name)
         info = model.info
-        # 16 bits, so that rounding hides nothing. Here half the halo is 1.5 (x2) and 3 (x4) of 255 off.
+        # 16 bits, so that rounding hides nothing. With half the halo the difference is 1.5 (x2) and 3 (x4) of 255.
         photo = part("camera.png", 60, 120, 176, 208).astype(np.uint16) * 257
         whole, tiled = (Predictor(model, tile=side) for side in (512, 2 * info.halo + 2 * info.multiple))
         assert whole.plan_for(176, 208).count == 1

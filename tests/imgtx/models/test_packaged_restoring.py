@@ -1,4 +1,4 @@
-"""The weights that restore and fill holes, as they are shipped: cards that are theirs, and what they do to photos."""
+"""The packaged weights that restore and fill holes: cards and files agree, and photos improve."""
 
 import io
 import json

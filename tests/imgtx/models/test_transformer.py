@@ -1,4 +1,4 @@
-"""The network as a whole: its shapes, where it starts, how far a pixel reaches, the names of its weights."""
+"""The network as a whole: shapes, initial output, receptive field and parameter names."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ TINY = {
 
 
 def trained(**changes) -> EncoderDecoder:
-    """A tiny float64 network whose head is no longer zero."""
+    """Return a tiny float64 network whose head is not zero."""
     torch.manual_seed(0)
     network = EncoderDecoder(ModelConfig(**TINY | changes)).double()
     with torch.no_grad():
@@ -67,13 +67,13 @@ def test_the_gradient_reaches_every_parameter():
 
 
 def reach(config: ModelConfig) -> int:
-    """How many input pixels an output looks away at most: a window an attention, a pixel a convolution."""
+    """Return the receptive field's radius in input pixels: a window per attention, a pixel per convolution."""
     windows = config.encoder_blocks + 2 * config.decoder_blocks
     return windows * config.multiple + 2 + 2 * config.detail_blocks + 1 + config.patch
 
 
 def changed(network: EncoderDecoder, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """(H, W) booleans in input pixels: where the output differs."""
+    """Return (H, W) bool in input pixels: where the output differs."""
     scale = network.config.scale
     with torch.no_grad():
         difference = (network(after) - network(before)).abs().amax((0, 1))
@@ -112,7 +112,8 @@ def test_shifting_by_one_window_shifts_the_output():
 def test_inference_in_rows_changes_nothing(monkeypatch):
     network, x = trained(detail_blocks=2), image(48, 16)
     whole = network(x).detach()
-    monkeypatch.setattr(model_file, "STRIP_PIXELS", 1)  # strips of 16 rows, the least
+    # Strips of 16 rows, the smallest.
+    monkeypatch.setattr(model_file, "STRIP_PIXELS", 1)
     heights: list[int] = []
     for block in network.refine:
         block.body.register_forward_hook(lambda module, inputs, output: heights.append(output.shape[2]))
@@ -132,7 +133,7 @@ def test_position_bias_starts_at_zero():
 
 
 def test_parameter_names_are_frozen():
-    """Weight files carry these names: who changes one must convert the packaged and the users' files."""
+    """Weight files contain these names: after a change, packaged and users' files must be converted."""
     attention = (
         "key_value.bias",
         "key_value.weight",

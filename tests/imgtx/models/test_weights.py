@@ -45,13 +45,13 @@ def path(tmp_path: Path, network: EncoderDecoder) -> Path:
 
 
 def rewrite(path: Path, *, tensors: dict | None = None, **facts: object) -> None:
-    """The file at `path` again, with other tensors, or with other facts under config and info."""
+    """Rewrite the file at `path` with other tensors, or with other facts under config and info."""
     kept = {"config": asdict(CONFIG), "info": INFO.to_dict()} | facts
     save_file(tensors or load_file(path), path, metadata={"imgtx": json.dumps(kept)})
 
 
 def refused(path: Path) -> str:
-    """The one line with which both readers refuse the file."""
+    """Return the one line with which both readers refuse the file."""
     with pytest.raises(ModelError) as caught:
         load_model(path)
     message = str(caught.value)
@@ -73,7 +73,7 @@ def test_round_trip_is_bit_equal(path, network):
 
 @pytest.mark.parametrize("name", packaged_models())
 def test_rewriting_weights_gives_the_same_bytes(name, tmp_path):
-    """The digest is part of every output's recipe: the writer may not change what it writes."""
+    """The digest is part of every output's recipe, so the writer must not change its bytes."""
     before, after = find_weights(name), tmp_path / "again.safetensors"
     with safe_open(before, framework="numpy") as file:
         metadata = file.metadata()

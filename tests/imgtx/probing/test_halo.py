@@ -1,4 +1,4 @@
-"""measure_halo with models whose reach is known to the pixel."""
+"""Tests of measure_halo with models whose reach is known to the pixel."""
 
 import numpy as np
 import pytest
@@ -33,12 +33,13 @@ def photo(seed: int = 0, size: tuple[int, int] = (203, 181)) -> np.ndarray:
 
 @pytest.mark.parametrize(("reach", "halo"), [(1, 4), (4, 4), (8, 8), (9, 12), (20, 20)])
 def test_the_smallest_halo_that_covers_the_reach_is_found(reach, halo):
-    # Black and white, so that even one missing row of a wide box weighs more than the tolerance.
+    # Black and white, so that even one missing row of a wide box exceeds the tolerance.
     images = [np.where(photo(seed) > 127, 255, 0).astype(np.uint8) for seed in (0, 1)]
     report = measure_halo(Box(reach), images, candidates=[24, 4, 8, 20, 12, 16])
     measured = [d.halo for d in report.differences]
     assert measured == [4, 8, 12, 16, 20, 24][: len(measured)]
-    assert measured[-2:] == [halo, halo + 4]  # what follows is not measured: nothing is left
+    # Larger halos are not measured: no difference is left.
+    assert measured[-2:] == [halo, halo + 4]
     by_halo = {d.halo: d for d in report.differences}
     assert report.halo == halo
     assert by_halo[halo].as_float < 1e-6

@@ -20,7 +20,7 @@ SPEC = TrainSpec("tiny", "x", "x", minutes=1, batch=2, crop=8, precision="float3
 
 
 class Killed(BaseException):
-    """As SIGKILL: nothing in the code under test catches it."""
+    """Stands in for SIGKILL: the code under test does not catch it."""
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def training(tmp_path: Path) -> Training:
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is asked of the file system, in order."""
+    """Record the calls to the file system, in order."""
     done: list[str] = []
     sync, rename = os.fsync, os.replace
 
@@ -65,7 +65,8 @@ def test_a_kill_during_a_checkpoint_leaves_the_previous_one(training, monkeypatc
     resumed = Training(SPEC, training.folder)
     assert resumed.progress.step == 7
     resumed.progress.step = 9
-    resumed.save()  # what was left half-written is not in its way
+    # The half-written file does not interfere.
+    resumed.save()
     assert Training(SPEC, training.folder).progress.step == 9
 
 
@@ -90,7 +91,7 @@ def test_a_kill_during_writing_weights_leaves_the_previous_file(training, monkey
 
 @pytest.mark.parametrize("write", [Training.save, train_state.write_weights], ids=["checkpoint", "weights"])
 def test_bytes_are_synced_before_the_rename(training, steps, write):
-    """Else a machine that loses power keeps the name and loses the bytes."""
+    """Otherwise a power failure could keep the name and lose the bytes."""
     write(training)
     (named,) = [index for index, step in enumerate(steps) if step.startswith("name ")]
     assert steps[named - 1] == "sync"

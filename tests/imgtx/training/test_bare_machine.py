@@ -1,4 +1,4 @@
-"""Training on a bare machine: what it may import, the packed file, crops cut on the device, one run end to end."""
+"""Training on a bare machine: imports, the packed file, crops cut on the device, one run end to end."""
 
 import sys
 import zipfile
@@ -35,7 +35,7 @@ precision = "float32"
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory) -> tuple[Path, Path]:
-    """A folder of images of several kinds, and the file packed from it twice over, for training and validation."""
+    """Return a folder of images of several kinds, and the file packed from it for training and validation."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "b").mkdir()
     (folder / "a.png").write_bytes(saved(photo(40, 60)))
@@ -48,7 +48,7 @@ def packed(tmp_path_factory) -> tuple[Path, Path]:
 
 
 def test_training_imports_only_torch_numpy_pillow_and_safetensors():
-    """Followed through the project's own files; what is imported late is for other commands."""
+    """Imports are followed through the project's own files; late imports serve other commands."""
     sources = {module.name: module for module in source_modules()}
     waiting, seen, foreign = ["imgtx.training.__main__"], set(), set()
     while waiting:

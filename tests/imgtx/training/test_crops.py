@@ -1,4 +1,4 @@
-"""Training samples: pairs that fit each other, batches that are a function of (seed, step)."""
+"""Training samples: matching pairs, and batches that depend on (seed, step) alone."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests.support.zoo import exif_block, photo, saved
 
 
 def numbered(key: str, height: int = 20, width: int = 26, scale: int = 2) -> Pair:
-    """A pair whose clean pixels repeat the small ones: every cut and every turn can be checked."""
+    """Return a pair whose clean pixels repeat the small ones, so that every crop and rotation can be checked."""
     small = np.random.default_rng(len(key)).integers(0, 256, (height, width, 3), np.uint8)
     return Pair(key, small.repeat(scale, 0).repeat(scale, 1), small)
 
@@ -66,13 +66,15 @@ def test_all_eight_symmetries_occur():
 @pytest.mark.parametrize(
     ("choice", "least", "most"),
     [
-        ("uniform", 65, 115),  # some 45 %
-        ("higher_gradient", 10, 75),  # a quarter of it
-        ("energy", 1, 40),  # rarely, for a quarter of the mean goes to every place
+        # About 45 %.
+        ("uniform", 65, 115),
+        # A quarter of it.
+        ("higher_gradient", 10, 75),
+        ("energy", 1, 40),  # rarely, because a quarter of the mean is spread over all positions
     ],
 )
 def test_textured_regions_are_preferred(choice, least, most):
-    """The left half is flat: how many of 200 crops are?"""
+    """The left half is flat; this counts how many of 200 crops are."""
     small = np.zeros((16, 80, 3), np.uint8)
     small[:, 40:] = np.random.default_rng(0).integers(0, 256, (16, 40, 3))
     batch = sample_batch(
@@ -106,8 +108,10 @@ def test_an_archive_batch_depends_on_seed_and_step_and_its_targets_are_undamaged
     gaps = [
         np.abs(imresize(c, 0.5).astype(int) - s).mean() for c, s in zip(batch.clean, batch.small, strict=True)
     ]
-    assert max(gaps) > 2  # damaged
-    assert max(gaps) < 40  # and still the same place, turned alike
+    # The input is damaged.
+    assert max(gaps) > 2
+    # Input and target still show the same region, rotated alike.
+    assert max(gaps) < 40
 
 
 def test_validation_damage_is_the_same_every_time():

@@ -1,4 +1,4 @@
-"""The crops of every recipe stay what they were: a resumed or repeated training sees the same pixels to the bit."""
+"""The crops of every recipe never change: a resumed or repeated training sees the same pixels to the bit."""
 
 import hashlib
 
@@ -10,7 +10,7 @@ from imgtx.training.pairs import degrade_validation, make_pair
 from imgtx.training.spec import TrainSpec
 from tests.support.zoo import photo
 
-# Of 8 bits and of floats: SHA-256 of two batches and of the validation pairs. Made with the releases that
+# SHA-256 of two batches and of the validation pairs, in 8 bits and in floats. Made with the releases that
 # requirements.lock pins, before degradations had files of their own.
 FROZEN = {
     "bicubic": "3d4b9adb65216c83",

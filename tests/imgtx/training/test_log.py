@@ -1,4 +1,4 @@
-"""What a training leaves to read: lines, events, curves, pictures, and how they survive a kill."""
+"""The records of a training (lines, events, curves, pictures), and how they survive a kill."""
 
 import json
 import struct
@@ -24,7 +24,7 @@ def report(step: int, **values: float) -> dict[str, Any]:
 
 
 def scalars(folder: Path) -> set[tuple[str, int, float]]:
-    """Name, step and value of everything in the event files of `folder`."""
+    """Return name, step and value of every scalar in the event files of `folder`."""
     found = set()
     for path in folder.glob("events*"):
         data, start = path.read_bytes(), 0
@@ -77,7 +77,7 @@ def test_repeated_steps_count_once(tmp_path):
 
 @pytest.fixture
 def figures(monkeypatch) -> list[Figure]:
-    """The figures that were saved."""
+    """Collect the figures that are saved."""
     saved_figures: list[Figure] = []
     save = Figure.savefig
     monkeypatch.setattr(
@@ -132,7 +132,8 @@ def test_a_strip_shows_four_images_for_each_pair():
         np.asarray(strip.crop((x * (PANEL + GAP), LABEL, x * (PANEL + GAP) + PANEL, LABEL + PANEL)))
         for x in range(4)
     ]
-    assert np.array_equal(panels[2], panels[3])  # output and original, here the same
+    # Output and original, here the same.
+    assert np.array_equal(panels[2], panels[3])
     assert not np.array_equal(panels[0], panels[3])
     middle = Image.fromarray(clean[0:80, 20:100]).resize((PANEL, PANEL), Image.Resampling.NEAREST)
     assert np.array_equal(panels[3], np.asarray(middle))

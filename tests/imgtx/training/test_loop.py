@@ -1,4 +1,4 @@
-"""Training: the loss falls, an interruption changes nothing, what is not finite stops, what is written loads."""
+"""Training: the loss falls, interruptions change nothing, non-finite values stop it, its weights load."""
 
 import json
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ class Reports(list):
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory) -> TrainSpec:
-    """Sixty steps of a second on two images of sharp squares, validated after 25 and 50, kept after 30."""
+    """Sixty steps of a second on two images of sharp squares; validation after 25 and 50, a checkpoint after 30."""
     folder = tmp_path_factory.mktemp("photos")
     for number in range(2):
         squares = np.random.default_rng(number).integers(0, 256, (12, 16, 3), np.uint8)
@@ -79,7 +79,7 @@ def report_every_20_steps() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def done(spec, tmp_path_factory) -> tuple[Path, Reports]:
-    """The folder of one uninterrupted training, and what it reported."""
+    """Return the folder of one uninterrupted training, and its reports."""
     folder, reports = tmp_path_factory.mktemp("done"), Reports()
     assert train(spec, folder, reports, clock=Clock()) == folder / "tiny.safetensors"
     return folder, reports
@@ -136,7 +136,7 @@ def test_resuming_with_muon_equals_an_uninterrupted_training(spec, tmp_path):
 
 
 def test_a_stop_during_an_update_resumes_from_the_last_checkpoint(spec, done, tmp_path, monkeypatch):
-    """Network and optimizer are a step ahead of the average then: saving them would bend the training."""
+    """Network and optimizer are a step ahead of the average then: saving them would change the training."""
     update = WeightAverage.update
 
     def interrupted(self: WeightAverage, network: torch.nn.Module, step: int) -> None:
@@ -233,7 +233,8 @@ def test_the_psnr_loss_equals_the_metric_and_a_perfect_crop_has_no_gradient():
     assert loss.item() == pytest.approx(-np.mean([-10 * np.log10((d / 255) ** 2 + 1e-5) for d in (1, 20)]))
     loss.backward()
     weak, strong = output.grad.abs().mean((1, 2, 3))
-    assert weak > strong  # the plain mean square would pull twenty times as hard at the other
+    # The gradient of the plain mean square would be twenty times as large at the other.
+    assert weak > strong
     perfect = to_floats(clean, "cpu").requires_grad_()
     negative_psnr(perfect, to_floats(clean, "cpu")).backward()
     assert not perfect.grad.any()

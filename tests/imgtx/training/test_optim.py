@@ -1,4 +1,4 @@
-"""The optimizers, the schedule and the average of the weights, against their definitions."""
+"""The optimizers, the schedule and the average of the weights follow their definitions."""
 
 import math
 
@@ -73,7 +73,7 @@ def test_muon_updates_the_linear_layers_and_adamw_the_rest():
 
 @pytest.mark.parametrize("shape", [(48, 48), (96, 48), (48, 96)])
 def test_muon_moves_a_matrix_equally_in_every_direction(shape):
-    """Gradients a thousand times longer in one direction; and the whole as long as AdamW's 0.2 an entry."""
+    """Gradients are a thousand times larger in one direction; the update is as large as AdamW's 0.2 per entry."""
     torch.manual_seed(0)
     layer = nn.Linear(shape[1], shape[0])
     before = layer.weight.detach().clone()
@@ -82,7 +82,7 @@ def test_muon_moves_a_matrix_equally_in_every_direction(shape):
     optimizer_of(layer, "muon", rate=1e-2, weight_decay=0.0).step()
     change = layer.weight.detach() - before
     lengths = torch.linalg.svdvals(change)
-    # five steps of Newton-Schulz bring what is above a hundredth of the whole to between 0.7 and 1.2
+    # Five steps of Newton-Schulz bring singular values above a hundredth of the norm to between 0.7 and 1.2.
     assert lengths[: min(shape) // 2].min() > 0.5 * lengths[0]
     assert change.square().mean().sqrt() == pytest.approx(0.2 * 1e-2, rel=0.35)
 

@@ -15,7 +15,7 @@ SPECS = ROOT / "jobs" / "specs"
 
 @pytest.fixture
 def write(tmp_path: Path):
-    """A function that writes a good spec with lines added, and returns its path."""
+    """Return a function that writes a valid spec with lines added, and returns its path."""
     (tmp_path / "photos").mkdir()
 
     def write(*lines: str, without: str = "") -> Path:
@@ -134,7 +134,8 @@ def test_shipped_training_specs_name_only_real_fields(tmp_path):
     assert len(shipped) > 7
     for path in shipped:
         spec = load_train_spec(path, {"train": str(tmp_path), "valid": str(tmp_path)})
-        assert spec.name == re.sub("-(begin|middle|wide)$", "", path.stem)  # the stages of one training
+        # The stages of one training.
+        assert spec.name == re.sub("-(begin|middle|wide)$", "", path.stem)
 
 
 def test_the_reference_names_every_allowed_value():

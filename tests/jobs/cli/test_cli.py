@@ -1,6 +1,6 @@
 """Commands as users see them: one line for each mistake, exit codes, JSON.
 
-Runs go over the real stages in this process; only Ray is left out (see `commands.without_ray`).
+Runs use the real stages in this process; only Ray is left out (see `commands.without_ray`).
 """
 
 import json
@@ -44,7 +44,7 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch) -> Path:
-    """An empty working directory with two photos under `in`."""
+    """Return a working directory with two photos under `in`."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
     for number in range(2):
@@ -224,7 +224,8 @@ def test_plan_upscale_status_and_verify_work_in_sequence(place, in_process, mode
     assert not (place / "out").exists()
 
     result = imgtx("upscale", *given)
-    assert result.exit_code == FAILURES  # 1 of 4 is more than 1%
+    # 1 of 4 is more than 1%.
+    assert result.exit_code == FAILURES
     text = " ".join(result.stdout.split())
     assert "listed 4 = written 2 + current 0 + skipped 1 + failed 1 + pending 0" in text
     assert "truncated" in text
@@ -298,13 +299,14 @@ def test_images_that_were_too_large_run_under_a_higher_limit(place, in_process, 
 def test_reverting_an_interrupted_change_of_settings_leaves_no_mixed_outputs(
     place, in_process, model, monkeypatch
 ):
-    """The case: another scale by mistake, stopped at once, and the old command again."""
+    """A user gives another scale by mistake, stops at once, and repeats the old command."""
     assert imgtx("upscale", "in", "out", "--scale", "2").exit_code == DONE
     right = {path.name: path.read_bytes() for path in (place / "out" / "images").iterdir()}
     blocks = InProcess.iter_batches
 
     def stopped(self, **options):
-        next(blocks(self))  # the file is put, its row never comes
+        # The file is written, its row is not.
+        next(blocks(self))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -17,7 +17,7 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch) -> Path:
-    """A working directory with two photos under `in`, in which runs do without Ray."""
+    """Return a working directory with two photos under `in`, in which runs use no Ray."""
     without_ray(monkeypatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
@@ -27,7 +27,7 @@ def place(tmp_path: Path, monkeypatch) -> Path:
 
 
 def printed(*arguments: str) -> tuple[str, dict[str, list[str]]]:
-    """What a command prints, its lines joined, and the rows of its table by their first cell."""
+    """Return a command's output with its lines joined, and the rows of its table by their first cell."""
     result = imgtx(*arguments)
     assert result.exit_code == DONE, result.output
     lines = [line.split("│") for line in result.stdout.splitlines() if "│" in line]

@@ -1,4 +1,4 @@
-"""`imgtx models` on a store in a folder, and what a run, a retry and an evaluation make of `NAME@latest`."""
+"""`imgtx models` on a store in a folder, and how a run, a retry and an evaluation resolve `NAME@latest`."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with two photos under `in`, and a cache of its own; no store is named."""
+    """Return a working directory with two photos under `in` and a cache of its own; no store is set."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("IMGTX_STORE", raising=False)
@@ -32,7 +32,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def stored(place: Path, weights: list[str]) -> Path:
-    """The working directory with both weights in the store `models`; the first is the latest."""
+    """Return the working directory with both weights in the store `models`; the first is the latest."""
     for path in weights:
         assert imgtx("models", "import", path, "models/tiny").exit_code == DONE
     assert said("models", "promote", "models/tiny@1") == "tiny: latest unset -> 0001"

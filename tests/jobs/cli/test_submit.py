@@ -1,4 +1,4 @@
-"""`imgtx submit` to its end: the log on the screen, Ctrl-C's question, the exit code. The head is a fake."""
+"""`imgtx submit` with a fake head: the log on the screen, Ctrl-C's question, the exit code."""
 
 from dataclasses import dataclass, field
 

@@ -87,7 +87,8 @@ def test_bicubic_as_the_model_equals_the_control_exactly(benchmarks):
             assert image.ssim_y == image.bicubic_ssim_y
             assert image.seconds > 0
     colour = scores[1].images[0]
-    assert (colour.name, colour.height, colour.width) == ("colour.png", 16, 20)  # 33x41 cut to 32x40, halved
+    # 33x41 cut to 32x40, halved.
+    assert (colour.name, colour.height, colour.width) == ("colour.png", 16, 20)
     # One untimed call, then every image once; a grey image stays grey.
     assert model.calls == [(12, 13, 3), (12, 13, 3), (16, 20, 3), (15, 14, 1)]
 
@@ -219,7 +220,7 @@ def test_an_unwritable_report_is_one_sentence(benchmarks, monkeypatch):
 
 
 def test_the_command_offers_every_degradation_that_has_a_protocol():
-    """Listed in the command by hand, because its help is printed without loading NumPy."""
+    """The command lists the names itself, because its help is printed without loading NumPy."""
     from imgtx.degradations import DEGRADATIONS
     from jobs.cli.evaluate import evaluate as command
 

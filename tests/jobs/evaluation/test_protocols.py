@@ -1,4 +1,4 @@
-"""The protocols of models that restore, with fakes in place of a model: controls and conditions that are known."""
+"""The protocols of models that restore, with fake models: controls and conditions with known results."""
 
 import json
 from dataclasses import replace
@@ -63,7 +63,8 @@ def test_a_list_selects_images_of_the_folders_beside_it(benchmarks):
 
 def test_noise_uses_the_papers_seed_and_is_not_clipped():
     clean = np.full((30, 40, 3), 250, np.uint8)
-    np.random.seed(0)  # the papers' way; ours must equal it
+    # As the papers do it; imgtx must give the same.
+    np.random.seed(0)
     np.testing.assert_array_equal(noisy(clean, 25), clean + np.random.normal(0, 25, clean.shape))
     assert noisy(clean, 25).max() > 255
 
@@ -90,7 +91,8 @@ def test_an_identity_model_scores_like_its_input(name, benchmarks, restore, tmp_
         if condition == "clean":
             assert mine == np.inf
         elif name == "denoise":
-            assert mine >= found["cbsd68", condition, INPUT]  # clipping to 8 bits helps
+            # Clipping to 8 bits helps.
+            assert mine >= found["cbsd68", condition, INPUT]
         else:
             assert mine == found["cbsd68", condition, INPUT]
     assert len(report.rows) == 2 * len(CONDITIONS[name]) - (name == "no-harm")
@@ -110,7 +112,7 @@ def test_noise_is_passed_as_floats_tile_by_tile(benchmarks, tmp_path):
     for tile in (predictor.tile, 64):
         predictor.tile = tile
         made = restored(predictor, image.astype(np.float64))
-        # a level where the last bit of a float decides
+        # one level of difference where the last bit of a float decides
         np.testing.assert_allclose(made.astype(int), whole.astype(int), atol=1)
         assert np.mean(made != whole) < 0.01
 

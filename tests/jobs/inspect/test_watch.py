@@ -17,7 +17,7 @@ from tests.support.commands import complaint, imgtx, without_ray
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A destination with a run of three images, one of which failed."""
+    """Return a destination with a run of three images, one of which failed."""
     folder = tmp_path_factory.mktemp("watched")
     model = save_tiny_model(folder / "tiny.safetensors")
     fill(open_store(str(folder / "in")), 3)
@@ -31,7 +31,7 @@ def finished(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def status(finished: Path):
-    """Change what the run says of itself; put back afterwards."""
+    """Return a function that changes the run's status; the old one is restored afterwards."""
     (path,) = finished.glob("runs/*/status.json")
     before = path.read_text()
     yield lambda **changes: path.write_text(json.dumps(json.loads(before) | changes))
@@ -47,7 +47,8 @@ def held_by_another_host(store: Store, beat: int) -> None:
 
 def test_a_finished_run_is_reported_with_its_exit_code(finished, status):
     result = imgtx("watch", str(finished))
-    assert result.exit_code == 3  # one of four failed
+    # One of four failed.
+    assert result.exit_code == 3
     assert "written 3 + current 0 + skipped 0 + failed 1" in result.stderr
     status(failed=0)
     assert imgtx("watch", str(finished)).exit_code == 0
@@ -86,7 +87,7 @@ def test_a_holder_on_another_host_is_alive_while_it_renews(finished, status, mon
 
 
 def test_watch_waits_for_the_first_run(tmp_path, finished, monkeypatch):
-    """A job that was only just submitted has written nothing."""
+    """A job that was just submitted has written nothing yet."""
     place = tmp_path / "out"
     place.mkdir()
     slept: list[float] = []

@@ -16,15 +16,18 @@ CURRENT = {"a": 30.0, "b": 35.0}
         (Gate(), {"a": 30.0, "b": 35.0}, True),
         (Gate(), {"a": 30.1, "b": 35.0}, True),
         (Gate(), {"a": 30.1, "b": 34.96}, True),
-        (Gate(), {"a": 31.0, "b": 34.94}, False),  # b loses more than 0.05
-        (Gate(), {"a": 29.98, "b": 35.0}, False),  # the mean loses
+        # `b` loses more than 0.05.
+        (Gate(), {"a": 31.0, "b": 34.94}, False),
+        # The mean loses.
+        (Gate(), {"a": 29.98, "b": 35.0}, False),
         (Gate(better_by=0.1), {"a": 30.1, "b": 35.05}, False),
         (Gate(better_by=0.1, better_on="a"), {"a": 30.125, "b": 35.0}, True),
         (Gate(better_by=0.1, better_on="b"), {"a": 30.5, "b": 35.0}, False),
         (Gate(better_by=-0.02), {"a": 29.98, "b": 35.0}, True),
         (Gate(worse_by=0.0), {"a": 31.0, "b": 34.999}, False),
         (Gate(), {"a": math.nan, "b": 36.0}, False),
-        (Gate(), {"a": None, "b": 35.0}, True),  # equal to the clean images: the infinite PSNR
+        # Equal to the clean images: the infinite PSNR.
+        (Gate(), {"a": None, "b": 35.0}, True),
     ],
 )
 def test_the_gate_applies_its_rule(gate: Gate, candidate: dict[str, float | None], passed: bool):

@@ -1,4 +1,4 @@
-"""The tick inside a pod: the minute in a Job's name, and one request whose every answer ends in one line."""
+"""The tick inside a pod: the minute in a Job's name, and one request; every answer to it gives one line."""
 
 import io
 import json
@@ -17,12 +17,13 @@ from tests.support.commands import complaint
 
 SHIPPED = Path(__file__).parents[3] / "jobs" / "specs" / "nightly.toml"
 JOB = {"kind": "RayJob", "metadata": {"name": "nightly-20261123", "namespace": "ml"}}
-TICK = "imgtx-sr-x2-29923290"  # 2026-11-23 01:30 UTC in minutes
+# 2026-11-23 01:30 UTC in minutes.
+TICK = "imgtx-sr-x2-29923290"
 
 
 @pytest.fixture
 def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[urllib.request.Request]:
-    """A pod's environment; what it asks of the API is put into this list and answered by 201."""
+    """Set up a pod's environment; its requests to the API are collected in this list and answered by 201."""
     asked: list[urllib.request.Request] = []
 
     def answer(request: urllib.request.Request, **options: object) -> io.BytesIO:

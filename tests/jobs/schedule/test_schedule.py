@@ -20,7 +20,7 @@ from tests.support.manifests import check_time_to_go, commands, problems, read
 SHIPPED = Path(__file__).parents[3] / "jobs" / "specs" / "nightly.toml"
 NIGHT = date(2026, 11, 23)
 
-# Settings that change what is generated, each on top of the shipped spec.
+# Settings that change the manifests, each on top of the shipped spec.
 VARIANTS = {
     "shipped": (),
     "gpu": ("gpu_workers=[1, 8]", "gpus=2", "head_gpus=1", "secret=s3-keys"),
@@ -84,7 +84,8 @@ def test_the_manifest_contains_the_spec_as_it_was_read(tmp_path: Path):
     path.write_text(shipped + "late_hours = 1.5 # my key is AKIAPLANTED\n")
     spec = load_nightly_spec(path)
     text = to_yaml(manifests(spec, "cronjob", NIGHT))
-    assert "AKIAPLANTED" not in text  # comments stay at home
+    # Comments are dropped.
+    assert "AKIAPLANTED" not in text
     carried = tmp_path / "carried.toml"
     carried.write_text(of_kind(read(text), "ConfigMap")["data"]["nightly.toml"])
     assert load_nightly_spec(carried) == spec
@@ -126,7 +127,8 @@ def test_the_cron_job_may_create_ray_jobs_and_nothing_else():
     assert of_kind(objects, "Role")["rules"] == [
         {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create"]}
     ]
-    assert "s3-keys" not in to_yaml([of_kind(objects, "CronJob")])  # its pod needs no storage
+    # Its pod needs no storage.
+    assert "s3-keys" not in to_yaml([of_kind(objects, "CronJob")])
     assert "secretRef" in to_yaml([ray_job(spec_with("secret=s3-keys"), NIGHT)])
 
 

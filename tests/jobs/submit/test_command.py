@@ -1,4 +1,4 @@
-"""The command behind `imgtx submit ... --` is read before anything is sent; what a cluster cannot run is refused."""
+"""The command after `imgtx submit ... --` is checked before anything is sent: it must run on a cluster."""
 
 from datetime import date
 from pathlib import Path

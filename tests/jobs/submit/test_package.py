@@ -1,4 +1,4 @@
-"""What travels to a cluster is the code, whole and in the same bytes every time; never data, never too much."""
+"""The package for a cluster contains all code in the same bytes every time, no data, and is not too large."""
 
 import zipfile
 from pathlib import Path

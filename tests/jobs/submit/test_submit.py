@@ -29,13 +29,14 @@ DAY = date(2026, 11, 23)
 
 @dataclass
 class FakeClient:
-    """Ray's client as far as `Head` uses it; jobs are kept by their id."""
+    """Ray's client as far as `Head` uses it; jobs are stored by their id."""
 
     jobs: dict[str, SimpleNamespace] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     # Another user submits a moment earlier.
     racing: bool = False
-    starting: int = 0  # requests that find no agent yet
+    # Requests before the agent has started.
+    starting: int = 0
 
     def get_job_info(self, job: str) -> SimpleNamespace:
         if job not in self.jobs:
@@ -66,7 +67,7 @@ class FakeClient:
 
 @pytest.fixture(autouse=True)
 def small_code(tmp_path, monkeypatch):
-    """What this clone ships is 14 MB; here it is a lock."""
+    """Package only a lock: this clone's package has 14 MB."""
     (tmp_path / "requirements.lock").write_text("torch==2.13.0\n")
     monkeypatch.setattr("jobs.submit.submission.CODE", tmp_path)
 
@@ -217,7 +218,7 @@ def test_the_exit_code_is_that_of_the_run(job, code, reason):
 
 
 class Tail:
-    """A client whose log comes in pieces, broken off now and then."""
+    """A client whose log comes in pieces, with interruptions."""
 
     def __init__(self, *answers: list[str] | Exception, status: str = "SUCCEEDED"):
         self.answers, self.status = list(answers), status

@@ -1,4 +1,4 @@
-"""How often a training may restart: as often as it makes progress, and not forever from one checkpoint."""
+"""A training may restart as long as it makes progress, and not forever from one checkpoint."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Streamed crops: every image once an epoch, the same for any number of workers; what cannot serve is replaced."""
+"""Streamed crops: every image once per epoch, for any number of workers; unusable images are replaced."""
 
 from collections import Counter
 from dataclasses import replace
@@ -44,7 +44,7 @@ ALONE = Shard()
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Store:
-    """Eleven pictures of one colour each, so that a crop says whose it is."""
+    """Return a store of eleven images of one colour each, so that a crop identifies its image."""
     folder = tmp_path_factory.mktemp("images")
     for number in range(11):
         (folder / f"{number:02}.png").write_bytes(saved(np.full((32, 40, 3), number, np.uint8)))
@@ -79,7 +79,8 @@ def test_a_batch_depends_on_its_step_alone(store):
 def test_every_image_occurs_once_per_epoch_and_epochs_differ(store):
     """Eleven images, batches of 4: epochs end within batches and blocks."""
     feed = streamed(store)
-    steps = 11 * stream.ROTATION * CROPS  # eleven blocks: 176 visits, 16 epochs
+    # Eleven blocks: 176 visits, 16 epochs.
+    steps = 11 * stream.ROTATION * CROPS
     keys = [key for step in range(steps) for key in feed.batch(step).keys]
     assert Counter(keys) == dict.fromkeys(keys_of(store).to_pylist(), 16 * CROPS)
     orders = [tuple(feed._permutation(epoch)) for epoch in range(4)]
@@ -150,7 +151,8 @@ def test_each_visit_reads_one_window_of_a_large_image(tmp_path, monkeypatch):
     feed = streamed(open_store(str(tmp_path)), batch=1, choice="uniform")
     visits = [{int(feed.batch(step).clean.min()) for step in range(s, s + 12, 4)} for s in range(0, 48, 12)]
     spans = [max(visit) - min(visit) for visit in visits]
-    assert max(spans) <= 32  # of one visit all crops come from one window
+    # All crops of one visit come from one window.
+    assert max(spans) <= 32
     assert max(max(v) for v in visits) - min(min(v) for v in visits) > 32
 
 
@@ -173,7 +175,7 @@ def test_dead_leaves_and_damage_are_streamed(store, monkeypatch):
 
 
 class TestBeforeRayStarts:
-    """A mistake ends in one line; what a training began with stays."""
+    """Checks before Ray starts: a mistake ends in one line, and a training keeps its initial files."""
 
     @pytest.fixture
     def spec(self, store) -> TrainSpec:

@@ -1,4 +1,4 @@
-"""A made-up kind of source: a CSV table of names and colours, three outputs a line, each with its own key."""
+"""A made-up kind of source: a CSV table of names and colours, three outputs per line, each with its own key."""
 
 import csv
 import hashlib
@@ -53,14 +53,14 @@ class ColourTable:
         return b""
 
     def download(self, item: str, path: str, version: str) -> None:
-        """Write nothing: a line has nothing to fetch."""
+        """Write nothing: a line has no file to fetch."""
 
     def why_nothing(self, listed: int) -> str:
         return f"the table {self.uri} has no line"
 
 
 def outputs_of(name: str, colour: list[int]) -> list[dict]:
-    """The LISTED rows of a line: their version is of what the line says, so that an edited one runs again."""
+    """Return the LISTED rows of a line: their version is a hash of the line, so that an edited one runs again."""
     version = hashlib.sha256(json.dumps([name, colour]).encode()).hexdigest()[:12]
     line = {"role": "line", "key": name, "version": version}
     return [

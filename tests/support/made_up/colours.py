@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def fetch(row: Row, opened: Opened) -> Row:
-    """Fetch nothing: the row's conditions are all there is."""
+    """Fetch nothing: the row has only conditions."""
     return row
 
 
 def load(row: Row, job: Job) -> Row:
-    """Begin with an empty picture; the model gets the colour as the row's condition."""
+    """Return an empty picture; the model gets the colour as the row's condition."""
     return load_canvas(row, job, height=16, width=24)
 
 

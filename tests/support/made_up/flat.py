@@ -41,7 +41,7 @@ class Flat:
         self.record: dict[str, Any] = {}
 
     def prepare(self, conditions: dict[str, Any]) -> None:
-        """Nothing is the same for all rows."""
+        """Return None: no state is shared by all rows."""
 
     def __call__(self, batch: "Tensor", state: None, rows: Sequence[Mapping[str, Any]] = ()) -> "Tensor":
         made = batch.clone()
