@@ -102,12 +102,12 @@ def test_a_foreign_object_is_not_mistaken_for_a_version(models: ModelStore, monk
 
 
 def test_only_one_of_many_racers_moves_latest(filled: ModelStore):
-    stood = filled.latest("tiny")
+    before = filled.latest("tiny")
     together = threading.Barrier(6)
 
     def promote(number: int) -> bool:
         together.wait()
-        return filled.promote("tiny", f"{number % 3 + 1:04d}", why=str(number), over=stood) is not None
+        return filled.promote("tiny", f"{number % 3 + 1:04d}", why=str(number), over=before) is not None
 
     with ThreadPoolExecutor(6) as pool:
         assert sum(pool.map(promote, range(6))) == 1

@@ -31,7 +31,7 @@ SUBNET = "10.213.0"
 # The bridge: where the network's own services listen.
 GATEWAY = f"{SUBNET}.1"
 # An unused hardware address.
-NOBODY = "02:00:00:00:00:99"
+UNUSED_ADDRESS = "02:00:00:00:00:99"
 CLONE_NEWNET = 0x40000000
 
 # The first process of a host: children that lose their parent become its own and are reaped; it ends with the test.
@@ -104,7 +104,7 @@ class Host:
 
     def cut(self, address: str) -> None:
         """Packets to `address` vanish without an answer: they go to a hardware address that no host has."""
-        self._inside("neigh", "replace", address, "lladdr", NOBODY, "dev", "eth0", "nud", "permanent")
+        self._inside("neigh", "replace", address, "lladdr", UNUSED_ADDRESS, "dev", "eth0", "nud", "permanent")
 
     def heal(self, address: str) -> None:
         self._inside("neigh", "del", address, "dev", "eth0")
