@@ -117,6 +117,8 @@ def retry(
     from pipeline.runs import last_spec
 
     spec = replace(last_spec(destination, endpoint_url), address=address)
+    if address:
+        spec = replace(spec, engine="ray")
     _run(spec, as_json, force_unlock=force_unlock, retry_failed=True)
 
 

@@ -32,8 +32,9 @@ from pipeline.tables.schemas import FINISHED, WORK
 MAX_SENT = 16
 # Outcomes are handed on together, at most so many and after so long.
 HANDED_ROWS, HANDED_SECONDS = 64, 0.25
-# Processes in a row that end before their model is loaded.
-STARTS = 3
+# Processes in a row that end before their model is loaded: when a run starts, and once one has been loaded, as many as
+# it takes for the system to find memory again.
+STARTS, RESTARTS = 3, 30
 # After an interruption, for the images in hand.
 DRAIN_SECONDS = 5.0
 # Without one finished image: the largest that is admitted takes three hours on a slow core.
@@ -115,7 +116,7 @@ class LocalEngine:
             f"on this machine, {pool.actors} process{'es' * (pool.actors > 1)} (--engine ray for Ray)"
         )
         self.workers: list[Worker] = []
-        self.failed_starts = 0
+        self.started, self.failed_starts = False, 0
         self._start(pool.actors)
 
     def wait(self) -> None:
@@ -200,7 +201,7 @@ class LocalEngine:
             worker.sent.popleft()
             came.append(pa.ipc.read_record_batch(pa.py_buffer(message), FINISHED))
         elif message == READY:
-            worker.ready, self.failed_starts = True, 0
+            worker.ready, self.started, self.failed_starts = True, True, 0
         else:
             cause = message.removeprefix(NO_MODEL).decode(errors="replace")
             raise ModelError(f"--model {self.job.spec.model} could not be loaded by a worker ({cause})")
@@ -212,9 +213,9 @@ class LocalEngine:
         if worker.ready:
             return
         self.failed_starts += 1
-        if self.failed_starts >= STARTS:
+        if self.failed_starts >= (RESTARTS if self.started else STARTS):
             raise RunInterruptedError(
-                f"{STARTS} processes ended before they had loaded the model, perhaps for want of memory "
+                f"{self.failed_starts} processes ended before they had loaded the model, perhaps for want of memory "
                 f"(exit code {worker.process.returncode}{self._last_words()})"
             )
 

@@ -85,7 +85,17 @@ class TestColours:
         table, out, gate = tmp_path / "table.csv", tmp_path / "out", tmp_path / "gate"
         (tmp_path / "x.flat").write_text(str(gate))
         write(table, lines)
-        given = (str(table), str(out), "--model", str(tmp_path / "x.flat"), "--workers", "1", "--json")
+        given = (
+            str(table),
+            str(out),
+            "--model",
+            str(tmp_path / "x.flat"),
+            "--workers",
+            "1",
+            "--json",
+            "--engine",
+            "ray",
+        )
 
         process = code.start("colours", *given)
         deadline = time.monotonic() + 300

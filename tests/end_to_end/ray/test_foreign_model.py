@@ -34,7 +34,9 @@ def test_a_third_party_model_runs_resumes_and_becomes_stale_with_its_precision(s
     keys = fill(source, 5)
     source.write("alpha.png", saved(photo(40, 50, 4)))
     model = save("Compact", tmp_path)
-    spec = RunSpec(source.uri, str(tmp_path / "out"), model=str(model), precision="auto", gpus=0, workers=1)
+    spec = RunSpec(
+        source.uri, str(tmp_path / "out"), model=str(model), precision="auto", gpus=0, workers=1, engine="ray"
+    )
     assert run(spec, ignore).written == len(keys) + 1
     found = look(spec.destination)
     assert_sound(found)

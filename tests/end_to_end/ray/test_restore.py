@@ -40,7 +40,8 @@ def spec(bucket: str, tmp_path: Path) -> RunSpec:
     source.write("wrong.png", saved(photo(41, 52)))
     masks.write("wrong.png", white(MASKS["a"]))
     uri = {"source": source.uri, "destination": f"{bucket}/out"}
-    return RunSpec(**uri, task="inpainting", model=model, settings={"masks": masks.uri}, gpus=0, workers=1)
+    inpainting = {"task": "inpainting", "model": model, "settings": {"masks": masks.uri}}
+    return RunSpec(**uri, **inpainting, gpus=0, workers=1, engine="ray")
 
 
 def pixels(store: Store, key: str) -> np.ndarray:

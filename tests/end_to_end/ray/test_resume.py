@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from jobs.run import driver
 from jobs.run.driver import run
 from jobs.run.prepare import prepare
 from jobs.run.tally import Summary, Tally
-from pipeline.cluster import session as cluster
 from pipeline.ledger.ledger import Ledger
 from pipeline.ledger.parts import list_parts, write_part
 from pipeline.sources.images import inventory
@@ -26,6 +26,9 @@ from pipeline.tables.rows import empty
 from pipeline.tables.schemas import OUTCOME
 from tests.support.archive import assert_sound, fill, look, picture, save_tiny_model
 from tests.support.s3server import S3Server
+
+# Some tests start an engine five times.
+pytestmark = pytest.mark.timeout(1200)
 
 COUNT = 20
 
@@ -37,9 +40,10 @@ def ignore(tally: Tally) -> None:
 class Archive:
     """An archive in S3 with its destination beside it; counts fetches since the last call."""
 
-    def __init__(self, server: S3Server, bucket: str, model: str):
+    def __init__(self, server: S3Server, bucket: str, model: str, engine: str):
         self.server, self.source = server, open_store(f"{bucket}/archive")
-        self.spec = RunSpec(self.source.uri, f"{bucket}/out", model=model, gpus=0, workers=1)
+        own = {"model": model, "gpus": 0, "workers": 1, "engine": engine}
+        self.spec = RunSpec(self.source.uri, f"{bucket}/out", **own)
         self.keys = fill(self.source, COUNT)
         self._seen = 0
 
@@ -61,19 +65,19 @@ class Archive:
 
 
 @pytest.fixture
-def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make starting Ray fail: a run without work must not start it. Request it after `archive`, which does."""
+def without_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make starting an engine fail: a run without work must not. Request it after `archive`, which does."""
 
-    def ray_session(spec: RunSpec) -> None:
-        pytest.fail("the run asked for Ray")
+    def start(*arguments: object) -> None:
+        pytest.fail("the run started an engine")
 
-    monkeypatch.setattr(cluster, "ray_session", ray_session)
+    monkeypatch.setattr(driver, "_start", start)
 
 
-@pytest.fixture
-def archive(s3_server: S3Server, bucket: str, model: str) -> Archive:
+@pytest.fixture(params=["ray", "local"])
+def archive(s3_server: S3Server, bucket: str, model: str, request: pytest.FixtureRequest) -> Archive:
     """Return an archive that has been run once, to the end."""
-    archive = Archive(s3_server, bucket, model)
+    archive = Archive(s3_server, bucket, model, request.param)
     archive.fetched()
     summary = archive.run()
     assert summary.written == COUNT
@@ -83,7 +87,9 @@ def archive(s3_server: S3Server, bucket: str, model: str) -> Archive:
     return archive
 
 
-def test_a_finished_archive_is_not_fetched_and_ray_is_not_started(archive: Archive, without_ray: None):
+def test_a_finished_archive_is_not_fetched_again_and_no_engine_started(
+    archive: Archive, without_engine: None
+):
     before = look(archive.spec.destination)
     summary = archive.run()
     assert archive.fetched() == Counter()
@@ -158,7 +164,7 @@ def forget_rows(destination: str, keys: list[str]) -> None:
     write_part(store, rows.filter(pc.invert(pc.is_in(rows["key"], pa.array(keys)))))
 
 
-def test_a_hundred_thousand_finished_images_take_seconds(tmp_path: Path, model: str, without_ray: None):
+def test_a_hundred_thousand_finished_images_take_seconds(tmp_path: Path, model: str, without_engine: None):
     """The files are empty: any that was read would fail. The seconds are CPU time, independent of other work;
     the bound is generous: one core needs 1 s.
     """

@@ -47,7 +47,7 @@ def ignore(tally: Tally) -> None:
 
 @pytest.fixture
 def spec(source: Store, tmp_path: Path, model: str) -> RunSpec:
-    return RunSpec(source.uri, str(tmp_path / "out"), model=model, gpus=0, workers=1)
+    return RunSpec(source.uri, str(tmp_path / "out"), model=model, gpus=0, workers=1, engine="ray")
 
 
 def test_a_run_from_s3_to_s3_handles_every_key(bucket: str, spec: RunSpec, source: Store):

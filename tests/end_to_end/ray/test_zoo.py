@@ -28,14 +28,19 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[str, Expe
     return open_store(str(folder)), expected | {UNREADABLE: Expectation("not_found", stage="fetch")}
 
 
+@pytest.fixture(scope="module", params=["ray", "local"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def destination(tmp_path_factory: pytest.TempPathFactory) -> str:
+def destination(engine: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tmp_path_factory.mktemp("zoo-out"))
 
 
 @pytest.fixture(scope="module")
-def first_run(zoo: tuple[Store, dict[str, Expectation]], destination: str, model: str) -> Result:
-    return imgtx(*command(zoo[0].uri, destination, model))
+def first_run(zoo: tuple[Store, dict[str, Expectation]], destination: str, model: str, engine: str) -> Result:
+    return imgtx(*command(zoo[0].uri, destination, model), "--engine", engine)
 
 
 @pytest.fixture(scope="module")
