@@ -167,9 +167,9 @@ class Session:
         engine = self.tally.engine = self._choose()
         self.watch(self.tally)
         with _start(engine, self.run.job, self.tally.to_do) as started:
+            # The local engine is up when a worker has loaded the model.
+            self.tally.start(started.pool, started.place, ready=engine == LOCAL)
             self.begin()
-            self.tally.pool, self.tally.place = started.pool, started.place
-            self.tally.started_work = time.monotonic()
             if engine == RAY:
                 from pipeline.cluster.metrics import RunMetrics
 

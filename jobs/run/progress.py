@@ -14,11 +14,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 from jobs.run.tally import Tally, Watcher
 
@@ -66,19 +68,14 @@ def _done(status: Mapping[str, Any]) -> int:
 
 
 def _rate(status: Mapping[str, Any]) -> str:
-    if not status["seconds"]:
-        starting = "starting" if status.get("engine") == "local" else "starting Ray"
-        return starting if status["to_do"] else "nothing to do"
-    return f"{status['megapixels'] / status['seconds']:.3g} MP/s" if _done(status) else "loading the model"
+    """Return the speed over the last minute, or what the run waits for."""
+    return status["waiting_for"] or f"{status['megapixels_per_second']:.3g} MP/s"
 
 
 def _time_left(status: Mapping[str, Any]) -> str:
-    """Return how long the rest takes at the rate so far; "" before anything is done."""
-    done, seconds = _done(status), status["seconds"]
-    if not done or not seconds:
-        return ""
-    left = int((status["to_do"] - done) * seconds / done)
-    return f"  ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+    """Return how long the rest takes at the speed of the last minute; "" before anything is done."""
+    left = status["seconds_left"]
+    return "" if left is None else f"  ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
 
 
 def _failures(status: Mapping[str, Any]) -> str:
@@ -90,30 +87,37 @@ def _failures(status: Mapping[str, Any]) -> str:
     return f"  failed {failed}" + (f" ({most})" if most else "")
 
 
+class _Speed(ProgressColumn):
+    """Speed and time left at the moment when they are drawn, also while nothing changes."""
+
+    def render(self, task: Task) -> Text:
+        tally = task.fields["tally"]
+        if tally is None:
+            return Text("planning")
+        status = tally.to_dict("running")
+        return Text(_rate(status) + _time_left(status))
+
+
 @contextmanager
 def _bar(console: Console) -> Iterator[Watcher]:
     columns = (
         SpinnerColumn(),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        _Speed(),
         TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
         TextColumn("[red]{task.fields[failures]}"),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("images", total=None, rate="planning", failures="")
+        task = progress.add_task("images", total=None, tally=None, failures="")
         said: list[str] = []
 
         def watch(tally: Tally) -> None:
             if tally.place and not said:
                 said.append(_place(tally))
                 progress.console.print(said[0])
-            status = tally.to_dict("running")
-            progress.update(
-                task, total=tally.to_do, completed=tally.done, rate=_rate(status), failures=_failures(status)
-            )
+            failures = _failures(tally.to_dict("running"))
+            progress.update(task, total=tally.to_do, completed=tally.done, tally=tally, failures=failures)
 
         yield watch
 

@@ -13,7 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.run.recent import Mark, RecentSpeed
 from pipeline.cluster.pool import Pool
+from pipeline.engines.base import LOCAL
 from pipeline.planning.plan import CURRENT, FAILED_BEFORE, REFUSED, RUN, Plan
 from pipeline.tables.rows import counts_of
 from pipeline.tables.schemas import FAILED, SKIPPED, WAITED, WRITTEN
@@ -37,6 +39,8 @@ class Tally:
     engine: who processes the images; "" where there are none.
     pool: None until the engine has started; place: where it runs, for the user.
     waited: seconds that actors were without an image or could not hand one over, summed over them.
+    started: when the run began; started_engine: when its engine was up; started_work: when the first worker had loaded
+        the model. Seconds of `time.monotonic`, 0 for what is not known yet.
     """
 
     run: str
@@ -60,7 +64,9 @@ class Tally:
     stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGE_SECONDS, 0.0))
     waited: float = 0.0
     started: float = field(default_factory=time.monotonic)
+    started_engine: float = 0.0
     started_work: float = 0.0
+    recent: RecentSpeed = field(default_factory=RecentSpeed)
 
     @classmethod
     def from_plan(cls, run: str, plan: Plan, work: Iterable[pa.Table]) -> "Tally":
@@ -95,15 +101,54 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """Wall seconds since the pipeline started; 0 before."""
+        """Wall seconds since the first worker was ready; 0 before, and until that is known."""
         return time.monotonic() - self.started_work if self.started_work else 0.0
 
     @property
     def actors(self) -> int:
         return self.pool.actors if self.pool else 0
 
+    @property
+    def waiting_for(self) -> str:
+        """What the run waits for before its first image is done; "" afterwards."""
+        if not self.to_do:
+            return "nothing to do"
+        if self.done:
+            return ""
+        if not self.started_engine:
+            return "loading the model" if self.engine == LOCAL else "starting Ray"
+        if self.started_work:
+            return "waiting for the first image"
+        # Ray does not tell which of these it is.
+        return "waiting for the first image (workers start, load the model, decode)"
+
+    def start(self, pool: Pool, place: str, *, ready: bool) -> None:
+        """Note that the engine is up; ready: one of its workers has loaded the model too."""
+        self.pool, self.place = pool, place
+        self.started_engine = time.monotonic()
+        if ready:
+            self._start_work(self.started_engine)
+
+    def _start_work(self, when: float) -> None:
+        self.started_work = when
+        self.recent.add(Mark(when, 0, 0.0))
+
+    def _ready_since(self, outcomes: pa.Table) -> float:
+        """Return when the worker was ready that made the first outcomes, by the seconds that it has waited and worked.
+
+        Durations, because the clocks of two machines differ.
+        """
+        fused = self.pool is not None and self.pool.fused
+        columns = [WAITED.name, "seconds_transform", "seconds_encode", *(["seconds_decode"] if fused else [])]
+        spent = sum(
+            pc.sum(outcomes[name]).as_py() or 0.0 for name in columns if name in outcomes.column_names
+        )
+        return max(self.started_engine, time.monotonic() - spent)
+
     def add(self, outcomes: pa.Table) -> None:
         """Count FINISHED rows."""
+        if not self.started_work and outcomes.num_rows:
+            self._start_work(self._ready_since(outcomes))
         written = outcomes.filter(pc.equal(outcomes["status"], WRITTEN))
         failed = outcomes.filter(pc.equal(outcomes["status"], FAILED))
         self.written += written.num_rows
@@ -118,9 +163,14 @@ class Tally:
         # Rows that the driver made itself lack this column.
         if WAITED.name in outcomes.column_names:
             self.waited += pc.sum(outcomes[WAITED.name]).as_py() or 0.0
+        self.recent.add(self._mark())
+
+    def _mark(self) -> Mark:
+        return Mark(time.monotonic(), self.done, self.megapixels)
 
     def to_dict(self, state: str) -> dict[str, Any]:
-        """Return the content of `status.json`."""
+        """Return the content of `status.json`; the speed and the time left are those of the last minute."""
+        images, megapixels = self.recent.speeds(self._mark())
         return {
             "run": self.run,
             "state": state,
@@ -137,6 +187,9 @@ class Tally:
             "reasons": dict(self.reasons),
             "megapixels": round(self.megapixels, 2),
             "seconds": round(self.seconds, 1),
+            "waiting_for": self.waiting_for,
+            "megapixels_per_second": round(megapixels, 4),
+            "seconds_left": round((self.to_do - self.done) / images) if images else None,
             "updated": time.time(),
         }
 

@@ -64,7 +64,7 @@ def tallied(*, taken: dict[str, int] | None = None, **counts: int) -> Tally:
 
 def started(clock: Clock, *, to_do: int = 20, **counts: int) -> Tally:
     counted = tallied(**({NEW: to_do} | counts))
-    counted.pool, counted.started_work = POOL, clock.now
+    counted.start(POOL, "on this machine", ready=True)
     return counted
 
 
@@ -135,7 +135,7 @@ def test_a_summary_that_does_not_add_up_says_so(clock):
 
 def test_the_line_shows_progress_rate_and_failures(clock):
     counted = started(clock, to_do=2000)
-    assert progress.line(counted.to_dict("running")) == "0/2000 images  starting Ray"
+    assert progress.line(counted.to_dict("running")) == "0/2000 images  waiting for the first image"
     clock.now += 100
     counted.add(
         outcomes(
@@ -145,6 +145,80 @@ def test_the_line_shows_progress_rate_and_failures(clock):
     counted.add(outcomes(*(good(str(i)) for i in range(10, 23))))
     expected = "20/2000 images  0.085 MP/s  ETA 2:45:00  failed 3 (empty 2, truncated 1)"
     assert progress.line(counted.to_dict("running")) == expected
+
+
+def test_while_starting_the_line_says_what_is_waited_for(clock):
+    counted = tallied(**{NEW: 20})
+
+    def waits() -> str:
+        return progress.line(counted.to_dict("running")).removeprefix("0/20 images  ")
+
+    counted.engine = "local"
+    assert waits() == "loading the model"
+    counted.engine = "ray"
+    assert waits() == "starting Ray"
+    counted.start(POOL, "on Ray", ready=False)
+    clock.now += 500
+    assert waits() == "waiting for the first image (workers start, load the model, decode)"
+    assert counted.seconds == 0.0
+    assert tallied().waiting_for == "nothing to do"
+
+
+@pytest.mark.parametrize(("fused", "expected"), [(False, 35.0), (True, 40.0)])
+def test_the_clock_begins_when_the_first_worker_was_ready(clock, fused, expected):
+    """The first outcomes say how long ago that was: how long their worker waited and worked since."""
+    counted = tallied(**{NEW: 20})
+    counted.start(replace(POOL, fused=fused), "on Ray", ready=False)
+    clock.now += 100
+    spent = {"seconds_decode": 5.0, "seconds_transform": 20.0, "seconds_encode": 4.0, "seconds_waited": 11.0}
+    counted.add(outcomes(good("a", **spent)))
+    assert counted.seconds == expected
+    clock.now += 10
+    counted.add(outcomes(good("b", **spent)))
+    assert counted.seconds == expected + 10
+
+
+def test_a_worker_is_not_ready_before_ray_is_up(clock):
+    counted = tallied(**{NEW: 20})
+    counted.start(POOL, "on Ray", ready=False)
+    clock.now += 10
+    counted.add(outcomes(good("a", seconds_transform=50.0)))
+    assert counted.seconds == 10
+
+
+def test_speed_and_time_left_are_those_of_the_last_minute(clock):
+    counted = started(clock, to_do=1000)
+
+    def finish(count: int, seconds: float) -> str:
+        for number in range(count):
+            clock.now += seconds
+            counted.add(outcomes(good(f"{clock.now}-{number}")))
+        return progress.line(counted.to_dict("running"))
+
+    # 0.5 megapixels each.
+    assert finish(100, 1.0) == "100/1000 images  0.5 MP/s  ETA 0:15:00"
+    assert finish(30, 10.0) == "130/1000 images  0.05 MP/s  ETA 2:25:00"
+    assert finish(640, 0.125) == "770/1000 images  4 MP/s  ETA 0:00:29"
+
+
+def test_images_that_take_minutes_have_a_speed_too_and_a_standstill_shows(clock):
+    counted = started(clock, to_do=3)
+    clock.now += 200
+    counted.add(outcomes(good("a")))
+    assert counted.to_dict("running")["seconds_left"] == 400
+    clock.now += 50
+    assert counted.to_dict("running")["seconds_left"] == 500
+    clock.now += 150
+    counted.add(outcomes(good("b")))
+    assert counted.to_dict("running")["seconds_left"] == 200
+
+
+def test_marks_do_not_pile_up(clock):
+    counted = started(clock, to_do=100_000)
+    for number in range(5000):
+        clock.now += 0.1
+        counted.add(outcomes(good(str(number))))
+    assert len(counted.recent._marks) < 70
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -163,7 +237,7 @@ def test_lines_are_printed_at_intervals_even_if_nothing_changes(clock, capsys, m
     if as_json:
         assert {json.loads(text)["state"] for text in lines} == {"running"}
     else:
-        assert set(lines) == {"0/20 images  starting Ray"}
+        assert set(lines) == {"20 images on this machine", "0/20 images  waiting for the first image"}
     assert others == ""
 
 

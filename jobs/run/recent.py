@@ -1,0 +1,43 @@
+"""The speed of a run over its last minute."""
+
+from collections import deque
+from typing import NamedTuple
+
+WINDOW_SECONDS = 60.0
+# Closer together, counts share one mark.
+MARK_SECONDS = 1.0
+
+
+class Mark(NamedTuple):
+    """What was done at a moment."""
+
+    seconds: float
+    images: int
+    megapixels: float
+
+
+class RecentSpeed:
+    """Marks of the last minute, and the two before it: where images take minutes, the last minute may have none."""
+
+    def __init__(self) -> None:
+        self._marks: deque[Mark] = deque()
+
+    def add(self, mark: Mark) -> None:
+        """Add a mark; the first is the moment when work began."""
+        if len(self._marks) > 1 and mark.seconds - self._marks[-1].seconds < MARK_SECONDS:
+            return
+        self._marks.append(mark)
+        while len(self._marks) > 2 and mark.seconds - self._marks[2].seconds >= WINDOW_SECONDS:
+            self._marks.popleft()
+
+    def speeds(self, now: Mark) -> tuple[float, float]:
+        """Return images and megapixels per second since the newest mark that is a minute old and has fewer images."""
+        # A copy in one step: the thread that shows progress calls this while the driver adds marks.
+        marks = list(self._marks)
+        earlier = [mark for mark in marks if mark.images < now.images and mark.seconds < now.seconds]
+        if not earlier:
+            return 0.0, 0.0
+        old = [mark for mark in earlier if now.seconds - mark.seconds >= WINDOW_SECONDS]
+        since = old[-1] if old else earlier[0]
+        span = now.seconds - since.seconds
+        return (now.images - since.images) / span, (now.megapixels - since.megapixels) / span
