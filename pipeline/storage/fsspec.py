@@ -120,8 +120,9 @@ def _version(info: dict[str, Any]) -> str:
     return str(info["size"])
 
 
-def _explain(verb: str, path: str, error: Exception) -> StorageError | None:
-    given = f"cannot {verb} {path}: {error or type(error).__name__}"
+def _explain(verb: str, path: str, error: Exception) -> StorageError:
+    """Return the StorageError for what a file system raised; its calls hold no code of imgtx, so it is never a bug."""
+    given = f"cannot {verb} {path}: {first_line(error)}"
     if isinstance(error, FileNotFoundError):
         return StorageError("not_found", f"{given}; there must be an object with this key: check the name")
     if isinstance(error, PermissionError):
@@ -130,4 +131,10 @@ def _explain(verb: str, path: str, error: Exception) -> StorageError | None:
         return StorageError("storage", f"{given}; the storage must answer: run again", transient=True)
     if isinstance(error, OSError):
         return StorageError("storage", f"{given}; check the storage and run again")
-    return None
+    # Each file system has exceptions of its own, such as those of its HTTP client, which may not last.
+    foreign = type(error).__module__ != "builtins"
+    return StorageError(
+        "storage",
+        f"{given}; the storage must answer: check the URI and the network, and run again",
+        transient=foreign,
+    )
