@@ -3,7 +3,7 @@
     python -m bench.restore_quality BENCHMARKS [--restore MODEL] [--inpaint MODEL]
 
 BENCHMARKS has the folders kodak24 and live1, and cbsd68.txt beside b100. Baselines run if they are installed
-(`pip install "imgtx[controls]"`). It takes about an hour on one core.
+(`pip install -e ".[controls]"`). It takes about an hour on one core.
 """
 
 import argparse

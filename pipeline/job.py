@@ -8,11 +8,12 @@ from dataclasses import replace
 from imgtx.codecs import WRITABLE
 from imgtx.errors import UsageError
 from imgtx.inference.processor import this_processor
-from imgtx.models.info import ModelInfo, refusal_to_compile
+from imgtx.models.info import PRECISIONS, ModelInfo, refusal_to_compile
 from pipeline.cluster.address import address_of
 from pipeline.engines.choice import check_engine, uses_gpu
-from pipeline.spec import AUTO, PRECISIONS, Job, Recipe, RunSpec
-from pipeline.tasks import TASKS, commands_for, get_task
+from pipeline.spec import AUTO, Job, Recipe, RunSpec
+from pipeline.tasks import TASKS, get_task, tasks_for
+from pipeline.tasks.base import Task
 
 
 def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
@@ -64,15 +65,22 @@ def _check_model(spec: RunSpec, info: ModelInfo) -> None:
     """Raise UsageError for a model of another task."""
     if info.task in get_task(spec.task).models:
         return
-    commands = commands_for(info.task)
-    if not commands:
+    suitable = tasks_for(info.task)
+    if not suitable:
         raise UsageError(
             f"--model {spec.model} is for {info.task}, which no command runs yet: this one does {spec.task}"
         )
+    ways = " or ".join(map(_way_to_start, suitable))
     raise UsageError(
-        f"--model {spec.model} is for {info.task}, this command does {spec.task}: imgtx "
-        f"{' or '.join(commands)} runs it, and `imgtx models list` shows others"
+        f"--model {spec.model} is for {info.task}, this command does {spec.task}: {ways} runs it, and `imgtx models "
+        "list` shows others"
     )
+
+
+def _way_to_start(task: Task) -> str:
+    """Return the command of a task, with the options that choose it."""
+    options = [option.flag.strip() for option in task.options if option.name in task.chosen_by]
+    return f"imgtx {task.command}" + (f" with {' or '.join(options)}" if options else "")
 
 
 def check_spec(spec: RunSpec) -> None:

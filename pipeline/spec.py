@@ -14,7 +14,6 @@ from imgtx.models.info import ModelInfo
 # Increased whenever imgtx itself begins to compute other pixels from the same recipe.
 PIXEL_VERSION = 1
 
-PRECISIONS = ("float32", "bfloat16", "float16")
 # The precision that the probe of the model found fastest and exact enough.
 AUTO = "auto"
 

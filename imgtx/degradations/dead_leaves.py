@@ -1,4 +1,4 @@
-"""Clean pictures out of nothing: dead leaves, an endless source of edges, occlusions, gradients and textures.
+"""Procedural training images (the dead-leaves model): edges, occlusions, gradients and textures without photos.
 
 Leaves of power-law radii fall on each other; what is seen last covers what fell before. Such pictures share the
 statistics of photographs that restoration learns from (Lee, Mumford, Huang, "Occlusion models for natural images",

@@ -43,7 +43,7 @@ from imgtx.inference.tiling import (
     tile_of,
 )
 from imgtx.models.contract import Conditions, ImageModel, call_model
-from imgtx.models.info import ModelInfo
+from imgtx.models.info import PRECISIONS, ModelInfo
 
 logger = logging.getLogger(__name__)
 
@@ -346,7 +346,7 @@ class Predictor:
 
 
 def _check_precision(precision: str, info: ModelInfo) -> None:
-    known = [name for name in ("float32", "bfloat16", "float16") if name in info.dtypes]
+    known = [name for name in PRECISIONS if name in info.dtypes]
     if precision not in known:
         raise UsageError(
             f"precision {precision!r} for model {info.name!r}: expected one of {', '.join(known)}"

@@ -7,6 +7,9 @@ from imgtx.errors import ModelError
 
 T = TypeVar("T")
 
+# Those that a model may be computed in; `dtypes` lists those that are exact enough for it.
+PRECISIONS = ("float32", "bfloat16", "float16")
+
 
 @dataclass(frozen=True)
 class ModelInfo:

@@ -42,9 +42,9 @@ class TrainingLog:
         self._draws = "curves" not in missing
         if missing:
             log.warning(
-                "no %s: for them pip install 'imgtx[%s]'",
+                "no %s: for them pip install %s",
                 " and no ".join(EXTRAS[extra][1] for extra in missing),
-                ",".join(missing),
+                " ".join(EXTRAS[extra][0] for extra in missing),
             )
 
     def __enter__(self) -> "TrainingLog":

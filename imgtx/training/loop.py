@@ -29,11 +29,6 @@ Reporter = Callable[[dict[str, Any]], None]
 REPORT_STEPS = 50
 
 
-def validate(predictor: Predictor, pairs: list[Pair]) -> float:
-    """Return the mean PSNR-Y in dB of uint8 output against the clean images, `scale` border pixels cropped."""
-    return mean_psnr(validation_samples(predictor, pairs))
-
-
 def validation_samples(predictor: Predictor, pairs: list[Pair]) -> list[ValidationSample]:
     """Run the model on every pair."""
     if predictor.info.masks:
@@ -43,6 +38,7 @@ def validation_samples(predictor: Predictor, pairs: list[Pair]) -> list[Validati
 
 
 def mean_psnr(images: list[ValidationSample]) -> float:
+    """Return the mean PSNR-Y in dB of uint8 output against the clean images, `scale` border pixels cropped."""
     return float(
         np.mean([psnr_y(i.output, i.clean, crop=i.clean.shape[0] // i.small.shape[0]) for i in images])
     )

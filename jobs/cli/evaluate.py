@@ -31,17 +31,17 @@ class NamesOf(click.Choice):
     type=NamesOf("REDUCTIONS"),
     default="bicubic",
     show_default=True,
-    help="What makes the small images: the papers' reduction, or archive damage by fixed seeds.",
+    help="How the small images are made: by the papers' reduction, or with archive damage by fixed seeds.",
 )
 @click.option(
     "--protocol",
     type=NamesOf("PROTOCOLS"),
-    help="For models that restore or fill holes (holes), instead: docs/guides/restore.md says what each measures.",
+    help="Instead of --degradation, for a model that restores or fills holes: docs/guides/restore.md.",
 )
 @click.option(
     "--self-ensemble",
     is_flag=True,
-    help="Of the mean over eight turned and mirrored views, as a run's option.",
+    help="Measure the average over eight rotated and mirrored views, as a run with --self-ensemble.",
 )
 @endpoint_option
 @json_option

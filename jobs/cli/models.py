@@ -12,7 +12,12 @@ from jobs.cli.options import console, endpoint_option, json_option
 
 @click.group(cls=OrderedGroup)
 def models() -> None:
-    """List, measure, import and promote models."""
+    """List, measure, import and promote models.
+
+    \b
+    imgtx models list
+    imgtx models show sr-x4
+    """
 
 
 @models.command("list")
@@ -44,7 +49,7 @@ def list_models(store: str | None, endpoint_url: str | None, as_json: bool) -> N
 @click.argument("model")
 @endpoint_option
 def show_model(model: str, endpoint_url: str | None) -> None:
-    """Print everything the weights of MODEL say of themselves, and what was measured of them, as JSON.
+    """Print what the weights of MODEL say about themselves, and what was measured, as JSON.
 
     MODEL is a packaged name, an imgtx weight file, a version in a model store (its card comes too), or another
     model: docs/guides/your-models.md.
@@ -63,7 +68,7 @@ def show_model(model: str, endpoint_url: str | None) -> None:
 
 @models.command("probe")
 @click.argument("model")
-@click.option("--device", help="As torch names it.  [default: the GPU if there is one]")
+@click.option("--device", help="The device, as torch names it.  [default: the GPU if there is one]")
 @click.option(
     "--photos", type=click.Path(path_type=Path), help="Photos to measure on.  [default: imgtx's examples/]"
 )
@@ -72,12 +77,12 @@ def show_model(model: str, endpoint_url: str | None) -> None:
     type=float,
     default=1.0,
     show_default=True,
-    help="How much of 255 a tile's seam may show before the model counts as one that cannot be cut.",
+    help="The largest difference at a tile's seam, in levels of 255; above it, images are not cut into tiles.",
 )
 @click.option(
     "--compile",
     is_flag=True,
-    help="Compile it too (minutes), for runs with --compile; without this the probe forgets what it found before.",
+    help="Also measure torch.compile (minutes), for runs with --compile; without this, earlier findings are dropped.",
 )
 @click.option(
     "--compile-limit",
@@ -85,14 +90,14 @@ def show_model(model: str, endpoint_url: str | None) -> None:
     default=900,
     show_default=True,
     metavar="SECONDS",
-    help="After which compiling is given up.",
+    help="Give up compiling after this time.",
 )
 @endpoint_option
 @json_option
 def probe_model(model: str, endpoint_url: str | None, as_json: bool, **options: Any) -> None:
-    """Measure what no file says: halo, precisions, speed, memory; runs find the answers beside MODEL.
+    """Measure what no model file says: halo, precisions, speed, memory; runs read the answers beside MODEL.
 
-    Of a model in storage the copy on this machine is measured, and runs that start here find the answers.
+    For a model in storage, the copy on this machine is measured, and runs that start here read the answers.
 
     \b
     imgtx models probe ./4x-Anything.pth
@@ -115,10 +120,11 @@ def probe_model(model: str, endpoint_url: str | None, as_json: bool, **options: 
 @click.argument("target", metavar="STORE/NAME")
 @endpoint_option
 def import_model(model: str, target: str, endpoint_url: str | None) -> None:
-    """Put MODEL into a model store as the next version of NAME; its latest stays where it is.
+    """Put MODEL into a model store as the next version of NAME; its latest does not move.
 
-    MODEL is a weight file, imgtx's or another's, a packaged name or a version in another store. Other people's are
-    converted to safetensors; what imgtx models probe measured comes along. The same weights twice are one version.
+    MODEL is a weight file of imgtx or of another library, a packaged name, or a version in another store. Files of other
+    libraries are converted to safetensors; what imgtx models probe measured comes along. The same weights twice are one
+    version.
 
     \b
     imgtx models import sr-x2 s3://bucket/models/sr-x2
@@ -169,7 +175,7 @@ def rollback_model(model: str, endpoint_url: str | None) -> None:
     "--out",
     default="models",
     type=click.Path(path_type=Path),
-    help="Where the results go.",
+    help="A folder for the results.",
     show_default=True,
 )
 def package_model(weights: Path, datasets: tuple[Path, ...], photos: Path, out: Path) -> None:

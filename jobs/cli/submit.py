@@ -75,7 +75,12 @@ def submit(context: click.Context, command: tuple[str, ...], **options: Any) -> 
 
 @click.group("jobs", cls=OrderedGroup)
 def submitted() -> None:
-    """List, follow and stop submitted jobs."""
+    """List, follow and stop submitted jobs.
+
+    \b
+    imgtx jobs list --address http://head:8265
+    imgtx jobs logs imgtx-upscale-20261123-1a2b3c4d --follow
+    """
 
 
 @submitted.command("list")

@@ -82,6 +82,11 @@ def read_clean(path: Path, scale: int) -> np.ndarray:
         raise UsageError(f"{path} cannot be read ({error}): repair it or take it out") from error
 
 
+def as_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Return (H, W, 1 or 3) as (H, W, 3); grey becomes three equal channels."""
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+
 def check_writable(path: Path) -> None:
     """UsageError where a report cannot be written: before minutes of work, not after."""
     if path.is_dir() or not os.access(path.parent, os.W_OK):

@@ -13,9 +13,10 @@ from imgtx.imageops.holes import with_mask
 from imgtx.imageops.metrics import hole_scores
 from imgtx.models.info import ModelInfo
 from jobs.evaluation.baselines import Filler, fillers
-from jobs.evaluation.datasets import Dataset, read_clean
+from jobs.evaluation.datasets import Dataset, as_rgb, read_clean
 from jobs.evaluation.protocol import Protocol, Quality, TaskEvaluation, measure_by
 from jobs.evaluation.report import ProtocolReport, Row, with_progress
+from pipeline.tasks.inpainting import INPAINTING
 
 if TYPE_CHECKING:
     # This imports torch.
@@ -56,7 +57,7 @@ def damaged_by(
     pixels: np.ndarray, kind: str, seed: int, *, whole: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a clean image or the square in its middle, (H, W, 3) uint8; its hole; itself with the hole black."""
-    clean = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    clean = as_rgb(pixels)
     if not whole:
         top, left = (max(0, (side - SQUARE) // 2) for side in clean.shape[:2])
         clean = np.ascontiguousarray(clean[top : top + SQUARE, left : left + SQUARE])
@@ -84,7 +85,7 @@ def gain_over_fill(report: ProtocolReport) -> str:
 PROTOCOLS = {
     "holes": Protocol(
         "holes",
-        "inpainting",
+        INPAINTING.name,
         "masks of imgtx.degradations.holes, their generator seeded with the image's place among the dataset's names; "
         "PSNR, SSIM, L1 of the hole alone; spectrum: the energy of the Laplacian in the hole over the original's, 1 is "
         "as sharp",
@@ -92,4 +93,4 @@ PROTOCOLS = {
         ("kodak24",),
     )
 }
-TASK = TaskEvaluation("Inpainting", measure_quality)
+TASK = TaskEvaluation(INPAINTING.name, "Inpainting", measure_quality)

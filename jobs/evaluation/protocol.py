@@ -52,11 +52,12 @@ class Quality:
 
 @dataclass(frozen=True)
 class TaskEvaluation:
-    """What the model cards of a task say: `title` (with {scale}), and the quality that `measure` finds.
+    """What the model cards of `task` say: `title` (with {scale}), and the quality that `measure` finds.
 
     `measure` takes weights, their info, datasets and the degradation that was trained on.
     """
 
+    task: str
     title: str
     measure: Callable[[Path, ModelInfo, Sequence[Path], str], Quality]
 

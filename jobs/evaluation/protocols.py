@@ -7,7 +7,5 @@ from jobs.evaluation.protocol import Protocol, TaskEvaluation
 REDUCTIONS = super_resolution.PROTOCOLS
 PROTOCOLS: dict[str, Protocol] = {**restoration.PROTOCOLS, **inpainting.PROTOCOLS}
 TASKS: dict[str, TaskEvaluation] = {
-    "super-resolution": super_resolution.TASK,
-    "restoration": restoration.TASK,
-    "inpainting": inpainting.TASK,
+    module.TASK.task: module.TASK for module in (super_resolution, restoration, inpainting)
 }

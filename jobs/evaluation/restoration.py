@@ -24,9 +24,10 @@ from imgtx.imageops.metrics import psnr
 from imgtx.inference.tiling import merge, split
 from imgtx.models.info import ModelInfo
 from jobs.evaluation.baselines import STRENGTH, non_local_means
-from jobs.evaluation.datasets import Dataset, read_clean
+from jobs.evaluation.datasets import Dataset, as_rgb, read_clean
 from jobs.evaluation.protocol import Protocol, Quality, TaskEvaluation, measure_by
 from jobs.evaluation.report import Row, with_progress
+from pipeline.tasks.restoration import RESTORATION
 
 if TYPE_CHECKING:
     # This imports torch.
@@ -51,7 +52,7 @@ def level_rows(name: str, predictor: "Predictor", dataset: Dataset) -> Iterator[
         spent, pixels = 0.0, 0
         files = dataset.files[:MAX_SWEPT] if name == "offsets" else dataset.files
         for path in with_progress(files, f"{dataset.name} {condition}"):
-            clean = rgb(read_clean(path, 1))
+            clean = as_rgb(read_clean(path, 1))
             levels = damage(clean)
             if name != "no-harm" or condition != "clean":
                 scores.setdefault(INPUT, []).append(psnr(levels, clean))
@@ -87,10 +88,6 @@ def restored(predictor: "Predictor", levels: np.ndarray) -> np.ndarray:
 
 def eight_bits(levels: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-
-
-def rgb(pixels: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
 
 def noisy(clean: np.ndarray, sigma: float) -> np.ndarray:
@@ -139,7 +136,7 @@ def measure_quality(weights: Path, info: ModelInfo, benchmarks: Sequence[Path], 
 
 
 def _protocol(name: str, text: str, *datasets: str, **options: Any) -> Protocol:
-    return Protocol(name, "restoration", text, partial(level_rows, name), datasets, **options)
+    return Protocol(name, RESTORATION.name, text, partial(level_rows, name), datasets, **options)
 
 
 PROTOCOLS = {
@@ -148,7 +145,7 @@ PROTOCOLS = {
         _protocol(
             "denoise",
             "noise of numpy.random.seed(0) for each image, floats added to it, neither clipped nor rounded; output "
-            "rounded to uint8; RGB PSNR on the whole image. Fast NLM gets the noisy image in 8 bits and is told the "
+            "rounded to uint8; RGB PSNR on the whole image. Fast NLM gets the noisy image in 8 bits and is given the "
             f"strength (h = {STRENGTH} sigma)",
             "cbsd68",
             "kodak24",
@@ -160,7 +157,7 @@ PROTOCOLS = {
         ),
         _protocol(
             "jpeg",
-            "Pillow's JPEG, 4:2:0, blocks at the image's corner; RGB PSNR on the whole image; fast NLM is told the "
+            "Pillow's JPEG, 4:2:0, blocks at the image's corner; RGB PSNR on the whole image; fast NLM is given the "
             "quality (h = 50 / quality)",
             "live1",
             published={
@@ -186,4 +183,4 @@ PROTOCOLS = {
         ),
     )
 }
-TASK = TaskEvaluation("Restoration at the same size", measure_quality)
+TASK = TaskEvaluation(RESTORATION.name, "Restoration at the same size", measure_quality)

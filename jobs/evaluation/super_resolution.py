@@ -26,10 +26,11 @@ from imgtx.imageops.metrics import psnr_y, ssim_y
 from imgtx.imageops.resize import imresize
 from imgtx.inference.processor import this_processor
 from imgtx.models.info import ModelInfo
-from jobs.evaluation.datasets import Dataset, check_writable, find_datasets, read_clean
+from jobs.evaluation.datasets import Dataset, as_rgb, check_writable, find_datasets, read_clean
 from jobs.evaluation.protocol import Quality, TaskEvaluation
 from jobs.evaluation.report import conditions
 from pipeline.models.resolve import local_model
+from pipeline.tasks.super_resolution import SUPER_RESOLUTION
 
 # (h, w, C) uint8 -> (scale h, scale w, C) uint8, with C 1 or 3
 Upscaler = Callable[[np.ndarray], np.ndarray]
@@ -156,10 +157,10 @@ def evaluate(
 
     predictor = imgtx.load(local_model(str(model), endpoint_url), self_ensemble=self_ensemble)
     info = predictor.info
-    if info.task != "super-resolution":
+    if info.task != TASK.task:
         raise UsageError(
-            f"evaluate was given {model}, a model for {info.task}: expected one for super-resolution (imgtx models "
-            "list shows them), or give --protocol"
+            f"evaluate was given {model}, a model for {info.task}: expected one for {TASK.task} (imgtx models list "
+            "shows them), or give --protocol"
         )
     scores = score(predictor, info.scale, found, degradation)
     report = Report(
@@ -211,7 +212,7 @@ def score(
             for number, path in enumerate(dataset.files):
                 clean = read_clean(path, scale)
                 if not kind.grey:
-                    clean = np.ascontiguousarray(np.broadcast_to(clean, (*clean.shape[:2], 3)))
+                    clean = as_rgb(clean)
                 small, _ = kind.pair(clean, scale, np.random.default_rng(number))
                 images.append(_score_image(predictor, scale, path, clean, small))
                 progress.advance(bar)
@@ -320,4 +321,4 @@ Protocol: {report.protocol}.
     return Quality(text, report.to_dict(), {d.name: round(d.mean("psnr_y"), 3) for d in report.datasets})
 
 
-TASK = TaskEvaluation("Super-resolution x{scale}", measure_quality)
+TASK = TaskEvaluation(SUPER_RESOLUTION.name, "Super-resolution x{scale}", measure_quality)

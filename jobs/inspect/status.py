@@ -170,7 +170,7 @@ def print_verify(report: VerifyReport, destination: str, console: Console, *, fi
     if damaged and fixed:
         _say(
             console,
-            f"{damaged} outputs are marked as pending: the same imgtx upscale command makes them again",
+            f"{damaged} outputs are marked as pending: run the same command again to make them",
         )
     elif damaged:
         _say(console, f"imgtx verify {escape(destination)} --fix marks {damaged} outputs as pending")

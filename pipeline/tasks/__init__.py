@@ -28,9 +28,9 @@ def commands() -> dict[str, list[Task]]:
     return found
 
 
-def commands_for(task: str) -> list[str]:
-    """Return the commands that run models of that task."""
-    return [command for command, tasks in commands().items() if any(task in t.models for t in tasks)]
+def tasks_for(model_task: str) -> list[Task]:
+    """Return the tasks that run models whose info names that task."""
+    return [task for task in TASKS.values() if model_task in task.models]
 
 
 def options_of(command: str) -> list[Option]:

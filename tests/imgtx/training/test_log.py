@@ -58,7 +58,7 @@ def test_training_continues_without_the_extras_and_reports_them_once(tmp_path, m
         log(report(60, valid_psnr_y=30.0))
     assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
     (line,) = caplog.messages
-    assert line == "no TensorBoard events and no curves.png: for them pip install 'imgtx[tensorboard,curves]'"
+    assert line == "no TensorBoard events and no curves.png: for them pip install tensorboardX matplotlib"
 
 
 def test_a_truncated_line_does_not_damage_the_next(tmp_path):

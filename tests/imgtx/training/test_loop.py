@@ -19,7 +19,7 @@ from imgtx.models.weights import load_model
 from imgtx.training import loop as train_loop
 from imgtx.training.crops import Batch, CropSettings, Sampler
 from imgtx.training.images import load_pairs
-from imgtx.training.loop import train, validate
+from imgtx.training.loop import mean_psnr, train, validation_samples
 from imgtx.training.losses import negative_psnr
 from imgtx.training.optim import WeightAverage
 from imgtx.training.pairs import Pair
@@ -182,7 +182,7 @@ def test_validation_uses_the_production_path(spec, done):
     (pair,) = load_pairs(Path(spec.valid), 2, smallest=8, most=1)
     predictor = imgtx.load(folder / "tiny.safetensors", device="cpu")
     score = psnr_y(predictor(pair.small), pair.clean, crop=2)
-    assert validate(predictor, [pair]) == pytest.approx(score)
+    assert mean_psnr(validation_samples(predictor, [pair])) == pytest.approx(score)
     assert reports[-1]["valid_psnr_y"] == round(score, 3)
 
 
@@ -192,7 +192,7 @@ def test_validation_accepts_any_size_and_restores_training_mode(spec, tmp_path):
     odd = replace(pair, small=pair.small[:21, :13], clean=pair.clean[:42, :26])
     training.network.train()
     model = load_model("sr-x2")
-    assert validate(Predictor(model), [odd]) > 15
+    assert mean_psnr(validation_samples(Predictor(model), [odd])) > 15
     assert training.network.training
 
 

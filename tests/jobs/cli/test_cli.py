@@ -64,7 +64,7 @@ COMMANDS = {
     ("nightly",): "if it passes the quality gate",
     ("models",): "import and promote models",
     ("models", "list"): "packaged models",
-    ("models", "show"): "weights of MODEL say of themselves",
+    ("models", "show"): "weights of MODEL say about themselves",
     ("models", "import"): "next version of NAME",
     ("models", "promote"): "the latest of its model",
     ("models", "rollback"): "repeat to go further back",
@@ -413,7 +413,7 @@ def test_the_next_step_is_suggested(place, in_process, model):
     assert "1 failed, 1 of them before: imgtx status out" in imgtx(*given).stdout
     (place / "out" / "images" / "0.png").unlink()
     assert "imgtx verify out --fix marks 1 outputs as pending" in imgtx("verify", "out").stdout
-    assert "1 outputs are marked as pending: the same imgtx upscale" in imgtx("verify", "out", "--fix").stdout
+    assert "1 outputs are marked as pending: run the same command" in imgtx("verify", "out", "--fix").stdout
 
 
 def test_a_source_without_images_is_an_error(place, model):
