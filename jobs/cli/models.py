@@ -122,9 +122,9 @@ def probe_model(model: str, endpoint_url: str | None, as_json: bool, **options: 
 def import_model(model: str, target: str, endpoint_url: str | None) -> None:
     """Put MODEL into a model store as the next version of NAME; its latest does not move.
 
-    MODEL is a weight file of imgtx or of another library, a packaged name, or a version in another store. Files of other
-    libraries are converted to safetensors; what imgtx models probe measured comes along. The same weights twice are one
-    version.
+    MODEL is a weight file of imgtx or of another library, a packaged name, or a version in another store. Files
+    of other libraries are converted to safetensors; what imgtx models probe measured comes along. The same weights
+    twice are one version.
 
     \b
     imgtx models import sr-x2 s3://bucket/models/sr-x2
