@@ -93,9 +93,9 @@ def test_a_pool_that_cannot_be_is_refused(spec, resources, named):
             {"CPU": 2},
             {"min_size": 1, "max_size": 3},
             0,
-            1.0,
+            0.75,
         ),
-        (RunSpec("in", "out", workers=3, min_workers=3), {"CPU": 2}, {"size": 3}, 0, 2 / 3),
+        (RunSpec("in", "out", workers=3, min_workers=3), {"CPU": 2}, {"size": 3}, 0, 0.5),
     ],
 )
 def test_a_pool_grows_with_its_cluster(spec, resources, sizes, gpus_each, cpus_each):
