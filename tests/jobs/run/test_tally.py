@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from jobs.run import progress, tally
+from jobs.run.recent import Mark, RecentSpeed
 from jobs.run.tally import Tally
 from pipeline.cluster.pool import Pool
 from pipeline.planning.plan import (
@@ -198,7 +199,7 @@ def test_speed_and_time_left_are_those_of_the_last_minute(clock):
     # 0.5 megapixels each.
     assert finish(100, 1.0) == "100/1000 images  0.5 MP/s  ETA 0:15:00"
     assert finish(30, 10.0) == "130/1000 images  0.05 MP/s  ETA 2:25:00"
-    assert finish(640, 0.125) == "770/1000 images  4 MP/s  ETA 0:00:29"
+    assert finish(160, 0.5) == "290/1000 images  1 MP/s  ETA 0:05:55"
 
 
 def test_images_that_take_minutes_have_a_speed_too_and_a_standstill_shows(clock):
@@ -213,12 +214,12 @@ def test_images_that_take_minutes_have_a_speed_too_and_a_standstill_shows(clock)
     assert counted.to_dict("running")["seconds_left"] == 200
 
 
-def test_marks_do_not_pile_up(clock):
-    counted = started(clock, to_do=100_000)
+def test_marks_do_not_pile_up():
+    recent = RecentSpeed()
     for number in range(5000):
-        clock.now += 0.1
-        counted.add(outcomes(good(str(number))))
-    assert len(counted.recent._marks) < 70
+        recent.add(Mark(number / 10, number, 0.5 * number))
+    assert len(recent._marks) < 70
+    assert recent.speeds(Mark(500.0, 5000, 2500.0)) == (10.0, 5.0)
 
 
 @pytest.mark.parametrize("as_json", [False, True])
