@@ -18,7 +18,7 @@ from rich.console import Console
 from imgtx.codecs import decode
 from imgtx.degradations import DEGRADATIONS
 from imgtx.degradations.holes import random_mask
-from imgtx.errors import ModelError
+from imgtx.errors import ModelError, UsageError
 from imgtx.imageops.holes import with_mask
 from imgtx.models.info import ModelInfo
 from imgtx.models.transformer import EncoderDecoder
@@ -62,6 +62,8 @@ def package(
     model = load_model(weights)
     # load_model reads nothing else.
     assert isinstance(model.network, EncoderDecoder)
+    if model.info.task not in TASKS:
+        raise UsageError(f"{weights} is for {model.info.task}: cards are made for {', '.join(TASKS)}")
     seen = [as_seen(photo, model.info) for photo in read_photos(photos)]
     with Console(stderr=True).status("") as line:
         halo = measure_halo(
