@@ -52,6 +52,7 @@ MAY_IMPORT = {
     "yaml": ("jobs/schedule/*",),
     "pyvips": ("imgtx/codecs/*",),
     "spandrel": ("imgtx/models/adapters/*",),
+    "h5py": ("imgtx/training/features/*",),  # inside functions
     "transformers": ("imgtx/models/adapters/*",),
 }
 

@@ -1,0 +1,63 @@
+"""What a style transfer network is made of (StyleConfig), read without torch."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from imgtx.models.info import checked
+
+# Pixels a side that one token of the style encoder stands for, before and after its tokens are merged.
+STYLE_PATCH = 8
+MERGED_PATCH = 16
+
+
+@dataclass(frozen=True)
+class StyleConfig:
+    """Shape of `imgtx.models.style_transfer.StyleTransfer`.
+
+    Widths are in channels, `patch` in pixels of the content, `window` in tokens. `residual`: the head's output is
+    added to the content. Raises ValueError for a shape that cannot be.
+    """
+
+    patch: int = 4
+    dim: int = 128
+    heads: int = 4
+    window: int = 8
+    encoder_blocks: int = 2
+    decoder_blocks: int = 4
+    style_blocks: int = 2
+    merged_blocks: int = 1
+    ffn_ratio: float = 2.0
+    detail_channels: int = 24
+    half_channels: int = 48
+    half_blocks: int = 2
+    detail_blocks: int = 1
+    code: int = 128
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value, least = getattr(self, f.name), 0 if f.name.endswith("_blocks") else 1
+            if f.type is int and not (type(value) is int and value >= least):
+                raise ValueError(f"{f.name} = {value!r}: expected a whole number of {least} or more")
+        if not isinstance(self.ffn_ratio, int | float) or self.ffn_ratio <= 0:
+            raise ValueError(f"ffn_ratio = {self.ffn_ratio!r}: expected a number greater than 0")
+        if self.patch % 2:
+            raise ValueError(f"patch = {self.patch}: expected an even number of pixels")
+        if self.dim % self.heads:
+            raise ValueError(
+                f"dim = {self.dim} does not divide among heads = {self.heads}: use a multiple of it"
+            )
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of the content must be multiples of this many pixels (one attention window)."""
+        return self.patch * self.window
+
+    @property
+    def style_multiple(self) -> int:
+        """Height and width of the style picture must be multiples of this many pixels."""
+        return MERGED_PATCH * self.window
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "StyleConfig":
+        return checked(cls, values)

@@ -1,0 +1,151 @@
+"""The style transfer network: shapes, what a style changes, tiles, and the contract around it."""
+
+import numpy as np
+import pytest
+import torch
+
+from imgtx.errors import ModelError, UsageError
+from imgtx.models.info import ModelInfo
+from imgtx.models.style_config import StyleConfig
+from imgtx.models.style_model import StyleModel, fit_style, style_sides
+from imgtx.models.style_transfer import StyleTransfer
+
+TINY = {
+    "dim": 16, "heads": 2, "window": 4, "patch": 4, "encoder_blocks": 1, "decoder_blocks": 2, "style_blocks": 1,
+    "merged_blocks": 1, "detail_channels": 4, "half_channels": 8, "half_blocks": 1, "ffn_ratio": 1.0, "code": 8,
+}  # fmt: skip
+STYLE_SIDE = 64
+
+
+@pytest.fixture
+def network() -> StyleTransfer:
+    """A tiny float64 network that has left its start: every modulation depends on the code."""
+    torch.manual_seed(0)
+    network = StyleTransfer(StyleConfig(**TINY)).double().eval()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "linear.weight" in name or "position_bias" in name:
+                parameter.normal_(std=0.2)
+    return network
+
+
+def pictures(count: int, height: int, width: int, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand((count, 3, height, width), generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("patch", [2, 4, 8])
+@pytest.mark.parametrize("residual", [False, True])
+def test_any_multiple_of_the_window_goes_through(patch, residual):
+    network = StyleTransfer(StyleConfig(**TINY | {"patch": patch, "residual": residual})).double()
+    state = network.encode_style(pictures(1, STYLE_SIDE, 2 * STYLE_SIDE))
+    content = pictures(2, 4 * patch, 12 * patch)
+    assert network.config.multiple == 4 * patch
+    assert network(content, state).shape == content.shape
+
+
+def test_the_memory_has_a_token_for_each_square_of_16_pixels(network):
+    state = network.encode_style(pictures(3, STYLE_SIDE, 2 * STYLE_SIDE))
+    assert [key.shape for key in state.keys] == [(3, 2, 4 * 8, 8)] * 2
+    assert state.code.shape == (3, 8)
+
+
+def test_each_image_gets_its_own_style(network):
+    styles, content = pictures(2, STYLE_SIDE, STYLE_SIDE), pictures(4, 32, 32, seed=2)
+    together = network(content, network.encode_style(styles).repeat(2))
+    for style in range(2):
+        alone = network(content[2 * style : 2 * style + 2], network.encode_style(styles[style : style + 1]))
+        torch.testing.assert_close(together[2 * style : 2 * style + 2], alone)
+    assert (together[0] - network(content[:1], network.encode_style(styles[1:]))).abs().max() > 1e-3
+
+
+def test_tiles_with_context_equal_the_whole(network):
+    """Nothing looks further than the windows and convolutions of the network reach."""
+    reach = 96
+    content, state = pictures(1, 16, 320), network.encode_style(pictures(1, STYLE_SIDE, STYLE_SIDE))
+    with torch.no_grad():
+        whole = network(content, state)
+        tile = network(content[..., :240], state)
+    torch.testing.assert_close(tile[..., : 240 - reach], whole[..., : 240 - reach])
+    assert not torch.equal(tile[..., 238:], whole[..., 238:240])
+
+
+def test_strips_equal_one_piece(network, monkeypatch):
+    content, state = pictures(1, 256, 32), network.encode_style(pictures(1, STYLE_SIDE, STYLE_SIDE))
+    whole = network(content, state)  # with gradients: in one piece
+    monkeypatch.setattr("imgtx.models.transformer.STRIP_PIXELS", 32 * 16)
+    monkeypatch.setattr("imgtx.models.layers.STRIP_TOKENS", 8 * 4)
+    with torch.no_grad():
+        torch.testing.assert_close(network(content, state), whole.detach())
+
+
+def test_every_parameter_is_used(network):
+    state = network.encode_style(pictures(1, STYLE_SIDE, STYLE_SIDE))
+    network(pictures(1, 32, 32), state).square().sum().backward()
+    assert not [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+
+
+def test_the_default_fits_into_6_megabytes():
+    network = StyleTransfer(StyleConfig())
+    assert 2 * sum(parameter.numel() for parameter in network.parameters()) < 6e6
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"patch": 3}, "even number"),
+        ({"dim": 30, "heads": 4}, "does not divide"),
+        ({"decoder_blocks": -1}, "decoder_blocks = -1"),
+        ({"ffn_ratio": 0}, "greater than 0"),
+    ],
+)
+def test_shapes_that_cannot_be(changes, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        StyleConfig(**changes)
+    with pytest.raises(ModelError, match=complaint):
+        StyleConfig.from_dict(changes)
+
+
+class TestModel:
+    @pytest.fixture
+    def model(self, network) -> StyleModel:
+        info = ModelInfo(name="tiny", task="style", scale=1, multiple=network.config.multiple, halo=32)
+        return StyleModel(network.float(), info, digest="0" * 64)
+
+    def test_keeps_the_contract(self, model):
+        style = np.random.default_rng(0).integers(0, 256, (100, 150, 3), dtype=np.uint8)
+        state = model.prepare({"style": style, "style_size": 64})
+        output = model(torch.rand(2, 3, 32, 48), state)
+        assert output.shape == (2, 3, 32, 48)
+        assert 0 <= output.min() <= output.max() <= 1
+        assert not state.code.requires_grad
+
+    def test_refuses_a_tiny_style_picture(self, model):
+        with pytest.raises(UsageError, match="100 x 63: expected 64 pixels"):
+            model.prepare({"style": np.zeros((63, 100, 3), np.uint8)})
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "size", "expected"),
+    [
+        (400, 400, 256, (256, 256)),
+        (400, 600, 256, (256, 384)),
+        (400, 600, 512, (512, 512)),
+        (100, 5000, 256, (256, 1024)),
+        (64, 64, 10, (128, 128)),
+        (400, 400, 2000, (512, 512)),
+    ],
+)
+def test_sides_of_the_style_picture(short, long, size, expected):
+    assert style_sides(short, long, size, 128) == expected
+
+
+def test_a_style_picture_keeps_its_proportions():
+    """A circle stays a circle, in the middle."""
+    y, x = np.mgrid[:300, :500]
+    disc = ((y - 150) ** 2 + (x - 250) ** 2 < 90**2)[..., None] * np.full(3, 255, np.uint8)
+    fitted = fit_style(disc, 256, 128)[0, 0] > 0.5
+    assert fitted.shape == (256, 384)
+    rows, columns = fitted.any(1).sum(), fitted.any(0).sum()
+    assert abs(rows - columns) <= 1
+    assert abs(float(torch.nonzero(fitted)[:, 1].float().mean()) - 191.5) < 1
