@@ -15,7 +15,7 @@ class StyleConfig:
     """Shape of `imgtx.models.style_transfer.StyleTransfer`.
 
     Widths are in channels, `patch` in pixels of the content, `window` in tokens. `residual`: the head's output is
-    added to the content. Raises ValueError for a shape that cannot be.
+    added to the content in mapped colours. Raises ValueError for a shape that cannot be.
     """
 
     patch: int = 4
@@ -32,7 +32,7 @@ class StyleConfig:
     half_blocks: int = 2
     detail_blocks: int = 1
     code: int = 128
-    residual: bool = False
+    residual: bool = True
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -47,6 +47,11 @@ class StyleConfig:
             raise ValueError(
                 f"dim = {self.dim} does not divide among heads = {self.heads}: use a multiple of it"
             )
+
+    # What a weight file's info must agree with.
+    scale = 1
+    in_channels = 3
+    out_channels = 3
 
     @property
     def multiple(self) -> int:

@@ -29,12 +29,14 @@ class StyleModel(nn.Module):
         self.network, self.info, self.digest = network, info, digest
 
     @torch.no_grad()
-    def prepare(self, conditions: dict[str, Any]) -> StyleState:
+    def prepare(self, conditions: dict[str, Any] | None = None) -> StyleState:
         """Compute the style memory, once per job.
 
         conditions: `style`, an (H, W, 3) uint8 picture; `style_size`, the shorter side in pixels at which it is looked
-        at, 256 by default. Raises UsageError for a picture below 64 pixels a side.
+        at, 256 by default. Raises UsageError without a picture, and for one below 64 pixels a side.
         """
+        if not conditions or "style" not in conditions:
+            raise UsageError(f"{self.info.name} needs a style picture: give one as `style`")
         weight = self.network.embed.weight
         network = self.network.config
         picture = fit_style(

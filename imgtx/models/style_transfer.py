@@ -2,7 +2,8 @@
 
 A style encoder turns the style picture into a memory of tokens and one code, once per job (`encode_style`). The
 content's tokens meet their neighbours in windows, and the whole memory in cross-attention; the code scales and shifts
-their channels, as it does those of the detail path. Nothing is computed over the whole content, so that tiles with
+their channels, as it does those of the detail path, and maps the content's colours, to which the head's output is
+added: an untrained network is the identity. Nothing is computed over the whole content, so that tiles with
 enough context equal the whole image.
 
 As in `imgtx.models.transformer`, cheap tokens carry the context, and thin convolutions at full and half resolution
@@ -83,6 +84,9 @@ class StyleTransfer(nn.Module):
             StyledDetailBlock(c.detail_channels, c.code) for _ in range(c.detail_blocks)
         )
         self.head = conv(c.detail_channels, 3)
+        if c.residual:
+            self.colours = ColourMap(c.code)
+            nn.init.zeros_(self.head.weight)
         nn.init.constant_(self.head.get_parameter("bias"), 0.0 if c.residual else 0.5)
 
     def encode_style(self, style: Tensor) -> StyleState:
@@ -114,7 +118,7 @@ class StyleTransfer(nn.Module):
         for block in self.refine:
             detail = by_rows(partial(block, code=code), detail, reach=2)
         output = by_rows(self.head, detail, reach=1)
-        return content + output if self.config.residual else output
+        return self.colours(content, code) + output if self.config.residual else output
 
 
 class StyleEncoder(nn.Module):
@@ -192,7 +196,7 @@ class MemoryAttention(nn.Module):
 
 
 class Modulation(nn.Module):
-    """x (1 + a) + b for each channel of (B, C, H, W), with a and b linear in the code (B or 1, S); first the identity."""
+    """x (1 + a) + b for each channel of (B, C, H, W), a and b linear in the code; untrained the identity."""
 
     def __init__(self, code: int, channels: int):
         super().__init__()
@@ -203,6 +207,20 @@ class Modulation(nn.Module):
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         scale, shift = self.linear(code)[:, :, None, None].chunk(2, dim=1)
         return x * (1 + scale) + shift
+
+
+class ColourMap(nn.Module):
+    """A c + b for each colour c of (B, 3, H, W), A and b linear in the code; untrained the identity."""
+
+    def __init__(self, code: int):
+        super().__init__()
+        self.linear = nn.Linear(code, 12)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        change, shift = self.linear(code).unflatten(1, (3, 4)).split((3, 1), dim=2)  # B, 3, 3 and B, 3, 1
+        return x + (change @ x.flatten(2) + shift).view(x.shape)
 
 
 class StyledDetailBlock(nn.Module):

@@ -18,6 +18,10 @@ import safetensors
 from imgtx.errors import ModelError, UsageError
 from imgtx.models.config import ModelConfig
 from imgtx.models.info import ModelInfo
+from imgtx.models.style_config import StyleConfig
+
+# The task of a style transfer network, whose config is a StyleConfig; all others are encoder-decoders.
+STYLE_TASK = "style-transfer"
 
 
 def read_info(name_or_path: str | Path) -> tuple[ModelInfo, str]:
@@ -40,14 +44,16 @@ def opened(path: Path, *, framework: str) -> Iterator[Any]:
         ) from error
 
 
-def read_facts(file: Any, path: Path) -> tuple[ModelConfig, ModelInfo]:
+def read_facts(file: Any, path: Path) -> tuple[ModelConfig | StyleConfig, ModelInfo]:
     """Read the metadata; ModelError for anything that `save_weights` would not have written."""
     metadata = file.metadata() or {}
     if "imgtx" not in metadata:
         raise ModelError(f"{path} holds tensors but no imgtx config: it was not written by imgtx")
     try:
         facts = json.loads(metadata["imgtx"])
-        config, info = ModelConfig.from_dict(facts["config"]), ModelInfo.from_dict(facts["info"])
+        info = ModelInfo.from_dict(facts["info"])
+        shape = StyleConfig if info.task == STYLE_TASK else ModelConfig
+        config = shape.from_dict(facts["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{path} has metadata that imgtx cannot read ({type(error).__name__}: {error}): expected JSON "

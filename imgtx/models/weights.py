@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from imgtx.errors import ModelError
 from imgtx.files import write_atomically
 from imgtx.models.info import ModelInfo
+from imgtx.models.style_config import StyleConfig
+from imgtx.models.style_model import StyleModel
+from imgtx.models.style_transfer import StyleTransfer
 from imgtx.models.transformer import EncoderDecoder
 from imgtx.models.weight_file import file_digest, find_weights, opened, read_facts
 
@@ -34,14 +37,14 @@ class Model(nn.Module):
         return self.network(batch).clamp(0.0, 1.0)
 
 
-def save_weights(path: Path, network: EncoderDecoder, info: ModelInfo) -> None:
+def save_weights(path: Path, network: EncoderDecoder | StyleTransfer, info: ModelInfo) -> None:
     """Write one self-describing weight file, whole or not at all; the same weights and info give the same bytes."""
     facts = json.dumps({"config": asdict(network.config), "info": info.to_dict()}, sort_keys=True)
     tensors = {name: t.detach().to("cpu", torch.float32).numpy() for name, t in network.state_dict().items()}
     write_atomically(path, lambda part: save_file(tensors, part, {"imgtx": facts}), durable=True)
 
 
-def load_model(name_or_path: str | Path) -> Model:
+def load_model(name_or_path: str | Path) -> Model | StyleModel:
     """Load a packaged model by name (`sr-x2`), or any imgtx weight file by path.
 
     Raises UsageError where there is no such model, ModelError where the file is truncated, foreign or does
@@ -51,10 +54,12 @@ def load_model(name_or_path: str | Path) -> Model:
     with opened(path, framework="pt") as file:
         config, info = read_facts(file, path)
         tensors = {name: torch.as_tensor(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - not a dict
-    network = EncoderDecoder(config)
+    network = StyleTransfer(config) if isinstance(config, StyleConfig) else EncoderDecoder(config)
     try:
         network.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         complaint = " ".join(str(error).split()).partition(": ")[2]
         raise ModelError(f"{path} does not fit its own config: {complaint[:300]}") from error
+    if isinstance(network, StyleTransfer):
+        return StyleModel(network, info, file_digest(path)).eval()
     return Model(network, info, file_digest(path)).eval()

@@ -75,7 +75,7 @@ def normalised(activations: Tensor) -> Tensor:
 
 
 def content_distance(own: Tensor, content: Tensor) -> Tensor:
-    """Mean squared difference of normalised activations (B, C, H, W), of each image: (B,); about 2 for unrelated ones."""
+    """Mean squared difference of normalised activations (B, C, H, W), of each image: (B,); 2 if unrelated."""
     return (normalised(own) - normalised(content)).square().mean((1, 2, 3))
 
 

@@ -1,5 +1,7 @@
 """The style transfer network: shapes, what a style changes, tiles, and the contract around it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,8 @@ from imgtx.models.info import ModelInfo
 from imgtx.models.style_config import StyleConfig
 from imgtx.models.style_model import StyleModel, fit_style, style_sides
 from imgtx.models.style_transfer import StyleTransfer
+from imgtx.models.weight_file import STYLE_TASK, file_digest, read_info
+from imgtx.models.weights import load_model, save_weights
 
 TINY = {
     "dim": 16, "heads": 2, "window": 4, "patch": 4, "encoder_blocks": 1, "decoder_blocks": 2, "style_blocks": 1,
@@ -24,7 +28,7 @@ def network() -> StyleTransfer:
     network = StyleTransfer(StyleConfig(**TINY)).double().eval()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if "linear.weight" in name or "position_bias" in name:
+            if "linear.weight" in name or "position_bias" in name or name == "head.weight":
                 parameter.normal_(std=0.2)
     return network
 
@@ -85,6 +89,12 @@ def test_every_parameter_is_used(network):
     assert not [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()]
 
 
+def test_an_untrained_network_is_the_identity():
+    network = StyleTransfer(StyleConfig(**TINY)).double()
+    content = pictures(1, 32, 32)
+    assert torch.equal(network(content, network.encode_style(pictures(1, STYLE_SIDE, STYLE_SIDE))), content)
+
+
 def test_the_default_fits_into_6_megabytes():
     network = StyleTransfer(StyleConfig())
     assert 2 * sum(parameter.numel() for parameter in network.parameters()) < 6e6
@@ -109,8 +119,24 @@ def test_shapes_that_cannot_be(changes, complaint):
 class TestModel:
     @pytest.fixture
     def model(self, network) -> StyleModel:
-        info = ModelInfo(name="tiny", task="style", scale=1, multiple=network.config.multiple, halo=32)
+        info = ModelInfo(name="tiny", task=STYLE_TASK, scale=1, multiple=network.config.multiple, halo=32)
         return StyleModel(network.float(), info, digest="0" * 64)
+
+    def test_comes_out_of_its_weight_file(self, model, tmp_path):
+        path = tmp_path / "tiny.safetensors"
+        save_weights(path, model.network, model.info)
+        loaded = load_model(path)
+        assert isinstance(loaded, StyleModel)
+        assert (loaded.info, loaded.digest) == (model.info, file_digest(path)) == read_info(path)
+        style, batch = np.full((64, 64, 3), 128, np.uint8), torch.rand(1, 3, 32, 32)
+        expected = model(batch, model.prepare({"style": style}))
+        assert torch.equal(loaded(batch, loaded.prepare({"style": style})), expected)
+
+    def test_a_file_of_another_task_is_refused(self, model, tmp_path):
+        path = tmp_path / "tiny.safetensors"
+        save_weights(path, model.network, replace(model.info, task="restoration"))
+        with pytest.raises(ModelError, match="unknown fields"):
+            load_model(path)
 
     def test_keeps_the_contract(self, model):
         style = np.random.default_rng(0).integers(0, 256, (100, 150, 3), dtype=np.uint8)
@@ -119,6 +145,11 @@ class TestModel:
         assert output.shape == (2, 3, 32, 48)
         assert 0 <= output.min() <= output.max() <= 1
         assert not state.code.requires_grad
+
+    @pytest.mark.parametrize("conditions", [None, {}, {"prompt": "a cat"}])
+    def test_asks_for_a_style_picture(self, model, conditions):
+        with pytest.raises(UsageError, match="tiny needs a style picture"):
+            model.prepare(conditions)
 
     def test_refuses_a_tiny_style_picture(self, model):
         with pytest.raises(UsageError, match="100 x 63: expected 64 pixels"):
