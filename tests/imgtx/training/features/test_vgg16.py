@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 
 from imgtx.errors import UsageError
 from imgtx.training.features import packages, vgg16
+from imgtx.training.features.response import check_response
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_normalised_activations_differ_by_factors_only(network):
 
 def test_another_network_is_refused(network):
     with pytest.raises(UsageError, match=r"expected 52\.39"):
-        vgg16.check_response(network)
+        check_response(vgg16.NAME, vgg16.mean_responses(network), vgg16.KNOWN_RESPONSE)
 
 
 def test_loads_what_is_built(network, tmp_path, monkeypatch):

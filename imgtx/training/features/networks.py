@@ -1,0 +1,22 @@
+"""The feature networks by name, with what builds each in the user's cache."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from imgtx.training.features import inverted_residuals, vgg16
+from imgtx.training.features.packages import PackagedFile
+
+
+class FeatureNetwork(NamedTuple):
+    """Where a network comes from, and what downloads, checks and writes it."""
+
+    source: PackagedFile
+    build: Callable[[], Path]
+
+
+NETWORKS = {vgg16.NAME: FeatureNetwork(vgg16.SOURCE, vgg16.build)} | {
+    name: FeatureNetwork(recipe.source, partial(inverted_residuals.build, recipe))
+    for name, recipe in inverted_residuals.RECIPES.items()
+}
