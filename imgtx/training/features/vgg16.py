@@ -56,6 +56,16 @@ class Vgg16(nn.Module):
                 before = channels
         self.requires_grad_(False)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    def channels(self, name: str) -> int:
+        """Return the number of channels of the activation called `name`."""
+        convolution = self.convolutions[name.replace("relu", "conv")]
+        assert isinstance(convolution, nn.Conv2d)
+        return convolution.out_channels
+
     def forward(self, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """Return the activations called `names`; computes no further than the last of them."""
         wanted, found = set(names), {}
