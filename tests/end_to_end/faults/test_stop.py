@@ -53,10 +53,11 @@ def test_a_run_can_be_stopped_while_ray_starts(start: Start, archive: Archive, t
 
 
 def test_stopped_while_processes_start(start: Start, archive: Archive, tmp_path: Path):
-    command = start(archive.source, tmp_path / "out")
-    assert command.wait_for(lambda: bool(command.workers()))
-    stop(command, "ctrl-c")
-    assert command.finish() == 130, command.log.read_text()
+    with archive.held():
+        command = start(archive.source, tmp_path / "out")
+        assert command.wait_for(lambda: bool(command.workers()))
+        stop(command, "ctrl-c")
+        assert command.finish() == 130, command.log.read_text()
     assert "Traceback" not in command.log.read_text()
 
 
