@@ -44,7 +44,7 @@ TYPES = {
 
 
 def pages() -> dict[str, str]:
-    """Every generated page by its file name under docs/reference."""
+    """Return every generated page by its file name under docs/reference."""
     made = {
         "cli.md": commands_page(),
         "run-spec.md": run_spec_page(),
@@ -66,7 +66,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def walk(command: click.Command, name: str = "imgtx") -> Iterator[tuple[str, click.Command]]:
-    """Every command that runs something, with its full name, in the order of `--help`."""
+    """Yield every command that runs something with its full name, in the order of `--help`."""
     if not isinstance(command, click.Group):
         yield name, command
         return
@@ -101,7 +101,7 @@ def commands_page() -> str:
 
 
 def help_text(text: str) -> str:
-    """A docstring that click reads, as Markdown: paragraphs, and examples after a `\\b` as a code block."""
+    """Return a docstring of click as Markdown: paragraphs, and examples after a `\\b` as a code block."""
     made = ""
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         if paragraph.startswith("\b"):
@@ -119,7 +119,7 @@ def clean(text: str) -> str:
 
 
 def comments_above(cls: type) -> dict[str, str]:
-    """The comment above each field of a dataclass, on one line; read from its source."""
+    """Return the comment above each field of a dataclass, on one line; read from its source."""
     found, lines = {}, list[str]()
     for line in inspect.getsource(cls).splitlines():
         line = line.strip()
@@ -133,7 +133,7 @@ def comments_above(cls: type) -> dict[str, str]:
 
 
 def described(cls: type, texts: dict[str, str] | None = None, *, without: tuple[str, ...] = ()) -> str:
-    """A dataclass's fields as a table; `texts` say what fields mean that have no comment."""
+    """Return a dataclass's fields as a table; `texts` say what fields without a comment mean."""
     rows = []
     meaning = (texts or {}) | {name: text for name, text in comments_above(cls).items() if text}
     for field in fields(cls):
@@ -164,7 +164,7 @@ def value_as_toml(value: Any) -> str:
 
 
 def option_texts(command: click.Command) -> dict[str, str]:
-    """The help of a command's options by the field that they set, without the default."""
+    """Return the help of a command's options, without the default, by the field that they set."""
     texts = {}
     for parameter in command.params:
         if isinstance(parameter, click.Option) and parameter.name and parameter.help:
@@ -192,7 +192,7 @@ resolved to an exact version. `imgtx retry` reads it there.
 
 
 def task_settings() -> str:
-    """A section for each task with settings of its own."""
+    """Return a section for each task with settings of its own."""
     text = ""
     for task in TASKS.values():
         rows = [
@@ -233,7 +233,7 @@ What `imgtx nightly SPEC.toml` and `imgtx schedule SPEC.toml` read. The guides: 
 
 
 def measures() -> list[tuple[str, str, str]]:
-    """A row for each number that tasks measure."""
+    """Return a row for each number that tasks measure."""
     found: dict[str, tuple[str, list[str]]] = {}
     for task in TASKS.values():
         for name, meaning in task.measures.items():
@@ -336,7 +336,7 @@ holds its traceback.
 
 
 def outdated() -> list[str]:
-    """The names of the pages whose file is not what the code says."""
+    """Return the names of the pages whose file is not what the code says."""
     return [name for name, text in pages().items() if read(FOLDER / name) != text]
 
 

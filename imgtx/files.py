@@ -25,7 +25,7 @@ def write_atomically(path: Path, data: bytes | str | Callable[[Path], object], *
 
 @contextlib.contextmanager
 def replacing(path: Path, *, durable: bool) -> Iterator[Path]:
-    """A temporary path beside `path`, which replaces it at the end; a temporary file that is gone replaces nothing.
+    """Give a temporary path beside `path` that replaces it at the end, if there is a file then.
 
     Nothing is left of it after an exception. Its name is new each time, so that two processes may write one file;
     what a killed process leaves is removed by `remove_leftovers`.
@@ -68,5 +68,5 @@ def sync_folder(folder: str | Path) -> None:
 
 
 def user_cache() -> Path:
-    """Where imgtx keeps what it can fetch or compute again: `~/.cache/imgtx`, or under XDG_CACHE_HOME."""
+    """Return the folder for what can be fetched or computed again: `~/.cache/imgtx`, or under XDG_CACHE_HOME."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "imgtx"

@@ -68,7 +68,7 @@ def strips(path: Path, header: Header) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def fits(height: int, width: int) -> bool:
-    """Whether a picture of 24 bits a pixel stays below 4 GB."""
+    """Return whether a picture of 24 bits a pixel stays below 4 GB."""
     return height * (width * 3 + 3) <= _LARGEST_BYTES
 
 

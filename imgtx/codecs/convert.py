@@ -108,7 +108,7 @@ def _cmyk_converter(icc: bytes) -> tuple[Callable[[np.ndarray], np.ndarray], str
 
 
 def profile_fits(icc: bytes, channels: int) -> bool:
-    """Whether a profile is whole, and of the colour space of pixels with 1 or 3 `channels`."""
+    """Return whether a profile is whole and describes the colour space of pixels with 1 or 3 `channels`."""
     whole = len(icc) >= 132 and icc[36:40] == b"acsp" and struct.unpack_from(">I", icc)[0] <= len(icc)
     return whole and icc[16:20] == (b"GRAY" if channels == 1 else b"RGB ")
 

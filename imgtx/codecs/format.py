@@ -12,7 +12,7 @@ from imgtx.codecs.rows import Raster
 
 
 def _nothing_to_check(file: BinaryIO, facts: Facts) -> None:
-    """Formats without checksums, and formats whose decoder checks them."""
+    """Check nothing: for formats without checksums and formats whose decoder checks them."""
 
 
 def _any_size(height: int, width: int) -> bool:

@@ -105,7 +105,7 @@ def write(path: Path, rows: Iterable[np.ndarray], raster: Raster, quality: int) 
 
 
 def _profile_parts(icc: bytes) -> list[bytes]:
-    """The bodies of the segments that a profile is split into, each with its number and their count."""
+    """Return the bodies of a profile's segments, each with its number and their count."""
     room = _SEGMENT_BYTES - len(_ICC_HEAD) - 2
     parts = [icc[at : at + room] for at in range(0, len(icc), room)]
     return [_ICC_HEAD + bytes([number, len(parts)]) + part for number, part in enumerate(parts, 1)]

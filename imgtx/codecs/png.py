@@ -91,7 +91,7 @@ def read_facts(file: BinaryIO) -> Facts:
 
 
 def _key_fits(length: int, colour: int) -> bool:
-    """Whether a tRNS chunk of `length` bytes is one for the colour type."""
+    """Return whether a tRNS chunk of `length` bytes fits the colour type."""
     return length in {_GREY: (2,), _RGB: (6,), _PALETTE: range(1, 257)}.get(colour, ())
 
 

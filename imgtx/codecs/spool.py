@@ -226,7 +226,7 @@ class SpoolWriter:
                 raise ValueError(f"{counts[at]} pixels were put into {what} {at}, which has {full}")
 
     def _raster(self, writer: Writer, icc: bytes, exif: bytes) -> Raster:
-        """The form of the rows once `writer` can hold them."""
+        """Return the form of the rows once `writer` can hold them."""
         alpha = self.has_alpha and writer.alpha
         bands = (self.channels if writer.grey else 3) + alpha
         depth = self.dtype.itemsize * 8 if writer.depth16 else 8

@@ -67,7 +67,7 @@ def strips(path: Path, header: Header) -> Iterator[tuple[int, np.ndarray]]:
 
 @contextmanager
 def image_of_rows(path: Path, rows: Iterable[np.ndarray], raster: Raster) -> Iterator:
-    """A libvips image that reads 8-bit `rows` from a temporary file at `path`, without metadata.
+    """Give a libvips image that reads 8-bit `rows` from a temporary file at `path`, without metadata.
 
     The file is an uncompressed TIFF: of the forms that libvips streams, the one it does not map into memory.
     """
@@ -81,7 +81,7 @@ def image_of_rows(path: Path, rows: Iterable[np.ndarray], raster: Raster) -> Ite
 
 @contextmanager
 def _step() -> Iterator[ModuleType]:
-    """libvips for one step of decoding; raises damage that libvips only logs before it continues.
+    """Give libvips for one step of decoding, and raise damage that libvips only logs before it continues.
 
     It does so in tiles of TIFF and in JPEG even with `fail_on`. It has one error text for the whole process, so
     steps exclude one another and each begins by clearing it: else one picture's errors would be reported for the

@@ -23,7 +23,8 @@ STEPS = ("blur", "resize", "noise", "jpeg", "shrink")
 JPEG_BLOCK = 8
 # Damage is done at up to this many times the output's sides: what is finer than that, shrinking averages away.
 BEFORE = 2
-NORMALS = 1 << 20  # kept ready for noise
+# The number of normal values kept ready for noise.
+NORMALS = 1 << 20
 SUBSAMPLING = ("4:4:4", "4:2:0")
 FILTERS = (
     Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resampling.LANCZOS, Image.Resampling.BOX,
@@ -72,7 +73,7 @@ DAMAGE = ArchiveDamage()
 def archive(
     clean: np.ndarray, scale: int, rng: np.random.Generator, damage: ArchiveDamage = DAMAGE
 ) -> np.ndarray:
-    """What an archive would hold of `clean`, `scale` times smaller.
+    """Return what an archive would hold of `clean`, `scale` times smaller.
 
     clean: (scale h, scale w, 3) uint8. Returns (h, w, 3) uint8; the same for the same state of `rng`.
     """
@@ -116,14 +117,14 @@ def blur(
 
 
 def resize(image: Image.Image, rng: np.random.Generator, damage: ArchiveDamage) -> Image.Image:
-    """To another size, in which later steps work."""
+    """Resize to a random size, in which later steps work."""
     factor = rng.uniform(1 - damage.resize, 1 + damage.resize)
     width, height = (max(1, round(side * factor)) for side in image.size)
     return image.resize((width, height), _filter(rng))
 
 
 def noise(image: Image.Image, rng: np.random.Generator, damage: ArchiveDamage) -> Image.Image:
-    """Gaussian, of the sensor's kind: it grows with brightness; in colour, or alike in all channels as film's grain."""
+    """Add Gaussian noise that grows with brightness, as a sensor's: in colour, or grey as film's grain."""
     levels = np.asarray(image)
     ground, shot = rng.uniform(0, damage.noise, 2)
     sigma = np.hypot(0.7 * ground, 0.7 * shot * np.sqrt(np.arange(256) / 255)).astype(np.float32)

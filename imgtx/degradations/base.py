@@ -38,7 +38,7 @@ class Degradation:
     def pair(
         self, clean: np.ndarray, scale: int, rng: np.random.Generator, damage: Any = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The damaged image and the clean one it should become; without `damage` by its default settings."""
+        """Return the damaged image and the clean one it should become; `damage` defaults to the degradation's own."""
         if damage is None and self.damage is not None:
             damage = self.damage()
         return self.make(clean, scale, rng, damage)

@@ -10,11 +10,16 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-OVERSAMPLING = 2  # edges are antialiased by drawing twice as large
-SMALLEST_RADIUS = (3.0, 40.0)  # in drawn pixels, by picture: from gravel to architecture
-LARGEST_SHARE = 0.35  # of the drawn picture's side
-COVERED = 3.0  # total area of the leaves over that of the picture: one twentieth of the ground shows
-CORNERS = (3, 9)  # of a polygon; the others are ellipses
+# Edges are antialiased by drawing twice as large.
+OVERSAMPLING = 2
+# The range of a picture's smallest radius, in drawn pixels: from gravel to architecture.
+SMALLEST_RADIUS = (3.0, 40.0)
+# The largest radius as a share of the drawn picture's longer side.
+LARGEST_SHARE = 0.35
+# The total area of the leaves over that of the picture: one twentieth of the ground shows.
+COVERED = 3.0
+# A polygon has 3 to 8 corners; the other leaves are ellipses.
+CORNERS = (3, 9)
 
 
 def dead_leaves(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -27,7 +32,7 @@ def dead_leaves(rng: np.random.Generator, height: int, width: int) -> np.ndarray
 
 
 def _fallen(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """Which leaf is seen in each pixel: (rows, columns) int32, 0 the ground."""
+    """Return which leaf is seen in each pixel: (rows, columns) int32, 0 the ground."""
     radii = _radii(rng, rows, columns)
     x, y = rng.uniform(0, columns, len(radii)), rng.uniform(0, rows, len(radii))
     slim, corners = rng.uniform(0.4, 1, len(radii)), rng.integers(0, CORNERS[1], len(radii))
@@ -47,7 +52,7 @@ def _fallen(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
 
 
 def _radii(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """Radii with density r^-3, which makes the picture's statistics the same at every scale, for COVERED pictures."""
+    """Draw radii with density r^-3, so that statistics are the same at every scale, for COVERED pictures."""
     largest = LARGEST_SHARE * max(rows, columns)
     least, most = (math.log(min(radius, largest / 2)) for radius in SMALLEST_RADIUS)
     smallest = math.exp(rng.uniform(least, most))
@@ -58,7 +63,7 @@ def _radii(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
 
 
 def _painted(rng: np.random.Generator, leaf: np.ndarray) -> np.ndarray:
-    """Colour, shading and texture of each leaf: (rows, columns, 3) uint8."""
+    """Return the leaves with colour, shading and texture: (rows, columns, 3) uint8."""
     rows, columns = leaf.shape
     count = int(leaf.max()) + 1
     y = np.arange(rows, dtype=np.float32)[:, None]
@@ -78,13 +83,13 @@ def _painted(rng: np.random.Generator, leaf: np.ndarray) -> np.ndarray:
 
 
 def _colours(rng: np.random.Generator, count: int) -> np.ndarray:
-    """(count, 3) float32: any lightness, the saturation of a photograph, one cast for the whole picture."""
+    """Draw colours of any lightness, saturated as in photographs, with one cast: (count, 3) float32."""
     cast = rng.normal(0, 15, 3)
     return (rng.uniform(10, 245, (count, 1)) + rng.normal(0, 15, (count, 3)) + cast).astype(np.float32)
 
 
 def _stripes(rng: np.random.Generator, leaf: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """A wave across a third of the leaves, of 3 to 40 drawn pixels' length, in levels."""
+    """Return a wave of 3 to 40 drawn pixels' length across a third of the leaves, in levels."""
     count = int(leaf.max()) + 1
     length, angle = np.exp(rng.uniform(math.log(3), math.log(40), count)), rng.uniform(0, math.pi, count)
     depth = (rng.uniform(0, 45, count) * (rng.random(count) < 0.35)).astype(np.float32)
@@ -93,7 +98,7 @@ def _stripes(rng: np.random.Generator, leaf: np.ndarray, y: np.ndarray, x: np.nd
 
 
 def _grain(rng: np.random.Generator, leaf: np.ndarray) -> np.ndarray:
-    """Cloudy texture, each octave of equal strength as in 1/f noise, on half of the leaves, in levels."""
+    """Return a cloudy texture on half of the leaves, in levels: octaves of equal strength, as in 1/f noise."""
     rows, columns = leaf.shape
     total = np.zeros((rows, columns), np.float32)
     for octave in (1, 2, 4, 8, 16):

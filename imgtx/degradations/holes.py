@@ -14,11 +14,14 @@ from imgtx.degradations.base import Degradation
 from imgtx.errors import UsageError
 from imgtx.imageops.holes import with_mask
 
-SIDE = 256  # pixels a side that the counts are for
-BOXES_SHARE = 0.3 / 1.3  # of the masks of a kind that has boxes
+# The counts are for masks of this side in pixels.
+SIDE = 256
+# The share of masks with boxes, in a kind that has them.
+BOXES_SHARE = 0.3 / 1.3
 # Denser masks are drawn again.
 MAX_SHARE = 0.5
-TURNS = 4  # a polyline has 1 to 5 pieces
+# A polyline has 1 to 5 pieces.
+TURNS = 4
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Kind:
     length: int
     boxes: tuple[int, int] = (0, 0)
     sides: tuple[int, int] = (10, 50)
-    margin: int = 0  # between boxes and the edge
+    # Pixels between boxes and the edge.
+    margin: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ KINDS = {
 
 
 def random_mask(rng: np.random.Generator, height: int, width: int, kind: str) -> np.ndarray:
-    """(H, W) bool, true in the hole: between one pixel and half of them. UsageError for an unknown kind."""
+    """Draw a mask, (H, W) bool, true in a hole of one pixel to half of all. UsageError for an unknown kind."""
     if kind not in KINDS:
         raise UsageError(f"unknown mask kind {kind!r}: expected one of {', '.join(KINDS)}")
     chosen = KINDS[kind]
@@ -74,13 +78,13 @@ def random_mask(rng: np.random.Generator, height: int, width: int, kind: str) ->
 
 
 def _count(rng: np.random.Generator, bounds: tuple[int, int], mask: np.ndarray) -> int:
-    """A number in `bounds` for 256 x 256 pixels; of what an area makes of it, the fraction by chance."""
+    """Draw a count from `bounds`, which are for 256 x 256 pixels, and scale it to the mask; round at random."""
     expected = int(rng.integers(bounds[0], bounds[1] + 1)) * mask.size / SIDE**2
     return int(expected + rng.random())
 
 
 def _stroke(rng: np.random.Generator, mask: np.ndarray, kind: Kind, *, odd: bool) -> None:
-    """A polyline that turns by little; every second one goes the other way."""
+    """Draw a polyline that turns by little; an `odd` one goes the other way."""
     height, width = mask.shape
     y, x = float(rng.integers(height)), float(rng.integers(width))
     for _ in range(1 + int(rng.integers(TURNS + 1))):
@@ -94,7 +98,7 @@ def _stroke(rng: np.random.Generator, mask: np.ndarray, kind: Kind, *, odd: bool
 
 
 def _piece(mask: np.ndarray, start: tuple[float, float], end: tuple[float, float], width: int) -> None:
-    """Every pixel within half of `width` of the segment."""
+    """Set every pixel within half of `width` of the segment."""
     reach = width / 2
     top, left = (max(0, math.floor(min(a, b) - reach)) for a, b in zip(start, end, strict=True))
     bottom, right = (math.ceil(max(a, b) + reach) + 1 for a, b in zip(start, end, strict=True))

@@ -16,7 +16,8 @@ from imgtx.degradations.base import Degradation
 from imgtx.errors import UsageError
 
 KINDS = ("noise", "jpeg", "both", "blur", "none")
-LOW_QUALITY = 25  # JPEG damage is plainly visible up to here
+# JPEG damage is plainly visible up to this quality.
+LOW_QUALITY = 25
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ DAMAGE = RestorationDamage()
 def restoration_pair(
     clean: np.ndarray, rng: np.random.Generator, damage: RestorationDamage = DAMAGE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A damaged image and the clean one it should become; the same for the same state of `rng`.
+    """Return a damaged image and the clean one it should become; the same for the same state of `rng`.
 
     clean: (H, W, 3) uint8. Returns (H, W, 3) float32 in levels of 255, which noise may carry below 0 and above 255,
     and (H, W, 3) uint8: `clean`, or its luminance thrice.

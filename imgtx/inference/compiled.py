@@ -88,7 +88,8 @@ class Compiled(nn.Module):
                 os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
                 call = torch.compile(self.model, dynamic=False)
                 output = _without_grad(call, tile, state)
-        except Exception as error:  # of the compiler's own many kinds
+        except Exception as error:
+            # The compiler raises exceptions of many kinds of its own.
             if is_out_of_memory(error) or isinstance(error, ImgtxError):
                 raise
             raise ModelError(

@@ -81,7 +81,7 @@ class Plan:
         return tuple(Tile(t, left, b - t, r - left) for t, b in rows for left, r in columns)
 
     def window(self, index: int) -> Tile:
-        """The part of the image that tile number `index` is made of.
+        """Return the part of the image that tile number `index` is made of.
 
         It is the tile itself, but where that reaches into the padding: there it holds what is mirrored.
         """
@@ -120,7 +120,7 @@ def plan(height: int, width: int, *, tile: int | tuple[int, int], halo: int, mul
 
 
 def plan_of_equal_tiles(height: int, width: int, *, tile: int, halo: int, multiple: int) -> Plan | None:
-    """As `plan`, with square tiles of exactly `tile` pixels, a multiple of `multiple`; None for an image too small.
+    """Plan square tiles of exactly `tile` pixels, a multiple of `multiple`; None for an image too small.
 
     Only the overlap of neighbours gives way: nothing is padded that `plan` would not pad.
     """
@@ -134,7 +134,7 @@ def plan_of_equal_tiles(height: int, width: int, *, tile: int, halo: int, multip
 
 
 def default_tile(*, halo: int, multiple: int) -> int:
-    """The smallest side at which halos stay below MAX_HALO_SHARE in images of 1 megapixel and more.
+    """Return the smallest side at which halos stay below MAX_HALO_SHARE in images of 1 megapixel and more.
 
     Not below SMALLEST_DEFAULT; WIDE_HALO_DEFAULT where it would be above LARGEST_DEFAULT, as with halos beyond 40
     pixels.
@@ -156,7 +156,7 @@ def smallest_tile(info: ModelInfo) -> int:
 
 
 def largest_tile(info: ModelInfo) -> int:
-    """The longest side of a model's tiles: `default_tile`, or less where no more is known to fit into memory.
+    """Return the longest side of a model's tiles: `default_tile`, or less if no more is known to fit into memory.
 
     Never so small that the halos leave less than half of the side: the work would grow more than fourfold.
     """
@@ -168,7 +168,7 @@ def largest_tile(info: ModelInfo) -> int:
 
 
 def plan_for_model(info: ModelInfo, height: int, width: int) -> Plan:
-    """The plan that a model's own facts ask for: what decode cuts by and transform joins by.
+    """Return the plan that a model's own facts ask for: decode cuts by it and transform joins by it.
 
     An image that `largest_tile` holds is not cut. Of a larger one the tiles are as small as MAX_HALO_SHARE allows,
     because a model's memory grows with them: it takes tiles near the largest for an image of a few tiles only.
@@ -217,7 +217,7 @@ def split(image: np.ndarray, plan: Plan) -> np.ndarray:
 
 
 def merge(tiles: np.ndarray, plan: Plan, scale: int) -> np.ndarray:
-    """The inverse of `split`: (plan.count, s tile_height, s tile_width, C) -> (s height, s width, C)."""
+    """Invert `split`: (plan.count, s tile_height, s tile_width, C) -> (s height, s width, C)."""
     image = np.empty((plan.height * scale, plan.width * scale, tiles.shape[3]), tiles.dtype)
     for index in range(plan.count):
         paste(image, tiles[index], plan, index, scale)
@@ -239,7 +239,7 @@ def tile_of(pixels: np.ndarray, plan: Plan, index: int) -> np.ndarray:
 
 
 def core_of(tile: np.ndarray, plan: Plan, index: int, scale: int) -> tuple[Tile, np.ndarray]:
-    """The core of output tile number `index`, a view without padding, and its place in the output.
+    """Return the place in the output of tile number `index`, and its core: a view without padding.
 
     `merge` is made of these: over all tiles the places partition the output.
     """
@@ -261,7 +261,7 @@ def paste(canvas: np.ndarray, tile: np.ndarray, plan: Plan, index: int, scale: i
 
 
 def _cut_axis(length: int, tile: int, overlap: int, multiple: int) -> tuple[int, tuple[int, ...]]:
-    """The tile's length along one axis and the tiles' origins; `length` is a multiple of `multiple`."""
+    """Return the tile's length along one axis and the tiles' origins; `length` is a multiple of `multiple`."""
     if length <= tile:
         return length, (0,)
     largest_step = tile // multiple * multiple - overlap
@@ -271,7 +271,7 @@ def _cut_axis(length: int, tile: int, overlap: int, multiple: int) -> tuple[int,
 
 
 def _spread(count: int, length: int, tile: int, multiple: int) -> tuple[int, ...]:
-    """Origins of `count` tiles, evenly: each step stays within tile - overlap, because that is a multiple too."""
+    """Return evenly spaced origins; steps stay within tile - overlap, because that is a multiple too."""
     slack = (length - tile) // multiple
     return tuple(i * slack // max(1, count - 1) * multiple for i in range(count))
 
@@ -305,5 +305,5 @@ def _check_size(image: np.ndarray, height: int, width: int) -> None:
 
 
 def round_up(length: int, multiple: int) -> int:
-    """The next multiple of `multiple`."""
+    """Return the smallest multiple of `multiple` that is not below `length`."""
     return -(-length // multiple) * multiple

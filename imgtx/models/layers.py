@@ -38,7 +38,7 @@ def partition(tokens: Tensor, window: int) -> Tensor:
 
 
 def unpartition(windows: Tensor, window: int) -> Tensor:
-    """The inverse of `partition`: (B, H/window, W/window, T, D) -> (B, H, W, D)."""
+    """Invert `partition`: (B, H/window, W/window, T, D) -> (B, H, W, D)."""
     b, rows, columns, _, d = windows.shape
     grid = windows.view(b, rows, columns, window, window, d).transpose(2, 3)
     return grid.reshape(b, rows * window, columns * window, d)
@@ -147,7 +147,7 @@ class FeedForward(nn.Sequential):
         return by_strips(lambda top, bottom: self._rows(x, top, bottom), x, 1)
 
     def _rows(self, x: Tensor, top: int, bottom: int) -> Tensor:
-        """Rows `top` to `bottom` of the output."""
+        """Return rows `top` to `bottom` of the output."""
         widen, activate, narrow = self[0], self[1], self[2]
         if self.meet is None:
             return narrow(activate(widen(x[:, top:bottom])))

@@ -75,7 +75,7 @@ class EncoderDecoder(nn.Module):
         return self.enlarge(image) + change
 
     def with_mask_tokens(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Tokens (B, H/p, W/p, D) whose patch of the mask (B, 1, H, W) is mostly hole give way to the learned one."""
+        """Replace tokens (B, H/p, W/p, D) by the learned one where the mask's patch (B, 1, H, W) is mostly hole."""
         share = F.avg_pool2d(mask.float(), self.config.patch)[:, 0, :, :, None]  # B, H/p, W/p, 1
         return torch.where(share > 0.5, self.mask_token.to(tokens.dtype), tokens)
 
@@ -94,7 +94,7 @@ class EncoderDecoder(nn.Module):
         return F.pixel_unshuffle(x, self.config.patch).permute(0, 2, 3, 1)
 
     def from_patches(self, patches: Tensor) -> Tensor:
-        """The inverse of `to_patches`: (B, H/p, W/p, C p p) -> (B, C, H, W)."""
+        """Invert `to_patches`: (B, H/p, W/p, C p p) -> (B, C, H, W)."""
         return F.pixel_shuffle(patches.permute(0, 3, 1, 2), self.config.patch)
 
 

@@ -123,7 +123,7 @@ def _run(model: ImageModel, state: Any, tile: np.ndarray, device: str) -> np.nda
 def _gap(
     model: ImageModel, state: Any, image: np.ndarray, untiled: np.ndarray, cut: Plan, device: str
 ) -> tuple[float, int]:
-    """The largest difference in [0, 1] and in levels, of all pixels that have just one halo beside them, or more.
+    """Return the largest difference, in [0, 1] and in levels, of pixels with at least one halo beside them.
 
     Neighbouring tiles may overlap by more than two halos, and what is then cut off in the middle of their overlap has
     more context than was asked for: so every tile is compared up to its halos, not what a merge takes of it.
@@ -149,7 +149,7 @@ def _inner(tile: Tile, cut: Plan) -> Tile:
 
 
 def _part(output: np.ndarray, inner: Tile, scale: int, top: int, left: int) -> np.ndarray:
-    """What `inner` covers of an output whose origin is (top, left), both in input pixels."""
+    """Return what `inner` covers of an output whose origin is (top, left), both in input pixels."""
     rows = slice((inner.top - top) * scale, (inner.bottom - top) * scale)
     columns = slice((inner.left - left) * scale, (inner.right - left) * scale)
     return output[rows, columns]

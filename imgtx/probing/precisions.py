@@ -22,9 +22,9 @@ ROUNDS = 3
 
 
 def measure_precisions(model: ImageModel, tile: Tensor) -> dict[str, dict[str, Any]]:
-    """Of each precision: seconds per input megapixel and dB against float32, or why it does not run.
+    """Measure each precision: seconds per input megapixel and dB against float32, or why it does not run.
 
-    Of a module also the seconds in channels-last, and by how many levels of 255 that layout moves a pixel.
+    Modules also in channels-last: seconds, and by how many levels of 255 that layout moves a pixel.
     """
     exact = run_once(model, tile, "float32")
     found: dict[str, dict[str, Any]] = {
@@ -49,7 +49,7 @@ def measure_precisions(model: ImageModel, tile: Tensor) -> dict[str, dict[str, A
 
 
 def _in_channels_last(model: ImageModel, tile: Tensor, precision: str, plain: Tensor) -> dict[str, float]:
-    """Seconds and levels of the other layout; {} for what is no module. The model keeps the layout it had."""
+    """Measure seconds and levels of the other layout; {} if not a module. The model keeps the layout it had."""
     if not isinstance(model, nn.Module):
         return {}
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's hints lack it
@@ -63,9 +63,9 @@ def _in_channels_last(model: ImageModel, tile: Tensor, precision: str, plain: Te
 
 
 def choose_fastest(precisions: dict[str, dict[str, Any]]) -> tuple[str, bool]:
-    """The fastest precision that is exact enough, and whether it takes channels-last: each in its better layout.
+    """Return the fastest precision that is exact enough, and whether to run it in channels-last.
 
-    What is not WORTH it stays float32, and contiguous.
+    Precisions are compared in their better layouts. What gains less than WORTH stays float32, and contiguous.
     """
     layouts = {n: _layout(f) for n, f in precisions.items() if n == "float32" or f.get("db", 0) >= EXACT_DB}
     fast = min(layouts, key=lambda name: layouts[name][0])
@@ -75,7 +75,7 @@ def choose_fastest(precisions: dict[str, dict[str, Any]]) -> tuple[str, bool]:
 
 
 def _layout(found: dict[str, Any]) -> tuple[float, bool]:
-    """Seconds a megapixel in the layout to take, and whether that is channels-last."""
+    """Return the seconds per megapixel in the layout to take, and whether that is channels-last."""
     plain, last = found["seconds_per_megapixel"], found.get("channels_last_seconds_per_megapixel", math.inf)
     taken = last * WORTH < plain and found["channels_last_levels"] <= LAYOUT_LEVELS
     return (last, True) if taken else (plain, False)
@@ -90,7 +90,7 @@ def _seconds(model: ImageModel, tile: Tensor, precision: str) -> float:
 def clock(
     work: Callable[[], Any], device: torch.device, timer: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Seconds of `work`, to its end on a GPU too."""
+    """Return the seconds that `work` takes, to its end on a GPU too."""
     started = timer()
     work()
     if device.type == "cuda":
@@ -99,13 +99,13 @@ def clock(
 
 
 def decibels(output: Tensor, exact: Tensor) -> float:
-    """How far an output in [0, 1] is from the exact one; 99.9 where they are equal."""
+    """Return the PSNR in dB of an output in [0, 1] against the exact one; 99.9 where they are equal."""
     squared = float(((output - exact) ** 2).mean())
     return round(10 * math.log10(1 / squared), 1) if squared > 0 else 99.9
 
 
 def run_once(model: ImageModel, tile: Tensor, precision: str) -> Tensor:
-    """One call, as `imgtx.inference.predictor` makes it, to float32."""
+    """Call the model once, as `imgtx.inference.predictor` does, and return float32."""
     reduced = precision != "float32"
     with torch.autocast(
         tile.device.type, dtype=getattr(torch, precision) if reduced else None, enabled=reduced

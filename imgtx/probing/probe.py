@@ -42,9 +42,9 @@ LARGEST_GRID = 64
 MIN_PHOTO = 336
 # Pixels: no halo is enough for a model that reaches further.
 FAR = 128
-# Pixels.
+# Pixels a side, for speed and for memory.
 SPEED_SIDE = 192
-SIDES = (128, 320)  # pixels, for memory
+SIDES = (128, 320)
 LARGEST_SIDE = 4096
 
 

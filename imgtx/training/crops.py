@@ -105,7 +105,7 @@ class Sampler:
         )
 
     def places(self, step: int) -> list[tuple[Pair, CropPlacement]]:
-        """Where the crops of a step are, to cut them elsewhere; the same as in `batch` where crops are only cut."""
+        """Return where the crops of a step are, to cut them elsewhere; as in `batch` where crops are only cut."""
         rng = np.random.default_rng((self.seed, step))
         return [(pair, draw_place(pair, self.settings, rng)) for pair in self._images(rng, step)]
 
@@ -118,7 +118,7 @@ class Sampler:
 
 
 def stacked(crops: list[tuple[str, np.ndarray, np.ndarray]]) -> Batch:
-    """Keys, small and clean sides of single crops as one batch."""
+    """Stack keys, small and clean sides of single crops to one batch."""
     keys, smalls, cleans = zip(*crops, strict=True)
     return Batch(keys, np.stack(smalls), np.stack(cleans))
 
@@ -131,7 +131,7 @@ def draw_place(pair: Pair, settings: CropSettings, rng: np.random.Generator) -> 
 def cut(
     pair: Pair, settings: CropSettings, place: CropPlacement, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One crop: small (crop, crop, 3) and clean (scale crop, scale crop, 3), turned alike, as in `Batch`."""
+    """Cut one crop: small (crop, crop, 3) and clean (scale crop, scale crop, 3), turned alike, as in `Batch`."""
     crop, scale, top, left = settings.crop, pair.scale, place.top, place.left
     clean = settings.sharpness.crop(pair.clean, scale * top, scale * left, scale * crop, rng)
     clean = turn(clean, place.turns, place.mirrored)
@@ -162,7 +162,7 @@ def _gradient_energy(image: np.ndarray, top: int, left: int, crop: int) -> float
 
 
 def _by_energy(pair: Pair, crop: int, rng: np.random.Generator) -> tuple[int, int]:
-    """A cell of a grid of places in proportion to its energy, then anywhere in the cell.
+    """Draw a cell of a grid of places in proportion to its energy, then a place in the cell.
 
     A quarter of the mean is added to each cell: a model that never sees flat regions cannot distinguish noise from
     texture.

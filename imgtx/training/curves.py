@@ -41,7 +41,7 @@ def draw_curves(lines: Sequence[dict[str, Any]], loss: str, path: Path) -> None:
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """The range of all values but the first few: one early spike would flatten all that follows."""
+    """Return the range of all values but the first few: one early spike would flatten all that follows."""
     low, high = min(values), max(values[len(values) // 50 :])
     margin = 0.05 * (high - low) or max(0.05 * abs(high), 1e-6)
     return low - margin, high + margin

@@ -38,7 +38,7 @@ class DeviceFeed:
 
     @staticmethod
     def fits(sampler: Sampler) -> bool:
-        """Whether the sampler's crops can be cut on a device."""
+        """Return whether the sampler's crops can be cut on a device."""
         return sampler.settings.only_cut
 
     def batch(self, step: int) -> DeviceBatch:
@@ -58,19 +58,21 @@ class DeviceImages:
 
     def __init__(self, images: list[np.ndarray], side: int, device: str):
         pixels = np.concatenate([image.reshape(-1, 3) for image in images])
-        self._pixels = torch.from_numpy(pixels).to(device)  # P, 3
+        # (P, 3): the pixels of all images, one image after the other.
+        self._pixels = torch.from_numpy(pixels).to(device)
         sizes = np.array([image.shape[0] * image.shape[1] for image in images])
         self._first = torch.from_numpy(np.cumsum(sizes) - sizes).to(device)
         self._width = torch.tensor([image.shape[1] for image in images], device=device)
         rows, columns = np.indices((side, side))
         seen = [(turn(rows, k % 4, k > 3), turn(columns, k % 4, k > 3)) for k in range(8)]
-        # 8, n, n.
+        # (8, n, n): the crop's coordinates in each of the eight symmetries.
         self._rows = torch.from_numpy(np.stack([r for r, _ in seen])).to(device)
         self._columns = torch.from_numpy(np.stack([c for _, c in seen])).to(device)
 
     def cut(self, wanted: Tensor) -> Tensor:
-        """(B, 4) image, top, left, symmetry -> (B, n, n, 3) uint8."""
+        """Cut crops: (B, 4) of image, top, left, symmetry -> (B, n, n, 3) uint8."""
         image, top, left, symmetry = (column[:, None, None] for column in wanted.unbind(1))
-        row = self._rows[symmetry[:, 0, 0]] + top  # B, n, n
+        # (B, n, n).
+        row = self._rows[symmetry[:, 0, 0]] + top
         column = self._columns[symmetry[:, 0, 0]] + left
         return self._pixels[self._first[image] + row * self._width[image] + column]

@@ -33,7 +33,7 @@ def from_folders(spec: TrainSpec) -> Data:
 
 
 def from_pairs(spec: TrainSpec, pairs: list[Pair], valid: list[Pair]) -> Data:
-    """The same from images that are in memory already."""
+    """Return the data of images that are in memory already."""
     settings = spec.crop_settings
     sampler = Sampler(pairs, settings, seed=spec.seed, batch=spec.batch)
     return Data(sampler, degrade_validation(valid, settings.degradation, settings.damage))

@@ -67,7 +67,7 @@ class TrainingLog:
 
 
 def _open_events(folder: Path) -> Any:
-    """A writer of TensorBoard events, which joins all files of a folder; a kill costs the last second of them.
+    """Open a writer of TensorBoard events, which joins all files of a folder; a kill costs the last second.
 
     The name is new each time: the writer's own counts seconds, and a quick restart would empty the file before.
     """

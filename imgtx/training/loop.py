@@ -97,7 +97,7 @@ def clock_of(device: str) -> Callable[[], float]:
 
 
 def _passed(before: float, now: float, minutes: float) -> bool:
-    """Whether a multiple of `minutes` is between two counts of seconds; the same after an interruption."""
+    """Return whether a multiple of `minutes` is between two counts of seconds; the same after an interruption."""
     return before // (60 * minutes) < now // (60 * minutes)
 
 

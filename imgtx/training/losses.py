@@ -11,7 +11,7 @@ MIN_SQUARE_ERROR = 1e-5
 
 
 def negative_psnr(output: Tensor, target: Tensor) -> Tensor:
-    """Minus the PSNR in dB, averaged over the crops of (B, C, H, W) in [0, 1].
+    """Return minus the PSNR in dB, averaged over the crops of (B, C, H, W) in [0, 1].
 
     Each crop counts by how much better it becomes, not by how bad it is: weak damage as much as strong. Source: Chen
     et al., Simple Baselines for Image Restoration (2022), with a floor so that perfect crops do not pull.

@@ -55,7 +55,7 @@ class MuonAdamW:
 def optimizer_of(
     network: nn.Module, name: str, *, rate: float, weight_decay: float
 ) -> torch.optim.AdamW | MuonAdamW:
-    """The optimizer that a training spec calls `name`: "adamw" or "muon"."""
+    """Return the optimizer that a training spec calls `name`: "adamw" or "muon"."""
     if name == "muon":
         return MuonAdamW(network, rate=rate, weight_decay=weight_decay)
     return adamw(network.parameters(), rate=rate, weight_decay=weight_decay)

@@ -28,7 +28,7 @@ class Pair:
 
     @cached_property
     def gradient_sums(self) -> np.ndarray:
-        """Sums of absolute gradients of the reduction's green above and left of each pixel: (h + 1, w + 1) int64."""
+        """Sums of the green channel's absolute gradients above and left of each pixel: (h + 1, w + 1) int64."""
         green = self.small[..., 1].astype(np.int64)
         down = np.abs(np.diff(green, axis=0, append=green[-1:]))
         across = np.abs(np.diff(green, axis=1, append=green[:, -1:]))

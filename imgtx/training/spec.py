@@ -246,7 +246,7 @@ def check_same(spec: TrainSpec, began: dict[str, Any], where: str) -> None:
 
 
 def with_current_names(recorded: dict[str, Any]) -> dict[str, Any]:
-    """A spec that a checkpoint or a weight file recorded, by the names of today."""
+    """Return a spec that a checkpoint or a weight file recorded, with the current names."""
     values = {OLD_NAMES.get(name, name): value for name, value in recorded.items()}
     if (choice := values.get("crop_choice")) in OLD_CROP_CHOICE:
         values["crop_choice"] = OLD_CROP_CHOICE[choice]
@@ -254,7 +254,7 @@ def with_current_names(recorded: dict[str, Any]) -> dict[str, Any]:
 
 
 def defaults() -> dict[str, Any]:
-    """The default of every field that has one."""
+    """Return the default of every field that has one."""
     plain = {f.name: f.default for f in fields(TrainSpec) if f.default is not MISSING}
     made = {f.name: f.default_factory() for f in fields(TrainSpec) if f.default_factory is not MISSING}
     return plain | made

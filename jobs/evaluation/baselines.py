@@ -28,7 +28,7 @@ def imported(name: str) -> ModuleType | None:
 
 
 def non_local_means(noisy: np.ndarray, strength: float) -> np.ndarray | None:
-    """OpenCV's fast non-local means in colour, default windows: (H, W, 3) uint8 -> the same; None without OpenCV."""
+    """Denoise (H, W, 3) uint8 by OpenCV's fast non-local means with default windows; None without OpenCV."""
     cv2 = imported("cv2")
     if cv2 is None:
         return None

@@ -111,7 +111,7 @@ class Report:
     self_ensemble: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; the infinite PSNR of equal images becomes None."""
+        """Return the report for JSON; the infinite PSNR of equal images becomes None."""
         values = asdict(self) | {"datasets": []}
         for dataset in self.datasets:
             means = {
@@ -221,7 +221,7 @@ def score(
 
 
 def print_report(report: Report, console: Console) -> None:
-    """The model beside its control and the published rows, dataset by dataset, then the protocol."""
+    """Print the model beside its control and the published rows, by dataset, then the protocol."""
     table = Table(
         title=f"{report.model} x{report.scale}, {report.degradation} reduction", title_justify="left"
     )

@@ -52,7 +52,7 @@ def fields_of(command: str) -> dict[str, Any]:
 
 
 def _readable(values: dict[str, Any]) -> dict[str, Any]:
-    """A count of failures may be written as a number: `max_failed = 20` beside `max_failed = "1%"`."""
+    """Accept a count of failures as a number: `max_failed = 20` beside `max_failed = "1%"`."""
     if type(values.get("max_failed")) is int:
         values["max_failed"] = str(values["max_failed"])
     return values

@@ -17,7 +17,8 @@ from pipeline.sources.images import images
 from pipeline.storage.checks import check_source
 from pipeline.storage.store import Store
 
-CHECKED_IMAGES = 16  # images whose size is read before workers start
+# The number of images whose size is read before workers start.
+CHECKED_IMAGES = 16
 TRAIN, VALID = "train", "valid"
 KEYS = "keys.parquet"
 

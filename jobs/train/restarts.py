@@ -7,7 +7,8 @@ from pipeline.storage.store import Store
 
 log = logging.getLogger("imgtx.train")
 
-RESTARTS = 3  # of all workers, from the same checkpoint
+# Restarts of all workers from the same checkpoint.
+RESTARTS = 3
 
 
 class Restarts:
@@ -36,7 +37,7 @@ class Restarts:
         log.warning("training ended (%s): continuing from its last checkpoint", last_line(error))
 
     def interruption(self, error: Exception | str) -> RunInterruptedError:
-        """The error to raise, in one line: with what a worker reported, if one could, and the last line of `error`."""
+        """Return the error to raise, in one line: a worker's report, if there is one, and the last line of `error`."""
         failure = (
             " ".join(self.failure.split())[:300]
             or "no worker reported why: it was killed, or its node was lost"

@@ -27,11 +27,13 @@ from pipeline.storage.store import Store
 log = logging.getLogger("imgtx.train")
 
 ROTATION = 4
-FETCHERS = 2  # threads: one waits for storage while the other decodes
+# Threads: one waits for storage while the other decodes.
+FETCHERS = 2
 # Of a larger image each visit uses one window of this side: reducing the whole image for a few crops would cost more
 # than training on them.
 WINDOW = 1024
-CACHE_BYTES = 1 << 30  # of decoded images per worker; a training set that fits is read once
+# Bytes of decoded images per worker; a training set that fits is read once.
+CACHE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)

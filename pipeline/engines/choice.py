@@ -47,11 +47,11 @@ def choose_engine(spec: RunSpec, images: int, size: int) -> str:
 
 
 def uses_gpu(spec: RunSpec) -> bool:
-    """Whether the model will run on a GPU of this machine: looked up without torch, which takes seconds to import."""
+    """Return whether the model will run on a GPU of this machine, without torch, which takes seconds to import."""
     return bool(spec.gpus) or (spec.gpus is None and gpu_in_sight())
 
 
 def gpu_in_sight() -> bool:
-    """Whether this machine has a CUDA or ROCm device that is not hidden from this process."""
+    """Return whether this machine has a CUDA or ROCm device that is not hidden from this process."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
     return not hidden and (any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists())

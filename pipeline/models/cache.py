@@ -74,6 +74,7 @@ def fetch_file(uri: str, endpoint_url: str | None) -> Path:
             digest = file_digest(temporary)
             path = cache_folder() / digest / name
             path.parent.mkdir(parents=True, exist_ok=True)
+            # By hand: the file's final folder is its digest, which `replacing` would have to know before the download.
             os.replace(temporary, path)
         with _whole(note) as temporary:
             temporary.write_text(json.dumps({"uri": uri, "version": version, "digest": digest}))
@@ -105,7 +106,8 @@ def _noted(note: Path, version: str, name: str) -> Path | None:
 def _is_sound(path: Path, digest: str) -> bool:
     with contextlib.suppress(OSError):
         if file_digest(path) == digest:
-            os.utime(path)  # for `_forget_unused`
+            # For `_forget_unused`.
+            os.utime(path)
             return True
     return False
 
@@ -129,7 +131,8 @@ def _whole(path: Path) -> Iterator[Path]:
 def _forget_unused(folder: Path, *, but: Path) -> None:
     limit = time.time() - KEPT_DAYS * 86_400
     for entry in folder.iterdir():
-        with contextlib.suppress(OSError):  # another process removes it too
+        # Another process may remove it too.
+        with contextlib.suppress(OSError):
             newest = max((file.stat().st_mtime for file in entry.iterdir()), default=limit)
             if entry != but and newest < limit:
                 shutil.rmtree(entry)

@@ -29,7 +29,8 @@ from pipeline.user import user_name
 
 MODEL, CARD, LATEST = "model.safetensors", "card.json", "latest"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_AT_ONCE = 16  # cards that are read side by side
+# Cards that are read at the same time.
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Version:
     """One complete version of a model. `card` says how it was made and holds the checksums of its `files`."""
 
     name: str
-    number: str  # "0001", counted upwards
+    # "0001", counted upwards.
+    number: str
     card: dict[str, Any]
 
     @property
@@ -195,7 +197,8 @@ class ModelStore:
             return [key for batch in self.store.list(prefix) for key in batch.column("key").to_pylist()]
         except StorageError as error:
             if error.reason == "not_found" and self.store.is_local:
-                return []  # a store that does not exist yet
+                # A store that does not exist yet.
+                return []
             raise
 
     def _read_version(self, name: str, number: str) -> Version:

@@ -25,7 +25,8 @@ class AllStages:
         self.job = job
         self.transform = Transform(job, device)
         self.free_since = time.perf_counter()
-        self.waited = 0.0  # seconds that no row has reported yet
+        # Seconds that no row has reported yet.
+        self.waited = 0.0
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         watcher = self.transform.drain_watcher

@@ -25,7 +25,8 @@ from pipeline.tasks import get_task
 from pipeline.tasks.images import item_of, own_version
 
 if TYPE_CHECKING:
-    from imgtx.inference.predictor import Predictor  # brings torch, which the driver does without
+    # Imports torch, which the driver does without.
+    from imgtx.inference.predictor import Predictor
 
 
 def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:

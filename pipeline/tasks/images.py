@@ -73,7 +73,10 @@ def load_image(row: Row, job: Job, *, model_input: ModelInput | None = None) -> 
 
 
 def load_canvas(row: Row, job: Job, *, height: int, width: int) -> Row:
-    """Add an empty RGB picture as `tiles`, for tasks that begin without one: what it becomes is up to the model."""
+    """Add a black RGB image as `tiles`, for tasks whose rows begin without an image.
+
+    No task uses it yet: it is for text-to-image models, which make the image from the row alone.
+    """
     import numpy as np
 
     from imgtx.codecs import Picture, pack_carry

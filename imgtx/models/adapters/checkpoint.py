@@ -77,7 +77,8 @@ def _read_pickle(path: Path) -> Any:
         raise _would_run(path, error) from error
     except ModelError:
         raise
-    except Exception as error:  # of many kinds for damaged files, in torch, zipfile or pickle
+    except Exception as error:
+        # For damaged files torch, zipfile and pickle raise exceptions of many kinds.
         raise ModelError(
             f"{path} is not a whole checkpoint ({type(error).__name__}: {first_line(error)}): copy it again, or "
             f"give another file"
@@ -119,7 +120,7 @@ def _check_names(found: Checkpoint, path: Path) -> None:
 
 
 def _tensors(found: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor below `found` with its dotted name."""
+    """Yield every tensor below `found` with its dotted name."""
     if isinstance(found, Tensor):
         yield name, found
     elif isinstance(found, dict):
@@ -149,7 +150,7 @@ def _would_run(path: Path, error: Exception) -> ModelError:
 
 
 def _names_in(path: Path) -> list[str]:
-    """The names that a bare pickle would import, read off without running it."""
+    """Return the names that a bare pickle would import, without running it."""
     names: list[str] = []
     texts: list[str] = []
     try:
@@ -161,6 +162,7 @@ def _names_in(path: Path) -> list[str]:
                     names.append(".".join(texts[-2:]))
                 elif isinstance(argument, str):
                     texts.append(argument)
-    except Exception:  # no bare pickle, or a damaged one: what was read until then is all there is to say
+    except Exception:
+        # Not a bare pickle, or a damaged one: what was read so far is all that can be said.
         return names
     return names

@@ -76,7 +76,8 @@ def load(source: Source, digest: str) -> "AdaptedModel":
             f"{path}: spandrel {spandrel.__version__} knows no architecture with these tensors (the first are "
             f"{', '.join(map(str, list(tensors)[:3]))}): see docs/guides/your-models.md for those it knows"
         ) from error
-    except Exception as error:  # its networks assert, index and allocate as the file's shapes say
+    except Exception as error:
+        # Its networks assert, index and allocate as the file's shapes say.
         raise ModelError(
             f"{path} does not fit its own architecture ({type(error).__name__}: {str(error).strip()[:200]}): copy "
             f"it again, or give another file"

@@ -67,7 +67,8 @@ def load(source: Source, digest: str) -> "AdaptedModel":
         network.load_state_dict(_without_ids(read_checkpoint(weights)), strict=True)
     except ModelError:
         raise
-    except Exception as error:  # the library validates by classes of its own
+    except Exception as error:
+        # The library validates with exceptions of its own.
         complaint = " ".join(str(error).split())[:300]
         raise ModelError(f"{weights} does not fit the config beside it: {complaint}") from error
     returned = getattr(config, "num_channels_out", config.num_channels)
