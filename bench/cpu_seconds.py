@@ -29,7 +29,7 @@ class Spent:
 
 
 def spend(command: Sequence[str], environment: dict[str, str] | None = None) -> Spent:
-    """Run a command, wait for whatever it leaves behind, and return what all took; CalledProcessError if it fails."""
+    """Run a command, wait for its remaining processes, and return what all took. CalledProcessError if it fails."""
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(
             ctypes.get_errno(), "this system cannot count the processes that a command leaves behind"

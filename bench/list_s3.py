@@ -127,11 +127,11 @@ async def serve(keys: int) -> None:
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
-    threading.Thread(target=_end_with_whoever_started_it, daemon=True).start()
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     await server.serve_forever()
 
 
-def _end_with_whoever_started_it() -> None:
+def _end_with_the_parent() -> None:
     os.read(0, 1)
     os._exit(0)
 

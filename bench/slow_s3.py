@@ -86,11 +86,11 @@ def slow_s3(rate: float) -> Iterator[SlowS3]:
             process.kill()
 
 
-def _end_with_whoever_started_it() -> None:
+def _end_with_the_parent() -> None:
     os.read(0, 1)
     os._exit(0)
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_whoever_started_it, daemon=True).start()
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     asyncio.run(serve(float(sys.argv[1])))

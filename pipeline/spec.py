@@ -30,7 +30,7 @@ class RunSpec:
     source: str
     # Where outputs and ledger are written: likewise.
     destination: str
-    # Set by the command.
+    # Set by the command. Callers that name no task, such as nightly runs, upscale.
     task: str = "super-resolution"
     model: str = "sr-x2"
     # The options of the task (`Task.options`) that were given.

@@ -2,7 +2,7 @@
 
     driver --hello, then one row a message--> stdin      stdout --READY, then one outcome a message--> driver
 
-It ends when the driver closes its pipe, and so also when the driver is killed, whatever it is doing at that moment:
+It ends at once when the driver closes its pipe, and so also when the driver is killed, even in the middle of an image:
 the destination may belong to another run by then.
 """
 

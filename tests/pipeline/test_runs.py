@@ -9,7 +9,7 @@ from imgtx.errors import UsageError
 from pipeline.runs import last_spec
 from pipeline.spec import RunSpec
 
-# What every run recorded before 0.1.0, whatever its task.
+# What every run of any task recorded before 0.1.0.
 BEFORE = {
     "task": "super-resolution",
     "model": "sr-x2",

@@ -33,7 +33,7 @@ def holds_a_spool(process: psutil.Process) -> bool:
     return False
 
 
-def kill_whoever_takes_the_large_one(command: Command, killed: list[int]) -> None:
+def kill_worker_with_the_large_image(command: Command, killed: list[int]) -> None:
     while command.process.poll() is None:
         for worker in command.workers():
             if holds_a_spool(worker):
@@ -61,7 +61,7 @@ def test_images_that_kill_their_worker_are_recorded_and_others_survive(
         RAY_TMPDIR="/tmp",
     )
     killed: list[int] = []
-    watcher = threading.Thread(target=kill_whoever_takes_the_large_one, args=(command, killed), daemon=True)
+    watcher = threading.Thread(target=kill_worker_with_the_large_image, args=(command, killed), daemon=True)
     watcher.start()
     assert command.finish() == 0, command.log.read_text()
     watcher.join()

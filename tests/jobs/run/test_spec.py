@@ -264,9 +264,9 @@ class TestEmulatedPrecisions:
         return make_job(RunSpec("in", "out", **options), self.FAST, "d").recipe.precision
 
     def test_one_that_is_asked_for_is_refused(self):
-        told = complaint(self.precision, precision="bfloat16")
-        assert told.startswith("--precision bfloat16: the processor here, Xeon (avx2), emulates it")
-        assert told.endswith("use float32, or auto")
+        message = complaint(self.precision, precision="bfloat16")
+        assert message.startswith("--precision bfloat16: the processor here, Xeon (avx2), emulates it")
+        assert message.endswith("use float32, or auto")
 
     def test_auto_takes_float32(self):
         assert self.precision(precision="auto") == "float32"

@@ -181,14 +181,14 @@ def test_no_process_is_left(spec: RunSpec, how: str):
 
 
 @pytest.mark.parametrize("busy", ["time.sleep(3600)", "BUSY.sleep(3600)"], ids=["in Python", "in C"])
-def test_a_process_ends_with_a_killed_driver_whatever_it_is_doing(
+def test_a_process_ends_with_a_killed_driver_in_the_middle_of_a_call(
     spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: str
 ):
     open_store(spec.source).write("0/poison.png", b"of no importance")
     code = KILLS.replace(
         "os.kill(os.getpid(), signal.SIGKILL)", f"open({str(tmp_path / 'began')!r}, 'w'); {busy}"
     )
-    # A call of libc's own `sleep` that goes on when a signal comes.
+    # A call into libc that continues to sleep after a signal.
     again = "class BUSY:\n    def sleep(s):\n        while ctypes.CDLL(None).poll(None, 0, 1000 * s): pass\n"
     (tmp_path / "sitecustomize.py").write_text("import ctypes, time\n" + again + code)
     command = ["upscale", spec.source, spec.destination, "--model", spec.model, "--engine", "local"]

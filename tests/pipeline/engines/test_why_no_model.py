@@ -10,7 +10,7 @@ JOB = SimpleNamespace(spec=SimpleNamespace(model="m.safetensors"))
 
 
 @pytest.mark.parametrize(
-    ("cause", "told"),
+    ("cause", "message"),
     [
         (
             "imgtx.errors.UsageError: precision bfloat16: the processor here, Xeon, emulates it: use float32",
@@ -23,9 +23,9 @@ JOB = SimpleNamespace(spec=SimpleNamespace(model="m.safetensors"))
         ("FileNotFoundError: m.safetensors", "could not be loaded by a worker .*the file under this path"),
     ],
 )
-def test_the_line_names_the_cause(cause, told):
+def test_the_line_names_the_cause(cause, message):
     from re import search
 
     line = _why_no_model(JOB, RuntimeError(f"The actor died\nTraceback\n{cause}\n"))
-    assert search(f"^--model m.safetensors {told}", line)
+    assert search(f"^--model m.safetensors {message}", line)
     assert "\n" not in line

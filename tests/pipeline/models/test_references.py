@@ -32,7 +32,7 @@ def test_what_is_on_this_machine_passes_unchanged(reference: str):
         ("memory://x/y@2.pth", InStorage("memory://x/y@2.pth")),
     ],
 )  # fmt: skip
-def test_what_lies_elsewhere_is_told_apart(reference: str, found: InStore | InStorage):
+def test_models_in_storage_and_in_a_store_are_distinguished(reference: str, found: InStore | InStorage):
     assert parse_reference(reference) == found
     assert is_fetched(reference)
 
@@ -61,7 +61,7 @@ def test_an_existing_path_is_a_path(tmp_path):
         ("s3://user:word@bucket/x.pth", "credentials"),
     ],
 )
-def test_what_cannot_be_meant_is_told_in_one_line(reference: str, words: str):
+def test_an_impossible_reference_is_refused_in_one_line(reference: str, words: str):
     with pytest.raises(UsageError, match=words) as caught:
         local_model(reference)
     assert "\n" not in str(caught.value)
