@@ -24,6 +24,11 @@ from imgtx.models.layers import EncoderBlock, FeedForward, Residual, WindowAtten
 from imgtx.models.style_config import StyleConfig
 from imgtx.models.transformer import by_rows, conv
 
+# Mean and deviation of the pixels of paintings and photos, about.
+PIXEL_MEAN, PIXEL_DEVIATION = 0.45, 0.25
+# Share of the newest styles in the running statistics.
+MOMENTUM = 0.02
+
 
 class StyleState(NamedTuple):
     """What the decoder needs of a style: computed once per job; `repeat` gives each image of a batch its own.
@@ -101,7 +106,7 @@ class StyleTransfer(nn.Module):
 
     def forward(self, content: Tensor, state: StyleState) -> Tensor:
         code, fold = state.code, self.config.patch // 2
-        detail = by_rows(self.stem, content, reach=2)  # B, detail, H, W
+        detail = by_rows(self.stem, standardised(content), reach=2)  # B, detail, H, W
         half = by_rows(self.halve, F.pixel_unshuffle(detail, 2), reach=1)  # B, half, H/2, W/2
         tokens = self.embed(F.pixel_unshuffle(half, fold).permute(0, 2, 3, 1))  # B, H/p, W/p, D
         for block in self.encoder:
@@ -138,6 +143,7 @@ class StyleEncoder(nn.Module):
         self.to_code = nn.Sequential(
             nn.Linear(2 * narrow + 4 * c.dim, c.code), nn.GELU(approximate="tanh"), nn.Linear(c.code, c.code)
         )
+        self.memory_norm, self.code_norm = RunningNorm(c.dim), RunningNorm(c.code)
 
     @staticmethod
     def _block(c: StyleConfig, number: int) -> EncoderBlock:
@@ -145,18 +151,48 @@ class StyleEncoder(nn.Module):
         return EncoderBlock(c.dim, c.heads, c.window, feed, "post", shifted=number % 2 == 1)
 
     def forward(self, style: Tensor) -> tuple[Tensor, Tensor]:
-        early = self.stem(F.pixel_unshuffle(style, 4))  # G, narrow, H/4, W/4
+        early = self.stem(F.pixel_unshuffle(standardised(style), 4))  # G, narrow, H/4, W/4
         tokens = self.embed(F.pixel_unshuffle(early, 2).permute(0, 2, 3, 1))  # G, H/8, W/8, D
         for block in self.blocks:
             tokens = block(tokens)
         merged = self.merge(F.pixel_unshuffle(tokens.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1))
         for block in self.merged:
             merged = block(merged)
-        memory = merged.flatten(1, 2)
+        memory = self.memory_norm(merged.flatten(1, 2))
         code = self.to_code(
             torch.cat([*moments(early.flatten(2)), *moments(tokens.flatten(1, 2).mT), *moments(memory.mT)], 1)
         )
-        return memory, code
+        return memory, self.code_norm(code)
+
+
+class RunningNorm(nn.Module):
+    """(x - mean) / deviation of each channel of (..., C), by running statistics of the styles of the training.
+
+    What all styles share carries nothing, but is most of what an encoder says at first: without this, memory and code
+    stay nearly the same for all styles, and the decoder learns to ignore them. The statistics are constants in
+    training, too, and are not changed after it.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.mean: Tensor
+        self.variance: Tensor
+        self.seen: Tensor
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self._learn(x.detach().flatten(0, -2).to(self.mean.dtype))
+        return (x - self.mean.to(x.dtype)) * (self.variance + 1e-6).rsqrt().to(x.dtype)
+
+    @torch.no_grad()
+    def _learn(self, x: Tensor) -> None:
+        share = torch.clamp_min(1 / (1 + self.seen), MOMENTUM)
+        self.mean.lerp_(x.mean(0), share)
+        self.variance.lerp_((x - self.mean).square().mean(0), share)
+        self.seen += 1
 
 
 class StyleDecoderBlock(nn.Module):
@@ -238,6 +274,11 @@ class StyledDetailBlock(nn.Module):
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, T, D) -> (B, h, T, d)."""
     return x.unflatten(-1, (heads, -1)).transpose(-3, -2)
+
+
+def standardised(pixels: Tensor) -> Tensor:
+    """Pixels in [0, 1] with a mean near 0 and a deviation near 1."""
+    return (pixels - PIXEL_MEAN) / PIXEL_DEVIATION
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
