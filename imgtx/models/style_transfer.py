@@ -26,8 +26,6 @@ from imgtx.models.transformer import by_rows, conv
 
 # Mean and deviation of the pixels of paintings and photos, about.
 PIXEL_MEAN, PIXEL_DEVIATION = 0.45, 0.25
-# Share of the newest styles in the running statistics.
-MOMENTUM = 0.02
 
 
 class StyleState(NamedTuple):
@@ -143,7 +141,8 @@ class StyleEncoder(nn.Module):
         self.to_code = nn.Sequential(
             nn.Linear(2 * narrow + 4 * c.dim, c.code), nn.GELU(approximate="tanh"), nn.Linear(c.code, c.code)
         )
-        self.memory_norm, self.code_norm = RunningNorm(c.dim), RunningNorm(c.code)
+        # Colours get a way of their own: from the first step on, the code differs as much as the styles' colours do.
+        self.colours_to_code = nn.Linear(6, c.code)
 
     @staticmethod
     def _block(c: StyleConfig, number: int) -> EncoderBlock:
@@ -151,48 +150,20 @@ class StyleEncoder(nn.Module):
         return EncoderBlock(c.dim, c.heads, c.window, feed, "post", shifted=number % 2 == 1)
 
     def forward(self, style: Tensor) -> tuple[Tensor, Tensor]:
-        early = self.stem(F.pixel_unshuffle(standardised(style), 4))  # G, narrow, H/4, W/4
+        pixels = standardised(style)
+        early = self.stem(F.pixel_unshuffle(pixels, 4))  # G, narrow, H/4, W/4
         tokens = self.embed(F.pixel_unshuffle(early, 2).permute(0, 2, 3, 1))  # G, H/8, W/8, D
         for block in self.blocks:
             tokens = block(tokens)
         merged = self.merge(F.pixel_unshuffle(tokens.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1))
         for block in self.merged:
             merged = block(merged)
-        memory = self.memory_norm(merged.flatten(1, 2))
+        memory = merged.flatten(1, 2)
         code = self.to_code(
             torch.cat([*moments(early.flatten(2)), *moments(tokens.flatten(1, 2).mT), *moments(memory.mT)], 1)
         )
-        return memory, self.code_norm(code)
-
-
-class RunningNorm(nn.Module):
-    """(x - mean) / deviation of each channel of (..., C), by running statistics of the styles of the training.
-
-    What all styles share carries nothing, but is most of what an encoder says at first: without this, memory and code
-    stay nearly the same for all styles, and the decoder learns to ignore them. The statistics are constants in
-    training, too, and are not changed after it.
-    """
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.mean: Tensor
-        self.variance: Tensor
-        self.seen: Tensor
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("variance", torch.ones(channels))
-        self.register_buffer("seen", torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            self._learn(x.detach().flatten(0, -2).to(self.mean.dtype))
-        return (x - self.mean.to(x.dtype)) * (self.variance + 1e-6).rsqrt().to(x.dtype)
-
-    @torch.no_grad()
-    def _learn(self, x: Tensor) -> None:
-        share = torch.clamp_min(1 / (1 + self.seen), MOMENTUM)
-        self.mean.lerp_(x.mean(0), share)
-        self.variance.lerp_((x - self.mean).square().mean(0), share)
-        self.seen += 1
+        colours = torch.cat(moments(pixels.flatten(2)), 1)
+        return memory, code + self.colours_to_code(colours)
 
 
 class StyleDecoderBlock(nn.Module):
