@@ -1,4 +1,4 @@
-"""All stages in one process, one image after the other: on pools without GPUs, and in the local engine's processes.
+"""All stages in one process, one image after the other, as the local engine runs them.
 
 On a CPU the model and the codecs share the same cores, so pixels that travel between processes only cost time.
 """
