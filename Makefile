@@ -12,8 +12,8 @@ INSTALL := $(BIN)/python -m pip install -qq --no-compile --constraint requiremen
 TESTING := env OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0
 CI_SIZED := $(TESTING) $(BIN)/python -m pytest -m "not nightly and not gpu"
 # Ray takes all cores; what does without it shares them.
-SIDE_BY_SIDE := --numprocesses 2 --dist loadfile $(FAST)
 FAST := tests/imgtx tests/pipeline tests/jobs tests/conformance tests/storage tests/test_*.py
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile $(FAST)
 ONE_BY_ONE := tests/end_to_end
 # A failed install leaves no stamp, so that the next make tries again.
 .DELETE_ON_ERROR:

@@ -97,9 +97,7 @@ def test_an_image_above_the_models_limit_is_refused_from_its_header():
     header = Header(
         **{f: sizes.get(f) for f in Header.__dataclass_fields__} | {"height": 1000, "width": 1001}
     )
-    with pytest.raises(
-        ImageError, match=r"looks at the whole picture, so it cannot be cut, and 1\.0"
-    ) as caught:
+    with pytest.raises(ImageError, match=r"needs the whole picture at once and takes at most 1\.0") as caught:
         admit(header, job)
     assert caught.value.reason == "too_large"
     admit(replace(header, width=1000), job)
