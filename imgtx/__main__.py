@@ -3,9 +3,7 @@
 This is the one module of the library that imports upward (tests/test_layers.py), and nothing imports it.
 """
 
-import sys
-
-from jobs.cli import main
+from jobs.cli.entry import run
 
 if __name__ == "__main__":
-    sys.exit(main(prog_name="imgtx"))
+    run("imgtx")

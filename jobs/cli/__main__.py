@@ -1,8 +1,6 @@
 """`python -m jobs.cli`."""
 
-import sys
-
-from jobs.cli import main
+from jobs.cli.entry import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()
