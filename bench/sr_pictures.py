@@ -70,14 +70,14 @@ def reduced(image: Image.Image, factor: float) -> Image.Image:
     return image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
 
 
-def tiles(picture: Image.Image) -> list[Image.Image]:
+def tiles(picture: Image.Image, flattest: float = FLATTEST) -> list[Image.Image]:
     """Return squares of TILE pixels side by side, without flat ones and the remainder at the right and bottom."""
     made = [
         picture.crop((left, top, left + TILE, top + TILE))
         for top in range(0, picture.height - TILE + 1, TILE)
         for left in range(0, picture.width - TILE + 1, TILE)
     ]
-    return [tile for tile in made if slope(tile) > FLATTEST]
+    return [tile for tile in made if slope(tile) > flattest]
 
 
 def slope(tile: Image.Image) -> float:

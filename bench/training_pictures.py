@@ -12,20 +12,27 @@ are left out, for those are trained on already. Text and line art for validation
 that are not trained on.
 """
 
-import io
 import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageChops
+from PIL import Image
 
 from bench.drawn.artist import Artist
 from bench.drawn.letters import Fonts
 from bench.drawn.tools import PANEL
 from bench.drawn_pictures import generator, picture
+from bench.sr_pictures import (
+    HELD_OUT,
+    PAINTING_REDUCED,
+    WALLPAPER_SIDE,
+    WALLPAPERS,
+    mosaic,
+    reduced,
+    save,
+    tiles,
+)
 
 SEED = 2027
 CITIES = (
@@ -34,18 +41,7 @@ CITIES = (
     "wp_cc0_hotel-facade",
 )  # fmt: skip
 VARIANTS = "lomiri_"
-PAINTINGS = (
-    "bruegel_harvesters", "caillebotte_nap", "hokusai_great_wave", "monet_sainte_adresse", "turner_venice",
-    "van_gogh_bedroom",
-)  # fmt: skip
-# Those with detail all over; the packages' other pictures are drawn, blurred or nearly flat.
-WALLPAPERS = (
-    "Bridge_by_Sander_Klootwijk", "Dragonfly_by_Bolly", "Picture_0B_by_freespace", "Picture_1A_by_freespace",
-    "Wine_by_Jakkub_Mede", "aitzgorri_by_Aitzol_Berasategi", "friends_by_Aitzol_Berasategi",
-    "greentock_by_Peter_Nerlich", "life_by_Aitzol_Berasategi", "picosdeeuropa_by_Aitzol_Berasategi",
-    "seeding_by_Clements_Engelhardt", "sunset_by_Aitzol_Berasategi", "Kleiber_by_Lukas_Baubkus",
-)  # fmt: skip
-PAINTING_REDUCED, WALLPAPER_SIDE, FLATTEST, MOSAICS, EMOJI = 1.5, 1536, 4.0, 12, 72
+MOSAICS = 12
 # Procedural pictures of each kind, four panels each: for training, and for validation by its folder.
 DRAWN = {"text": 32, "facade": 20, "structure": 14, "lines": 12, "comic": 14, "screen": 12}
 DRAWN_VALID = {"text": {"text": 3}, "lineart": {"comic": 2, "lines": 1}, "screens": {"screen": 2}}
@@ -66,18 +62,18 @@ def main(data: Path, wallpapers: Path, fonts: Path, out: Path) -> None:
     for path in sorted((data / "photos/more").glob("*.webp")):
         if not path.name.startswith(VARIANTS):
             shutil.copy(path, valid / "cities" if path.name.startswith(CITIES) else train)
-    grounds = sorted(train.iterdir())  # photos only: what follows is drawn or painted
+    # Photos only: what follows is drawn or painted.
+    grounds = sorted(train.iterdir())
     for path in sorted((data / "paintings").glob("*.jpg")):
         painting = Image.open(path)
         if min(painting.size) > PANEL * 3 // 4:
-            folder = valid / "paintings" if path.stem in PAINTINGS else train
+            folder = valid / "paintings" if path.stem in HELD_OUT else train
             save(reduced(painting, PAINTING_REDUCED), folder, path.stem)
     for name in WALLPAPERS:
         photo = Image.open(wallpapers / f"{name}.jpg")
-        factor = max(
-            2.0, max(photo.size) / WALLPAPER_SIDE
-        )  # at least to a half: little is left of JPEG's blocks
-        for number, tile in enumerate(tiles(reduced(photo, factor), FLATTEST)):
+        # At least by half: little is left of JPEG's blocks.
+        factor = max(2.0, max(photo.size) / WALLPAPER_SIDE)
+        for number, tile in enumerate(tiles(reduced(photo, factor))):
             save(tile, train, f"{name}-{number}")
     emoji = pq.read_table(data / "emoji/emoji72.parquet", columns=["image"])["image"]
     for number in range(MOSAICS):
@@ -91,7 +87,7 @@ def main(data: Path, wallpapers: Path, fonts: Path, out: Path) -> None:
         for kind, count in kinds.items():
             for number in range(count):
                 whole = picture(artist, kind, generator(SEED, f"valid {kind}", number))
-                for place, panel in enumerate(tiles(whole, 0.0)):
+                for place, panel in enumerate(tiles(whole, -1.0)):
                     save(panel, valid / name, f"{kind}-{number}-{place}")
     for name, count in MIXED.items():
         paths = sorted((valid / name).iterdir())
@@ -99,42 +95,6 @@ def main(data: Path, wallpapers: Path, fonts: Path, out: Path) -> None:
             shutil.copy(path, valid / "mixed")
     for folder in (train, *sorted(valid.iterdir())):
         print(f"{folder.relative_to(out)}: {len(list(folder.iterdir()))} pictures")
-
-
-def reduced(image: Image.Image, factor: float) -> Image.Image:
-    width, height = (round(side / factor) for side in image.size)
-    return image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-
-
-def tiles(whole: Image.Image, flattest: float) -> list[Image.Image]:
-    """Squares of PANEL pixels side by side, but for flatter ones and what is left at the right and bottom."""
-    made = [
-        whole.crop((left, top, left + PANEL, top + PANEL))
-        for top in range(0, whole.height - PANEL + 1, PANEL)
-        for left in range(0, whole.width - PANEL + 1, PANEL)
-    ]
-    return [tile for tile in made if slope(tile) >= flattest]
-
-
-def slope(tile: Image.Image) -> float:
-    """Mean absolute difference of neighbours, in levels."""
-    grey = np.asarray(tile.convert("L"), np.int16)
-    return float(np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean())
-
-
-def mosaic(emoji: pa.ChunkedArray, rng: np.random.Generator) -> Image.Image:
-    """Seven times seven emoji, their white grounds tinted at random."""
-    made = Image.new("RGB", (7 * EMOJI, 7 * EMOJI))
-    for place in range(49):
-        drawn = Image.open(io.BytesIO(emoji[int(rng.integers(len(emoji)))].as_py())).convert("RGB")
-        red, green, blue = (int(level) for level in rng.integers(128, 256, 3))
-        tint = Image.new("RGB", drawn.size, (red, green, blue))
-        made.paste(ImageChops.multiply(drawn, tint), (EMOJI * (place % 7), EMOJI * (place // 7)))
-    return made
-
-
-def save(image: Image.Image, folder: Path, name: str) -> None:
-    image.save(folder / f"{name}.webp", lossless=True, method=2, exact=True)
 
 
 if __name__ == "__main__":
