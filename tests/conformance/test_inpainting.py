@@ -41,7 +41,7 @@ def test_lama_fills_holes_through_the_same_pipeline(lama):
     )  # fmt: skip
     job = make_job(RunSpec("in", "out", "inpainting", lama, {"mask_color": "#ff00ff"}), info, digest)
     assert job.recipe.model_digest == digest
-    with pytest.raises(UsageError, match="fills holes: say where they are"):
+    with pytest.raises(UsageError, match="fills holes: give their place by"):
         make_job(RunSpec("in", "out", "inpainting", lama), info, digest)
 
     predictor = Predictor(load_model(lama), batch=2)
