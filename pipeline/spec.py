@@ -49,7 +49,7 @@ class RunSpec:
     stream_megapixels: float = 50.0
     endpoint_url: str | None = None
     address: str | None = None
-    # Who processes the images: `ray`, `local` (processes of this machine), or `auto`.
+    # Who processes the images: `local` (processes of this machine), `ray`, or `auto`: `local` for small work on CPUs.
     engine: str = "auto"
     compile: bool = False
     self_ensemble: bool = False

@@ -84,8 +84,8 @@ EXECUTION_OPTIONS = (
     click.option("--max-failed", metavar="N|P%", help="Failures to allow before exit code 3.  [default: 1%]"),
     click.option(
         "--engine",
-        help="Who processes the images: ray, local (processes of this machine, without Ray), or auto, which is ray in "
-        "this version.  [default: auto]",
+        help="Who processes the images: local (processes of this machine, without Ray), ray, or auto: local for up to "
+        "2,000 images and 1 GiB on CPUs of this machine, else ray.  [default: auto]",
     ),
     ray_address_option,
 )

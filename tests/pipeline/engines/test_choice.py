@@ -34,7 +34,6 @@ def spec(**fields: object) -> RunSpec:
 def test_auto_is_local_for_small_work_on_cpus_of_this_machine(
     given, images, size, gpu, address, chosen, monkeypatch
 ):
-    monkeypatch.setattr(choice, "AUTO_MAY_BE_LOCAL", True)
     monkeypatch.setattr(choice, "gpu_in_sight", lambda: gpu)
     monkeypatch.setenv("RAY_ADDRESS", address)
     assert choose_engine(spec(**given), images, size) == chosen
