@@ -36,7 +36,7 @@ def load(
     tiles of the size that `imgtx models probe MODEL --compile` measured go through torch.compile. With `self_ensemble`
     it is the mean over eight turned and mirrored views, at eight times the time (`imgtx.inference.self_ensemble`). The
     result maps an (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) array of uint8 or uint16 to one of the same kind, `scale`
-    times as large.
+    times as large. A model for text-to-image takes a prompt instead (`imgtx.inference.generator.Generator`).
     `conditions` is what the model needs once for all images, such as a style picture (`ImageModel.prepare`).
     Raises UsageError for an unknown model, for a precision that does not run here and for a model that was not measured
     to be worth compiling, ModelError for a file that is not one.
@@ -54,7 +54,12 @@ def load(
         predictor = load_compiled(name_or_path, info, device=chosen, precision=precision)
     else:
         model = load_model(name_or_path, info)
-        predictor = Predictor(model, device=chosen, precision=precision or "float32", conditions=conditions)
+        kind = Predictor
+        if model.info.generation:
+            from imgtx.inference.generator import Generator
+
+            kind = Generator
+        predictor = kind(model, device=chosen, precision=precision or "float32", conditions=conditions)
     if not self_ensemble:
         return predictor
     from imgtx.inference.self_ensemble import SelfEnsemble

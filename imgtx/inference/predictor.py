@@ -43,6 +43,7 @@ from imgtx.inference.tiling import (
     tile_of,
 )
 from imgtx.models.contract import Conditions, ImageModel, call_model
+from imgtx.models.generation import Generation, shared
 from imgtx.models.info import PRECISIONS, ModelInfo
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class Predictor:
         tile: longest side of a tile in input pixels; by default `imgtx.inference.tiling.largest_tile`, unless a GPU is
             too small for it.
         batch: tiles in one call at most; by default 1 on a CPU (more gains nothing there), what fits
-            elsewhere, and 1 for a model whose batches differ from its single images.
+            elsewhere, 1 for a model whose batches differ from its single images, and what a model that makes images
+            from text says of itself.
         conditions: of the whole job, for `model.prepare`.
 
     The attributes `tile`, `batch` and `call_pixels` (most input pixels in one call) show the settings in
@@ -88,7 +90,7 @@ class Predictor:
             if self.info.channels_last:
                 model.to(memory_format=self._layout)  # type: ignore[call-overload]  # torch's hints lack it
         self.call_pixels = affordable_pixels(self.device)
-        self.batch = batch or (1 if self.device.type == "cpu" or not self.info.batches else MAX_CALL_PIXELS)
+        self.batch = batch or self._default_batch()
         self.tile = self._check_tile(tile) if tile is not None else self._default_tile()
         with torch.inference_mode(), self._autocast():
             self._state = model.prepare(conditions or {})
@@ -142,7 +144,8 @@ class Predictor:
 
         `rows` are the conditions of each image, for models that take them: every tile goes with its image's.
         For a model with `info.masks` the tiles are of `imgtx.imageops.holes.with_mask`: a channel more than comes back.
-        Tiles of equal shape and dtype share batches, whichever image they belong to. Tiles larger than
+        Tiles of equal shape and dtype share batches, whichever image they belong to, if their rows agree in what a
+        call of a model has in common (`imgtx.models.generation.SHARED`). Tiles larger than
         `self.tile` are cut again, at the price of more halo.
         Raises as `__call__`, and ValueError for rows that are not one per image; an ImageError does not say which of
         the images it was: run them one by one then.
@@ -156,9 +159,10 @@ class Predictor:
         ]
         groups: dict[tuple, list[tuple[int, int]]] = {}
         for which, (_, tiles) in enumerate(stacks):
-            waiting = groups.setdefault((tiles.shape[1:], tiles.dtype), [])
+            agreed = shared(rows[which]) if rows is not None else ()
+            waiting = groups.setdefault((tiles.shape[1:], tiles.dtype, agreed), [])
             waiting.extend((which, index) for index in range(len(tiles)))
-        for (shape, _), waiting in groups.items():
+        for (shape, *_), waiting in groups.items():
             done = 0
             while done < len(waiting):
                 places = waiting[done : done + self._tiles_per_call(*shape[:2])]
@@ -316,6 +320,13 @@ class Predictor:
             self.tile,
             self.call_pixels,
         )
+
+    def _default_batch(self) -> int:
+        if not self.info.batches:
+            return 1
+        if self.info.generation:
+            return Generation.of(self.info).batch or MAX_CALL_PIXELS
+        return 1 if self.device.type == "cpu" else MAX_CALL_PIXELS
 
     def _default_tile(self) -> int:
         if self.info.untiled:

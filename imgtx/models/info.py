@@ -29,6 +29,7 @@ class ModelInfo:
     enough and `compiled_gain` times as fast (`imgtx.inference.compiled`); 0 where it was not, and then `not_compiled`
     says why, "" where it was not tried.
     masks: whether the last of `in_channels` is a mask, 1 in the hole; the model's output counts only there.
+    generation: of a model that makes images from text, the fields of `imgtx.models.generation.Generation`.
     training: the model card's record: data, recipe, seed, commit, metrics.
     """
 
@@ -49,6 +50,7 @@ class ModelInfo:
     compiled_gain: float = 0.0
     not_compiled: str = ""
     masks: bool = False
+    generation: dict[str, Any] = field(default_factory=dict)
     licence: str = "unknown"
     training: dict[str, Any] = field(default_factory=dict)
 

@@ -1,0 +1,66 @@
+"""Make images from text with one model: what `imgtx.load` returns for a model for text-to-image."""
+
+import logging
+
+import numpy as np
+
+from imgtx.errors import UsageError
+from imgtx.imageops.resize import imresize
+from imgtx.inference.predictor import Predictor
+from imgtx.inference.tiling import plan_for_model, split
+from imgtx.models.generation import request
+
+logger = logging.getLogger(__name__)
+
+
+class Generator(Predictor):
+    """Makes images with one model; as a `Predictor` it runs rows of a pipeline, and called it takes a prompt."""
+
+    def __call__(  # type: ignore[override]  # it begins with a prompt instead of an image
+        self,
+        prompt: str,
+        *,
+        seed: int = 0,
+        negative: str = "",
+        steps: int | None = None,
+        guidance: float | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        style: str = "",
+        image: np.ndarray | None = None,
+        strength: float | None = None,
+    ) -> np.ndarray:
+        """Make one image: (height, width, 3) uint8, the same for the same arguments.
+
+        seed: 0 to 2**63 - 1. width and height: pixels. image: a start picture, (H, W, 3) uint8, for models that take
+        one; strength: how much of it is replaced, above 0 to 1. What is left out is the model's own setting.
+        Raises UsageError for what the model cannot make.
+        """
+        asked = {"prompt": prompt, "seed": seed, "negative": negative, "steps": steps, "guidance": guidance}
+        asked |= {"width": width, "height": height, "style": style, "strength": strength}
+        wanted = request(asked, self.info, start_picture=image is not None)
+        for note in wanted.notes:
+            logger.warning("%s: %s", self.info.name, note)
+        canvas = start_canvas(image, wanted.height, wanted.width)
+        cut = plan_for_model(self.info, wanted.height, wanted.width)
+        (made,) = self.run([(cut, split(canvas, cut))], [wanted.conditions])
+        return made
+
+
+def start_canvas(image: np.ndarray | None, height: int, width: int) -> np.ndarray:
+    """Return what a model begins with, (height, width, 3) uint8: black, or the middle of a start picture.
+
+    image: (H, W, 3) uint8; resized until it covers the canvas, in proportion. Raises UsageError for another array.
+    """
+    if image is None:
+        return np.zeros((height, width, 3), np.uint8)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise UsageError(
+            f"a start picture of shape {image.shape} and {image.dtype}: expected (height, width, 3) uint8; convert it"
+        )
+    scale = max(height / image.shape[0], width / image.shape[1])
+    covering = max(height, round(image.shape[0] * scale)), max(width, round(image.shape[1] * scale))
+    if covering != image.shape[:2]:
+        image = imresize(image, size=covering)
+    top, left = (covering[0] - height) // 2, (covering[1] - width) // 2
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
