@@ -19,9 +19,14 @@ from imgtx.errors import ModelError, UsageError
 from imgtx.models.config import ModelConfig
 from imgtx.models.info import ModelInfo
 from imgtx.models.style_config import StyleConfig
+from imgtx.models.text_to_image_config import TextToImageConfig
 
-# The task of a style transfer network, whose config is a StyleConfig; all others are encoder-decoders.
+Config = ModelConfig | StyleConfig | TextToImageConfig
+
+# The tasks of networks that have a config of their own; all others are encoder-decoders.
 STYLE_TASK = "style-transfer"
+TEXT_TASK = "text-to-image"
+CONFIGS: dict[str, type[Config]] = {STYLE_TASK: StyleConfig, TEXT_TASK: TextToImageConfig}
 
 
 def read_info(name_or_path: str | Path) -> tuple[ModelInfo, str]:
@@ -44,7 +49,7 @@ def opened(path: Path, *, framework: str) -> Iterator[Any]:
         ) from error
 
 
-def read_facts(file: Any, path: Path) -> tuple[ModelConfig | StyleConfig, ModelInfo]:
+def read_facts(file: Any, path: Path) -> tuple[Config, ModelInfo]:
     """Read the metadata; ModelError for anything that `save_weights` would not have written."""
     metadata = file.metadata() or {}
     if "imgtx" not in metadata:
@@ -52,8 +57,7 @@ def read_facts(file: Any, path: Path) -> tuple[ModelConfig | StyleConfig, ModelI
     try:
         facts = json.loads(metadata["imgtx"])
         info = ModelInfo.from_dict(facts["info"])
-        shape = StyleConfig if info.task == STYLE_TASK else ModelConfig
-        config = shape.from_dict(facts["config"])
+        config = CONFIGS.get(info.task, ModelConfig).from_dict(facts["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{path} has metadata that imgtx cannot read ({type(error).__name__}: {error}): expected JSON "

@@ -15,8 +15,14 @@ from imgtx.models.info import ModelInfo
 from imgtx.models.style_config import StyleConfig
 from imgtx.models.style_model import StyleModel
 from imgtx.models.style_transfer import StyleTransfer
+from imgtx.models.text_to_image import TextToImage
+from imgtx.models.text_to_image_config import TextToImageConfig
+from imgtx.models.text_to_image_model import TextToImageModel
 from imgtx.models.transformer import EncoderDecoder
-from imgtx.models.weight_file import file_digest, find_weights, opened, read_facts
+from imgtx.models.weight_file import Config, file_digest, find_weights, opened, read_facts
+
+
+Network = EncoderDecoder | StyleTransfer | TextToImage
 
 
 class Model(nn.Module):
@@ -37,14 +43,18 @@ class Model(nn.Module):
         return self.network(batch).clamp(0.0, 1.0)
 
 
-def save_weights(path: Path, network: EncoderDecoder | StyleTransfer, info: ModelInfo) -> None:
-    """Write one self-describing weight file, whole or not at all; the same weights and info give the same bytes."""
+def save_weights(path: Path, network: Network, info: ModelInfo, *, half: bool = False) -> None:
+    """Write one self-describing weight file, whole or not at all; the same weights and info give the same bytes.
+
+    With `half` numbers are rounded to float16, half the size; they are float32 again once loaded.
+    """
     facts = json.dumps({"config": asdict(network.config), "info": info.to_dict()}, sort_keys=True)
-    tensors = {name: t.detach().to("cpu", torch.float32).numpy() for name, t in network.state_dict().items()}
+    dtype = torch.float16 if half else torch.float32
+    tensors = {name: t.detach().to("cpu", dtype).numpy() for name, t in network.state_dict().items()}
     write_atomically(path, lambda part: save_file(tensors, part, {"imgtx": facts}), durable=True)
 
 
-def load_model(name_or_path: str | Path) -> Model | StyleModel:
+def load_model(name_or_path: str | Path) -> Model | StyleModel | TextToImageModel:
     """Load a packaged model by name (`sr-x2`), or any imgtx weight file by path.
 
     Raises UsageError where there is no such model, ModelError where the file is truncated, foreign or does
@@ -54,7 +64,7 @@ def load_model(name_or_path: str | Path) -> Model | StyleModel:
     with opened(path, framework="pt") as file:
         config, info = read_facts(file, path)
         tensors = {name: torch.as_tensor(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - not a dict
-    network = StyleTransfer(config) if isinstance(config, StyleConfig) else EncoderDecoder(config)
+    network = network_of(config)
     try:
         network.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
@@ -62,4 +72,13 @@ def load_model(name_or_path: str | Path) -> Model | StyleModel:
         raise ModelError(f"{path} does not fit its own config: {complaint[:300]}") from error
     if isinstance(network, StyleTransfer):
         return StyleModel(network, info, file_digest(path)).eval()
+    if isinstance(network, TextToImage):
+        return TextToImageModel(network, info, file_digest(path)).eval()
     return Model(network, info, file_digest(path)).eval()
+
+
+def network_of(config: Config) -> Network:
+    """Return a new network of this shape, with random weights."""
+    if isinstance(config, StyleConfig):
+        return StyleTransfer(config)
+    return TextToImage(config) if isinstance(config, TextToImageConfig) else EncoderDecoder(config)

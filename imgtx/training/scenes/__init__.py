@@ -1,0 +1,1 @@
+"""Procedural scenes for text-to-image: descriptions, pictures of them, captions, and a program that checks them."""
