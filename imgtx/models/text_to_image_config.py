@@ -46,7 +46,9 @@ class TextToImageConfig:
                 f"dim = {self.dim} does not divide among heads = {self.heads} in pairs: use a multiple of twice that"
             )
         if self.max_tokens < 2:
-            raise ValueError(f"max_tokens = {self.max_tokens}: expected 2 or more, the first token and a word")
+            raise ValueError(
+                f"max_tokens = {self.max_tokens}: expected 2 or more, the first token and a word"
+            )
 
     # What a weight file's info must agree with.
     scale = 1

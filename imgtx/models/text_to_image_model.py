@@ -55,9 +55,9 @@ class TextToImageModel(nn.Module):
         """Draw a picture for each prompt: (B, S, S, 3) uint8.
 
         A picture depends on its prompt, seed, steps, guidance, negative prompt and style, never on its batch: noise
-        comes from a generator per picture. steps: evaluations of the network. guidance: 1 follows the prompt alone, more
-        exaggerates it. negative: what to guide away from. style: one of `styles`, or "" for any. size: (width, height),
-        which must be the network's. guidance, negative and style are one for all, or one for each prompt.
+        comes from a generator per picture. steps: evaluations of the network. guidance: 1 follows the prompt alone,
+        more exaggerates it. negative: what to guide away from. style: one of `styles`, or "" for any. size: (width,
+        height), which must be the network's. guidance, negative and style are one for all, or one for each prompt.
         Raises UsageError for what the model cannot draw.
         """
         count = len(prompts)
@@ -85,7 +85,9 @@ class TextToImageModel(nn.Module):
         weight = self.network.embed.weight
         both = self.encode([*wanted, *unwanted])
         count = len(wanted)
-        strength = torch.tensor(list(guidance), dtype=torch.float32, device=weight.device)[:, None, None, None]
+        strength = torch.tensor(list(guidance), dtype=torch.float32, device=weight.device)[
+            :, None, None, None
+        ]
         alone = part(both, count)
 
         def predict(z: Tensor, time: float) -> Tensor:
@@ -93,7 +95,10 @@ class TextToImageModel(nn.Module):
             pictures = (torch.cat([z, z]) if within else z).to(weight.dtype)
             moment = torch.full((len(pictures),), time, device=weight.device)
             x = self.network(pictures, moment, both if within else alone).float()
-            return guided(*x.chunk(2), strength) if within else x
+            if not within:
+                return x
+            with_prompt, without = x.chunk(2)
+            return guided(with_prompt, without, strength)
 
         noise = noise_of(seeds, self.side).to(weight.device)
         return (dpm_solver(predict, noise, steps) / 2 + 0.5).clamp(0.0, 1.0)

@@ -1,8 +1,10 @@
 """From noise to a picture in a few evaluations of the network: DPM-Solver++(2M), and Heun to compare it with.
 
-Both follow z = t x + (1 - t) e from t = 0, noise, to t = 1, where the network predicts x (`imgtx.models.text_to_image`).
+Both follow z = t x + (1 - t) e from t = 0, noise, to t = 1, the picture x that the network predicts
+(`imgtx.models.text_to_image`).
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -15,8 +17,6 @@ Predict = Callable[[Tensor, float], Tensor]
 # Guidance acts between these times only: before, pictures lose their variety by it, and JiT (arXiv 2511.13720) and
 # Kynkäänniemi et al. (arXiv 2404.07724) find better ones without.
 GUIDANCE_INTERVAL = (0.1, 1.0)
-# Velocities are predicted pictures divided by what is left of the way, which must not be 0.
-LEAST_REST = 0.05
 
 
 def noise_of(seeds: Sequence[int], side: int) -> Tensor:
@@ -51,7 +51,7 @@ def dpm_solver(predict: Predict, noise: Tensor, steps: int, begin: float = 0.0) 
     path = [begin + (1 - begin) * t for t in times(steps)]
     before: Tensor | None = None
     last_step = 0.0
-    for now, then in zip(path[:-1], path[1:], strict=True):
+    for now, then in itertools.pairwise(path):
         x = predict(z, now)
         step = log_ratio(then) - log_ratio(now)
         target = x
@@ -67,11 +67,11 @@ def heun(predict: Predict, noise: Tensor, steps: int, begin: float = 0.0) -> Ten
     """Heun's method on velocities (x - z) / (1 - t): 2 `steps` - 1 evaluations, second order; as `dpm_solver`."""
     z = noise
     path = [begin + (1 - begin) * t for t in times(steps)]
-    for now, then in zip(path[:-1], path[1:], strict=True):
-        slope = (predict(z, now) - z) / max(1 - now, LEAST_REST)
+    for now, then in itertools.pairwise(path):
+        slope = (predict(z, now) - z) / (1 - now)
         ahead = z + (then - now) * slope
         if then < 1:
-            slope = (slope + (predict(ahead, then) - ahead) / max(1 - then, LEAST_REST)) / 2
+            slope = (slope + (predict(ahead, then) - ahead) / (1 - then)) / 2
         z = z + (then - now) * slope
     return z
 

@@ -21,7 +21,6 @@ from imgtx.models.text_to_image_model import TextToImageModel
 from imgtx.models.transformer import EncoderDecoder
 from imgtx.models.weight_file import Config, file_digest, find_weights, opened, read_facts
 
-
 Network = EncoderDecoder | StyleTransfer | TextToImage
 
 

@@ -2,7 +2,6 @@
 
 import re
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +23,9 @@ FORMS = (
     "a picture of {}", "clip art of {}",
 )  # fmt: skip
 # Words that forms and styles add.
-FORM_WORDS = "a an emoji of icon drawing picture clip art in style flat drawn on background".split()
+FORM_WORDS = frozenset(
+    {"a", "an", "emoji", "of", "icon", "drawing", "picture", "clip", "art", "in", "style", "on"}
+)
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,10 @@ def caption_of(subject: Subject, rng: np.random.Generator) -> tuple[str, str]:
     return with_articles(text), background
 
 
-def composite(picture: np.ndarray, background: Sequence[int]) -> np.ndarray:
+def composite(picture: np.ndarray, background: np.ndarray) -> np.ndarray:
     """(S, S, 4) uint8 over a plain colour: (S, S, 3) uint8."""
     alpha = picture[..., 3:].astype(np.float32) / 255
-    return (picture[..., :3] * alpha + np.asarray(background, np.float32) * (1 - alpha) + 0.5).astype(np.uint8)
+    return (picture[..., :3] * alpha + background.astype(np.float32) * (1 - alpha) + 0.5).astype(np.uint8)
 
 
 def split_words(caption: str, known: frozenset[str]) -> str:

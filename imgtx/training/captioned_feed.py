@@ -64,11 +64,10 @@ class CaptionedFeed:
     def _picture(self, rng: np.random.Generator) -> tuple[np.ndarray, str]:
         at = int(np.searchsorted(self._limits, rng.random() * self._limits[-1], side="right"))
         text, background = caption_of(self.subjects[at], rng)
-        colour = COLOURS[background] if background else (255, 255, 255)
+        colour = np.array(COLOURS[background] if background else (255, 255, 255))
         if background:
-            jitter = rng.integers(-BACKGROUND_JITTER, BACKGROUND_JITTER + 1, 3)
-            colour = tuple(int(level) for level in np.clip(np.add(colour, jitter), 0, 255))
-        picture = composite(self.pictures[at], colour)
+            colour += rng.integers(-BACKGROUND_JITTER, BACKGROUND_JITTER + 1, 3)
+        picture = composite(self.pictures[at], colour.clip(0, 255))
         assert picture.shape == (SIDE, SIDE, 3)
         return picture, text
 

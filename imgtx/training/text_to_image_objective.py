@@ -1,8 +1,8 @@
 """What the text-to-image network is trained for: to find the picture in a mixture of it and noise.
 
 The network predicts the picture, and the loss is that of velocities: the error of the picture divided by what is left
-of the way (Li and He, JiT, arXiv 2511.13720). Times are logit-normal (Esser et al., arXiv 2403.03206, section 3.1), with
-more of them near noise, where the layout is decided.
+of the way (Li and He, JiT, arXiv 2511.13720). Times are logit-normal (Esser et al., arXiv 2403.03206, section 3.1),
+with more of them near noise, where the layout is decided.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from imgtx.models.text_to_image import TextToImage
-from imgtx.models.text_to_image_sampler import LEAST_REST
+
+# What is left of the way near its end, so that the loss stays finite.
+LEAST_REST = 0.05
 
 
 @dataclass(frozen=True)

@@ -56,10 +56,10 @@ RELATION_WORDS = {
     "right of": ("right of", "to the right of"),
 }
 LEADS = ("", "", "", "", "", "a picture of ", "a drawing of ", "an image of ", "a scene with ")
-# Every word that captions may have beside those of the lists above.
-OTHER_WORDS = (
-    "a an the in on of and with at to one it that is are there background backdrop there's picture drawing image scene"
-).split()
+# Words that captions have beside those of the lists above.
+OTHER_WORDS = frozenset({"a", "an", "the", "in", "on", "of", "and", "with", "at", "to", "one", "it", "that", "is"}) | {
+    "are", "there", "background", "backdrop", "picture", "drawing", "image", "scene"
+}  # fmt: skip
 
 
 def random_description(rng: np.random.Generator) -> Description:
@@ -73,7 +73,7 @@ def random_description(rng: np.random.Generator) -> Description:
 def _any_description(rng: np.random.Generator) -> Description:
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
     first = _group(rng, count=int(rng.choice(COUNTS[1:])) if kind == "several" else 1)
-    groups = (first,)
+    groups: tuple[Group, ...] = (first,)
     if kind in ("related", "two"):
         second = _group(rng)
         while (second.colour, second.shape) == (first.colour, first.shape):
@@ -121,12 +121,16 @@ def plain_caption(description: Description) -> str:
     parts = []
     for group in description.groups:
         number = NUMBERS[group.count][0] if group.count > 1 else "a"
-        parts.append(" ".join(filter(None, (number, group.size, group.colour, _plural(group.shape, group.count)))))
+        parts.append(
+            " ".join(filter(None, (number, group.size, group.colour, _plural(group.shape, group.count))))
+        )
     joint = f" {RELATION_WORDS[description.relation][-1]} " if description.relation else " and "
     text = joint.join(parts)
     if description.position:
         text += f" {POSITION_WORDS[description.position][0]}"
-    return with_articles(text + (f" on a {description.background} background" if description.background else ""))
+    return with_articles(
+        text + (f" on a {description.background} background" if description.background else "")
+    )
 
 
 def _phrase(group: Group, rng: np.random.Generator) -> str:
@@ -142,7 +146,10 @@ def _phrase(group: Group, rng: np.random.Generator) -> str:
 def _words(group: Group, rng: np.random.Generator) -> tuple[str, str]:
     """Return words for shape and colour, mostly the usual ones."""
     usual = rng.random() < 0.7
-    shapes, colours = SHAPE_WORDS.get(group.shape, (group.shape,)), COLOUR_WORDS.get(group.colour, (group.colour,))
+    shapes, colours = (
+        SHAPE_WORDS.get(group.shape, (group.shape,)),
+        COLOUR_WORDS.get(group.colour, (group.colour,)),
+    )
     return (shapes[0], colours[0]) if usual else (pick(rng, shapes), pick(rng, colours))
 
 

@@ -18,7 +18,8 @@ RELATED = frozenset({
 })  # fmt: skip
 # Colour of a shape and of the background.
 BACKGROUNDS = frozenset({
-    ("red", "blue"), ("yellow", "green"), ("white", "purple"), ("blue", "yellow"), ("black", "pink"), ("green", "white"),
+    ("red", "blue"), ("yellow", "green"), ("white", "purple"), ("blue", "yellow"), ("black", "pink"),
+    ("green", "white"),
 })  # fmt: skip
 
 
@@ -32,8 +33,10 @@ def held_out_of(description: Description) -> frozenset[str]:
             found.add("count")
         if (group.colour, description.background) in BACKGROUNDS:
             found.add("background")
-    if description.relation and _related(*description.groups, description.relation):
-        found.add("relation")
+    if description.relation:
+        first, second = description.groups
+        if _related(first, second, description.relation):
+            found.add("relation")
     return frozenset(found)
 
 
