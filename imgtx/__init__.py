@@ -4,6 +4,7 @@ As a library, without Ray and without storage:
 
     import imgtx
     enlarged = imgtx.load("sr-x2")(image)      # HWC uint8 or uint16 -> the same, twice the size
+    stylised = imgtx.load("style")(image, style="painting.jpg", strength=0.8)
 """
 
 from typing import TYPE_CHECKING, Any
@@ -38,35 +39,30 @@ def load(
     result maps an (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) array of uint8 or uint16 to one of the same kind, `scale`
     times as large. A model for text-to-image takes a prompt instead (`imgtx.inference.generator.Generator`).
     `conditions` is what the model needs once for all images, such as a style picture (`ImageModel.prepare`).
+    A model for style transfer takes a style with each image, too (`imgtx.inference.stylist.Stylist`).
     Raises UsageError for an unknown model, for a precision that does not run here and for a model that was not measured
     to be worth compiling, ModelError for a file that is not one.
     """
     # torch comes with these: here and not above, so that `import imgtx` costs milliseconds
-    from imgtx.inference.predictor import Predictor, default_device
+    from imgtx.inference.kinds import predictor_for
+    from imgtx.inference.predictor import default_device
     from imgtx.inference.processor import check_precision
     from imgtx.models.references import load_model
 
     chosen = device or default_device()
     check_precision(precision or "float32", chosen)
+    model: Any
     if compiled:
         from imgtx.inference.compiled import load_compiled
 
         predictor = load_compiled(name_or_path, info, device=chosen, precision=precision)
+        if not self_ensemble:
+            return predictor
+        model, precision = predictor.model, predictor.precision
     else:
         model = load_model(name_or_path, info)
-        kind = Predictor
-        if model.info.generation:
-            from imgtx.inference.generator import Generator
+    if self_ensemble:
+        from imgtx.inference.self_ensemble import SelfEnsemble
 
-            kind = Generator
-        predictor = kind(model, device=chosen, precision=precision or "float32", conditions=conditions)
-    if not self_ensemble:
-        return predictor
-    from imgtx.inference.self_ensemble import SelfEnsemble
-
-    return Predictor(
-        SelfEnsemble(predictor.model),
-        device=chosen,
-        precision=predictor.precision,
-        conditions=conditions,
-    )
+        model = SelfEnsemble(model)
+    return predictor_for(model, device=chosen, precision=precision or "float32", conditions=conditions)

@@ -16,8 +16,7 @@ Shape legend: B images, C an image's channels, M a model's, H and W pixels.
 import torch
 from torch import Tensor
 
-# BT.601 luma, in which the papers measure; a neutral grey keeps its value.
-LUMA = (0.299, 0.587, 0.114)
+from imgtx.imageops.luma import LUMA
 
 
 def fits(image: int, model: int) -> bool:

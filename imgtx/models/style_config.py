@@ -5,6 +5,10 @@ from typing import Any
 
 from imgtx.models.info import checked
 
+# Of a style picture: the fewest pixels a side, and the shorter sides at which the style encoder may look at it.
+SMALLEST_STYLE = 64
+STYLE_SIZES = (128, 256, 384, 512)
+STYLE_SIZE = 256
 # Pixels a side that one token of the style encoder stands for, before and after its tokens are merged.
 STYLE_PATCH = 8
 MERGED_PATCH = 16

@@ -1,7 +1,7 @@
-"""The style transfer network under the contract of `imgtx.models.contract`: prepared once with a style picture."""
+"""The style transfer network under the contract of `imgtx.models.contract`: each style picture is looked at once."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,16 +9,43 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgtx.errors import UsageError
+from imgtx.imageops.luma import LUMA
 from imgtx.models.contract import Conditions
 from imgtx.models.info import ModelInfo
-from imgtx.models.style_config import MERGED_PATCH
+from imgtx.models.style_config import MERGED_PATCH, SMALLEST_STYLE, STYLE_SIZE
 from imgtx.models.style_transfer import StyleState, StyleTransfer
 
 # Tokens of the style memory at most, so that the cost of an image does not grow with the style picture.
 MAX_MEMORY = 1024
-SMALLEST_STYLE = 64
-# Shorter side in pixels at which the style encoder sees a style picture: the strokes' scale.
-STYLE_SIZE = 256
+# Styles whose memories are kept: 1 to 4 MB each.
+KEPT_STYLES = 64
+# What the only style of a job is called where it has no name.
+ONLY = ""
+
+
+class Look(NamedTuple):
+    """How one image is to look: what its conditions may say, or those of its job.
+
+    style: the name of a style picture. style_size: the shorter side in pixels at which that is looked at. strength: 0
+    the image as it is, 1 the full style. preserve_color: the image's own colours under the style's lights and strokes.
+    """
+
+    style: str = ONLY
+    style_size: int = STYLE_SIZE
+    strength: float = 1.0
+    preserve_color: bool = False
+
+    def changed(self, conditions: Conditions) -> "Look":
+        """Return the look with what the conditions name."""
+        return self._replace(**{name: conditions[name] for name in self._fields if name in conditions})
+
+
+class Styles:
+    """The style pictures of a job by name, the look of an image that asks for nothing, and the memories so far."""
+
+    def __init__(self, pictures: Mapping[str, np.ndarray], look: Look):
+        self.pictures, self.look = pictures, look
+        self.memories: dict[tuple[str, int], StyleState] = {}
 
 
 class StyleModel(nn.Module):
@@ -28,25 +55,70 @@ class StyleModel(nn.Module):
         super().__init__()
         self.network, self.info, self.digest = network, info, digest
 
-    @torch.no_grad()
-    def prepare(self, conditions: dict[str, Any] | None = None) -> StyleState:
-        """Compute the style memory, once per job.
+    def prepare(self, conditions: dict[str, Any] | None = None) -> Styles:
+        """Return what every call needs; a style's memory is computed when the first image asks for it, and kept.
 
-        conditions: `style`, an (H, W, 3) uint8 picture; `style_size`, the shorter side in pixels at which it is looked
-        at, 256 by default. Raises UsageError without a picture, and for one below 64 pixels a side.
+        conditions: `style`, an (H, W, 3) uint8 picture, or `styles`, a mapping of them by name; and `style_size`,
+        `strength`, `preserve_color` as in `Look`. The same names in an image's own conditions go before, `style` there
+        being a name.
         """
-        if not conditions or "style" not in conditions:
+        given = dict(conditions or {})
+        pictures = {ONLY: given.pop("style")} if "style" in given else given.get("styles", {})
+        return Styles(pictures, Look().changed(given))
+
+    def forward(self, batch: Tensor, state: Styles, rows: Sequence[Conditions] = ()) -> Tensor:
+        """Run (B, 3, H, W) in [0, 1], H and W multiples of info.multiple, to the same shape in [0, 1].
+
+        Raises UsageError without a style picture, and for one below 64 pixels a side.
+        """
+        looks = [state.look.changed(row) for row in rows] or [state.look] * len(batch)
+        output = batch.clone()
+        for look in dict.fromkeys(looks):
+            if look.strength == 0:
+                continue
+            # Memories of pictures of different shapes do not fit into one tensor.
+            chosen = [index for index, other in enumerate(looks) if other == look]
+            content = batch[chosen]
+            output[chosen] = blended(content, self.network(content, self._memory(state, look)).float(), look)
+        return output
+
+    @torch.no_grad()
+    def _memory(self, state: Styles, look: Look) -> StyleState:
+        """Return the style's memory, computed unless it is among those kept; the one used last is kept longest."""
+        place = look.style, look.style_size
+        memory = state.memories.pop(place, None) or self._look_at(state.pictures, look)
+        state.memories[place] = memory
+        if len(state.memories) > KEPT_STYLES:
+            del state.memories[next(iter(state.memories))]
+        return memory
+
+    def _look_at(self, pictures: Mapping[str, np.ndarray], look: Look) -> StyleState:
+        picture = pictures.get(look.style)
+        if picture is None:
             raise UsageError(f"{self.info.name} needs a style picture: give one as `style`")
         weight = self.network.embed.weight
-        network = self.network.config
-        picture = fit_style(
-            conditions["style"], conditions.get("style_size", STYLE_SIZE), network.style_multiple
-        )
-        return self.network.encode_style(picture.to(weight.device, weight.dtype))
+        fitted = fit_style(picture, look.style_size, self.network.config.style_multiple)
+        return self.network.encode_style(fitted.to(weight.device, weight.dtype))
 
-    def forward(self, batch: Tensor, state: StyleState, rows: Sequence[Conditions] = ()) -> Tensor:
-        """Run (B, 3, H, W) in [0, 1], H and W multiples of info.multiple, to the same shape in [0, 1]."""
-        return self.network(batch, state).clamp(0.0, 1.0)
+
+def blended(content: Tensor, styled: Tensor, look: Look) -> Tensor:
+    """Return (B, 3, H, W) between the content, at strength 0, and its stylised version, at 1."""
+    styled = styled.clamp(0, 1)
+    if look.preserve_color:
+        styled = with_chroma(styled, content)
+    return torch.lerp(content, styled, look.strength).clamp(0, 1)
+
+
+def with_chroma(light: Tensor, colour: Tensor) -> Tensor:
+    """Return (B, 3, H, W) in [0, 1] of the luma of one image and the chroma of another.
+
+    Where both together are no colour, the chroma is reduced and not the hue changed: what is grey stays grey.
+    """
+    weights = light.new_tensor(LUMA)[:, None, None]
+    luma = (light * weights).sum(1, keepdim=True).clamp(0, 1)
+    chroma = colour - (colour * weights).sum(1, keepdim=True)
+    room = torch.where(chroma > 0, 1 - luma, luma) / chroma.abs().clamp_min(1e-6)
+    return luma + chroma * room.amin(1, keepdim=True).clamp(max=1)
 
 
 def fit_style(pixels: np.ndarray, size: int, multiple: int) -> Tensor:

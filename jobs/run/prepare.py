@@ -54,10 +54,14 @@ def _resolved(spec: RunSpec, model: ResolvedModel, source: Source, destination: 
     for option in get_task(spec.task).options:
         if option.place and settings.get(option.name):
             settings[option.name] = open_store(settings[option.name], endpoint_url=spec.endpoint_url).uri
+    places = [
+        settings[o.name] for o in get_task(spec.task).options if (o.place or o.file) and settings.get(o.name)
+    ]
     # An endpoint that nothing here needs would be in the spec of every retry.
     needed = [
         source.store.endpoint_url,
         destination.endpoint_url,
+        *(open_store(place, endpoint_url=spec.endpoint_url).endpoint_url for place in places),
         spec.endpoint_url if model.fetched else None,
     ]
     return replace(

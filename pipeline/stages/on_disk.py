@@ -5,10 +5,11 @@ are the pixels; memory holds what one call of the model takes.
 """
 
 import hashlib
+import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:
         picture = spool_in(path, directory, max_pixels=int(job.spec.max_megapixels * 1e6))
         path.unlink()
         read, measures = task.large_input(picture, row, job, directory)
-        writer = enlarge(picture, read, directory, predictor)
+        writer = enlarge(picture, read, directory, predictor, json.loads(row["conditions"] or "null"))
         picture.remove()
         path = writer.finish(
             format_of(row["output"]), job.spec.quality, picture.carry.icc, picture.carry.exif
@@ -67,24 +68,29 @@ def enlarge(
     read: Callable[[Tile], np.ndarray],
     directory: Path,
     predictor: "Predictor",
+    conditions: Mapping[str, Any] | None = None,
 ) -> SpoolWriter:
     """Run the model on every tile of the spooled picture and write its output into a raw file on disk.
 
-    read: returns the pixels of a tile, (H, W, C).
+    read: returns the pixels of a tile, (H, W, C), which decides the output's channels: style transfer makes three of
+    one. conditions: of this picture, for models that take them.
     """
     scale = predictor.info.scale
-    writer = SpoolWriter(
-        directory,
-        picture.height * scale,
-        picture.width * scale,
-        picture.channels,
-        picture.dtype,
-        picture.alpha_path is not None,
-    )
     plan = predictor.plan_for(picture.height, picture.width)
-    for place, pixels in predictor.tiles(plan, read):
+    writer: SpoolWriter | None = None
+    for place, pixels in predictor.tiles(plan, read, conditions):
+        writer = writer or SpoolWriter(
+            directory,
+            picture.height * scale,
+            picture.width * scale,
+            pixels.shape[2],
+            picture.dtype,
+            picture.alpha_path is not None,
+        )
         alpha = None if picture.alpha_path is None else enlarged_alpha(picture, place, scale)
         writer.put(place.top, place.left, pixels, alpha)
+    # A picture has one tile at least.
+    assert writer is not None
     return writer
 
 

@@ -3,6 +3,7 @@
 from pipeline.tasks.base import Option, Task
 from pipeline.tasks.inpainting import INPAINTING
 from pipeline.tasks.restoration import RESTORATION
+from pipeline.tasks.style_transfer import STYLE_TRANSFER
 from pipeline.tasks.super_resolution import SUPER_RESOLUTION
 
 TASKS = {
@@ -11,6 +12,7 @@ TASKS = {
         SUPER_RESOLUTION,
         RESTORATION,
         INPAINTING,
+        STYLE_TRANSFER,
     )
 }
 

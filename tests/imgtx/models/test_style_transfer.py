@@ -1,6 +1,7 @@
 """The style transfer network: shapes, what a style changes, tiles, and the contract around it."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from imgtx.errors import ModelError, UsageError
 from imgtx.models.info import ModelInfo
 from imgtx.models.style_config import StyleConfig
-from imgtx.models.style_model import StyleModel, fit_style, style_sides
+from imgtx.models.style_model import Look, StyleModel, blended, fit_style, style_sides
 from imgtx.models.style_transfer import StyleTransfer
 from imgtx.models.weight_file import STYLE_TASK, file_digest, read_info
 from imgtx.models.weights import load_model, save_weights
@@ -153,16 +154,79 @@ class TestModel:
         output = model(torch.rand(2, 3, 32, 48), state)
         assert output.shape == (2, 3, 32, 48)
         assert 0 <= output.min() <= output.max() <= 1
-        assert not state.code.requires_grad
+        assert not any(memory.code.requires_grad for memory in state.memories.values())
 
     @pytest.mark.parametrize("conditions", [None, {}, {"prompt": "a cat"}])
     def test_asks_for_a_style_picture(self, model, conditions):
         with pytest.raises(UsageError, match="tiny needs a style picture"):
-            model.prepare(conditions)
+            model(torch.rand(1, 3, 32, 32), model.prepare(conditions))
 
     def test_refuses_a_tiny_style_picture(self, model):
         with pytest.raises(UsageError, match="100 x 63: expected 64 pixels"):
-            model.prepare({"style": np.zeros((63, 100, 3), np.uint8)})
+            model(torch.rand(1, 3, 32, 32), model.prepare({"style": np.zeros((63, 100, 3), np.uint8)}))
+
+    def test_images_of_one_batch_may_differ_in_style_and_strength(self, model):
+        rng = np.random.default_rng(0)
+        pictures = {
+            name: rng.integers(0, 256, (70, side, 3), dtype=np.uint8)
+            for name, side in (("a", 80), ("b", 300))
+        }
+        batch, state = torch.rand(5, 3, 32, 32), model.prepare({"styles": pictures, "strength": 0.5})
+        rows = [
+            {"style": "a"},
+            {"style": "b"},
+            {"style": "a", "strength": 0.0},
+            {"style": "b", "preserve_color": True},
+            {"style": "a"},
+        ]
+        together = model(batch, state, rows)
+        for image, row, output in zip(batch.split(1), rows, together.split(1), strict=True):
+            torch.testing.assert_close(
+                model(image, model.prepare({"styles": pictures, "strength": 0.5}), [row]), output
+            )
+        assert torch.equal(together[2], batch[2])
+
+    def test_each_style_is_looked_at_once(self, model):
+        class Counting(dict):
+            asked = 0
+
+            def get(self, name):
+                self.asked += 1
+                return super().get(name)
+
+        style = np.random.default_rng(0).integers(0, 256, (100, 150, 3), dtype=np.uint8)
+        pictures = Counting(a=style, b=style[::-1])
+        state = model.prepare({"styles": pictures})
+        for _ in range(3):
+            model(torch.rand(2, 3, 32, 32), state, [{"style": "a"}, {"style": "b"}])
+        assert pictures.asked == 2
+
+
+class TestStrengthAndColour:
+    content, styled = (torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+
+    def test_no_strength_is_the_content_and_more_is_continuous(self):
+        looks = [blended(self.content, self.styled, Look(strength=s / 100)) for s in range(101)]
+        torch.testing.assert_close(looks[0], self.content, rtol=0, atol=0)
+        torch.testing.assert_close(looks[100], self.styled)
+        assert max((one - other).abs().max() for one, other in pairwise(looks)) < 0.011
+
+    def test_preserved_colours_have_the_light_of_the_style_and_the_hue_of_the_content(self):
+        made = blended(self.content, self.styled, Look(preserve_color=True))
+        light = (made * self.weights).sum(1, keepdim=True)
+        torch.testing.assert_close(light, (self.styled * self.weights).sum(1, keepdim=True))
+        wanted = self.content - (self.content * self.weights).sum(1, keepdim=True)
+        ratio = (made - light) / wanted
+        # Less chroma where the colour does not exist, but never another.
+        torch.testing.assert_close(ratio[:, 0], ratio[:, 1], rtol=1e-2, atol=1e-2)
+        assert ratio.max() < 1.001
+        assert 0 <= made.min() <= made.max() <= 1
+
+    def test_grey_stays_grey(self):
+        grey = self.content[:, :1].expand(-1, 3, -1, -1)
+        made = blended(grey, self.styled, Look(preserve_color=True))
+        torch.testing.assert_close(made[:, 0], made[:, 2])
 
 
 @pytest.mark.parametrize(
