@@ -24,8 +24,8 @@ class TextToImageObjective:
     guidance needs.
     """
 
-    time_mean: float = -0.6
-    time_spread: float = 1.0
+    time_mean: float = -1.7
+    time_spread: float = 1.2
     drop: float = 0.1
 
     def __call__(

@@ -65,12 +65,13 @@ OTHER_WORDS = frozenset({"a", "an", "the", "in", "on", "of", "and", "with", "at"
 def random_description(rng: np.random.Generator) -> Description:
     """Return a description that training may draw: nothing of `imgtx.training.scenes.held_out`."""
     while True:
-        description = _any_description(rng)
+        description = any_description(rng)
         if not held_out_of(description):
             return description
 
 
-def _any_description(rng: np.random.Generator) -> Description:
+def any_description(rng: np.random.Generator) -> Description:
+    """Return any description, held out or not."""
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
     first = _group(rng, count=int(rng.choice(COUNTS[1:])) if kind == "several" else 1)
     groups: tuple[Group, ...] = (first,)
