@@ -24,7 +24,7 @@ class NamesOf(click.Choice):
 
 @click.command()
 @click.argument("model")
-@click.argument("datasets", nargs=-1, required=True)
+@click.argument("datasets", nargs=-1)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report as JSON.")
 @click.option(
     "--degradation",
@@ -36,7 +36,7 @@ class NamesOf(click.Choice):
 @click.option(
     "--protocol",
     type=NamesOf("PROTOCOLS"),
-    help="Instead of --degradation, for a model that restores or fills holes: docs/guides/restore.md.",
+    help="Instead of --degradation, for a model that restores, fills holes or makes images from text.",
 )
 @click.option(
     "--self-ensemble",
@@ -61,6 +61,7 @@ def evaluate(
     imgtx evaluate sr-x2-archive benchmarks/ --degradation archive
     imgtx evaluate restore benchmarks/cbsd68.txt --protocol denoise
     imgtx evaluate inpaint benchmarks/kodak24 --protocol holes
+    imgtx evaluate text-to-image --protocol scenes
     """
     from jobs.evaluation.datasets import find_datasets
     from jobs.evaluation.protocol import run_protocol
@@ -73,7 +74,8 @@ def evaluate(
     folders = [on_this_machine(dataset) for dataset in datasets]
     if options["protocol"]:
         protocol = PROTOCOLS[options["protocol"]]
-        rows = run_protocol(protocol, model, find_datasets(folders), out_json=out, **shared)
+        found = () if protocol.own_datasets and not folders else find_datasets(folders)
+        rows = run_protocol(protocol, model, found, out_json=out, **shared)
         if as_json:
             click.echo(json.dumps(rows.to_dict()))
         else:

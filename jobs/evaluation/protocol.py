@@ -25,6 +25,7 @@ class Protocol:
     `text` describes it under every table; `rows` measures one dataset: the model and its baselines. `datasets` are
     those of the papers: of the datasets given for a model card these are taken, or all where none of them is given.
     `published` was printed in the papers and never measured here. `in_metrics` says whether the weights carry its dB.
+    `own_datasets` names what the protocol makes itself, so that no dataset is given.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Protocol:
     datasets: tuple[str, ...]
     published: Published = field(default_factory=dict)
     in_metrics: bool = True
+    own_datasets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ def run_protocol(
     `self_ensemble` as `imgtx.load` takes it. Raises UsageError for a model of another task and for an image that is not
     8-bit grey or RGB.
     """
+    if protocol.own_datasets and datasets:
+        raise UsageError(
+            f"evaluate --protocol {protocol.name} was given {datasets[0].name}: it makes its own data; give no dataset"
+        )
     if out_json is not None:
         check_writable(out_json)
     # Imported after the cheap checks.
@@ -89,7 +95,8 @@ def run_protocol(
             f"evaluate --protocol {protocol.name} was given {model}, a model for {predictor.info.task}: expected one "
             f"for {protocol.task} (imgtx models list shows them)"
         )
-    rows = [row for dataset in datasets for row in protocol.rows(predictor, dataset)]
+    chosen = [Dataset(name, ()) for name in protocol.own_datasets] or datasets
+    rows = [row for dataset in chosen for row in protocol.rows(predictor, dataset)]
     report = ProtocolReport(
         model=predictor.info.name,
         digest=predictor.digest or "",
@@ -112,7 +119,7 @@ def measure_by(
     protocols: Mapping[str, Protocol], weights: Path, info: ModelInfo, benchmarks: Sequence[Path]
 ) -> tuple[Quality, list[ProtocolReport]]:
     """Measure weights by every protocol of their task, for a card; raises as `run_protocol`."""
-    found = find_datasets(benchmarks)
+    found = find_datasets(benchmarks) if benchmarks else ()
     reports = [
         run_protocol(protocol, weights, _chosen(found, protocol.datasets)) for protocol in protocols.values()
     ]

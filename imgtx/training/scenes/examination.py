@@ -45,7 +45,7 @@ def marks(pictures: Sequence[np.ndarray], descriptions: Sequence[Description]) -
     right: Counter[str] = Counter()
     for picture, description in zip(pictures, descriptions, strict=True):
         verdict = judge(picture, description)
-        asked.update(verdict)
+        asked.update(verdict.keys())
         right.update(name for name, shown in verdict.items() if shown)
         asked.update(["everything"])
         right.update(["everything"] * all(verdict.values()))
