@@ -139,6 +139,8 @@ def encode(picture: Picture, format: str, *, quality: int) -> tuple[bytes, tuple
     notes: list[str] = []
     icc, block = output_metadata(picture.icc, picture.exif, writer, picture.pixels.shape, notes)
     pixels, alpha = reduced(picture.pixels, picture.alpha, writer, notes)
+    if picture.texts and not writer.texts:
+        notes.append("text-dropped")
     ready = replace(picture, pixels=pixels, alpha=alpha, icc=icc, exif=block)
     data, more_notes = writer.encode(ready, quality)
     return data, (*notes, *more_notes)

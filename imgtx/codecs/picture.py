@@ -1,5 +1,6 @@
 """Pictures: as a file describes them (`Header`, `Facts`), decoded (`Picture`), and what travels with them (`Carry`)."""
 
+import json
 import struct
 from dataclasses import dataclass
 
@@ -60,7 +61,8 @@ class Picture:
 
     `pixels` (height, width, 1 or 3) and `alpha` (height, width) or None, both uint8 in [0, 255] or both uint16 in
     [0, 65535]; alpha is straight. `icc` is the profile of `pixels` or b"" (then sRGB or grey by convention), `exif`
-    a bare block or b"", `format` that of the source, `notes` keys of `NOTES`.
+    a bare block or b"", `format` that of the source, `notes` keys of `NOTES`. `texts` are (keyword, text) of a made
+    picture, for formats that can hold them: keywords of 1 to 79 ASCII characters.
     """
 
     pixels: np.ndarray
@@ -69,6 +71,7 @@ class Picture:
     exif: bytes
     format: str
     notes: tuple[str, ...]
+    texts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Carry:
     icc: bytes
     exif: bytes
     format: str
+    texts: tuple[tuple[str, str], ...] = ()
 
 
 def displayed(height: int, width: int, orientation: int) -> tuple[int, int]:
@@ -93,14 +97,19 @@ def dropped(**lost: bool) -> tuple[str, ...]:
 def pack_carry(picture: Picture) -> bytes:
     """Pack a picture's `Carry` into bytes for the `carry` column; the inverse is `unpack_carry`."""
     name = picture.format.encode()
-    lengths = struct.pack("<III", len(name), len(picture.icc), len(picture.exif))
-    return lengths + name + picture.icc + picture.exif
+    texts = json.dumps(picture.texts).encode() if picture.texts else b""
+    lengths = struct.pack("<IIII", len(name), len(picture.icc), len(picture.exif), len(texts))
+    return lengths + name + picture.icc + picture.exif + texts
 
 
 def unpack_carry(packed: bytes) -> Carry:
     """Unpack the bytes of `pack_carry`. Raises ValueError if their length is not the one they state."""
-    name, icc, block = struct.unpack_from("<III", packed)
-    if len(packed) != 12 + name + icc + block:
-        raise ValueError(f"a carry of {len(packed)} bytes; its lengths ask for {12 + name + icc + block}")
-    body = packed[12:]
-    return Carry(bytes(body[name : name + icc]), bytes(body[name + icc :]), bytes(body[:name]).decode())
+    name, icc, block, texts = struct.unpack_from("<IIII", packed)
+    if len(packed) != 16 + name + icc + block + texts:
+        raise ValueError(
+            f"a carry of {len(packed)} bytes; its lengths ask for {16 + name + icc + block + texts}"
+        )
+    body = bytes(packed[16:])
+    end = name + icc + block
+    known = tuple((keyword, text) for keyword, text in json.loads(body[end:])) if texts else ()
+    return Carry(body[name : name + icc], body[name + icc : end], body[:name].decode(), known)

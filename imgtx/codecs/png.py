@@ -165,6 +165,10 @@ def write_rows(file: BinaryIO, rows: Iterable[np.ndarray], raster: Raster) -> tu
         _chunk(file, b"iCCP", b"icc\0\0" + zlib.compress(raster.icc))
     if raster.exif:
         _chunk(file, b"eXIf", raster.exif)
+    for keyword, text in raster.texts:
+        # Neither may hold a zero byte; language and translated keyword are empty.
+        plain = text.replace("\0", "").encode()
+        _chunk(file, b"iTXt", keyword.encode("ascii") + b"\0\0\0\0\0" + plain)
     deflate = isal_zlib.compressobj(_DEFLATE_LEVEL)
     above = np.zeros(raster.row_bytes, np.uint8)
     for strip in regroup(rows, raster.rows_per_strip):
@@ -203,6 +207,7 @@ FORMAT = Format(
         alpha=True,
         grey=True,
         icc=True,
+        texts=True,
         exif_limit=2**31 - 1,
     ),
 )

@@ -19,7 +19,7 @@ class Raster:
     """The form of the rows that a file is written from, and its metadata.
 
     `bands` is 1 or 3, plus 1 with `alpha` (straight, the last band); `depth` is 8 or 16 bits. `icc` is a profile or
-    b"", `exif` a bare block (`imgtx.codecs.exif.bare`) or b"".
+    b"", `exif` a bare block (`imgtx.codecs.exif.bare`) or b"", `texts` as in `Picture`.
     """
 
     height: int
@@ -29,6 +29,7 @@ class Raster:
     alpha: bool
     icc: bytes = b""
     exif: bytes = b""
+    texts: tuple[tuple[str, str], ...] = ()
 
     @property
     def row_bytes(self) -> int:
@@ -49,7 +50,9 @@ def in_memory(write_rows: WriteRows) -> Callable[[Picture, int], tuple[bytes, tu
         height, width, channels = picture.pixels.shape
         alpha = picture.alpha is not None
         depth = picture.pixels.itemsize * 8
-        raster = Raster(height, width, channels + alpha, depth, alpha, picture.icc, picture.exif)
+        raster = Raster(
+            height, width, channels + alpha, depth, alpha, picture.icc, picture.exif, picture.texts
+        )
         out = io.BytesIO()
         notes = write_rows(out, _strips(picture, raster.rows_per_strip), raster)
         return out.getvalue(), notes

@@ -4,8 +4,7 @@ import logging
 
 import numpy as np
 
-from imgtx.errors import UsageError
-from imgtx.imageops.resize import imresize
+from imgtx.imageops.canvas import start_canvas
 from imgtx.inference.predictor import Predictor
 from imgtx.inference.tiling import plan_for_model, split
 from imgtx.models.generation import request
@@ -45,22 +44,3 @@ class Generator(Predictor):
         cut = plan_for_model(self.info, wanted.height, wanted.width)
         (made,) = self.run([(cut, split(canvas, cut))], [wanted.conditions])
         return made
-
-
-def start_canvas(image: np.ndarray | None, height: int, width: int) -> np.ndarray:
-    """Return what a model begins with, (height, width, 3) uint8: black, or the middle of a start picture.
-
-    image: (H, W, 3) uint8; resized until it covers the canvas, in proportion. Raises UsageError for another array.
-    """
-    if image is None:
-        return np.zeros((height, width, 3), np.uint8)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise UsageError(
-            f"a start picture of shape {image.shape} and {image.dtype}: expected (height, width, 3) uint8; convert it"
-        )
-    scale = max(height / image.shape[0], width / image.shape[1])
-    covering = max(height, round(image.shape[0] * scale)), max(width, round(image.shape[1] * scale))
-    if covering != image.shape[:2]:
-        image = imresize(image, size=covering)
-    top, left = (covering[0] - height) // 2, (covering[1] - width) // 2
-    return np.ascontiguousarray(image[top : top + height, left : left + width])

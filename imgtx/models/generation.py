@@ -34,6 +34,8 @@ CONDITIONS = {
 SHARED = ("steps", "guidance", "strength")
 
 LARGEST_SEED = 2**63 - 1
+# Images of one call where the memory alone limits it.
+FEW = 8
 # Above them a value is a mistake.
 MAX_STEPS, MAX_GUIDANCE = 1000, 100
 
@@ -168,6 +170,11 @@ def _check_whole(name: str, value: Any, least: int, most: int) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def images_per_call(info: ModelInfo) -> int:
+    """Return how many images an engine should have at hand for one call of the model: 1 for models of images."""
+    return Generation.of(info).batch or FEW if info.generation else 1
 
 
 def shared(row: Mapping[str, Any]) -> tuple[Any, ...]:

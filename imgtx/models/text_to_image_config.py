@@ -1,9 +1,15 @@
 """What a text-to-image network is made of (TextToImageConfig), read without torch."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from imgtx.models.info import checked
+from imgtx.models.generation import Generation
+from imgtx.models.info import ModelInfo, checked
+
+# What pictures are drawn with where nothing else is asked for; weights may name better ones (`ModelInfo.generation`).
+STEPS, GUIDANCE = 16, 3.0
+# Pictures of one call: measured on a CPU core (`python -m bench.generate_speed`), where more gain nothing.
+BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,26 @@ class TextToImageConfig:
     def grid(self) -> int:
         """Tokens of a picture a side."""
         return self.side // self.patch
+
+    def completed(self, info: ModelInfo) -> ModelInfo:
+        """Return the info with what follows from this config, where it does not say it itself."""
+        if info.generation:
+            return info
+        offer = Generation(
+            width=self.side,
+            height=self.side,
+            smallest=self.side,
+            largest=self.side,
+            steps=STEPS,
+            guidance=GUIDANCE,
+            # The first token is the same in every prompt.
+            tokens=self.max_tokens - 1,
+            styles=self.styles,
+            batch=BATCH,
+        )
+        # A list, as JSON has it.
+        generation = asdict(offer) | {"styles": [*self.styles]}
+        return replace(info, generation=generation, untiled=self.side**2)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TextToImageConfig":

@@ -11,10 +11,10 @@ from imgtx.errors import UsageError
 from imgtx.models.contract import Conditions
 from imgtx.models.info import ModelInfo
 from imgtx.models.text_to_image import TextState, TextToImage
+from imgtx.models.text_to_image_config import GUIDANCE, STEPS
 from imgtx.models.text_to_image_sampler import GUIDANCE_INTERVAL, dpm_solver, guided, noise_of
 from imgtx.models.text_to_image_tokenizer import PAD, Tokenizer, Tokens
 
-STEPS, GUIDANCE = 16, 3.0
 MAX_STEPS = 1000
 MAX_SEED = 2**63 - 1
 
@@ -133,6 +133,10 @@ class TextToImageModel(nn.Module):
                 [row.get("guidance", GUIDANCE) for row in chosen],
             )
         return pictures
+
+    def tokens_lost(self, row: Conditions) -> int:
+        """Return how many tokens of a row's prompt are cut off."""
+        return self.tokenizer(row["prompt"], row.get("style", "")).cut
 
     def _check(self, count: int, seeds: Sequence[int], steps: int, size: tuple[int, int] | None) -> None:
         if len(seeds) != count:

@@ -70,7 +70,7 @@ def read_facts(file: Any, path: Path) -> tuple[Config, ModelInfo]:
         raise ModelError(
             f"{path} has an info that contradicts its config in scale, channels or multiple: train it again"
         )
-    return config, info
+    return config, config.completed(info) if isinstance(config, TextToImageConfig) else info
 
 
 def count_parameters(path: Path) -> int:

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from imgtx.errors import UsageError
-from pipeline.tasks.base import Option
+from pipeline.tasks.base import Option, Task
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Machine-readable output, one JSON document per line."
@@ -114,6 +114,20 @@ def click_option(option: Option) -> Callable:
     if option.type is bool:
         return click.option(flag, is_flag=True, default=None, help=option.help)
     return click.option(flag, type=option.type, metavar=metavar, help=option.help)
+
+
+def place_arguments(task: Task) -> list[Callable]:
+    """Return where a command reads and writes: two arguments, of which an option may replace the first."""
+    if task.inline is None:
+        return [click.argument("source", metavar=task.source_name), click.argument("destination")]
+    inline = task.inline
+    return [
+        click.argument("source", metavar=f"[{task.source_name}]", required=False),
+        click.argument("destination", metavar="DESTINATION", required=False),
+        click.option(
+            inline.short, f"--{inline.option}", "inline", multiple=True, metavar="TEXT", help=inline.help
+        ),
+    ]
 
 
 def parse_date(text: str) -> date:

@@ -1,7 +1,8 @@
 """The commands of the tasks, made from their definitions; `imgtx plan` and `imgtx retry`."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -21,14 +22,11 @@ from jobs.cli.options import (
     endpoint_option,
     force_unlock_option,
     json_option,
+    place_arguments,
     ray_address_option,
 )
 from pipeline.tasks import commands, options_of
 
-SOURCES = (
-    "SOURCE and DESTINATION are folders, s3:// URIs or any other URI that fsspec opens. Images that are up to date are "
-    "not read."
-)
 PLAN_CLASSES = "Counts the images that are new, changed, stale, failed before, and up to date."
 
 
@@ -36,25 +34,22 @@ def run_command(name: str) -> click.Command:
     """Make the command that runs the tasks of that name: `imgtx upscale`."""
     tasks = commands()[name]
 
-    def start(
-        source: str, destination: str, dry_run: bool, force_unlock: bool, as_json: bool, **options: Any
-    ) -> None:
-        from jobs.run.spec import read_run_spec
-
-        spec = read_run_spec(source, destination, name, options)
-        _show_plan(spec, as_json) if dry_run else _run(spec, as_json, force_unlock=force_unlock)
+    def start(dry_run: bool, force_unlock: bool, as_json: bool, **given: Any) -> None:
+        with _spec(name, given) as spec:
+            _show_plan(spec, as_json) if dry_run else _run(spec, as_json, force_unlock=force_unlock)
 
     theirs = [*PIXEL_OPTIONS, *EXECUTION_OPTIONS, *SPEC_OPTIONS, dry_run_option, force_unlock_option]
-    return _command(name, start, theirs, f"{tasks[0].description}\n\n{SOURCES}", tasks[0].examples)
+    return _command(
+        name, start, theirs, f"{tasks[0].description}\n\n{tasks[0].source_help}", tasks[0].examples
+    )
 
 
 def plan_command(name: str) -> click.Command:
     """Make the command that plans the tasks of that name: `imgtx plan upscale`."""
 
-    def show(source: str, destination: str, as_json: bool, **options: Any) -> None:
-        from jobs.run.spec import read_run_spec
-
-        _show_plan(read_run_spec(source, destination, name, options), as_json)
+    def show(as_json: bool, **given: Any) -> None:
+        with _spec(name, given) as spec:
+            _show_plan(spec, as_json)
 
     text = f"Show what `imgtx {name}` would do, without downloading anything.\n\n{PLAN_CLASSES}"
     examples = [example.replace("imgtx ", "imgtx plan ", 1) for example in commands()[name][0].examples]
@@ -65,10 +60,19 @@ def _command(
     name: str, call: Callable, options: Sequence[Callable], text: str, examples: Iterable[str]
 ) -> click.Command:
     own = [click_option(option) for option in options_of(name) if not option.rare]
-    places = [click.argument("source"), click.argument("destination")]
-    call = add_options(call, [*places, *own, *options, json_option])
+    call = add_options(call, [*place_arguments(commands()[name][0]), *own, *options, json_option])
     lines = "\n".join(examples)
     return click.command(name, help=f"{text}\n\n\b\n{lines}")(call)
+
+
+@contextmanager
+def _spec(command: str, given: dict[str, Any]) -> Iterator[Any]:
+    """Give the spec of a run of `command`, as long as the items that were given inline are in a file."""
+    from jobs.run.inline import source_given
+    from jobs.run.spec import read_run_spec
+
+    with source_given(command, given) as (source, destination, options):
+        yield read_run_spec(source, destination, command, options)
 
 
 class PlanGroup(OrderedGroup):

@@ -25,6 +25,7 @@ from imgtx.models.weight_file import packaged_models
 from imgtx.settings import parse_settings
 from imgtx.training.spec import load_train_spec
 from jobs.nightly.spec import load_nightly_spec
+from jobs.run.inline import PARAMETERS, places
 from jobs.run.spec import read_run_spec
 from pipeline.models.references import is_fetched
 from pipeline.sources import open_source
@@ -93,6 +94,8 @@ def check_command(arguments: Sequence[str], group: click.Group, *, shared: bool 
     with command.make_context(f"imgtx {command.name}", list(rest), **settings) as context:
         values = dict(context.params)
     _check_secrets(arguments)
+    if command.name in commands():
+        values["source"], values["destination"] = places(str(command.name), values)
     files = {
         f"{SPEC_FOLDER}/{path.name}": path for name in ("spec", "spec_file") if (path := values.get(name))
     }
@@ -123,7 +126,7 @@ def _places(name: str, values: Mapping[str, Any]) -> Places:
 
 
 def _run_spec(values: Mapping[str, Any], command: str) -> RunSpec:
-    left_out = ("dry_run", "force_unlock", "as_json", "source", "destination")
+    left_out = ("dry_run", "force_unlock", "as_json", *PARAMETERS)
     options = {option: value for option, value in values.items() if option not in left_out}
     return read_run_spec(values["source"], values["destination"], command, options)
 
@@ -132,7 +135,7 @@ def _input_files(values: Mapping[str, Any], command: str) -> Iterator[Path]:
     """Yield the single local files that a run reads, such as a table of prompts or a style picture."""
     spec = _run_spec(values, command)
     places = [option.of(spec) for option in options_of(command) if option.file]
-    if open_source(spec.source, get_task(spec.task).sources).kind.single_file:
+    if spec.source and open_source(spec.source, get_task(spec.task).sources).kind.single_file:
         places.append(spec.source)
     yield from (Path(place) for place in places if place and open_store(place).is_local)
 
@@ -141,7 +144,9 @@ def _places_of_run(values: Mapping[str, Any], command: str) -> Places:
     spec = _run_spec(values, command)
     if spec.address:
         raise UsageError(f"--address {spec.address} behind --: the job joins its own cluster; leave it out")
-    yield from (("SOURCE", spec.source), ("DESTINATION", spec.destination), ("--model", spec.model))
+    if spec.source:
+        yield get_task(spec.task).source_name, spec.source
+    yield from (("DESTINATION", spec.destination), ("--model", spec.model))
     for option in options_of(command):
         if option.place and (place := option.of(spec)):
             yield option.flag.strip(), place

@@ -2,7 +2,7 @@
 
 Each process has two pipes to the driver (`pipeline/engines/worker.py`). The driver knows which image each has in hand,
 so that one that ends its process is known too: its row is missing, and the others that the process was sent go to the
-next. A process that ended is replaced.
+next. A process that ended is replaced. Images that are made from text are in hand a batch at a time.
 """
 
 import os
@@ -20,6 +20,7 @@ from typing import IO
 import pyarrow as pa
 
 from imgtx.errors import ModelError, RunInterruptedError
+from imgtx.models.generation import images_per_call
 from pipeline.cluster.environment import WORKER_ENVIRONMENT
 from pipeline.cluster.pool import Pool
 from pipeline.engines.choice import uses_gpu
@@ -42,7 +43,7 @@ STALL_SECONDS = 6 * 3600
 
 
 class Worker:
-    """One process, and what it was sent. `sent` holds row numbers; the first is the image in its hand."""
+    """One process, and what it was sent. `sent` holds row numbers; the first are the images in its hand."""
 
     def __init__(self, job: Job, device: str | None, errors: IO[bytes]):
         environment = os.environ | WORKER_ENVIRONMENT
@@ -111,6 +112,7 @@ class LocalEngine:
 
     def __init__(self, job: Job, pool: Pool, errors: IO[bytes]):
         self.job, self.pool, self.errors = job, pool, errors
+        self.together = images_per_call(job.info)
         self.device = None if pool.actor_gpus else "cpu"
         self.place = (
             f"on this machine, {pool.actors} process{'es' * (pool.actors > 1)} (--engine ray for Ray)"
@@ -133,7 +135,7 @@ class LocalEngine:
         handed = heard = time.monotonic()
         while waiting or any(worker.sent for worker in self.workers):
             self._start(1 if alone else min(self.pool.actors, len(waiting)))
-            self._send(rows, waiting, 1 if alone else self.pool.actors)
+            self._send(rows, waiting, alone=alone)
             for worker in self._heard(HANDED_SECONDS):
                 heard = time.monotonic()
                 self._take(worker, came, waiting)
@@ -178,10 +180,15 @@ class LocalEngine:
         while len(self.workers) < processes:
             self.workers.append(Worker(self.job, self.device, self.errors))
 
-    def _send(self, rows: pa.RecordBatch, waiting: deque[int], processes: int) -> None:
+    def _send(self, rows: pa.RecordBatch, waiting: deque[int], *, alone: bool) -> None:
         """Keep processes supplied; towards the end few rows are sent ahead, so that all end together."""
+        processes = 1 if alone else self.pool.actors
         for worker in [worker for worker in self.workers if worker.ready][:processes]:
             most = 1 if processes == 1 else min(MAX_SENT, len(waiting) // (2 * processes))
+            if self.together > 1 and not alone:
+                # The next batch waits beside the one in hand.
+                left = len(waiting) + sum(len(other.sent) for other in self.workers)
+                most = min(2 * self.together, -(-left // processes))
             while waiting and len(worker.sent) < max(1, most):
                 number = waiting.popleft()
                 worker.send(number, rows.slice(number, 1))
@@ -196,7 +203,7 @@ class LocalEngine:
         message = worker.receive()
         if message is None:
             self._replace(worker)
-            waiting.extendleft(reversed([*worker.sent][1:]))
+            waiting.extendleft(reversed([*worker.sent][self.together :]))
         elif worker.ready:
             worker.sent.popleft()
             came.append(pa.ipc.read_record_batch(pa.py_buffer(message), FINISHED))

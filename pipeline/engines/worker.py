@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from imgtx.models.generation import images_per_call
 from pipeline.spec import Job
 from pipeline.tables.schemas import WORK
 from pipeline.tables.without_pandas import skip_pandas
@@ -26,6 +27,8 @@ READY, NO_MODEL = b"ready", b"no model"
 LAST = b""
 # For a stopped process to remove its temporary files; then it ends in any case.
 STOP_SECONDS = 5.0
+# Between two rows that the driver sends together.
+BETWEEN_ROWS = 0.01
 
 
 def main() -> None:
@@ -87,11 +90,25 @@ def _serve(job: Job, device: str | None, inbox: "queue.SimpleQueue[bytes]", outc
         outcomes.send_bytes(NO_MODEL + f"{type(error).__name__}: {error}".encode())
         return
     outcomes.send_bytes(READY)
+    together = images_per_call(job.info)
     while (row := inbox.get()) != LAST:
-        work = pa.Table.from_batches([pa.ipc.read_record_batch(pa.py_buffer(row), WORK)])
+        rows = [row, *_waiting(inbox, together - 1)]
+        work = pa.Table.from_batches([pa.ipc.read_record_batch(pa.py_buffer(row), WORK) for row in rows])
         for finished in stages(work):
-            (batch,) = finished.to_batches()
-            outcomes.send_bytes(batch.serialize())
+            for batch in finished.to_batches():
+                outcomes.send_bytes(batch.serialize())
+
+
+def _waiting(inbox: "queue.SimpleQueue[bytes]", most: int) -> list[bytes]:
+    """Return the rows that are here or on their way, at most so many."""
+    rows: list[bytes] = []
+    with suppress(queue.Empty):
+        while len(rows) < most:
+            if (row := inbox.get(timeout=BETWEEN_ROWS)) == LAST:
+                inbox.put(LAST)
+                break
+            rows.append(row)
+    return rows
 
 
 if __name__ == "__main__":

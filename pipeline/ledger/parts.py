@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from imgtx.errors import UsageError, first_line
 from pipeline.storage.store import Store
 from pipeline.tables.rows import blanks
-from pipeline.tables.schemas import LEDGER, LEDGER_PARTS
+from pipeline.tables.schemas import LEDGER, LEDGER_PARTS, PROMPT_RECORDS
 
 _NAME = re.compile(r"ledger/(\d{20})-(?:(\d+)of(\d+)-)?[0-9a-f]{12}\.parquet")
 _READERS = 8
@@ -49,7 +49,7 @@ def list_parts(store: Store) -> list[Part]:
     parts = []
     for batch in store.list(LEDGER_PARTS):
         for name, size in zip(batch["key"].to_pylist(), batch["size"].to_pylist(), strict=True):
-            if name.endswith(".parquet"):
+            if name.endswith(".parquet") and not name.startswith(PROMPT_RECORDS):
                 parts.append(_part(name, size))
     return sorted(parts, key=lambda part: part.name)
 

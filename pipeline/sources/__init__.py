@@ -2,9 +2,10 @@
 
 from pipeline.sources.base import Source, SourceKind
 from pipeline.sources.images import IMAGES
+from pipeline.sources.prompts import PROMPTS
 
 # A task names those that it accepts (`Task.sources`).
-SOURCES = {kind.name: kind for kind in (IMAGES,)}
+SOURCES = {kind.name: kind for kind in (IMAGES, PROMPTS)}
 
 
 def open_source(uri: str, kinds: tuple[str, ...], endpoint_url: str | None = None) -> Source:

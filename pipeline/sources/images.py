@@ -12,24 +12,13 @@ import pyarrow.compute as pc
 
 from imgtx.codecs import SUFFIXES
 from pipeline.sources.base import SourceKind
+from pipeline.sources.keys import complaint_about
 from pipeline.storage.checks import check_apart, check_source
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.rows import blanks
 from pipeline.tables.schemas import FAILED, INVENTORY, LISTED, SKIPPED
 
 ROWS = 65_536
-
-# S3's limit.
-_KEY_BYTES = 1024
-# The limit of ext4, XFS, APFS, NTFS.
-_NAME_BYTES = 255
-
-# What no key may be, at any destination.
-_ESCAPES = (
-    (r"^/", "starts with a slash"),
-    (r"(^|/)\.\.?(/|$)", 'has "." or ".." between slashes'),
-    (r"[\x{00}-\x{1f}\x{7f}]", "holds a control character, or a byte that is not UTF-8"),
-)
 
 
 @dataclass(frozen=True)
@@ -105,7 +94,7 @@ def classify(batch: pa.RecordBatch, suffixes: Collection[str], *, local_destinat
     (reason unsafe_key) with a message that says why.
     """
     key = batch.column("key")
-    complaint = _complaint(key, local_destination)
+    complaint = complaint_about(key, local_destination=local_destination)
     is_image = pc.match_substring_regex(key, _suffix_pattern(suffixes), ignore_case=True)
     is_unsafe = pc.and_(is_image, pc.not_equal(complaint, ""))
     status = pc.case_when(pc.make_struct(pc.invert(is_image), is_unsafe), SKIPPED, FAILED, "")
@@ -122,29 +111,16 @@ def images(store: Store, suffixes: Collection[str], *, local_destination: bool) 
         yield named.filter(pc.equal(named.column("status"), "")).select(INVENTORY.names)
 
 
+def image_versions(store: Store) -> pa.Table:
+    """Return key and version of every image under `store`, in memory."""
+    schema = pa.schema([("key", pa.string()), ("version", pa.string())])
+    batches = [batch.select(schema.names) for batch in images(store, SUFFIXES, local_destination=False)]
+    return pa.Table.from_batches(batches, schema).combine_chunks()
+
+
 def _one(pages: list[pa.RecordBatch]) -> pa.RecordBatch:
     return pa.Table.from_batches(pages, schema=INVENTORY).combine_chunks().to_batches()[0]
 
 
 def _suffix_pattern(suffixes: Collection[str]) -> str:
     return "(" + "|".join(re.escape(suffix) for suffix in suffixes) + ")$"
-
-
-def _complaint(key: pa.Array, local_destination: bool) -> pa.Array:
-    """Return the message for each unsafe key; "" for a safe one."""
-    rules = [(pc.match_substring_regex(key, pattern), words) for pattern, words in _ESCAPES]
-    too_long = pc.greater(pc.binary_length(key), _KEY_BYTES)
-    rules.append((too_long, f"is longer than {_KEY_BYTES} bytes"))
-    if local_destination:
-        rules.append((pc.match_substring(key, "//"), "has nothing between two slashes"))
-        rules.append((_has_long_name(key), f"has a part longer than {_NAME_BYTES} bytes"))
-    conditions, words = zip(*rules, strict=True)
-    texts = [
-        f"the key {text}; expected file names joined by single slashes: rename the object" for text in words
-    ]
-    return pc.case_when(pc.make_struct(*conditions), *texts, "")
-
-
-def _has_long_name(key: pa.Array) -> pa.Array:
-    # As bytes, because the limit is in bytes. RE2 repeats at most 1,000 times, so `_KEY_BYTES` is not checked this way.
-    return pc.match_substring_regex(key.cast(pa.binary()), rf"[^/]{{{_NAME_BYTES + 1}}}")

@@ -1,4 +1,4 @@
-"""All stages in one process, one image after the other, as the local engine runs them.
+"""All stages in one process, one image after the other or a batch at a time, as the local engine runs them.
 
 On a CPU the model and the codecs share the same cores, so pixels that travel between processes only cost time.
 """
@@ -32,7 +32,7 @@ class AllStages:
         watcher = self.transform.drain_watcher
         with watcher.working() if watcher else nullcontext():
             self.waited += time.perf_counter() - self.free_since
-            for tiles in decode(batch, self.job):
+            for tiles in self._decoded(batch):
                 for row in self.transform.outputs(tiles):
                     row[WAITED.name], self.waited = self.waited, 0.0
                     for encoded in encode(to_table([row], PIXELS), self.job):
@@ -41,3 +41,8 @@ class AllStages:
                             yield finished
                             self.free_since = time.perf_counter()
                             self.waited += self.free_since - made
+
+    def _decoded(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Yield the tiles of each image, or of all that go through the model together."""
+        tables = decode(batch, self.job)
+        return iter([pa.concat_tables(tables)]) if self.transform.batched and batch.num_rows > 1 else tables

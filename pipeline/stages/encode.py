@@ -28,7 +28,7 @@ def to_file(row: Row, job: Job) -> Row:
     _, height, width, channels = row["shape"]
     pixels = np.frombuffer(row["tiles"], dtype).reshape(height, width, channels)
     alpha = np.frombuffer(row["alpha"], dtype).reshape(height, width) if len(row["alpha"]) else None
-    picture = Picture(pixels, alpha, carry.icc, carry.exif, carry.format, ())
+    picture = Picture(pixels, alpha, carry.icc, carry.exif, carry.format, (), carry.texts)
     data, notes = encode_picture(picture, format_of(row["output"]), quality=job.spec.quality)
     return row | {
         "encoded": data,

@@ -25,6 +25,7 @@ log = logging.getLogger("imgtx.pipeline")
 
 # Of tiles that go to the device together: bounds the memory of their outputs.
 GROUP_BYTES = 64 << 20
+MAX_TOGETHER = 1 << 20
 
 
 class Transform:
@@ -57,7 +58,9 @@ class Transform:
                 f"{job.spec.model} has the digest {str(self.predictor.digest)[:12]} here and "
                 f"{job.recipe.model_digest[:12]} where the run began: put the same file on every machine, and leave it"
             )
-        self.batched = self.predictor.device.type != "cpu"
+        # Tiles of several images fill one batch on a GPU, and images that are made from text anywhere; on a CPU a batch
+        # of other images gains nothing and costs memory.
+        self.batched = self.predictor.device.type != "cpu" or self.predictor.batch > 1
         self.free_since = time.perf_counter()
         # Seconds that no row has reported yet.
         self.waited = 0.0
@@ -76,12 +79,15 @@ class Transform:
     def outputs(self, batch: pa.Table) -> Iterator[Row]:
         """Yield the rows of whole images, without the seconds that the actor waited."""
         rows = rows_of(batch)
-        # Tiles of several images fill one device batch on a GPU; on a CPU a batch gains nothing and costs memory.
-        for group in _groups(rows) if self.batched else ([row] for row in rows):
+        for group in _groups(rows, self._most_together()) if self.batched else ([row] for row in rows):
             together = self._predict_together(group) if self.batched else {}
             for row in group:
                 work = partial(self._transform, ready=together.get(row["key"]))
                 yield run_stage("transform", row, work)
+
+    def _most_together(self) -> int:
+        """Return how many images wait for each other: of those that take long to make, one call's."""
+        return max(1, self.predictor.batch) if self.job.info.generation else MAX_TOGETHER
 
     def _predict_together(self, rows: list[Row]) -> dict[str, np.ndarray]:
         """Return outputs of the rows that can share batches; none if that fails, so that each row then runs alone."""
@@ -103,11 +109,19 @@ class Transform:
             return transform_large(row, self.job, self.predictor)
         output = self._run([row])[0] if ready is None else ready
         height, width, channels = output.shape
-        return row | {
+        return self._noted(row) | {
             "shape": (1, height, width, channels),
             "tiles": as_bytes(output),
             "alpha": self._enlarged_alpha(row),
         }
+
+    def _noted(self, row: Row) -> Row:
+        """Note how much of a prompt the model did not see."""
+        tokens_lost = getattr(self.predictor.model, "tokens_lost", None)
+        if tokens_lost is None or not (lost := tokens_lost(json.loads(row["conditions"]))):
+            return row
+        measures = dict(row["measures"]) | {"tokens_lost": float(lost)}
+        return row | {"notes": [*row["notes"], "prompt-cut"], "measures": measures}
 
     def _run(self, rows: list[Row]) -> list[np.ndarray]:
         """Run the model on whole rows, with the conditions of each where it has any."""
@@ -127,12 +141,12 @@ class Transform:
         return as_bytes(imresize(alpha, self.job.info.scale))
 
 
-def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Yield rows in lists of at most GROUP_BYTES of tiles, or of one row."""
+def _groups(rows: Iterable[Row], most: int) -> Iterator[list[Row]]:
+    """Yield rows in lists of at most `most` rows and GROUP_BYTES of tiles, or of one row."""
     group: list[Row] = []
     size = 0
     for row in rows:
-        if group and size + len(row["tiles"]) > GROUP_BYTES:
+        if group and (len(group) == most or size + len(row["tiles"]) > GROUP_BYTES):
             yield group
             group, size = [], 0
         group.append(row)

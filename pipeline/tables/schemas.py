@@ -18,6 +18,7 @@ STATUSES = {
 }
 TOO_LARGE = "too_large"
 NO_MASK, BAD_MASK = "no_mask", "bad_mask"
+BAD_PROMPT, BAD_VALUE, DUPLICATE = "bad_prompt", "bad_value", "duplicate"
 FORBIDDEN, CREDENTIALS = "forbidden", "credentials"
 
 # Why an image was not written.
@@ -33,6 +34,9 @@ REASONS = {
     "suffix": "the name has no image suffix; never downloaded",
     NO_MASK: "it has no mask among those given; never downloaded",
     BAD_MASK: "its mask has another size or cannot be decoded",
+    BAD_PROMPT: "the table's row has no prompt, or one that is not text in UTF-8",
+    BAD_VALUE: "a cell of the table's row cannot be used, or the model cannot make what it asks for",
+    DUPLICATE: "another row of the table asks for the same picture",
     "unsafe_key": "the key would escape the destination or cannot be a file name",
     "not_found": "listed, but gone when it was downloaded",
     FORBIDDEN: "the storage refused access to the object",
@@ -172,3 +176,5 @@ FINISHED = pa.schema([*OUTCOME, WAITED])
 
 # The folders of a destination.
 IMAGES, LEDGER_PARTS, LEASES, RUNS, COPIES = "images/", "ledger/", "lease/", "runs/", "inputs/"
+# What a table of prompts says of each key.
+PROMPT_RECORDS = "ledger/prompts/"

@@ -5,6 +5,7 @@ from pipeline.tasks.inpainting import INPAINTING
 from pipeline.tasks.restoration import RESTORATION
 from pipeline.tasks.style_transfer import STYLE_TRANSFER
 from pipeline.tasks.super_resolution import SUPER_RESOLUTION
+from pipeline.tasks.text_to_image import TEXT_TO_IMAGE
 
 TASKS = {
     task.name: task
@@ -13,6 +14,7 @@ TASKS = {
         RESTORATION,
         INPAINTING,
         STYLE_TRANSFER,
+        TEXT_TO_IMAGE,
     )
 }
 

@@ -6,7 +6,7 @@ A task is a module in this folder with one `Task` in it and one line in `pipelin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,21 @@ class Option:
 
 
 @dataclass(frozen=True)
+class Inline:
+    """Items that a command takes as an option instead of a source: `-p "a red circle"`.
+
+    option, short: its names. file: the name of the file that they are written to, as `write` returns it: from then on
+    that file is the source.
+    """
+
+    option: str
+    short: str
+    help: str
+    file: str
+    write: Callable[[Sequence[str]], bytes]
+
+
+@dataclass(frozen=True)
 class Opened:
     """What rows of one job are read from: the source, and what `Task.open_inputs` returned."""
 
@@ -120,8 +135,9 @@ class Task:
     and examples are its help.
 
     default_model: from the settings to a model reference. models: the tasks in a model's info that it runs, by
-    default its own. sources: the kinds of source it takes (`pipeline/sources/`). keeps_format: whether `--format
-    same` makes sense; else `default_format` is written.
+    default its own. sources: the kinds of source it takes (`pipeline/sources/`); source_name and source_help say what
+    that is. inline: how items are given without one. keeps_format: whether `--format same` makes sense; else
+    `default_format` is written.
 
     check: raises UsageError for settings that contradict each other or the model. recipe: what of the settings
     decides pixels, as names and values that are hashed where they are set. open_inputs: opens what it reads beside
@@ -146,6 +162,12 @@ class Task:
     chosen_by: tuple[str, ...] = ()
     models: frozenset[str] = frozenset()
     sources: tuple[str, ...] = ("images",)
+    source_name: str = "SOURCE"
+    source_help: str = (
+        "SOURCE and DESTINATION are folders, s3:// URIs or any other URI that fsspec opens. Images that are up to date "
+        "are not read."
+    )
+    inline: Inline | None = None
     keeps_format: bool = True
     default_format: str = "same"
     check: Callable[[RunSpec, ModelInfo], None] = accept_any

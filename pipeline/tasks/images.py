@@ -73,17 +73,22 @@ def load_image(row: Row, job: Job, *, model_input: ModelInput | None = None) -> 
 
 
 def load_canvas(row: Row, job: Job, *, height: int, width: int) -> Row:
-    """Add a black RGB image as `tiles`, for tasks whose rows begin without an image.
-
-    No task uses it yet: it is for text-to-image models, which make the image from the row alone.
-    """
+    """Add a black RGB image as `tiles`, for tasks whose rows begin without an image."""
     import numpy as np
 
+    return canvas_row(row, job, np.zeros((height, width, 3), np.uint8))
+
+
+def canvas_row(row: Row, job: Job, pixels: np.ndarray, texts: tuple[tuple[str, str], ...] = ()) -> Row:
+    """Add what a model begins with as `tiles`: pixels (H, W, 3) that are no file of the source.
+
+    texts: keywords and texts for output formats that can hold them.
+    """
     from imgtx.codecs import Picture, pack_carry
     from imgtx.inference.tiling import plan_for_model, split
     from pipeline.tables.rows import as_bytes
 
-    pixels = np.zeros((height, width, 3), np.uint8)
+    height, width = pixels.shape[:2]
     tiles = split(pixels, plan_for_model(job.info, height, width))
     return row | {
         "in_height": height,
@@ -92,7 +97,7 @@ def load_canvas(row: Row, job: Job, *, height: int, width: int) -> Row:
         "shape": tiles.shape,
         "tiles": as_bytes(tiles),
         "alpha": b"",
-        "carry": pack_carry(Picture(pixels, None, b"", b"", job.spec.format, ())),
+        "carry": pack_carry(Picture(pixels, None, b"", b"", job.spec.format, (), texts)),
     }
 
 

@@ -121,22 +121,12 @@ def check_masks(masks: Store | None, spec: RunSpec) -> None:
 
 def list_with_masks(opened: Opened, spec: RunSpec, *, local_destination: bool) -> Iterator[pa.RecordBatch]:
     """Return batches of LISTED: every item of the source, with its mask if masks are given."""
+    from pipeline.sources.images import image_versions
+
     batches = opened.source.list(local_destination=local_destination)
     if opened.inputs is None:
         return batches
-    return join_masks(batches, _known(opened.inputs), missing=MISSING_MASK.of(spec))
-
-
-def _known(masks: Store) -> pa.Table:
-    """Return key and version of every image among the masks."""
-    import pyarrow as pa
-
-    from imgtx.codecs import SUFFIXES
-    from pipeline.sources.images import images
-
-    schema = pa.schema([("key", pa.string()), ("version", pa.string())])
-    batches = [batch.select(schema.names) for batch in images(masks, SUFFIXES, local_destination=False)]
-    return pa.Table.from_batches(batches, schema).combine_chunks()
+    return join_masks(batches, image_versions(opened.inputs), missing=MISSING_MASK.of(spec))
 
 
 def join_masks(

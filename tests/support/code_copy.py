@@ -26,7 +26,7 @@ COLOURS = {
     ),
     "colour_table.py": (
         "pipeline/sources/colour_table.py",
-        ("pipeline/sources/__init__.py", "for kind in (IMAGES,", " COLOUR_TABLE,"),
+        ("pipeline/sources/__init__.py", "for kind in (IMAGES, PROMPTS", ", COLOUR_TABLE"),
         "from pipeline.sources.colour_table import COLOUR_TABLE\n",
     ),
     "flat.py": (

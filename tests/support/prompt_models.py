@@ -1,8 +1,9 @@
-"""A tiny model that makes images from text, for tests of the path to and from such models."""
+"""Tiny models that make images from text, for tests of the path to and from such models."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,11 @@ from torch import Tensor, nn
 
 from imgtx.models.generation import CONDITIONS, SHARED, TASK, Generation
 from imgtx.models.info import ModelInfo
+from imgtx.models.text_to_image import TextToImage
+from imgtx.models.text_to_image_config import TextToImageConfig
+from imgtx.models.weights import save_weights
 
+WORDS = ("a", "above", "blue", "circle", "green", "in", "ink", "red", "square", "star", "style")
 GENERATION = Generation(
     width=16,
     height=16,
@@ -59,3 +64,27 @@ class Dots(nn.Module):
 def dots(**generation: Any) -> Dots:
     """Return the model with other offers."""
     return Dots(replace(INFO, generation=asdict(replace(GENERATION, **generation))))
+
+
+def save_tiny_prompt_model(path: Path, *, seed: int = 0) -> str:
+    """Save a tiny network of ours that draws 16 x 16 pixels, a different one for each seed, and return its path."""
+    config = TextToImageConfig(
+        side=16,
+        patch=4,
+        dim=16,
+        heads=2,
+        blocks=2,
+        text_blocks=1,
+        max_tokens=10,
+        vocabulary=WORDS,
+        styles=("ink",),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = TextToImage(config)
+        # It begins as the identity; so its output depends on everything.
+        for name, parameter in network.named_parameters():
+            if "modulation" in name or name.startswith("head") or "position_bias" in name:
+                nn.init.normal_(parameter, std=0.2)
+    save_weights(path, network, ModelInfo(path.stem, TASK, 1, config.multiple, 0))
+    return str(path)

@@ -1,12 +1,14 @@
 """Metadata that is lost is reported, and the pixels are unaffected."""
 
+import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from imgtx.codecs import NOTES, decode
+from imgtx.codecs import NOTES, Picture, decode, encode, pack_carry, unpack_carry
 from tests.support import zoo
 from tests.support.pictures import MAX_PIXELS, assert_equal, picture
 
@@ -89,3 +91,15 @@ class TestLosses:
         more = webp[8:] + b"prVt" + struct.pack("<I", 4) + b"what"
         got = decode(b"RIFF" + struct.pack("<I", len(more)) + more, max_pixels=MAX_PIXELS)
         assert got.notes == ("chunks-dropped",)
+
+
+def test_texts_of_a_made_picture_are_in_its_png_and_noted_elsewhere():
+    made = Picture(
+        zoo.photo(), None, b"", b"", "png", (), (("prompt", "ein roter Kreis ● 赤"), ("seed", "7"))
+    )
+    assert unpack_carry(pack_carry(made)).texts == made.texts
+    data, notes = encode(made, "png", quality=90)
+    assert notes == ()
+    assert Image.open(io.BytesIO(data)).text == dict(made.texts)
+    assert "text-dropped" in decode(data, max_pixels=10**6).notes
+    assert encode(made, "jpeg", quality=90)[1] == ("text-dropped",)

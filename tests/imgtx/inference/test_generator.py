@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from imgtx.errors import UsageError
-from imgtx.inference.generator import Generator, start_canvas
+from imgtx.imageops.canvas import start_canvas
+from imgtx.inference.generator import Generator
 from imgtx.inference.tiling import plan_for_model, split
 from imgtx.models.generation import request
 from tests.support.prompt_models import INFO, Dots, dots

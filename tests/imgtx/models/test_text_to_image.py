@@ -19,7 +19,7 @@ TINY = {
     "side": 16, "patch": 4, "dim": 16, "heads": 2, "blocks": 2, "text_blocks": 1, "max_tokens": 10,
     "vocabulary": WORDS, "styles": ("noto",),
 }  # fmt: skip
-INFO = ModelInfo("tiny", TEXT_TASK, 1, 16, 0)
+INFO = TextToImageConfig(**TINY).completed(ModelInfo("tiny", TEXT_TASK, 1, 16, 0))
 
 
 @pytest.fixture
