@@ -99,7 +99,7 @@ def test_the_commands_are_listed_in_a_useful_order_with_whole_summaries():
     listed = imgtx("--help").stdout.split("Run:")[1]
     rows = [line for line in listed.partition("Exit codes")[0].splitlines() if line[2:3].strip()]
     names = [row.split()[0] for row in rows if row.startswith("  ")]
-    assert names[:5] == ["upscale", "restore", "generate", "plan", "retry"]
+    assert names[:6] == ["upscale", "restore", "stylize", "generate", "plan", "retry"]
     assert {*names} == {*main.commands}
     assert "..." not in listed
 
