@@ -8,7 +8,7 @@ from imgtx.errors import StorageError, UsageError
 from pipeline.spec import RunSpec
 from pipeline.storage.retry import FAIL_FAST
 from pipeline.storage.store import Store, open_store
-from pipeline.tables.schemas import RUNS
+from pipeline.tables.schemas import COPIES, RUNS
 from pipeline.tasks import TASKS
 
 
@@ -40,6 +40,11 @@ def last_spec(destination: str, endpoint_url: str | None) -> RunSpec:
     if "fewest_workers" in values:
         values["min_workers"] = values.pop("fewest_workers")
     now = {"destination": destination, "limit": None, "address": None}
+    # Copies of inputs are wherever the destination is now.
+    before = f"{str(values.get('destination')).rstrip('/')}/{COPIES}"
+    for name, value in values.items():
+        if isinstance(value, str) and value.startswith(before):
+            now[name] = f"{store.uri.rstrip('/')}/{COPIES}{value.removeprefix(before)}"
     if endpoint_url is not None:
         now["endpoint_url"] = endpoint_url
     try:

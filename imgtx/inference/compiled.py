@@ -27,6 +27,7 @@ from imgtx.inference.predictor import Predictor, default_device
 from imgtx.inference.processor import check_precision
 from imgtx.models.contract import Conditions, ImageModel, call_model
 from imgtx.models.info import ModelInfo, refusal_to_compile
+from imgtx.models.weight_file import STYLE_TASK
 
 
 def check_compiler(device: str | None) -> None:
@@ -49,6 +50,8 @@ def why_not(model: ImageModel) -> str:
         return "it is a TorchScript program, which torch.compile does not take"
     if model.info.masks:
         return "models that fill holes are not compiled: they are called for the tiles with holes alone"
+    if model.info.task == STYLE_TASK:
+        return "it looks at a style picture, and each job has another"
     if model.info.untiled:
         return "it gets every image whole, and so in another size each time"
     return ""

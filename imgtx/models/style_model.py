@@ -136,7 +136,7 @@ def fit_style(pixels: np.ndarray, size: int, multiple: int) -> Tensor:
     short, long = style_sides(min(height, width), max(height, width), size, multiple)
     high, wide = (short, long) if height <= width else (long, short)
     scale = max(high / height, wide / width)
-    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 255
+    image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
     covering = (max(high, round(height * scale)), max(wide, round(width * scale)))
     image = F.interpolate(image, covering, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
     top, left = (covering[0] - high) // 2, (covering[1] - wide) // 2

@@ -29,6 +29,7 @@ from imgtx.inference.memory import is_out_of_memory
 from imgtx.models.contract import Conditions, ImageModel, call_model
 from imgtx.models.info import ModelInfo
 from imgtx.probing.halo import measure_halo
+from imgtx.probing.one_style import needing_nothing
 from imgtx.probing.precisions import choose_fastest, measure_precisions
 
 # Pixels.
@@ -65,6 +66,7 @@ def probe(
     Raises UsageError for photos that are too few or too small.
     """
     _check_photos(photos)
+    model = needing_nothing(model)
     info = model.info
     if isinstance(model, nn.Module):
         model.to(device).eval()

@@ -12,6 +12,7 @@ from jobs.cli.inspect import status, verify, watch
 from jobs.cli.models import models
 from jobs.cli.nightly import nightly, schedule
 from jobs.cli.runs import plan, retry, run_command
+from jobs.cli.style import style
 from jobs.cli.submit import submit, submitted
 from jobs.cli.train import train
 from pipeline.tasks import commands
@@ -39,6 +40,6 @@ def _raise_interrupt(signum: int, frame: Any) -> None:
 
 main.add_section("Run", *map(run_command, commands()), plan, retry)
 main.add_section("Inspect", status, verify, watch)
-main.add_section("Models", models, evaluate, train)
+main.add_section("Models", models, evaluate, train, style)
 main.add_section("Cluster", submit, submitted)
 main.add_section("Nightly", nightly, schedule)

@@ -9,10 +9,11 @@ from torch import nn
 
 from tests.conformance.architectures import ARCHITECTURES, save
 from tests.support.archive import save_tiny_model
+from tests.support.small_style import save_tiny_style
 
 HAS_SPANDREL = importlib.util.find_spec("spandrel") is not None
 HAS_TRANSFORMERS = importlib.util.find_spec("transformers") is not None
-OTHERS = ("packaged", "own", "torchscript", "transformers")
+OTHERS = ("packaged", "own", "style", "torchscript", "transformers")
 
 without_spandrel = pytest.mark.skipif(not HAS_SPANDREL, reason="spandrel is not installed")
 without_transformers = pytest.mark.skipif(not HAS_TRANSFORMERS, reason="transformers is not installed")
@@ -62,6 +63,8 @@ def references(tmp_path_factory: pytest.TempPathFactory):
                 made[name] = "sr-x2"
             elif name == "own":
                 made[name] = save_tiny_model(folder / "own.safetensors")
+            elif name == "style":
+                made[name] = save_tiny_style(folder / "style.safetensors")
             elif name == "torchscript":
                 made[name] = save_torchscript(folder / "sharpen.ts")
             elif name == "transformers":

@@ -12,6 +12,7 @@ from imgtx.imageops.resize import imresize
 from imgtx.inference.predictor import Predictor
 from imgtx.models.adapters.spandrel import import_spandrel
 from imgtx.models.references import load_model, read_info
+from imgtx.probing.one_style import needing_nothing
 from imgtx.probing.probe import find_seams
 from tests.conformance.architectures import network
 from tests.conformance.conftest import without_spandrel
@@ -21,7 +22,7 @@ LOOKS_EVERYWHERE = ("ATD", "RCAN")
 
 
 def loaded(references, kind: str) -> Any:
-    return load_model(references(kind))
+    return needing_nothing(load_model(references(kind)))
 
 
 def batch_of(info: Any, count: int, side: int = 24) -> torch.Tensor:

@@ -59,3 +59,13 @@ def test_the_options_of_its_own_task_are_kept(tmp_path: Path):
 def test_a_field_that_no_task_knows_is_named(tmp_path: Path):
     with pytest.raises(UsageError, match=r"another version of imgtx \(unknown fields of_tomorrow\)"):
         last_spec(recorded(tmp_path, of_tomorrow=1), None)
+
+
+def test_copies_of_inputs_are_found_where_the_destination_is_now(tmp_path: Path):
+    (tmp_path / "moved").mkdir()
+    copy = "inputs/0123456789ab/monet.png"
+    out = recorded(
+        tmp_path / "moved", task="style-transfer", model="style", style=f"/gone/{copy}", destination="/gone/"
+    )
+    assert last_spec(out, None).settings["style"] == f"{out}/{copy}"
+    assert last_spec(out, None).source == "in"

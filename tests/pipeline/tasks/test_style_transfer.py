@@ -102,13 +102,10 @@ class TestOneStyle:
         expected = imgtx.load(model)(photo(40, 52), style=painting(0), strength=0.5)
         np.testing.assert_array_equal(made(run.job, "2019/a.png"), expected)
 
-    @pytest.mark.parametrize("depth", [8, 16])
-    @pytest.mark.parametrize("channels", [1, 3, 4])
+    @pytest.mark.parametrize(("channels", "depth"), [(1, 8), (1, 16), (2, 8), (4, 8)])
     @pytest.mark.parametrize("preserve", [False, True])
     def test_forms_of_images(self, folders, model, channels, depth, preserve):
         image = photo(40, 52, channels, depth)
-        if (channels, depth) == (4, 16) or (channels == 3 and depth == 16):
-            pytest.skip("Pillow writes no such file")
         (folders / "in/b.png").write_bytes(saved(image))
         run = prepare(one_style(folders, model, preserve_color=preserve))
         assert {row["message"] for row in through(run)} == {""}

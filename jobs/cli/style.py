@@ -1,0 +1,78 @@
+"""`imgtx style`: look at styles before an archive is stylised."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobs.cli.help import OrderedGroup
+from pipeline.tasks.style_transfer import PRESERVE_COLOR, SIZE, STRENGTH
+
+
+@click.group(cls=OrderedGroup)
+def style() -> None:
+    """Try styles out.
+
+    \b
+    imgtx style sheet photos/ styles/ -o sheet.png
+    """
+
+
+@style.command()
+@click.argument("photos")
+@click.argument("styles")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The sheet's file: .png, .jpg or .webp.",
+)
+@click.option("--model", default="style", show_default=True, metavar="URI", help="As in imgtx stylize.")
+@click.option("--strength", type=float, default=1.0, metavar="S", help=STRENGTH.help)
+@click.option("--preserve-color", is_flag=True, help=PRESERVE_COLOR.help)
+@click.option("--style-size", type=int, default=256, metavar="N", help=SIZE.help)
+@click.option(
+    "--photos",
+    "most_photos",
+    type=int,
+    default=6,
+    show_default=True,
+    metavar="N",
+    help="Photos on the sheet at most.",
+)
+@click.option(
+    "--styles",
+    "most_styles",
+    type=int,
+    default=6,
+    show_default=True,
+    metavar="N",
+    help="Styles on the sheet at most.",
+)
+@click.option(
+    "--side",
+    type=int,
+    default=320,
+    show_default=True,
+    metavar="PX",
+    help="Photos are reduced to this longer side first; in larger ones strokes look finer.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Which photos and styles are drawn.")
+def sheet(photos: str, styles: str, output: Path, most_photos: int, most_styles: int, **options: Any) -> None:
+    """Draw PHOTOS x STYLES on one contact sheet, to look at before a run.
+
+    Both are folders, s3:// URIs or single pictures. Of folders some pictures are drawn at random.
+
+    \b
+    imgtx style sheet photos/ styles/ -o sheet.png
+    imgtx style sheet photos/ styles/ -o sheet.jpg --photos 4 --styles 10 --strength 0.7
+    """
+    from jobs.style.sheet import SheetOptions, draw_sheet
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    wanted = SheetOptions(photos=most_photos, styles=most_styles, **options)
+    rows, columns = draw_sheet(photos, styles, output, wanted, say)
+    click.echo(f"{output}: {rows} photos in {columns} styles")

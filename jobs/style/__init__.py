@@ -1,0 +1,1 @@
+"""Style transfer beside runs: contact sheets."""
