@@ -8,7 +8,7 @@ import click
 from imgtx import __version__
 from jobs.cli.errors import EPILOG, Commands
 from jobs.cli.evaluate import evaluate
-from jobs.cli.inspect import status, verify, watch
+from jobs.cli.inspect import failures, status, verify, watch
 from jobs.cli.models import models
 from jobs.cli.nightly import nightly, schedule
 from jobs.cli.runs import plan, retry, run_command
@@ -39,7 +39,7 @@ def _raise_interrupt(signum: int, frame: Any) -> None:
 
 
 main.add_section("Run", *map(run_command, commands()), plan, retry)
-main.add_section("Inspect", status, verify, watch)
+main.add_section("Inspect", status, failures, verify, watch)
 main.add_section("Models", models, evaluate, train, style)
 main.add_section("Cluster", submit, submitted)
 main.add_section("Nightly", nightly, schedule)

@@ -1,6 +1,7 @@
-"""`imgtx status`, `verify` and `watch`: look at a destination, without Ray."""
+"""`imgtx status`, `failures`, `verify` and `watch`: look at a destination, without Ray."""
 
 import json
+import sys
 
 import click
 from rich.console import Console
@@ -35,6 +36,39 @@ def status(destination: str, endpoint_url: str | None, prometheus: bool, as_json
         return
     report = read_status(destination, endpoint_url)
     click.echo(json.dumps(report)) if as_json else print_status(report, console())
+
+
+@click.command()
+@click.argument("destination")
+@endpoint_option
+@click.option("--reason", "reasons", multiple=True, help="Only images that failed for this; may be repeated.")
+@click.option("--csv", "as_csv", is_flag=True, help="CSV with a header.")
+@json_option
+def failures(
+    destination: str, endpoint_url: str | None, reasons: tuple[str, ...], as_csv: bool, as_json: bool
+) -> None:
+    """List every failed image of DESTINATION, and why it failed.
+
+    Reasons are explained by imgtx status and in docs/reference/ledger.md.
+
+    \b
+    imgtx failures out/
+    imgtx failures out/ --reason truncated --reason corrupt
+    imgtx failures s3://bucket/out/ --csv > failed.csv
+    """
+    from jobs.inspect.failures import read_failures, write_csv, write_json, write_lines
+    from pipeline.tables.without_pandas import skip_pandas
+
+    skip_pandas()
+    if as_csv and as_json:
+        raise UsageError("--csv --json: give one of them")
+    pieces = read_failures(destination, endpoint_url, frozenset(reasons))
+    if as_csv:
+        write_csv(pieces, sys.stdout)
+    elif as_json:
+        write_json(pieces, sys.stdout)
+    elif not write_lines(pieces, sys.stdout):
+        click.echo("no image has failed" + (f" for {' or '.join(reasons)}" if reasons else ""), err=True)
 
 
 @click.command()

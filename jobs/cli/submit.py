@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from imgtx.errors import INTERRUPTED
+from imgtx.printable import printable
 from jobs.cli.help import OrderedGroup
 from jobs.cli.options import console, dashboard_option, json_option, parse_date
 
@@ -215,4 +216,4 @@ class LogView:
 
 
 def _say(text: str) -> None:
-    click.echo(f"imgtx: {text}", err=True)
+    click.echo(f"imgtx: {printable(text)}", err=True)

@@ -1,5 +1,6 @@
 """Read the state of a destination and print plans and runs as tables."""
 
+import shlex
 from collections import Counter
 from contextlib import nullcontext
 from typing import Any
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from imgtx.printable import printable
 from jobs.run.tally import Summary
 from pipeline.ledger.lease import Lease, living_holder
 from pipeline.ledger.ledger import Ledger
@@ -43,6 +45,7 @@ def read_status(destination: str, endpoint_url: str | None) -> dict[str, Any]:
         examples += few.select(["key", "stage", "reason", "message"]).to_pylist()
     return {
         "destination": store.describe(),
+        "arguments": _arguments(store.uri, endpoint_url),
         "run": run,
         "ledger": dict(statuses),
         "failures": dict(reasons),
@@ -62,7 +65,16 @@ def print_status(report: dict[str, Any], console: Console) -> None:
     if report["failures"]:
         console.print(_failures(report["failures"]))
         _print_examples(report["examples"], console)
-        _say(console, f"imgtx retry {escape(report['destination'])} processes them again")
+        quoted = escape(report["arguments"])
+        hidden = sum(report["failures"].values()) - len(report["examples"])
+        if hidden > 0:
+            _say(console, f"... and {hidden} more: imgtx failures {quoted} lists them all")
+        _say(console, f"imgtx retry {quoted} processes them again")
+
+
+def _arguments(destination: str, endpoint_url: str | None) -> str:
+    """Return what to write after `imgtx retry` and others to name a destination, quoted for a shell."""
+    return shlex.join([destination, *(["--endpoint-url", endpoint_url] if endpoint_url else [])])
 
 
 def _say(console: Console, line: str) -> None:
@@ -80,7 +92,7 @@ def _failures(counts: dict[str, int]) -> Table:
 def _print_examples(rows: list[dict[str, str]], console: Console) -> None:
     for row in rows:
         line = f"  {row['key']}: {row['message']} [{row['stage']}]"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def plan_dict(plan: Plan) -> dict[str, Any]:
@@ -124,13 +136,14 @@ def print_summary(summary: Summary, spec: RunSpec, console: Console) -> None:
     if summary.reasons:
         console.print(_failures(summary.reasons))
     root = escape(spec.destination.rstrip("/"))
+    quoted = escape(_arguments(spec.destination.rstrip("/"), spec.endpoint_url))
     if summary.vanished:
         _say(console, _vanished(summary.vanished))
     if summary.failed:
         before = f", {summary.failed_before} of them before" if summary.failed_before else ""
         _say(
             console,
-            f"{summary.failed} failed{before}: imgtx status {root} names them, imgtx retry {root} tries again",
+            f"{summary.failed} failed{before}: imgtx failures {quoted} names them, imgtx retry {quoted} tries again",
         )
     _say(console, f"results  {root}/{IMAGES}")
     _say(console, f"ledger   {root}/ledger/")
@@ -160,7 +173,7 @@ def run_verify(destination: str, endpoint_url: str | None, *, deep: bool, fix: b
 def print_verify(report: VerifyReport, destination: str, console: Console, *, fixed: bool) -> None:
     for row in report.problems.slice(0, 50).to_pylist():
         line = f"{row['problem']}: {row['output'] or row['key']}: {row['message']}"
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(printable(line), markup=False, soft_wrap=True)
     if report.problems.num_rows > 50:
         _say(console, f"... and {report.problems.num_rows - 50} more (--json lists them all)")
     counts = ", ".join(f"{name} {count}" for name, count in report.counts.items())

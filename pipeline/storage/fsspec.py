@@ -89,7 +89,7 @@ class FsspecFiles:
 
     def list(self, prefix: str) -> Iterator[pa.RecordBatch]:
         folder = f"{self._root}/{prefix.rpartition('/')[0]}".rstrip("/")
-        found = self._ask("list", prefix, lambda: self._fs.find(folder, detail=True))
+        found = self._ask("list", prefix, partial(self._find, folder))
         start = len(self._root) + 1
         rows = [
             (path[start:], info["size"], _version(info))
@@ -99,6 +99,16 @@ class FsspecFiles:
         for first in range(0, len(rows), _BATCH):
             columns = zip(*rows[first : first + _BATCH], strict=True)
             yield pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=INVENTORY)
+
+    def _find(self, folder: str) -> dict[str, dict[str, Any]]:
+        found = self._fs.find(folder, detail=True)
+        if not found:
+            # `find` leaves out what it cannot list, and where the server does not answer that is everything.
+            try:
+                self._fs.ls(folder, detail=False)
+            except FileNotFoundError:
+                return {}
+        return found
 
     def sweep(self, prefix: str) -> int:
         # Writes here use no temporary names.
@@ -129,10 +139,10 @@ def _explain(verb: str, path: str, error: Exception) -> StorageError:
         return StorageError("forbidden", f"{given}; these credentials need access: ask the owner for it")
     if isinstance(error, (ConnectionError, TimeoutError)):
         return StorageError("storage", f"{given}; the storage must answer: run again", transient=True)
-    if isinstance(error, OSError):
-        return StorageError("storage", f"{given}; check the storage and run again")
     # Each file system has exceptions of its own, such as those of its HTTP client, which may not last.
     foreign = type(error).__module__ != "builtins"
+    if isinstance(error, OSError) and not foreign:
+        return StorageError("storage", f"{given}; check the storage and run again")
     return StorageError(
         "storage",
         f"{given}; the storage must answer: check the URI and the network, and run again",

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import fsspec
 import pyarrow as pa
@@ -122,10 +122,11 @@ def open_store(uri: str, *, endpoint_url: str | None = None) -> Store:
         raise UsageError(
             f"{uri} has one slash after its scheme; write s3://bucket/prefix, or ./{uri} for a folder"
         )
-    if "://" not in uri or uri.startswith("file://"):
-        path = uri.removeprefix("file://")
-        return Store(os.path.abspath(os.path.expanduser(path)))
+    if "://" not in uri:
+        return Store(os.path.abspath(os.path.expanduser(uri)))
     scheme, _, rest = uri.partition("://")
+    if scheme == "file":
+        return Store(_file_path(uri, rest))
     netloc = rest.partition("/")[0]
     if "@" in netloc:
         raise UsageError(
@@ -147,6 +148,16 @@ def open_store(uri: str, *, endpoint_url: str | None = None) -> Store:
             "package is installed"
         ) from error
     return Store(f"{uri.rstrip('/')}/" if rest.strip("/") else uri)
+
+
+def _file_path(uri: str, rest: str) -> str:
+    """Return the path that a file:// URI names (RFC 8089): percent-decoded, on this host only."""
+    host, slash, path = rest.partition("/")
+    if host not in ("", "localhost") or not slash:
+        raise UsageError(
+            f"{uri} names a file of the host {host!r}; only this machine's can be opened: write file:///PATH, or a path"
+        )
+    return os.path.abspath(os.fsdecode(unquote_to_bytes(f"/{path}")))
 
 
 def _s3_uri(uri: str, rest: str) -> str:

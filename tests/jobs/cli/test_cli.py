@@ -409,8 +409,8 @@ def test_a_killed_run_is_not_shown_as_running(place, in_process, model):
 def test_the_next_step_is_suggested(place, in_process, model):
     (place / "in" / "bad.png").write_bytes(b"none")
     given = ("upscale", "in", "out", "--model", model, "--max-failed", "1")
-    assert "1 failed: imgtx status out names them, imgtx retry out tries again" in imgtx(*given).stdout
-    assert "1 failed, 1 of them before: imgtx status out" in imgtx(*given).stdout
+    assert "1 failed: imgtx failures out names them, imgtx retry out tries again" in imgtx(*given).stdout
+    assert "1 failed, 1 of them before: imgtx failures out" in imgtx(*given).stdout
     (place / "out" / "images" / "0.png").unlink()
     assert "imgtx verify out --fix marks 1 outputs as pending" in imgtx("verify", "out").stdout
     assert "1 outputs are marked as pending: run the same command" in imgtx("verify", "out", "--fix").stdout
