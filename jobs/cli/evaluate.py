@@ -36,7 +36,7 @@ class NamesOf(click.Choice):
 @click.option(
     "--protocol",
     type=NamesOf("PROTOCOLS"),
-    help="Instead of --degradation, for a model that restores, fills holes or makes images from text.",
+    help="Instead of --degradation, for a model that restores, fills holes, transfers style or makes images from text.",
 )
 @click.option(
     "--self-ensemble",
@@ -62,6 +62,7 @@ def evaluate(
     imgtx evaluate restore benchmarks/cbsd68.txt --protocol denoise
     imgtx evaluate inpaint benchmarks/kodak24 --protocol holes
     imgtx evaluate text-to-image --protocol scenes
+    imgtx evaluate style benchmarks/kodak24 paintings/ --protocol style
     """
     from jobs.evaluation.datasets import find_datasets
     from jobs.evaluation.protocol import run_protocol

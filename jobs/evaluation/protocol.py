@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imgtx.errors import UsageError
 from imgtx.inference.processor import this_processor
@@ -12,10 +12,6 @@ from imgtx.models.info import ModelInfo
 from jobs.evaluation.datasets import Dataset, check_writable, find_datasets
 from jobs.evaluation.report import ProtocolReport, Published, Row
 from pipeline.models.resolve import local_model
-
-if TYPE_CHECKING:
-    # This imports torch.
-    from imgtx.inference.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -26,16 +22,18 @@ class Protocol:
     those of the papers: of the datasets given for a model card these are taken, or all where none of them is given.
     `published` was printed in the papers and never measured here. `in_metrics` says whether the weights carry its dB.
     `own_datasets` names what the protocol makes itself, so that no dataset is given.
+    `inputs`: what one measurement takes; where that is more than images, `rows` gets a dataset for each.
     """
 
     name: str
     task: str
     text: str
-    rows: Callable[["Predictor", Dataset], Iterator[Row]]
+    rows: Callable[..., Iterator[Row]]
     datasets: tuple[str, ...]
     published: Published = field(default_factory=dict)
     in_metrics: bool = True
     own_datasets: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ("images",)
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,7 @@ def run_protocol(
         )
     if out_json is not None:
         check_writable(out_json)
+    groups = grouped(protocol, [Dataset(name, ()) for name in protocol.own_datasets] or datasets)
     # Imported after the cheap checks.
     import torch
 
@@ -95,8 +94,7 @@ def run_protocol(
             f"evaluate --protocol {protocol.name} was given {model}, a model for {predictor.info.task}: expected one "
             f"for {protocol.task} (imgtx models list shows them)"
         )
-    chosen = [Dataset(name, ()) for name in protocol.own_datasets] or datasets
-    rows = [row for dataset in chosen for row in protocol.rows(predictor, dataset)]
+    rows = [row for given in groups for row in protocol.rows(predictor, *given)]
     report = ProtocolReport(
         model=predictor.info.name,
         digest=predictor.digest or "",
@@ -113,6 +111,18 @@ def run_protocol(
     if out_json is not None:
         out_json.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
     return report
+
+
+def grouped(protocol: Protocol, datasets: Sequence[Dataset]) -> list[Sequence[Dataset]]:
+    """Return the datasets of each measurement; UsageError where one lacks some."""
+    wanted = len(protocol.inputs)
+    if len(datasets) % wanted:
+        names = ", ".join(dataset.name for dataset in datasets)
+        raise UsageError(
+            f"evaluate --protocol {protocol.name} was given {len(datasets)} datasets ({names}): expected a folder of "
+            f"{' and one of '.join(protocol.inputs)}, neither with further folders of images in it"
+        )
+    return [datasets[first : first + wanted] for first in range(0, len(datasets), wanted)]
 
 
 def measure_by(
