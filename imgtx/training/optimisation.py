@@ -31,7 +31,7 @@ class Optimisation:
         sample = torch.cat([reduced(as_tensor(picture)) for picture in pictures[:SAMPLES]])
         vgg16.normalise_activations(features, sample)
         if "bfloat16" not in this_processor().emulated:
-            features.bfloat16().to(memory_format=torch.channels_last)
+            features.bfloat16()
         self.objective, self.steps, self.weights = StyleObjective(features), steps, weights or StyleWeights()
 
     def __call__(self, content: np.ndarray, style: np.ndarray) -> np.ndarray:
