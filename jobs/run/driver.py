@@ -44,6 +44,7 @@ from pipeline.tables.schemas import (
     WORK,
     WRITTEN,
 )
+from pipeline.tasks import get_task
 
 if TYPE_CHECKING:
     from pipeline.cluster.metrics import RunMetrics
@@ -94,7 +95,10 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, force_unlo
             raise
         if session.tally.to_do:
             _sweep(prepared.destination)
-        return session.finish("done")
+        summary = session.finish("done")
+        job = prepared.job
+        get_task(job.spec.task).finish(prepared.opened, job.spec, prepared.destination, prepared.ledger)
+        return summary
 
 
 def _sweep(destination: Store) -> None:
@@ -164,6 +168,8 @@ class Session:
             self.watch(self.tally)
             self.begin()
             return
+        task = get_task(self.run.job.spec.task)
+        task.keep(self.run.opened, self.run.job.spec, self.run.destination)
         engine = self.tally.engine = self._choose()
         self.watch(self.tally)
         with _start(engine, self.run.job, self.tally.to_do) as started:
@@ -175,7 +181,8 @@ class Session:
 
                 self.metrics = RunMetrics(self.run.destination.uri, self.run.job.spec.task)
             self.watch(self.tally)
-            for wave in self.waves():
+            for planned in self.waves():
+                wave = task.arrange(planned)
                 self.begin_wave(wave)
                 self._mark_pending(wave)
                 self._wave(wave, started)

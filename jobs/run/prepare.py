@@ -116,8 +116,10 @@ def _kept(uri: str, run: Prepared) -> str:
     root = run.destination.uri.rstrip("/")
     if uri.startswith(f"{root}/{COPIES}") or not open_store(uri).is_local:
         return uri
-    data = Path(uri).read_bytes()
+    with Path(uri).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     # Named after its content: an edited table does not change what an earlier run recorded.
-    name = f"{COPIES}{hashlib.sha256(data).hexdigest()[:12]}/{Path(uri).name}"
-    run.destination.write(name, data)
+    name = f"{COPIES}{digest[:12]}/{Path(uri).name}"
+    if run.destination.stat(name) is None:
+        run.destination.upload(name, uri)
     return f"{root}/{name}"

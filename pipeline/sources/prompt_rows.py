@@ -97,12 +97,9 @@ def listed(
     holds one batch. Raises UsageError where two rows ask for different pictures under one key.
     """
     found, seen = Rows(_NUMBERED), Spill(_SEEN)
-    versions = (
-        {}
-        if images is None
-        else dict(zip(*(images[name].to_pylist() for name in ("key", "version")), strict=True))
-    )
-    for rows in _in_batches(_rows(lines, reading, versions if images is not None else None)):
+    known = versions_of(images)
+    every = (row for number, line in enumerate(lines, 1) for row in rows_of(number, line, reading, known))
+    for rows in _in_batches(every):
         table = _checked(_as_table(rows), local_destination=local_destination)
         keys, places = hash64(table["key"]), np.arange(found.num_rows, found.num_rows + len(table))
         columns = (keys, hash64(table["version"]), places)
@@ -115,6 +112,13 @@ def listed(
         if len(here):
             table = _skipped(table, here)
         yield from table.select(LISTED.names).combine_chunks().to_batches()
+
+
+def versions_of(images: pa.Table | None) -> dict[str, str] | None:
+    """Return the versions of start pictures by key, None where none are given."""
+    if images is None:
+        return None
+    return dict(zip(images["key"].to_pylist(), images["version"].to_pylist(), strict=True))
 
 
 def asked_of(values: Values, reading: Reading) -> tuple[dict[str, Any], int, int]:
@@ -208,30 +212,32 @@ def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def _rows(lines: Iterable[Line], reading: Reading, images: dict[str, str] | None) -> Iterator[tuple]:
-    """Yield the columns of _NUMBERED for every sample of every row."""
-    for number, line in enumerate(lines, 1):
-        key = f"row-{number}"
-        try:
-            if isinstance(line, Broken):
-                raise CellError(BAD_VALUE, line.why)
-            if reading.key:
-                key = _key(line.get(reading.key), reading.key)
-            asked, seed, samples = asked_of(line, reading)
-            image = _start_picture(asked, images)
-        except CellError as error:
-            message = f"row {number} {error}: correct the table"
-            yield key, 0, _digest(repr(line)), "", None, "", FAILED, error.reason, message, number
-            continue
-        base = json.dumps(asked, ensure_ascii=False)
-        if not reading.key:
-            key = f"{_slug(asked[PROMPT])}-{_digest(f'{base} {seed}')}"
-        size = len(asked[PROMPT].encode())
-        for sample in range(samples):
-            conditions = f'{base[:-1]}, "seed": {seed + sample}}}'
-            version = _digest(f"{conditions} {image[1]}" if image else conditions)
-            own = f"{key}-{sample + 1}" if sample else key
-            yield own, size, version, key if sample else "", image, conditions, "", "", "", number
+def rows_of(number: int, line: Line, reading: Reading, images: dict[str, str] | None) -> Iterator[tuple]:
+    """Yield the columns of _NUMBERED for every sample of a row.
+
+    number: of the row in its table, from 1. images: versions of the start pictures by key, None where none are given.
+    """
+    key = f"row-{number}"
+    try:
+        if isinstance(line, Broken):
+            raise CellError(BAD_VALUE, line.why)
+        if reading.key:
+            key = _key(line.get(reading.key), reading.key)
+        asked, seed, samples = asked_of(line, reading)
+        image = _start_picture(asked, images)
+    except CellError as error:
+        message = f"row {number} {error}: correct the table"
+        yield key, 0, _digest(repr(line)), "", None, "", FAILED, error.reason, message, number
+        return
+    base = json.dumps(asked, ensure_ascii=False)
+    if not reading.key:
+        key = f"{_slug(asked[PROMPT])}-{_digest(f'{base} {seed}')}"
+    size = len(asked[PROMPT].encode())
+    for sample in range(samples):
+        conditions = f'{base[:-1]}, "seed": {seed + sample}}}'
+        version = _digest(f"{conditions} {image[1]}" if image else conditions)
+        own = f"{key}-{sample + 1}" if sample else key
+        yield own, size, version, key if sample else "", image, conditions, "", "", "", number
 
 
 def _key(value: Any, column: str) -> str:

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from imgtx.codecs.spool import SpooledPicture
     from imgtx.imageops.geometry import Tile
     from imgtx.models.info import ModelInfo
+    from pipeline.ledger.ledger import Ledger
     from pipeline.sources import Source
     from pipeline.spec import Job, RunSpec
+    from pipeline.storage.store import Store
     from pipeline.tables.rows import Row
 
     ReadTile = Callable[[Tile], np.ndarray]
@@ -111,6 +113,19 @@ def list_source(opened: Opened, spec: RunSpec, *, local_destination: bool) -> It
     return opened.source.list(local_destination=local_destination)
 
 
+def as_planned(work: pa.Table) -> pa.Table:
+    """Return the rows in the order of the plan."""
+    return work
+
+
+def nothing_to_keep(opened: Opened, spec: RunSpec, destination: Store) -> None:
+    """Keep nothing beside the ledger."""
+
+
+def nothing_to_add(opened: Opened, spec: RunSpec, destination: Store, ledger: Ledger) -> None:
+    """Add nothing after a run."""
+
+
 def no_explanation(reasons: set[str], spec: RunSpec) -> str:
     """Return "": the source itself explains why nothing of it can be processed."""
     return ""
@@ -144,6 +159,10 @@ class Task:
     the source, and check_inputs raises UsageError where that cannot be read. list: batches of LISTED rows, each an
     output with its own key. explain: why nothing listed can be processed, or "".
 
+    keep: writes beside the ledger what the source says of its rows, before a run's first image. arrange: the order in
+    which planned rows run, so that those that can share a call of the model are neighbours. finish: what a run adds
+    when its images are done.
+
     fetch: (row, opened) -> row with what must be read of storage. load: (row, job) -> row with `tiles`, `shape`,
     `dtype`, and the rest of PIXELS. large_input: the same for a picture on disk: from a tile to its pixels, and
     measures. conditions: what `model.prepare` is given once per job and actor. A row's own conditions are in its
@@ -176,6 +195,9 @@ class Task:
     check_inputs: Callable[[Any, RunSpec], None] = check_no_inputs
     list: Callable[..., Iterator[pa.RecordBatch]] = list_source
     explain: Callable[[set[str], RunSpec], str] = no_explanation
+    keep: Callable[[Opened, RunSpec, Store], None] = nothing_to_keep
+    arrange: Callable[[pa.Table], pa.Table] = as_planned
+    finish: Callable[[Opened, RunSpec, Store, Ledger], None] = nothing_to_add
     large_input: Callable[..., tuple[ReadTile, Measures]] = no_large_input
     conditions: Callable[[Job], dict[str, Any]] = no_conditions
     measures: Mapping[str, str] = field(default_factory=dict)

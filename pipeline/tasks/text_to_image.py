@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from imgtx.models.generation import Request
     from imgtx.models.info import ModelInfo
+    from pipeline.contact_sheet import Cell
+    from pipeline.ledger.ledger import Ledger
     from pipeline.sources.prompt_rows import Reading
     from pipeline.spec import Job, RunSpec
     from pipeline.storage.store import Store
@@ -51,7 +53,7 @@ STRENGTH = Option(
     metavar="X",
     help="How much of a start picture is replaced, above 0 to 1.  [default: the model's]",
 )
-IMAGES = Option(
+START_PICTURES = Option(
     "images",
     metavar="URI",
     place=True,
@@ -71,6 +73,11 @@ PROMPT_COLUMN = Option(
 NO_METADATA = Option(
     "no_metadata", type=bool, default=False, help="Do not write prompt, seed and settings into PNG files."
 )
+SHEET = Option(
+    "sheet", metavar="FILE", place=True, help="Draw a contact sheet with captions: .png, .jpg or .webp."
+)
+# Images on a sheet.
+MAX_ON_SHEET = 200
 # What a row may give itself, by the name of its column.
 _OF_ROWS = (NEGATIVE, STEPS, GUIDANCE, STYLE, STRENGTH)
 
@@ -106,11 +113,14 @@ def size_of(text: str) -> tuple[int, int]:
 def check(spec: RunSpec, info: ModelInfo) -> None:
     """Raise UsageError for settings that the model cannot follow in any row, or that mean nothing here."""
     from imgtx.models.generation import LARGEST_SEED, request
+    from pipeline.contact_sheet import sheet_format
     from pipeline.sources.prompt_rows import MAX_SAMPLES
 
     for option, least, most in ((SEED, 0, LARGEST_SEED - MAX_SAMPLES), (SAMPLES, 1, MAX_SAMPLES)):
         if not least <= option.of(spec) <= most:
             raise UsageError(f"{option.flag}{option.of(spec)}: must be {least} to {most}")
+    if SHEET.of(spec):
+        sheet_format(SHEET.of(spec))
     if spec.self_ensemble:
         raise UsageError(
             "--self-ensemble turns and mirrors images, and a prompt has no other side: leave it out"
@@ -138,7 +148,7 @@ def open_images(spec: RunSpec) -> Store | None:
     """Open the folder of start pictures, if the spec names one."""
     from pipeline.storage.store import open_store
 
-    uri = IMAGES.of(spec)
+    uri = START_PICTURES.of(spec)
     return open_store(uri, endpoint_url=spec.endpoint_url) if uri else None
 
 
@@ -147,7 +157,7 @@ def check_images(images: Store | None, spec: RunSpec) -> None:
     from pipeline.storage.checks import check_source
 
     if images is not None:
-        check_source(images, IMAGES.flag.strip())
+        check_source(images, START_PICTURES.flag.strip())
 
 
 def list_prompts(opened: Opened, spec: RunSpec, *, local_destination: bool) -> Iterator[pa.RecordBatch]:
@@ -158,6 +168,84 @@ def list_prompts(opened: Opened, spec: RunSpec, *, local_destination: bool) -> I
     assert isinstance(opened.source, PromptTable)
     images = None if opened.inputs is None else image_versions(opened.inputs)
     return opened.source.list_as(reading_of(spec), local_destination=local_destination, images=images)
+
+
+def keep(opened: Opened, spec: RunSpec, destination: Store) -> None:
+    """Keep the table's other columns by key, beside the ledger."""
+    from pipeline.ledger.prompts import keep_prompts
+    from pipeline.sources.images import image_versions
+    from pipeline.sources.prompts import PromptTable
+
+    assert isinstance(opened.source, PromptTable)
+    images = None if opened.inputs is None else image_versions(opened.inputs)
+    keep_prompts(opened.source, reading_of(spec), images, destination)
+
+
+def arrange(work: pa.Table) -> pa.Table:
+    """Return rows of equal size and settings as neighbours, so that they fill calls of the model together."""
+    names = ("height", "width", "steps", "guidance", "strength")
+    asked = [json.loads(conditions) for conditions in work["conditions"].to_pylist()]
+    alike = [tuple(row.get(name) or 0 for name in names) for row in asked]
+    return work.take(sorted(range(len(alike)), key=alike.__getitem__))
+
+
+def finish(opened: Opened, spec: RunSpec, destination: Store, ledger: Ledger) -> None:
+    """Draw the contact sheet, if one is asked for: the first images of the table that are written."""
+    if not SHEET.of(spec):
+        return
+    from pipeline.contact_sheet import draw_sheet, sheet_format
+    from pipeline.storage.store import open_store
+
+    folder, _, name = SHEET.of(spec).rpartition("/")
+    listed = list_prompts(opened, spec, local_destination=destination.is_local)
+    asked, count = _first_listed(listed)
+    outputs = _written(ledger, list(asked))
+    cells = _cells(asked, outputs, destination)
+    shown = f"the first {len(outputs)} of {count:,}" if count > len(asked) else f"{len(outputs)}"
+    title = f"{shown} images of {opened.source.uri.rpartition('/')[2]}"
+    data = draw_sheet(cells, title, sheet_format(name))
+    open_store(folder or "/", endpoint_url=spec.endpoint_url).write(name, data)
+
+
+def _first_listed(batches: Iterator[pa.RecordBatch]) -> tuple[dict[str, dict[str, Any]], int]:
+    """Return what the first rows ask for, by key, at most MAX_ON_SHEET; and how many rows there are."""
+    import pyarrow.compute as pc
+
+    asked: dict[str, dict[str, Any]] = {}
+    count = 0
+    for batch in batches:
+        usable = batch.filter(pc.equal(batch.column("status"), ""))
+        count += usable.num_rows
+        few = usable.slice(0, MAX_ON_SHEET - len(asked)).select(["key", "conditions"]).to_pylist()
+        asked |= {row["key"]: json.loads(row["conditions"]) for row in few}
+    return asked, count
+
+
+def _written(ledger: Ledger, keys: list[str]) -> dict[str, str]:
+    """Return the outputs of those keys that have one."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from pipeline.tables.schemas import WRITTEN
+
+    found: dict[str, str] = {}
+    for rows in ledger.current_in_pieces(["key", "status", "output"]):
+        wanted = pc.and_(
+            pc.is_in(rows["key"], pa.array(keys, pa.string())), pc.equal(rows["status"], WRITTEN)
+        )
+        few = rows.filter(wanted)
+        found |= dict(zip(few["key"].to_pylist(), few["output"].to_pylist(), strict=True))
+    return found
+
+
+def _cells(asked: dict[str, dict[str, Any]], outputs: dict[str, str], destination: Store) -> Iterator[Cell]:
+    from pipeline.contact_sheet import Cell
+    from pipeline.tables.schemas import IMAGES
+
+    for key, row in asked.items():
+        if key in outputs:
+            detail = f"seed {row['seed']}" + (f", {row['style']}" if row.get("style") else "")
+            yield Cell(destination.read(IMAGES + outputs[key]), row["prompt"], detail)
 
 
 def fetch(row: Row, opened: Opened) -> Row:
@@ -246,7 +334,7 @@ TEXT_TO_IMAGE = Task(
     ),
     examples=(
         "imgtx generate prompts.csv out/ --samples 4",
-        'imgtx generate out/ -p "a red circle above a blue square" -p "a green star"',
+        'imgtx generate out/ -p "a red circle above a blue square" -p "a green star" --sheet sheet.png',
         "imgtx generate s3://bucket/prompts.parquet s3://bucket/out/ --key id",
     ),
     default_model=default_model,
@@ -258,11 +346,12 @@ TEXT_TO_IMAGE = Task(
         NEGATIVE,
         SIZE,
         STYLE,
-        IMAGES,
+        START_PICTURES,
         STRENGTH,
         KEY,
         PROMPT_COLUMN,
         NO_METADATA,
+        SHEET,
     ),
     sources=("prompts",),
     source_name="TABLE",
@@ -286,5 +375,8 @@ TEXT_TO_IMAGE = Task(
     open_inputs=open_images,
     check_inputs=check_images,
     list=list_prompts,
+    keep=keep,
+    arrange=arrange,
+    finish=finish,
     measures={"tokens_lost": "tokens of the prompt that the model did not see"},
 )
