@@ -22,6 +22,7 @@ import pyarrow as pa
 from imgtx.codecs.convert import NOTES
 from imgtx.errors import EXIT_CODES
 from imgtx.training.spec import TrainSpec
+from imgtx.training.text_to_image_spec import TextToImageSpec
 from jobs.cli import main
 from jobs.nightly.gate import Gate
 from jobs.nightly.schedule import Schedule
@@ -211,7 +212,10 @@ def training_spec_page() -> str:
 What `imgtx train SPEC.toml` reads. The guide: [training](../guides/training.md). Examples:
 [jobs/specs](../../jobs/specs). `--set NAME=VALUE` overrides a field, `--set model.dim=64` one of a table.
 
-{described(TrainSpec)}"""
+{described(TrainSpec)}
+## Images from text: `objective = "text-to-image"`
+
+{described(TextToImageSpec)}"""
 
 
 def nightly_spec_page() -> str:

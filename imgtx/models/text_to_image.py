@@ -75,7 +75,10 @@ class TextToImage(nn.Module):
             values.append(split_heads(value, self.config.heads))
         return TextState(pooled, bias, tuple(keys), tuple(values))
 
-    def forward(self, noisy: Tensor, time: Tensor, text: TextState) -> Tensor:
+    def forward(self, noisy: Tensor, time: Tensor, text: TextState | Tensor) -> Tensor:
+        """text: what `encode_text` returned, or the token numbers (B, T) themselves, as training gives them."""
+        if isinstance(text, Tensor):
+            text = self.encode_text(text)
         patch = self.config.patch
         condition = F.silu(self.time(waves(time).to(noisy.dtype)) + self.pooled(text.pooled))  # B, D
         shared = self.modulation(condition).unflatten(-1, (6, -1))  # B, 6, D

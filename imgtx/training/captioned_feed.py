@@ -24,6 +24,11 @@ class CaptionedBatch(NamedTuple):
     tokens: np.ndarray
     captions: list[str]
 
+    @property
+    def keys(self) -> list[str]:
+        """What errors call the pictures."""
+        return self.captions
+
 
 class CaptionedFeed:
     """Batches as a pure function of the step, so that a training can continue where it stopped.

@@ -6,20 +6,30 @@ from typing import Any
 
 # Pixels.
 WIDTH, HEIGHT = 750, 600
-LOSS_TITLES = {"l1": "L1 loss", "mse": "mean square error", "psnr": "minus PSNR, dB"}
+SCORES = {
+    "valid_psnr_y": "validation: PSNR-Y, dB",
+    "valid_attributes": "validation: share of attributes that are right",
+}
+LOSS_TITLES = {
+    "l1": "L1 loss",
+    "mse": "mean square error",
+    "psnr": "minus PSNR, dB",
+    "text-to-image": "velocity",
+}
 
 
 def draw_curves(lines: Sequence[dict[str, Any]], loss: str, path: Path) -> None:
-    """Write a PNG of two panels, training loss and validation PSNR-Y, by step.
+    """Write a PNG of two panels, training loss and validation score, by step.
 
     lines: a training's log, as `imgtx.training.log.read_log` returns it. loss: the spec's word for it. Raises
     ImportError without matplotlib.
     """
     from matplotlib.figure import Figure
 
+    score = next((name for name in SCORES if any(name in line for line in lines)), "valid_psnr_y")
     panels = (
         ("loss", f"training: {LOSS_TITLES.get(loss, loss)}, mean between reports"),
-        ("valid_psnr_y", "validation: PSNR-Y, dB"),
+        (score, SCORES[score]),
     )
     figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=100, layout="constrained")
     last = max((line["step"] for line in lines), default=1)

@@ -1,9 +1,10 @@
 """Where a training gets its batches and validation images."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from imgtx.training.crops import Batch, Sampler
 from imgtx.training.device_feed import DeviceBatch
@@ -14,12 +15,13 @@ from imgtx.training.spec import TrainSpec
 class Feed(Protocol):
     """Batches as a pure function of the step, so that a training can continue where it stopped."""
 
-    def batch(self, step: int) -> Batch | DeviceBatch: ...
+    def batch(self, step: int) -> Any: ...
 
 
 class Data(NamedTuple):
     feed: Feed
-    valid: list[Pair]
+    # What the objective scores the network on: pairs, or questions.
+    valid: Sequence[Any]
 
 
 def from_folders(spec: TrainSpec) -> Data:

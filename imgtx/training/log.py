@@ -18,12 +18,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from imgtx.imageops.metrics import psnr_y
 from imgtx.imageops.resize import imresize
-from imgtx.training.curves import draw_curves
+from imgtx.training.curves import SCORES, draw_curves
 
 log = logging.getLogger("imgtx.train")
 
 LOG, CURVES, STRIP = "log.jsonl", "curves.png", "strip.png"
-SCALARS = ("loss", "lr", "samples_per_second", "valid_psnr_y")
+SCALARS = ("loss", "lr", "samples_per_second", *SCORES)
 EXTRAS = {"tensorboard": ("tensorboardX", "TensorBoard events"), "curves": ("matplotlib", CURVES)}
 # Pixels of a panel, between panels, of the line above each.
 PANEL, GAP, LABEL = 192, 4, 18
@@ -62,7 +62,7 @@ class TrainingLog:
             for name in SCALARS:
                 if name in values:
                     self._events.add_scalar(name, values[name], values["step"])
-        if self._draws and "valid_psnr_y" in values:
+        if self._draws and any(score in values for score in SCORES):
             draw_curves(read_log(self.folder / LOG), self._loss, self.folder / CURVES)
 
 

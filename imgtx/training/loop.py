@@ -15,53 +15,39 @@ from typing import Any
 import numpy as np
 import torch
 
-from imgtx.imageops.metrics import psnr_y
-from imgtx.inference.predictor import Predictor
-from imgtx.models.weights import Model
 from imgtx.training.feeds import Data, from_folders
-from imgtx.training.log import STRIP, ValidationSample, draw_strip
-from imgtx.training.pairs import Pair
+from imgtx.training.objective import Objective
 from imgtx.training.spec import TrainSpec
-from imgtx.training.state import Training, write_weights
+from imgtx.training.state import Spec, Training, write_weights
 
 Reporter = Callable[[dict[str, Any]], None]
 
 REPORT_STEPS = 50
 
 
-def validation_samples(predictor: Predictor, pairs: list[Pair]) -> list[ValidationSample]:
-    """Run the model on every pair."""
-    if predictor.info.masks:
-        whole = [(pair, pair.small[..., :-1], pair.small[..., -1]) for pair in pairs]
-        return [ValidationSample(small, predictor(small, mask), pair.clean) for pair, small, mask in whole]
-    return [ValidationSample(pair.small, predictor(pair.small), pair.clean) for pair in pairs]
-
-
-def mean_psnr(images: list[ValidationSample]) -> float:
-    """Return the mean PSNR-Y in dB of uint8 output against the clean images, `scale` border pixels cropped."""
-    return float(
-        np.mean([psnr_y(i.output, i.clean, crop=i.clean.shape[0] // i.small.shape[0]) for i in images])
-    )
-
-
 def train(
-    spec: TrainSpec,
+    spec: Spec,
     folder: Path,
     report: Reporter,
     *,
     data: Data | None = None,
+    objective: Objective | None = None,
     device: str = "cpu",
     clock: Callable[[], float] | None = None,
 ) -> Path:
     """Train, or continue training, in `folder`; return the weight file. Ctrl-C leaves a resumable state.
 
-    `data`: the batches and validation images, by default from the spec's folders.
+    `data`: the batches and validation images, by default from the spec's folders. `objective`: what is learned from
+    them, by default what a TrainSpec means.
     `clock` returns the seconds that the schedule counts: on a CPU by default those that the process computed, so that
     a busy machine takes longer and trains as much; elsewhere those that passed. With a clock that counts its calls,
     training repeats bit for bit.
     """
-    data = data or from_folders(spec)
-    training = Training(spec, folder, device)
+    if data is None:
+        # Data of other kinds is made by who knows them.
+        assert isinstance(spec, TrainSpec)
+        data = from_folders(spec)
+    training = Training(spec, folder, device, objective=objective)
     (folder / "spec.json").write_text(json.dumps(asdict(spec), indent=2))
     try:
         return run(training, data, report, clock)
@@ -82,11 +68,11 @@ def run(training: Training, data: Data, report: Reporter, clock: Callable[[], fl
             progress.losses.clear()
             report(_line(training, loss))
         if _passed(before, progress.seconds, spec.validate_minutes) and group.is_leader:
-            report(_line(training, None) | _score(training, data.valid))
+            report(_line(training, None) | _score(training, data))
         if _passed(before, progress.seconds, spec.checkpoint_minutes):
             group.checkpoint(training)
     if group.is_leader:
-        report(_line(training, None) | _score(training, data.valid))
+        report(_line(training, None) | _score(training, data))
     group.checkpoint(training)
     return write_weights(training)
 
@@ -115,15 +101,14 @@ def _line(training: Training, loss: float | None) -> dict[str, Any]:
     return line if loss is None else line | {"loss": round(loss, 6)}
 
 
-def _score(training: Training, valid: list[Pair]) -> dict[str, float]:
-    """Validate the averaged weights; write them and a strip of samples beside the checkpoint."""
+def _score(training: Training, data: Data) -> dict[str, float]:
+    """Validate the averaged weights; write them and a picture of samples beside the checkpoint."""
     progress = training.progress
-    predictor = Predictor(Model(training.averaged(), training.info(), ""), device=training.device)
-    images = validation_samples(predictor, valid)
-    psnr = mean_psnr(images)
-    draw_strip(images).save(training.folder / STRIP)
+    scores = training.objective.score(
+        training.averaged(), training.info(), data.valid, training.folder, training.device
+    )
     # A finished training that is run again adds nothing.
     if not progress.history or progress.history[-1]["step"] < progress.step:
-        progress.history.append({"step": progress.step, "valid_psnr_y": psnr})
+        progress.history.append({"step": progress.step, **scores})
     write_weights(training)
-    return {"valid_psnr_y": round(psnr, 3)}
+    return {name: round(value, 3) for name, value in scores.items()}

@@ -14,7 +14,8 @@ from imgtx.training.crops import CROP_CHOICES, CropSettings
 # Fields of the network that follow from the spec and the data, so [model] cannot set them.
 DERIVED = ("scale", "in_channels", "out_channels", "holes")
 POSITIVE = (
-    "batch", "crop", "crops_per_image", "peak_lr", "clip", "valid_images", "validate_minutes", "checkpoint_minutes",
+    "batch", "crop", "crops_per_image", "peak_lr", "clip", "valid_images", "valid_prompts", "validate_minutes",
+    "checkpoint_minutes",
 )  # fmt: skip
 CHOICES = {
     "precision": ("float32", "bfloat16"),
@@ -27,7 +28,7 @@ MAX_CONSTANT_LR_SHARE = 0.9
 # What may change between an interruption and the resumption: how long, when the rate falls, how often, the folders.
 FREE = (
     "minutes", "steps", "constant_lr_share", "train", "valid", "init_from", "valid_images", "validate_minutes",
-    "checkpoint_minutes", "licence", "data_note",
+    "checkpoint_minutes", "licence", "data_note", "pictures", "valid_prompts",
 )  # fmt: skip
 # What weights and checkpoints made before 0.1.0 call fields and values of today.
 OLD_NAMES = {"hold": "constant_lr_share", "shrink": "downscale", "soften": "blur"}
@@ -160,34 +161,11 @@ def make_train_spec(values: dict[str, Any], path: Path, *, folders: bool = True)
 
 
 def _check_values(spec: TrainSpec, path: Path) -> None:
-    for name, choices in CHOICES.items():
-        if (value := getattr(spec, name)) not in choices:
-            raise UsageError(f"{path}: {name} = {value!r}: must be one of {', '.join(choices)}")
+    check_course(spec, path)
     if spec.scale not in spec.kind.scales:
         raise UsageError(
             f"{path}: scale = {spec.scale}: with degradation = {spec.degradation!r} it must be "
             f"{' or '.join(map(str, spec.kind.scales))}"
-        )
-    if not spec.name or Path(spec.name).name != spec.name:
-        raise UsageError(f"{path}: name = {spec.name!r}: must be a file name, which the weights get")
-    for name in POSITIVE:
-        # Not `<= 0`, so that nan fails too.
-        if not getattr(spec, name) > 0:
-            raise UsageError(f"{path}: {name} = {getattr(spec, name)}: must be more than 0")
-    if (spec.steps > 0) == (spec.minutes > 0):
-        raise UsageError(
-            f"{path}: steps = {spec.steps} and minutes = {spec.minutes:g}: one of them must be more than 0: "
-            f"steps for a training that repeats exactly, minutes for one that ends in time"
-        )
-    for name in ("steps", "minutes", "seed", "weight_decay", "average"):
-        if not getattr(spec, name) >= 0:
-            raise UsageError(f"{path}: {name} = {getattr(spec, name)}: must be 0 or more")
-    if spec.average >= 1:
-        raise UsageError(f"{path}: average = {spec.average}: must be less than 1; at 1 no step would count")
-    if not 0 <= spec.constant_lr_share <= MAX_CONSTANT_LR_SHARE:
-        raise UsageError(
-            f"{path}: constant_lr_share = {spec.constant_lr_share}: must be 0 to {MAX_CONSTANT_LR_SHARE}, the share "
-            f"of training at peak_lr, after the rate rises for 2 % and before it falls"
         )
     if not 0 <= spec.procedural_share < 1:
         raise UsageError(
@@ -206,6 +184,35 @@ def _check_values(spec: TrainSpec, path: Path) -> None:
         raise UsageError(
             f"{path}: crop = {spec.crop} is not a multiple of the model's {multiple} px (patch x window): "
             f"use {max(1, spec.crop // multiple) * multiple}"
+        )
+
+
+def check_course(spec: Any, path: Path) -> None:
+    """Check the fields that specs of every kind of training have: choices, numbers above 0, how long, how fast."""
+    known = {f.name for f in fields(spec)}
+    for name, choices in CHOICES.items():
+        if name in known and (value := getattr(spec, name)) not in choices:
+            raise UsageError(f"{path}: {name} = {value!r}: must be one of {', '.join(choices)}")
+    if not spec.name or Path(spec.name).name != spec.name:
+        raise UsageError(f"{path}: name = {spec.name!r}: must be a file name, which the weights get")
+    for name in [name for name in POSITIVE if name in known]:
+        # Not `<= 0`, so that nan fails too.
+        if not getattr(spec, name) > 0:
+            raise UsageError(f"{path}: {name} = {getattr(spec, name)}: must be more than 0")
+    if (spec.steps > 0) == (spec.minutes > 0):
+        raise UsageError(
+            f"{path}: steps = {spec.steps} and minutes = {spec.minutes:g}: one of them must be more than 0: "
+            f"steps for a training that repeats exactly, minutes for one that ends in time"
+        )
+    for name in ("steps", "minutes", "seed", "weight_decay", "average"):
+        if not getattr(spec, name) >= 0:
+            raise UsageError(f"{path}: {name} = {getattr(spec, name)}: must be 0 or more")
+    if spec.average >= 1:
+        raise UsageError(f"{path}: average = {spec.average}: must be less than 1; at 1 no step would count")
+    if not 0 <= spec.constant_lr_share <= MAX_CONSTANT_LR_SHARE:
+        raise UsageError(
+            f"{path}: constant_lr_share = {spec.constant_lr_share}: must be 0 to {MAX_CONSTANT_LR_SHARE}, the share "
+            f"of training at peak_lr, after the rate rises for 2 % and before it falls"
         )
 
 
@@ -231,11 +238,11 @@ def _check_folders(spec: TrainSpec, path: Path) -> None:
             )
 
 
-def check_same(spec: TrainSpec, began: dict[str, Any], where: str) -> None:
+def check_same(spec: Any, began: dict[str, Any], where: str) -> None:
     """Raise UsageError if `spec` differs from the one that the training in `where` began with, but for FREE."""
     now = asdict(spec)
     # A checkpoint older than a field was trained as its default says.
-    began = defaults() | with_current_names(began)
+    began = defaults(type(spec)) | with_current_names(began)
     changed = [name for name in now if name not in FREE and began.get(name) != now[name]]
     if changed:
         differences = ", ".join(f"{name} = {began.get(name)!r}, now {now[name]!r}" for name in changed)
@@ -253,8 +260,8 @@ def with_current_names(recorded: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def defaults() -> dict[str, Any]:
-    """Return the default of every field that has one."""
-    plain = {f.name: f.default for f in fields(TrainSpec) if f.default is not MISSING}
-    made = {f.name: f.default_factory() for f in fields(TrainSpec) if f.default_factory is not MISSING}
+def defaults(spec: Any = TrainSpec) -> dict[str, Any]:
+    """Return the default of every field of a spec that has one."""
+    plain = {f.name: f.default for f in fields(spec) if f.default is not MISSING}
+    made = {f.name: f.default_factory() for f in fields(spec) if f.default_factory is not MISSING}
     return plain | made

@@ -8,25 +8,25 @@ by the spec that it began with.
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from imgtx.errors import ImgtxError, UsageError
 from imgtx.files import remove_leftovers, write_atomically
 from imgtx.models.info import ModelInfo
-from imgtx.models.transformer import EncoderDecoder
-from imgtx.models.weights import load_model, save_weights
-from imgtx.training.crops import Batch
-from imgtx.training.device_feed import DeviceBatch
-from imgtx.training.losses import LOSSES
+from imgtx.models.weights import Network, load_model, save_weights
+from imgtx.training.objective import Objective
 from imgtx.training.optim import WeightAverage, learning_rate, optimizer_of
+from imgtx.training.restoring import Restoring
 from imgtx.training.spec import TrainSpec, check_same
+from imgtx.training.text_to_image_spec import TextToImageSpec
+
+Spec = TrainSpec | TextToImageSpec
 
 log = logging.getLogger("imgtx.train")
 
@@ -50,7 +50,7 @@ class WorkerGroup(Protocol):
     # The leader validates, reports and writes.
     is_leader: bool
 
-    def wrap(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+    def wrap(self, network: nn.Module) -> Callable[..., Tensor]:
         """Return the network's forward pass, whose backward pass averages gradients over all processes."""
 
     def share(self, crops: int, batch: int) -> float:
@@ -68,7 +68,7 @@ class SingleProcess:
 
     is_leader = True
 
-    def wrap(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+    def wrap(self, network: nn.Module) -> Callable[..., Tensor]:
         return network
 
     def share(self, crops: int, batch: int) -> float:
@@ -84,11 +84,20 @@ class SingleProcess:
 class Training:
     """The state of one training: network, optimizer, weight average, progress."""
 
-    def __init__(self, spec: TrainSpec, folder: Path, device: str = "cpu", group: WorkerGroup | None = None):
+    def __init__(
+        self,
+        spec: Spec,
+        folder: Path,
+        device: str = "cpu",
+        group: WorkerGroup | None = None,
+        *,
+        objective: Objective | None = None,
+    ):
         torch.manual_seed(spec.seed)
+        self.objective: Objective = objective or default_objective(spec)
         self.group: WorkerGroup = group or SingleProcess()
         self.spec, self.folder, self.device = spec, folder, device
-        self.network = EncoderDecoder(spec.config).to(device)
+        self.network = self.objective.network().to(device)
         # One shape for thousands of steps pays for compiling on a GPU; on a CPU it is slower (LOG.md).
         wrapped = self.group.wrap(self.network)
         self.compute = torch.compile(wrapped) if torch.device(device).type == "cuda" else wrapped
@@ -127,16 +136,12 @@ class Training:
         """The learning rate of the next update."""
         return learning_rate(self.share, peak=self.spec.peak_lr, constant_share=self.spec.constant_lr_share)
 
-    def step(self, batch: Batch | DeviceBatch) -> float:
+    def step(self, batch: Any) -> float:
         """Update the weights once; return the loss. ImgtxError if the loss or the gradient is not finite."""
         rate = self.rate
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        inputs, target = to_floats(batch.small, self.device), to_floats(batch.clean, self.device)
-        reduced = self.spec.precision == "bfloat16"
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=reduced):
-            output = self.compute(inputs)
-        loss = LOSSES[self.spec.loss](output.float(), target) * self.group.share(
+        loss = self.objective.loss(self.compute, batch, self.progress.step, self.device) * self.group.share(
             len(batch.keys), self.spec.batch
         )
         self.optimizer.zero_grad(set_to_none=True)
@@ -154,7 +159,7 @@ class Training:
         self.mid_update = False
         return value
 
-    def _check_finite(self, what: str, value: float, batch: Batch | DeviceBatch) -> None:
+    def _check_finite(self, what: str, value: float, batch: Any) -> None:
         if not math.isfinite(value):
             raise ImgtxError(
                 f"the {what} is {value} at step {self.progress.step}, images {', '.join(batch.keys)}: "
@@ -191,24 +196,17 @@ class Training:
             ) from error
         log.info("resumed at step %d after %.1f min", self.progress.step, self.progress.seconds / 60)
 
-    def averaged(self) -> EncoderDecoder:
+    def averaged(self) -> Network:
         """Return a new network on the CPU with the averaged weights."""
-        network = EncoderDecoder(self.spec.config)
+        network = self.objective.network()
         network.load_state_dict(self.average.state)
         return network.eval()
 
     def info(self) -> ModelInfo:
         """Return the facts that the weight file carries, and how it was trained."""
         spec, progress = self.spec, self.progress
-        return ModelInfo(
-            name=spec.name,
-            task=spec.task,
-            scale=spec.scale,
-            in_channels=spec.config.in_channels,
-            masks=spec.config.holes,
-            multiple=spec.config.multiple,
-            halo=2 * spec.config.multiple,
-            licence=spec.licence,
+        return replace(
+            self.objective.facts(),
             training={
                 "data": spec.data_note,
                 "spec": asdict(spec),
@@ -221,13 +219,14 @@ class Training:
         )
 
 
-def to_floats(batch: np.ndarray | Tensor, device: str) -> Tensor:
-    """Convert levels of 255, (B, H, W, C), to float32 (B, C, H, W) in [0, 1]; uint8 is converted on the device."""
-    levels = torch.as_tensor(batch).to(device, non_blocking=True)
-    return levels.permute(0, 3, 1, 2).float() / 255
+def default_objective(spec: Spec) -> Objective:
+    """Return the objective of a spec that needs nothing else to know it."""
+    # What text-to-image learns depends on its pictures' words too.
+    assert isinstance(spec, TrainSpec)
+    return Restoring(spec)
 
 
-def warm_start(network: EncoderDecoder, init_from: str) -> dict[str, Any]:
+def warm_start(network: Network, init_from: str) -> dict[str, Any]:
     """Copy every tensor that fits from other weights: for an x4 model from x2 all but the head.
 
     Returns what the model card says of them: name, digest, and the number of steps they were trained for.

@@ -5,12 +5,11 @@ of the way (Li and He, JiT, arXiv 2511.13720). Times are logit-normal (Esser et 
 with more of them near noise, where the layout is decided.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from imgtx.models.text_to_image import TextToImage
 
 # What is left of the way near its end, so that the loss stays finite.
 LEAST_REST = 0.05
@@ -30,12 +29,15 @@ class TextToImageObjective:
 
     def __call__(
         self,
-        network: TextToImage,
+        network: Callable[..., Tensor],
         pictures: Tensor,
         tokens: Tensor,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Return the loss of each picture: (B, 3, S, S) in [0, 1] and (B, T) token numbers, padded -> (B,)."""
+        """Return the loss of each picture: (B, 3, S, S) in [0, 1] and (B, T) token numbers, padded -> (B,).
+
+        network: an `imgtx.models.text_to_image.TextToImage`, which may be wrapped or compiled.
+        """
         count, device = len(pictures), pictures.device
         draw = torch.randn((count,), generator=generator)
         noise = torch.randn(pictures.shape, generator=generator).to(device)
@@ -45,6 +47,6 @@ class TextToImageObjective:
         share = time[:, None, None, None]
         # The first token is in every prompt: the empty one is that alone.
         tokens = torch.cat([tokens[:, :1], tokens[:, 1:].masked_fill(dropped[:, None], 0)], 1)
-        predicted = network(share * clean + (1 - share) * noise, time, network.encode_text(tokens))
+        predicted = network(share * clean + (1 - share) * noise, time, tokens)
         error = (predicted.float() - clean).square().mean((1, 2, 3))
         return error / (1 - time).clamp(min=LEAST_REST).square()

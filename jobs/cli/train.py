@@ -35,14 +35,15 @@ def train(spec: Path, folder: Path | None, settings: tuple[str, ...], **options:
 
     \b
     imgtx train jobs/specs/sr-x2.toml --set train=photos/ --set valid=more-photos/
+    imgtx train jobs/specs/text-to-image.toml --set pictures=emoji/
     imgtx train jobs/specs/sr-x2.toml --workers 2 --storage s3://bucket/training
     """
-    from imgtx.settings import parse_settings
-    from imgtx.training.spec import load_train_spec
+    from imgtx.settings import merge, parse_settings, read_toml
     from jobs.train.ray import read_ray_config
+    from jobs.train.specs import make_spec
     from jobs.train.terminal import run_training
 
     config = read_ray_config(options)
-    loaded = load_train_spec(spec, parse_settings(settings), folders=config is None)
+    loaded = make_spec(merge(read_toml(spec), parse_settings(settings)), spec, on_ray=config is not None)
     path = run_training(loaded, folder or Path("runs") / loaded.name, Console(stderr=True), config)
     click.echo(path)

@@ -14,7 +14,9 @@ from imgtx.inference.predictor import default_device
 from imgtx.inference.processor import this_processor
 from imgtx.training.log import TrainingLog
 from imgtx.training.loop import train
-from imgtx.training.spec import TrainSpec
+from imgtx.training.state import Spec
+from imgtx.training.text_to_image_spec import OBJECTIVE, TextToImageSpec
+from jobs.train.captioned import train_text_to_image
 from jobs.train.ray import RayTrainConfig, train_on_ray
 from pipeline.models.resolve import local_model
 
@@ -25,16 +27,14 @@ EMULATED = (
 )
 
 
-def run_training(
-    spec: TrainSpec, folder: Path, console: Console, config: RayTrainConfig | None = None
-) -> Path:
+def run_training(spec: Spec, folder: Path, console: Console, config: RayTrainConfig | None = None) -> Path:
     """Train in `folder` (state, log, weights); return the weight file. The same call continues where it stopped.
 
     With a `config` several workers train on Ray, and their state is in its storage.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        record = TrainingLog(folder, spec.loss)
+        record = TrainingLog(folder, OBJECTIVE if isinstance(spec, TextToImageSpec) else spec.loss)
     except OSError as error:
         raise UsageError(
             f"--folder {folder} cannot be written to ({error.strerror}): give another folder"
@@ -49,11 +49,13 @@ def run_training(
             spec = replace(
                 spec, init_from=local_model(spec.init_from, config.endpoint_url if config else None)
             )
+        device = default_device()
+        if not config and device == "cpu" and spec.precision in this_processor().emulated:
+            console.print(EMULATED, highlight=False)
+        if isinstance(spec, TextToImageSpec):
+            return train_text_to_image(spec, folder, report)
         if config:
             return train_on_ray(spec, config, folder, report)
-        device = default_device()
-        if device == "cpu" and spec.precision in this_processor().emulated:
-            console.print(EMULATED, highlight=False)
         return train(spec, folder, report, device=device)
 
 
@@ -83,6 +85,7 @@ def format_summary(values: dict[str, Any]) -> str:
     parts += [f"lr {values['lr']:.2g}", f"{values['samples_per_second']:.3g}/s"]
     parts += [f"ETA {minutes // 60}:{minutes % 60:02}"]
     parts += [f"valid {values['valid_psnr_y']:.2f} dB" if "valid_psnr_y" in values else ""]
+    parts += [f"valid {values['valid_attributes']:.1%}" if "valid_attributes" in values else ""]
     return "  ".join(part for part in parts if part)
 
 

@@ -19,12 +19,13 @@ from imgtx.models.weights import load_model
 from imgtx.training import loop as train_loop
 from imgtx.training.crops import Batch, CropSettings, Sampler
 from imgtx.training.images import load_pairs
-from imgtx.training.loop import mean_psnr, train, validation_samples
+from imgtx.training.loop import train
 from imgtx.training.losses import negative_psnr
 from imgtx.training.optim import WeightAverage
 from imgtx.training.pairs import Pair
+from imgtx.training.restoring import mean_psnr, to_floats, validation_samples
 from imgtx.training.spec import TrainSpec
-from imgtx.training.state import Training, to_floats, warm_start
+from imgtx.training.state import Training, warm_start
 from tests.support.zoo import saved
 
 MODEL = {
