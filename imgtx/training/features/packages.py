@@ -15,7 +15,7 @@ from pathlib import Path
 from imgtx.errors import UsageError, first_line
 from imgtx.files import user_cache
 
-BUILD_COMMAND = "python -m imgtx.training.features"
+BUILD_COMMAND = "imgtx style features"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ first kernels are ImageNet's within rounding. So BSDS500 is no test of what is t
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,6 +95,8 @@ def build() -> Path:
 
     Raises UsageError where h5py is missing, the download fails, or the weights are not those that were tested.
     """
+    # Before the download, not after.
+    imported_h5py()
     path = cached(NAME)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -106,12 +109,8 @@ def build() -> Path:
 
 def read_keras(path: Path) -> dict[str, Tensor]:
     """Read the state of `Vgg16` from a Keras weight file: kernels HWIO for BGR in levels of 255."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise UsageError("reading the weights needs h5py: pip install 'imgtx[features]'") from error
     state = {}
-    with h5py.File(path) as file:
+    with imported_h5py().File(path) as file:
         for block, count in enumerate(BLOCKS, 1):
             for number in range(1, count + 1):
                 group = f"block{block}/layers/conv2d{f'_{number - 1}' if number > 1 else ''}/vars"
@@ -122,6 +121,15 @@ def read_keras(path: Path) -> dict[str, Tensor]:
                 state[f"{name}.weight"] = torch.from_numpy(np.ascontiguousarray(kernel))
                 state[f"{name}.bias"] = torch.from_numpy(np.asarray(file[f"{group}/1"], np.float32))
     return state
+
+
+def imported_h5py() -> Any:
+    """Return the library h5py; UsageError that says how to install it."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise UsageError("reading the weights needs h5py: pip install 'imgtx[features]'") from error
+    return h5py
 
 
 def mean_responses(network: Vgg16) -> dict[str, float]:
