@@ -68,5 +68,5 @@ def test_a_failed_download_says_why(tmp_path, monkeypatch):
 
 def test_missing_networks_name_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(UsageError, match=r"'vgg16' is not at .* build it with python -m imgtx"):
+    with pytest.raises(UsageError, match=r"'vgg16' is not at .* build it with imgtx style features"):
         require("vgg16")
