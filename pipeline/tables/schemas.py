@@ -122,7 +122,7 @@ COLUMNS = {
     "size": "bytes of the source",
     "version": "identifies the source's content: its etag, or time and size; with inputs, theirs too",
     "item": "key of the source item, where one item has several outputs; empty where that is `key`",
-    "inputs": "what the output was made from beside the source, each with role (`mask`), key and version",
+    "inputs": "what the output was made from beside the source, each with role (`mask`, `style`), key and version",
     "output": "path of the output under `images/`",
     "status": "the outcome: see statuses",
     "stage": "stage at which it failed, else empty",
