@@ -22,6 +22,8 @@ import pyarrow as pa
 from imgtx.codecs.convert import NOTES
 from imgtx.errors import EXIT_CODES
 from imgtx.training.spec import TrainSpec
+from imgtx.training.style_spec import StyleSpec
+from imgtx.training.style_weights import StyleWeights
 from imgtx.training.text_to_image_spec import TextToImageSpec
 from jobs.cli import main
 from jobs.nightly.gate import Gate
@@ -215,7 +217,13 @@ What `imgtx train SPEC.toml` reads. The guide: [training](../guides/training.md)
 {described(TrainSpec)}
 ## Images from text: `objective = "text-to-image"`
 
-{described(TextToImageSpec)}"""
+{described(TextToImageSpec)}
+## Style transfer: `objective = "style"`
+
+{described(StyleSpec)}
+### [loss_weights]
+
+{described(StyleWeights)}"""
 
 
 def nightly_spec_page() -> str:

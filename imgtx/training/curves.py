@@ -9,12 +9,14 @@ WIDTH, HEIGHT = 750, 600
 SCORES = {
     "valid_psnr_y": "validation: PSNR-Y, dB",
     "valid_attributes": "validation: share of attributes that are right",
+    "valid_loss": "validation: loss",
 }
 LOSS_TITLES = {
     "l1": "L1 loss",
     "mse": "mean square error",
     "psnr": "minus PSNR, dB",
     "text-to-image": "velocity",
+    "style": "content and style",
 }
 
 

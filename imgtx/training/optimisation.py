@@ -12,7 +12,8 @@ from torch import Tensor
 
 from imgtx.inference.processor import this_processor
 from imgtx.training.features import vgg16
-from imgtx.training.style_objective import StyleObjective, StyleWeights
+from imgtx.training.style_objective import StyleObjective, total
+from imgtx.training.style_weights import StyleWeights
 
 RATE = 0.02
 # What the features are normalised over: so many pixels a side of the first pictures.
@@ -42,7 +43,7 @@ class Optimisation:
         generator = torch.Generator().manual_seed(0)
         for _ in range(self.steps):
             optimizer.zero_grad(set_to_none=True)
-            self.weights.total(self.objective(pixels, wanted, targets, generator)).backward()
+            total(self.weights, self.objective(pixels, wanted, targets, generator)).backward()
             optimizer.step()
         found = pixels.detach()[0].clamp(0, 1).mul(255).round().byte()
         return found.permute(1, 2, 0).numpy()

@@ -24,9 +24,10 @@ from imgtx.training.objective import Objective
 from imgtx.training.optim import WeightAverage, learning_rate, optimizer_of
 from imgtx.training.restoring import Restoring
 from imgtx.training.spec import TrainSpec, check_same
+from imgtx.training.style_spec import StyleSpec
 from imgtx.training.text_to_image_spec import TextToImageSpec
 
-Spec = TrainSpec | TextToImageSpec
+Spec = TrainSpec | TextToImageSpec | StyleSpec
 
 log = logging.getLogger("imgtx.train")
 
@@ -221,7 +222,7 @@ class Training:
 
 def default_objective(spec: Spec) -> Objective:
     """Return the objective of a spec that needs nothing else to know it."""
-    # What text-to-image learns depends on its pictures' words too.
+    # What others learn depends on their pictures too.
     assert isinstance(spec, TrainSpec)
     return Restoring(spec)
 

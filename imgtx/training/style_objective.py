@@ -4,7 +4,7 @@ The statistics of a style do not change during a training: `targets` computes th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from imgtx.training.style_losses import (
     statistics,
     total_variation,
 )
+from imgtx.training.style_weights import StyleWeights
 
 # Directions that styles are projected on; each step compares some of them.
 DIRECTIONS = 128
@@ -32,22 +33,10 @@ STYLE_POSITIONS = 8192
 Targets = dict[str, LayerStatistics]
 
 
-@dataclass(frozen=True)
-class StyleWeights:
-    """How much each part of the loss counts; the parts are of about the same size."""
-
-    content: float = 1.0
-    moments: float = 1.5
-    sliced: float = 2.0
-    # L1 where a content is a piece of its own style.
-    identity: float = 5.0
-    # Total variation, and ten times what is outside [0, 1].
-    smooth: float = 0.5
-
-    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """Return the weighted sum of the parts that are given."""
-        weighted = [getattr(self, f.name) * parts[f.name] for f in fields(self) if f.name in parts]
-        return torch.stack(weighted).sum()
+def total(weights: StyleWeights, parts: Mapping[str, Tensor]) -> Tensor:
+    """Return the weighted sum of the parts that are given."""
+    weighted = [getattr(weights, f.name) * parts[f.name] for f in fields(weights) if f.name in parts]
+    return torch.stack(weighted).sum()
 
 
 class StyleObjective:

@@ -36,6 +36,7 @@ def train(spec: Path, folder: Path | None, settings: tuple[str, ...], **options:
     \b
     imgtx train jobs/specs/sr-x2.toml --set train=photos/ --set valid=more-photos/
     imgtx train jobs/specs/text-to-image.toml --set pictures=emoji/
+    imgtx train jobs/specs/style.toml --set train=photos/ --set styles=paintings/
     imgtx train jobs/specs/sr-x2.toml --workers 2 --storage s3://bucket/training
     """
     from imgtx.settings import merge, parse_settings, read_toml

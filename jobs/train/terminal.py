@@ -14,10 +14,12 @@ from imgtx.inference.predictor import default_device
 from imgtx.inference.processor import this_processor
 from imgtx.training.log import TrainingLog
 from imgtx.training.loop import train
+from imgtx.training.spec import TrainSpec
 from imgtx.training.state import Spec
-from imgtx.training.text_to_image_spec import OBJECTIVE, TextToImageSpec
+from imgtx.training.style_spec import StyleSpec
 from jobs.train.captioned import train_text_to_image
 from jobs.train.ray import RayTrainConfig, train_on_ray
+from jobs.train.stylised import train_style
 from pipeline.models.resolve import local_model
 
 # sr-x2, batch 8 of 48 px, one thread on such a CPU: 1.07 s a step in bfloat16, 0.60 in float32.
@@ -34,7 +36,7 @@ def run_training(spec: Spec, folder: Path, console: Console, config: RayTrainCon
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        record = TrainingLog(folder, OBJECTIVE if isinstance(spec, TextToImageSpec) else spec.loss)
+        record = TrainingLog(folder, spec.loss if isinstance(spec, TrainSpec) else spec.objective)
     except OSError as error:
         raise UsageError(
             f"--folder {folder} cannot be written to ({error.strerror}): give another folder"
@@ -52,7 +54,9 @@ def run_training(spec: Spec, folder: Path, console: Console, config: RayTrainCon
         device = default_device()
         if not config and device == "cpu" and spec.precision in this_processor().emulated:
             console.print(EMULATED, highlight=False)
-        if isinstance(spec, TextToImageSpec):
+        if isinstance(spec, StyleSpec):
+            return train_style(spec, folder, report)
+        if not isinstance(spec, TrainSpec):
             return train_text_to_image(spec, folder, report)
         if config:
             return train_on_ray(spec, config, folder, report)
@@ -86,6 +90,7 @@ def format_summary(values: dict[str, Any]) -> str:
     parts += [f"ETA {minutes // 60}:{minutes % 60:02}"]
     parts += [f"valid {values['valid_psnr_y']:.2f} dB" if "valid_psnr_y" in values else ""]
     parts += [f"valid {values['valid_attributes']:.1%}" if "valid_attributes" in values else ""]
+    parts += [f"valid {values['valid_loss']:.3f}" if "valid_loss" in values else ""]
     return "  ".join(part for part in parts if part)
 
 

@@ -1,0 +1,119 @@
+"""Photos and style pictures of a style transfer training out of folders, and a training on them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imgtx.codecs import decode
+from imgtx.degradations.dead_leaves import dead_leaves
+from imgtx.errors import ImageError, UsageError
+from imgtx.inference.predictor import default_device
+from imgtx.inference.style_picture import open_style
+from imgtx.training.feeds import Data
+from imgtx.training.loop import train
+from imgtx.training.style_feed import StyleBatch, StyleFeed, resize
+from imgtx.training.style_spec import StyleSpec
+from imgtx.training.stylising import Stylising
+from jobs.evaluation.datasets import as_rgb, find_datasets
+
+# Larger pictures are reduced to this shorter side once.
+SHORTER_SIDE = 512
+# Procedural pictures, where no photos are given.
+LEAVES = 16
+# Of the pieces that are only validated on; those of training count from 0.
+FIRST_VALID_PIECE = -1
+# Of the contact sheet: strokes are judged at a size that shows them.
+VALID_SIDE = 256
+
+
+def train_style(spec: StyleSpec, folder: Path, report: Callable[[dict[str, Any]], None]) -> Path:
+    """Train, or continue training, on this machine; return the weight file.
+
+    Raises UsageError for pictures that cannot be used, and where the feature network is not built.
+    """
+    contents = read_photos(Path(spec.train), spec.crop) if spec.train else leaves(spec)
+    styles = read_styles(Path(spec.styles))
+    feed = StyleFeed(spec, contents, styles)
+    objective = Stylising(spec, feed)
+    shown = read_photos(Path(spec.valid), spec.crop, spec.valid_images) if spec.valid else contents
+    painted = read_styles(Path(spec.valid_styles), spec.valid_images) if spec.valid_styles else styles
+    return train(
+        spec,
+        folder,
+        report,
+        data=Data(feed, valid_batches(spec, shown, painted)),
+        objective=objective,
+        device=default_device(),
+    )
+
+
+def read_photos(folder: Path, smallest: int, most: int | None = None) -> dict[str, np.ndarray]:
+    """Read the images of a folder and of those right under it: (H, W, 3) uint8 by name.
+
+    Raises UsageError for one that cannot be read or is smaller than a crop.
+    """
+    files = [file for dataset in find_datasets([folder]) for file in dataset.files][:most]
+    return {str(file.relative_to(folder)): reduced(read_photo(file, smallest)) for file in files}
+
+
+def read_photo(file: Path, smallest: int) -> np.ndarray:
+    try:
+        pixels = as_rgb(decode(file.read_bytes(), max_pixels=200_000_000).pixels)
+    except ImageError as error:
+        raise UsageError(f"{file} cannot be read ({error}): repair it or take it out") from error
+    if pixels.dtype != np.uint8 or min(pixels.shape[:2]) < smallest:
+        height, width = pixels.shape[:2]
+        raise UsageError(
+            f"{file} is {width} x {height} of {pixels.dtype}: expected 8 bits and {smallest} pixels a side or more: "
+            f"take it out"
+        )
+    return pixels
+
+
+def read_styles(path: Path, most: int | None = None) -> dict[str, np.ndarray]:
+    """Read one style picture, or those of a folder, by name; UsageError for one that cannot be a style."""
+    if path.is_file():
+        return {path.name: reduced(open_style(path))}
+    files = [file for dataset in find_datasets([path]) for file in dataset.files][:most]
+    return {str(file.relative_to(path)): reduced(open_style(file)) for file in files}
+
+
+def reduced(picture: np.ndarray) -> np.ndarray:
+    """Return a picture with a shorter side of SHORTER_SIDE at most."""
+    scale = SHORTER_SIDE / min(picture.shape[:2])
+    if scale >= 1:
+        return picture
+    return resize(picture, *(round(side * scale) for side in picture.shape[:2]))
+
+
+def leaves(spec: StyleSpec) -> dict[str, np.ndarray]:
+    """Return procedural pictures."""
+    side = max(SHORTER_SIDE, spec.crop)
+    return {
+        f"dead leaves {number}": dead_leaves(np.random.default_rng((spec.seed, number, 2)), side, side)
+        for number in range(LEAVES)
+    }
+
+
+def valid_batches(
+    spec: StyleSpec, contents: dict[str, np.ndarray], styles: dict[str, np.ndarray]
+) -> list[StyleBatch]:
+    """Return one batch for each of the first styles: the middles of the first contents."""
+    # The first piece of each style is cut from the picture in its smallest size.
+    looked_at = StyleFeed(replace(spec, pieces=1), contents, styles)
+    names = tuple(contents)[: spec.valid_images]
+    shown = np.stack([middle(contents[name], max(VALID_SIDE, spec.crop)) for name in names])
+    return [
+        StyleBatch(shown, looked_at.piece(number)[None], (FIRST_VALID_PIECE - number,), False, names)
+        for number in range(min(spec.valid_images, len(styles)))
+    ]
+
+
+def middle(picture: np.ndarray, side: int) -> np.ndarray:
+    """Return the square in the middle, resized to `side`."""
+    size = min(picture.shape[:2])
+    top, left = (picture.shape[0] - size) // 2, (picture.shape[1] - size) // 2
+    return resize(picture[top : top + size, left : left + size], side, side)

@@ -1,0 +1,91 @@
+"""A style transfer training end to end, with a small network and random instead of trained features."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+import imgtx
+from imgtx.errors import UsageError
+from imgtx.models.weights import load_model
+from imgtx.training import stylising
+from imgtx.training.features import vgg16
+from jobs.train.specs import make_spec
+from jobs.train.terminal import run_training
+from tests.support.small_style import painting
+from tests.support.zoo import photo
+
+MODEL = {
+    "dim": 16, "heads": 2, "window": 4, "encoder_blocks": 1, "decoder_blocks": 1, "style_blocks": 1,
+    "merged_blocks": 0, "detail_channels": 4, "half_channels": 8, "half_blocks": 1, "detail_blocks": 1,
+    "ffn_ratio": 1.0, "code": 8,
+}  # fmt: skip
+
+
+@pytest.fixture
+def values(tmp_path: Path, monkeypatch) -> dict:
+    torch.manual_seed(0)
+    network = vgg16.Vgg16().eval()
+    state = network.state_dict()
+
+    def load() -> vgg16.Vgg16:
+        fresh = vgg16.Vgg16()
+        fresh.load_state_dict(state)
+        return fresh
+
+    monkeypatch.setattr(vgg16, "load", load)
+    monkeypatch.setattr(stylising, "SAMPLED", 1)
+    for name, picture in (("photos", photo(140, 150)), ("styles", painting(1, 140, 150))):
+        (tmp_path / name).mkdir()
+        Image.fromarray(picture).save(tmp_path / name / "a.png")
+    return {
+        "objective": "style", "name": "tiny", "train": str(tmp_path / "photos"), "styles": str(tmp_path / "styles"),
+        "steps": 2, "batch": 1, "per_style": 1, "style_side": 128, "pieces": 1, "valid_images": 1,
+        "precision": "float32", "model": MODEL,
+    }  # fmt: skip
+
+
+def run(values: dict, folder: Path) -> Path:
+    return run_training(make_spec(values, Path("spec.toml"), on_ray=False), folder, Console(stderr=True))
+
+
+def test_weights_come_out_that_stylise(values, tmp_path):
+    weights = run(values, tmp_path / "run")
+    model = load_model(weights)
+    assert model.info.training["steps"] == 2
+    assert model.info.training["history"][-1]["valid_loss"] > 0
+    output = imgtx.load(weights)(photo(40, 50), style=painting(1))
+    assert output.shape == (40, 50, 3)
+    sheet = Image.open(tmp_path / "run" / "strip.png")
+    assert sheet.size == (512, 512)
+
+
+def test_a_training_continues_where_it_stopped(values, tmp_path):
+    run(values | {"steps": 1}, tmp_path / "run")
+    run(values, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+
+
+def test_one_picture_is_a_style(values, tmp_path):
+    values["styles"] = str(tmp_path / "styles" / "a.png")
+    assert run(values | {"train": "", "steps": 1}, tmp_path / "run").is_file()
+
+
+def test_photos_smaller_than_a_crop_are_named(values, tmp_path):
+    Image.fromarray(photo(60, 70)).save(tmp_path / "photos" / "small.png")
+    with pytest.raises(UsageError, match=r"small.png is 70 x 60 of uint8: expected 8 bits and 128 pixels"):
+        run(values, tmp_path / "run")
+
+
+def test_an_unknown_objective_is_named(values):
+    with pytest.raises(UsageError, match="must be text-to-image or style"):
+        make_spec(values | {"objective": "painting"}, Path("spec.toml"), on_ray=False)
+
+
+def test_workers_are_refused(values):
+    with pytest.raises(UsageError, match="--workers is not for style"):
+        make_spec(values, Path("spec.toml"), on_ray=True)
