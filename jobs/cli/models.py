@@ -167,10 +167,8 @@ def rollback_model(model: str, endpoint_url: str | None) -> None:
 
 @models.command("package")
 @click.argument("weights", type=click.Path(path_type=Path))
-@click.argument("datasets", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--photos", required=True, type=click.Path(path_type=Path), help="Clean photos to measure the halo on."
-)
+@click.argument("datasets", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--photos", type=click.Path(path_type=Path), help="Clean photos to measure the halo on.")
 @click.option(
     "--out",
     default="models",
@@ -178,8 +176,10 @@ def rollback_model(model: str, endpoint_url: str | None) -> None:
     help="A folder for the results.",
     show_default=True,
 )
-def package_model(weights: Path, datasets: tuple[Path, ...], photos: Path, out: Path) -> None:
+def package_model(weights: Path, datasets: tuple[Path, ...], photos: Path | None, out: Path) -> None:
     """Make trained WEIGHTS ready to ship: measure halo and quality, write both into them, and a model card.
+
+    Weights for images from text need neither DATASETS nor --photos.
 
     \b
     imgtx models package runs/sr-x2/sr-x2.safetensors benchmarks/set5 --photos photos/valid

@@ -22,13 +22,14 @@ from imgtx.errors import ModelError, UsageError
 from imgtx.imageops.holes import with_mask
 from imgtx.models.info import ModelInfo
 from imgtx.models.transformer import EncoderDecoder
-from imgtx.models.weight_file import file_digest
+from imgtx.models.weight_file import TEXT_TASK, file_digest
 from imgtx.models.weights import load_model, save_weights
 from imgtx.probing.halo import HaloReport, measure_halo
 from imgtx.training.spec import with_current_names
 from jobs.evaluation.datasets import find_datasets
 from jobs.evaluation.protocol import Quality
 from jobs.evaluation.protocols import TASKS
+from jobs.evaluation.text_to_image_card import package_text_to_image
 
 HALO_PHOTOS = 3
 PICTURES = {
@@ -37,6 +38,7 @@ PICTURES = {
 }
 # The folders of a training mean nothing on another machine.
 REPEAT = "imgtx train {spec} --set train=PHOTOS --set valid=OTHERS"
+TEXT_REPEAT = "imgtx train {spec} --set pictures=PICTURES"
 
 
 @dataclass(frozen=True)
@@ -49,21 +51,26 @@ class PackagedModel:
 
 
 def package(
-    weights: Path, *, photos: Path, benchmarks: Sequence[Path], out: Path, command: str = ""
+    weights: Path, *, photos: Path | None, benchmarks: Sequence[Path], out: Path, command: str = ""
 ) -> PackagedModel:
     """Measure `weights` and write `<name>.safetensors`, `<name>.md` and `<name>.json` into `out`.
 
-    photos: clean photos for the halo, never a benchmark; benchmarks: datasets for the table; command: what trained
-    these weights, where it was not `imgtx train` with the spec of their name.
-    Raises ModelError where no halo makes tiled equal untiled.
+    photos: clean photos for the halo, never a benchmark; benchmarks: datasets for the table; models that make images
+    from text need neither. command: what trained these weights, where it was not `imgtx train` with the spec of their
+    name. Raises ModelError where no halo makes tiled equal untiled.
     """
-    # A mistyped folder is reported at once, not after minutes.
-    find_datasets(benchmarks)
     model = load_model(weights)
-    # load_model reads nothing else.
-    assert isinstance(model.network, EncoderDecoder)
     if model.info.task not in TASKS:
         raise UsageError(f"{weights} is for {model.info.task}: cards are made for {', '.join(TASKS)}")
+    if model.info.task == TEXT_TASK:
+        again = command or TEXT_REPEAT.format(spec=spec_of(model.info.name))
+        return PackagedModel(*package_text_to_image(weights, out=out, commit=commit(), command=again))
+    # load_model reads nothing else of these tasks.
+    assert isinstance(model.network, EncoderDecoder)
+    if photos is None:
+        raise UsageError(f"{weights} needs --photos to measure its halo on: give a folder of clean photos")
+    # A mistyped folder is reported at once, not after minutes.
+    find_datasets(benchmarks)
     seen = [as_seen(photo, model.info) for photo in read_photos(photos)]
     with Console(stderr=True).status("") as line:
         halo = measure_halo(

@@ -15,10 +15,13 @@ from rich.console import Console
 
 from imgtx.errors import UsageError
 from imgtx.models.text_to_image_model import TextToImageModel
+from imgtx.models.weight_file import file_digest
 from imgtx.models.weights import load_model
 from imgtx.training.captioned import Subject, caption_of, held_out, split_words
 from imgtx.training.captioned_feed import CaptionedFeed
 from imgtx.training.text_to_image_spec import TextToImageSpec
+from jobs.evaluation import text_to_image, text_to_image_card
+from jobs.evaluation.model_card import package
 from jobs.train.captioned import read_pictures, vocabulary
 from jobs.train.specs import make_spec
 from jobs.train.terminal import run_training
@@ -126,6 +129,20 @@ def test_training_writes_weights_that_draw(spec, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert 0 <= lines[-1]["valid_attributes"] <= 1
     assert (tmp_path / "run" / "strip.png").is_file()
+
+
+def test_packaged_weights_have_a_card_with_samples(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(text_to_image, "PROMPTS", 2)
+    monkeypatch.setattr(text_to_image_card, "SAMPLES", 1)
+    weights = run_training(spec, tmp_path / "run", Console(file=io.StringIO()))
+    made = package(weights, photos=None, benchmarks=(), out=tmp_path / "out")
+    assert made.weights.stat().st_size < weights.stat().st_size
+    text = made.card.read_text()
+    assert file_digest(made.weights) in text
+    assert spec.pictures not in text + json.dumps(made.info.training)
+    assert "| pair | colour and shape held out | tiny |" in text
+    with Image.open(tmp_path / "out" / "tiny-samples.png") as samples:
+        assert samples.size == (8 * 64, 64)
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(spec, tmp_path, monkeypatch):
