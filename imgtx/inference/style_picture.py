@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from imgtx.codecs import decode
+from imgtx.codecs import decode, read_header
 from imgtx.errors import ImageError, UsageError
 from imgtx.models.style_config import SMALLEST_STYLE
 
@@ -26,6 +26,12 @@ ANOTHER = "give a picture with strokes or a texture"
 def read_style(data: bytes) -> np.ndarray:
     """Decode a style picture's file to (H, W, 3) uint8. Raises UsageError where it cannot be one."""
     try:
+        header = read_header(data)
+        if header.height * header.width > LARGEST_STYLE * 10**6:
+            raise UsageError(
+                f"is {header.width} x {header.height}: a style picture has {LARGEST_STYLE} megapixels at most; "
+                "reduce it"
+            )
         picture = decode(data, max_pixels=LARGEST_STYLE * 10**6)
     except ImageError as error:
         raise UsageError(f"cannot be used ({error.reason}: {error})") from error

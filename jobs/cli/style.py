@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from jobs.cli.help import OrderedGroup
-from jobs.cli.options import json_option
+from jobs.cli.options import endpoint_option, json_option
 from pipeline.tasks.style_transfer import PRESERVE_COLOR, SIZE, STRENGTH
 
 
@@ -60,6 +60,7 @@ def style() -> None:
     metavar="PX",
     help="Photos are reduced to this longer side first; in larger ones strokes look finer.",
 )
+@endpoint_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Which photos and styles are drawn.")
 def sheet(photos: str, styles: str, output: Path, most_photos: int, most_styles: int, **options: Any) -> None:
     """Draw PHOTOS x STYLES on one contact sheet, to look at before a run.

@@ -1,7 +1,7 @@
 """Draw a contact sheet: photos by styles, labelled, to look at before an archive is stylised."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from imgtx.inference.style_picture import read_style
 from imgtx.inference.stylist import Stylist, in_colour
 from pipeline.models.resolve import local_model
 from pipeline.sources.images import images
-from pipeline.storage.store import open_store
+from pipeline.storage.checks import check_source
+from pipeline.storage.store import Store, open_store
 
 # In megapixels.
 LARGEST_PHOTO = 200
@@ -46,6 +47,7 @@ class SheetOptions:
     strength: float = 1.0
     preserve_color: bool = False
     style_size: int = 256
+    endpoint_url: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("photos", 1), ("styles", 1), ("side", 32), ("seed", 0)):
@@ -64,11 +66,11 @@ def draw_sheet(
     if output.suffix.lower() not in SUFFIXES_WRITTEN:
         raise UsageError(f"--output {output}: the name must end in one of {' '.join(SUFFIXES_WRITTEN)}")
     settings = {name: getattr(options, name) for name in ("strength", "preserve_color", "style_size")}
-    stylise = imgtx.load(local_model(options.model, None), conditions=settings)
+    stylise = imgtx.load(local_model(options.model, options.endpoint_url), conditions=settings)
     if not isinstance(stylise, Stylist):
         raise UsageError(f"--model {options.model} is for {stylise.info.task}: give one for style transfer")
-    contents = [*_chosen(photos, options.photos, options.seed, _photo(options.side), say)]
-    looks = [*_chosen(styles, options.styles, options.seed, read_style, say)]
+    contents = _chosen(_pictures(photos, options), options.photos, _photo(options.side), say)
+    looks = _chosen(_pictures(styles, options), options.styles, read_style, say)
     for what, found in ((photos, contents), (styles, looks)):
         if not found:
             raise UsageError(
@@ -86,34 +88,34 @@ def draw_sheet(
     return len(contents), len(looks)
 
 
-def _chosen(
-    uri: str, most: int, seed: int, read: Callable[[bytes], np.ndarray], say: Callable[[str], None]
-) -> Iterator[Named]:
-    """Yield up to `most` pictures of a place, by name; those that cannot be read are named and left out."""
-    found = 0
-    store, keys = _keys(uri)
-    order = np.random.default_rng(seed).permutation(len(keys)).tolist()
-    chosen: list[tuple[str, np.ndarray]] = []
-    for index in order:
-        if found == most:
-            break
-        try:
-            chosen.append((keys[index], read(store.read(keys[index]))))
-            found += 1
-        except (ImageError, StorageError, UsageError) as error:
-            say(f"left out: {keys[index]} {error}")
-    for key, pixels in sorted(chosen, key=lambda pair: pair[0]):
-        yield key.rpartition("/")[2].rpartition(".")[0], pixels
-
-
-def _keys(uri: str) -> tuple[Any, list[str]]:
-    """Return the storage of a place and the keys of its pictures: of a folder all, of a file its own."""
+def _pictures(uri: str, options: SheetOptions) -> tuple[Store, list[str]]:
+    """Return the storage of a place, and the keys of its pictures in a random order: a file's is its own."""
     if uri.lower().endswith(tuple(SUFFIXES)):
         folder, slash, name = uri.rpartition("/")
-        return open_store(folder or slash or "."), [name]
-    store = open_store(uri)
+        return open_store(folder or slash or ".", endpoint_url=options.endpoint_url), [name]
+    store = open_store(uri, endpoint_url=options.endpoint_url)
+    check_source(store, uri)
     batches = images(store, SUFFIXES, local_destination=False)
-    return store, sorted(key for batch in batches for key in batch.column("key").to_pylist())
+    keys = sorted(key for batch in batches for key in batch.column("key").to_pylist())
+    return store, [
+        keys[index] for index in np.random.default_rng(options.seed).permutation(len(keys)).tolist()
+    ]
+
+
+def _chosen(
+    place: tuple[Store, list[str]], most: int, read: Callable[[bytes], np.ndarray], say: Callable[[str], None]
+) -> list[Named]:
+    """Return the first pictures of a place that can be read, at most `most`, by name; say which cannot."""
+    store, keys = place
+    found: dict[str, np.ndarray] = {}
+    for key in keys:
+        if len(found) == most:
+            break
+        try:
+            found[key] = read(store.read(key))
+        except (ImageError, StorageError, UsageError) as error:
+            say(f"left out: {key} {error}")
+    return [(key.rpartition("/")[2].rpartition(".")[0], found[key]) for key in sorted(found)]
 
 
 def _photo(side: int) -> Callable[[bytes], np.ndarray]:

@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import imgtx
 from imgtx.codecs import decode as decode_picture
 from imgtx.errors import UsageError
 from imgtx.models.weight_file import read_info
+from jobs.cli import main
 from jobs.run.prepare import Prepared, keep_inputs, plan_run, prepare
 from jobs.run.spec import read_run_spec
+from jobs.submit.command import check_command
 from pipeline.job import make_job
 from pipeline.planning.plan import CHANGED, CURRENT, NEW, SKIPPED, STALE
 from pipeline.spec import Job, RunSpec
@@ -236,8 +239,12 @@ class TestRefusals:
             (saved(painting(1))[:-40], "--style bad.png cannot be used .truncated"),
             (saved(painting(1, 32, 32)), "--style bad.png is 32 x 32: a style picture has 64"),
             (saved(np.full((90, 90, 3), 7, np.uint8)), "--style bad.png is of one colour"),
+            (
+                saved(Image.new("1", (30000, 10000))),
+                "--style bad.png is 30000 x 10000: a style picture has 200 megapixels at most",
+            ),
         ],
-        ids=["missing", "text", "truncated", "small", "flat"],
+        ids=["missing", "text", "truncated", "small", "flat", "huge"],
     )
     def test_a_picture_that_cannot_be_a_style(self, folders, model, data, complaint):
         path = folders / "bad.png"
@@ -264,6 +271,31 @@ class TestRefusals:
         (folders / "empty").mkdir()
         with pytest.raises(UsageError, match=r"--styles .*empty holds no picture"):
             prepare(spec_of(folders, model, styles=str(folders / "empty")))
+
+
+class TestSubmit:
+    def test_a_local_style_travels_with_the_code(self, folders):
+        path = str(folders / "styles/monet.png")
+        given = (
+            "stylize",
+            "s3://in/",
+            "s3://out/",
+            "--model",
+            "s3://models/style.safetensors",
+            "--style",
+            path,
+        )
+        command = check_command(given, main)
+        assert command.files == {"inputs/0/monet.png": Path(path)}
+        assert command.arguments == (*given[:-1], "inputs/0/monet.png")
+
+    def test_a_local_folder_of_styles_does_not(self, folders):
+        given = ("stylize", "s3://in/", "s3://out/", "--model", "s3://models/style.safetensors", "--styles")
+        with pytest.raises(
+            UsageError, match=r"--styles .* is a path of this machine, which the cluster does not see"
+        ):
+            check_command((*given, str(folders / "styles")), main)
+        assert check_command((*given, "s3://styles/"), main).files == {}
 
 
 def test_the_options_become_settings(tmp_path):
