@@ -20,7 +20,9 @@ from imgtx.degradations import DEGRADATIONS
 from imgtx.degradations.holes import random_mask
 from imgtx.errors import ModelError, UsageError
 from imgtx.imageops.holes import with_mask
+from imgtx.inference.style_picture import open_style
 from imgtx.models.info import ModelInfo
+from imgtx.models.style_model import StyleModel
 from imgtx.models.transformer import EncoderDecoder
 from imgtx.models.weight_file import TEXT_TASK, file_digest
 from imgtx.models.weights import load_model, save_weights
@@ -29,6 +31,7 @@ from imgtx.training.spec import with_current_names
 from jobs.evaluation.datasets import find_datasets
 from jobs.evaluation.protocol import Quality
 from jobs.evaluation.protocols import TASKS
+from jobs.evaluation.style_card import HALO_STYLES, measure_style_halo, style_card_text
 from jobs.evaluation.text_to_image_card import package_text_to_image
 
 HALO_PHOTOS = 3
@@ -36,6 +39,7 @@ PICTURES = {
     "curves": "Loss and validation PSNR-Y by step",
     "strip": "The first validation pictures by name, cut from the middle; PSNR-Y of the whole picture",
 }
+STYLE_FOLDERS = ("train", "styles", "valid", "valid_styles", "init_from")
 # The folders of a training mean nothing on another machine.
 REPEAT = "imgtx train {spec} --set train=PHOTOS --set valid=OTHERS"
 TEXT_REPEAT = "imgtx train {spec} --set pictures=PICTURES"
@@ -65,12 +69,14 @@ def package(
     if model.info.task == TEXT_TASK:
         again = command or TEXT_REPEAT.format(spec=spec_of(model.info.name))
         return PackagedModel(*package_text_to_image(weights, out=out, commit=commit(), command=again))
-    # load_model reads nothing else of these tasks.
-    assert isinstance(model.network, EncoderDecoder)
     if photos is None:
         raise UsageError(f"{weights} needs --photos to measure its halo on: give a folder of clean photos")
     # A mistyped folder is reported at once, not after minutes.
     find_datasets(benchmarks)
+    if isinstance(model, StyleModel):
+        return package_style(model, weights, photos=photos, benchmarks=benchmarks, out=out, command=command)
+    # load_model reads nothing else of these tasks.
+    assert isinstance(model.network, EncoderDecoder)
     seen = [as_seen(photo, model.info) for photo in read_photos(photos)]
     with Console(stderr=True).status("") as line:
         halo = measure_halo(
@@ -96,6 +102,32 @@ def package(
     )
     card = path.with_suffix(".md")
     card.write_text(card_text(info, quality, halo, file_digest(path)) + pictures(weights.parent, path))
+    return PackagedModel(path, card, info)
+
+
+def package_style(
+    model: StyleModel, weights: Path, *, photos: Path, benchmarks: Sequence[Path], out: Path, command: str
+) -> PackagedModel:
+    """Package style transfer weights in 16 bits; benchmarks: a folder of contents and one of styles."""
+    *_, styles = find_datasets(benchmarks)
+    seen = read_photos(photos)
+    painted = [open_style(path) for path in styles.files[:HALO_STYLES]]
+    measured = measure_style_halo(model, seen, painted, halos_for(seen, model.info.multiple))
+    quality = TASKS[model.info.task].measure(weights, model.info, benchmarks, "")
+    training = {"spec": {}} | model.info.training | {"commit": commit(), "finished": f"{date.today()}"}
+    kept = {name: value for name, value in training["spec"].items() if name not in STYLE_FOLDERS}
+    training["spec"] = kept
+    training["command"] = (
+        command or f"imgtx train {spec_of(model.info.name)} --set train=PHOTOS --set styles=PAINTINGS"
+    )
+    info = replace(model.info, halo=measured.halo, training=training)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{info.name}.safetensors"
+    save_weights(path, model.network, info, half=True)
+    digest = file_digest(path)
+    path.with_suffix(".json").write_text(json.dumps(quality.values | {"digest": digest}, indent=1) + "\n")
+    card = path.with_suffix(".md")
+    card.write_text(style_card_text(info, quality, measured.report, digest))
     return PackagedModel(path, card, info)
 
 

@@ -1,5 +1,6 @@
 """The protocol for style transfer: its measures on pictures whose strokes are known, and its rows on a small model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,12 @@ from PIL import Image
 
 from imgtx.errors import UsageError
 from imgtx.imageops.metrics import ssim
+from imgtx.models.weights import load_model, save_weights
 from imgtx.training.features.random_filters import RandomFilters
 from jobs.evaluation import style_measures, style_transfer
 from jobs.evaluation.colour_transfer import mean_and_deviation, optimal_transport
 from jobs.evaluation.datasets import find_datasets
+from jobs.evaluation.model_card import package
 from jobs.evaluation.protocol import run_protocol
 from jobs.evaluation.protocols import PROTOCOLS
 from jobs.evaluation.style_measures import equalised
@@ -115,3 +118,21 @@ def test_one_style_cannot_be_mistaken(tmp_path):
     model = save_tiny_style(tmp_path / "tiny.safetensors")
     with pytest.raises(UsageError, match="has one style: give two or more"):
         run_protocol(PROTOCOLS["style"], model, find_datasets(folders(tmp_path, styles=1)))
+
+
+def test_a_card_says_halo_and_quality(tmp_path):
+    model = save_tiny_style(tmp_path / "tiny.safetensors")
+    info = load_model(model).info
+    record = {"steps": 1, "minutes": 0.1, "torch": "2", "spec": {"styles": "here"}, "notes": ["too short"]}
+    save_weights(Path(model), load_model(model).network, replace(info, training=record))
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photo(200, 220)).save(tmp_path / "photos" / "a.png")
+    made = package(
+        Path(model), photos=tmp_path / "photos", benchmarks=folders(tmp_path), out=tmp_path / "out"
+    )
+    card = made.card.read_text()
+    assert f"- halo {made.info.halo} px" in card
+    assert "- too short\n" in card
+    assert "| contents | in 3 styles | tiny |" in card
+    assert "styles" not in made.info.training["spec"]
+    assert load_model(made.weights).info == made.info

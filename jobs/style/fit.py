@@ -1,0 +1,84 @@
+"""Fit a style transfer model to one style picture: minutes of training from weights that know all styles."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from imgtx.errors import UsageError
+from imgtx.inference.processor import this_processor
+from imgtx.inference.style_picture import open_style
+from imgtx.models.info import ModelInfo
+from imgtx.models.references import read_info
+from imgtx.models.weight_file import STYLE_TASK
+from imgtx.training.features.packages import require
+from imgtx.training.features.vgg16 import NAME
+from imgtx.training.style_spec import OBJECTIVE, make_style_spec
+from jobs.train.terminal import run_training
+from pipeline.models.resolve import local_model
+
+SUFFIX = ".safetensors"
+# What a run of `fit` leaves beside its output until it has ended.
+UNFINISHED = ".fitting"
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """model: what to start from. photos: a folder of contents; None: procedural pictures. steps: updates."""
+
+    model: str = "style"
+    photos: Path | None = None
+    steps: int = 300
+    seed: int = 0
+
+
+def fit(style: Path, output: Path, options: FitOptions, console: Console) -> Path:
+    """Fit a model to the picture `style` and write it to `output`; the same call continues after an interruption.
+
+    Raises UsageError for an output that is no weight file's name, a picture that cannot be a style, weights of another
+    task, and where the network of the losses is not built.
+    """
+    if output.suffix != SUFFIX:
+        raise UsageError(f"-o {output}: must end in {SUFFIX}, as weight files do")
+    if not os.access(output.parent, os.W_OK):
+        raise UsageError(f"-o {output}: its folder is not there or cannot be written to: give another")
+    if not style.is_file():
+        raise UsageError(f"{style} is not there: give one style picture")
+    open_style(style)
+    require(NAME)
+    weights = local_model(options.model, None)
+    info = checked(options.model, weights)
+    values = {
+        "objective": OBJECTIVE,
+        "name": output.stem,
+        "styles": str(style),
+        "train": str(options.photos) if options.photos else "",
+        "steps": options.steps,
+        "init_from": str(weights),
+        "batch": 2,
+        "per_style": 2,
+        "crop": 256,
+        "peak_lr": 5e-4,
+        "constant_lr_share": 0.3,
+        "average": 0.98,
+        "seed": options.seed,
+        "precision": "float32" if "bfloat16" in this_processor().emulated else "bfloat16",
+        "data_note": f"fitted to {style.name}, from {info.name}",
+        "licence": info.licence,
+        "model": shape_of(weights),
+    }
+    folder = output.with_suffix(UNFINISHED)
+    made = run_training(make_style_spec(values, Path("style fit")), folder, console)
+    os.replace(made, output)
+    shutil.rmtree(folder)
+    return output
+
+
+def checked(model: str, weights: str | Path) -> ModelInfo:
+    """Return the facts of weights; UsageError for another task's."""
+    info = read_info(weights)
+    if info.task != STYLE_TASK:
+        raise UsageError(f"--model {model} is for {info.task}: expected one for {STYLE_TASK}")
+    return info
