@@ -74,10 +74,10 @@ class Stylising:
         return parts
 
     def _shifted(self, compute: Any, batch: StyleBatch, device: str, generator: torch.Generator) -> Tensor:
-        """Return how much the output depends on where the attention windows are."""
+        """Return how much the output depends on where patches and attention windows are."""
         content, style = as_tensor(batch.contents[:1], device), as_tensor(batch.styles[:1], device)
-        patch = self.spec.config.patch
-        moves = torch.randint(1, self.spec.config.window, (2,), generator=generator) * patch
+        # Not in whole patches: their grid shows too.
+        moves = torch.randint(1, self.spec.config.multiple, (2,), generator=generator)
         down, right = (int(move) for move in moves)
         with autocast(self.spec.precision, device):
             state = compute.encode_style(style)
