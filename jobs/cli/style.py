@@ -1,4 +1,4 @@
-"""`imgtx style`: look at styles before an archive is stylised, and build the networks they are measured by."""
+"""`imgtx style`: look at styles before an archive is stylised, fit a model to one, build the networks for it."""
 
 import json
 from pathlib import Path
@@ -17,6 +17,7 @@ def style() -> None:
 
     \b
     imgtx style sheet photos/ styles/ -o sheet.png
+    imgtx style fit van_gogh.jpg -o vangogh.safetensors --photos photos/
     """
 
 
@@ -79,6 +80,40 @@ def sheet(photos: str, styles: str, output: Path, most_photos: int, most_styles:
     wanted = SheetOptions(photos=most_photos, styles=most_styles, **options)
     rows, columns = draw_sheet(photos, styles, output, wanted, say)
     click.echo(f"{output}: {rows} photos in {columns} styles")
+
+
+@style.command()
+@click.argument("picture", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The weight file to write: .safetensors.",
+)
+@click.option(
+    "--photos",
+    type=click.Path(path_type=Path),
+    help="A folder of photos like those to stylise, 256 pixels a side or more.  [default: procedural pictures]",
+)
+@click.option("--steps", type=int, default=300, show_default=True, metavar="N", help="Number of updates.")
+@click.option("--model", default="style", show_default=True, metavar="URI", help="The weights to start from.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Which crops are drawn.")
+def fit(picture: Path, output: Path, **options: Any) -> None:
+    """Fit a model to the style of one PICTURE, for nearer strokes than the model for all styles paints.
+
+    Minutes on a CPU. After an interruption the same command continues. Give the picture with the weights, too.
+
+    \b
+    imgtx style fit van_gogh.jpg -o vangogh.safetensors --photos photos/
+    imgtx stylize photos/ out/ --model vangogh.safetensors --style van_gogh.jpg
+    """
+    from rich.console import Console
+
+    from jobs.style.fit import FitOptions
+    from jobs.style.fit import fit as fit_weights
+
+    click.echo(fit_weights(picture, output, FitOptions(**options), Console(stderr=True)))
 
 
 @style.command()

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -11,8 +11,10 @@ from imgtx.errors import UsageError
 from imgtx.inference.processor import this_processor
 from imgtx.inference.style_picture import open_style
 from imgtx.models.info import ModelInfo
-from imgtx.models.references import read_info
-from imgtx.models.weight_file import STYLE_TASK
+from imgtx.models.style_config import StyleConfig
+from imgtx.models.style_model import StyleModel
+from imgtx.models.weight_file import STYLE_TASK, find_weights, opened, read_facts
+from imgtx.models.weights import load_model, save_weights
 from imgtx.training.features.packages import require
 from imgtx.training.features.vgg16 import NAME
 from imgtx.training.style_spec import OBJECTIVE, make_style_spec
@@ -22,6 +24,8 @@ from pipeline.models.resolve import local_model
 SUFFIX = ".safetensors"
 # What a run of `fit` leaves beside its output until it has ended.
 UNFINISHED = ".fitting"
+# Pixels a side of what is trained on.
+CROP = 256
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,7 @@ def fit(style: Path, output: Path, options: FitOptions, console: Console) -> Pat
         raise UsageError(f"{style} is not there: give one style picture")
     open_style(style)
     require(NAME)
-    weights = local_model(options.model, None)
-    info = checked(options.model, weights)
+    weights, config, info = read_style_weights(options.model)
     values = {
         "objective": OBJECTIVE,
         "name": output.stem,
@@ -59,7 +62,8 @@ def fit(style: Path, output: Path, options: FitOptions, console: Console) -> Pat
         "init_from": str(weights),
         "batch": 2,
         "per_style": 2,
-        "crop": 256,
+        "crop": CROP,
+        "valid_images": 1,
         "peak_lr": 5e-4,
         "constant_lr_share": 0.3,
         "average": 0.98,
@@ -67,18 +71,21 @@ def fit(style: Path, output: Path, options: FitOptions, console: Console) -> Pat
         "precision": "float32" if "bfloat16" in this_processor().emulated else "bfloat16",
         "data_note": f"fitted to {style.name}, from {info.name}",
         "licence": info.licence,
-        "model": shape_of(weights),
+        "model": asdict(config),
     }
     folder = output.with_suffix(UNFINISHED)
-    made = run_training(make_style_spec(values, Path("style fit")), folder, console)
-    os.replace(made, output)
+    trained = load_model(run_training(make_style_spec(values, Path("style fit")), folder, console))
+    assert isinstance(trained, StyleModel)
+    save_weights(output, trained.network, trained.info, half=True)
     shutil.rmtree(folder)
     return output
 
 
-def checked(model: str, weights: str | Path) -> ModelInfo:
-    """Return the facts of weights; UsageError for another task's."""
-    info = read_info(weights)
-    if info.task != STYLE_TASK:
+def read_style_weights(model: str) -> tuple[Path, StyleConfig, ModelInfo]:
+    """Return the file, the shape and the facts of weights; UsageError for another task's."""
+    path = find_weights(local_model(model, None))
+    with opened(path, framework="numpy") as file:
+        config, info = read_facts(file, path)
+    if not isinstance(config, StyleConfig):
         raise UsageError(f"--model {model} is for {info.task}: expected one for {STYLE_TASK}")
-    return info
+    return path, config, info
