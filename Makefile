@@ -80,7 +80,7 @@ $(VENV)/.spandrel: $(VENV)/.run
 
 $(VENV)/.develop: $(VENV)/.run $(VENV)/.spandrel
 	@echo "installing the tools of make test and make check"
-	@$(INSTALL) --editable ".[test,check,controls,transformers]"
+	@$(INSTALL) --editable ".[test,check,controls,diffusion]"
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run $(VENV)/.spandrel

@@ -54,6 +54,7 @@ MAY_IMPORT = {
     "spandrel": ("imgtx/models/adapters/*",),
     "h5py": ("imgtx/training/features/*",),  # inside functions
     "transformers": ("imgtx/models/adapters/*",),
+    "diffusers": ("imgtx/models/adapters/*",),
 }
 
 # Started without torch and Ray: `imgtx --help`, decode and encode workers, everything that only reads the ledger.

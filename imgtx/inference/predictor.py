@@ -53,7 +53,8 @@ class Predictor:
     """Runs one model on images of any size; calling it with an image is all most users need.
 
     Args:
-        model: an `ImageModel`. If it is a module it is moved to `device` and put in eval mode, in place.
+        model: an `ImageModel`. If it is a module it is moved to `device` and put in eval mode, in place; if it has a
+            method `place(device, precision)`, that says where its weights go and in which precision.
         device: where the model runs, as torch names it.
         precision: "float32", or "bfloat16" or "float16" where the model's info lists it.
         tile: longest side of a tile in input pixels; by default `imgtx.inference.tiling.largest_tile`, unless a GPU is
@@ -89,6 +90,8 @@ class Predictor:
             model.to(self.device).eval()
             if self.info.channels_last:
                 model.to(memory_format=self._layout)  # type: ignore[call-overload]  # torch's hints lack it
+        elif place := getattr(model, "place", None):
+            place(self.device, precision)
         self.call_pixels = affordable_pixels(self.device)
         self.batch = batch or self._default_batch()
         self.tile = self._check_tile(tile) if tile is not None else self._default_tile()

@@ -4,6 +4,7 @@
     file.safetensors          our own weights, or any that spandrel knows
     file.pth .pt .ckpt        any that spandrel knows (`spandrel:PATH` says so outright)
     transformers:FOLDER       a Swin2SR folder of transformers
+    diffusers:FOLDER          a pipeline of diffusers that makes images from text
     torchscript:PATH?scale=4  a TorchScript program with the signature that is declared for it
 
 Every kind but our own is an adapter of `imgtx.models.adapters`. Facts come without torch where the file carries them
@@ -12,6 +13,7 @@ Every kind but our own is an adapter of `imgtx.models.adapters`. Facts come with
 
 import logging
 import os
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,6 +72,12 @@ def suffixes() -> tuple[str, ...]:
     return tuple(dict.fromkeys(known))
 
 
+def folder_adapter(prefix: str, names: Collection[str] = ()) -> Adapter | None:
+    """Return the adapter of folders with this prefix, or, for "", of a folder that holds files of these names."""
+    folders = [adapter for adapter in ADAPTERS if adapter.IS_FOLDER]
+    return next((a for a in folders if (prefix == a.PREFIX if prefix else a.MARK in names)), None)
+
+
 def absolute(reference: str) -> str:
     """Return the reference in a form that means the same in every working directory."""
     source = find_source(reference)
@@ -91,6 +99,8 @@ def read_info(reference: str | Path) -> tuple[ModelInfo, str]:
     measured = read_sidecar(source.path, digest)
     if measured is not None:
         return measured, digest
+    if facts := adapter_of(source).facts:
+        return facts(source)[0], digest
     info = load_model(reference).info
     log.warning(
         "%s was never probed: tiles of at most %d px get a halo of %d px whether or not that hides their seams, and "

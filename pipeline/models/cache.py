@@ -37,7 +37,7 @@ def fetch_version(models: ModelStore, version: Version) -> Path:
 def _fetch_checked(store: Store, version: Version, file: str, target: Path) -> None:
     wanted = version.files[file]
     key = f"{version.name}/{version.number}/{file}"
-    with _whole(target) as temporary:
+    with whole_file(target) as temporary:
         store.download(key, str(temporary))
         size, digest = temporary.stat().st_size, file_digest(temporary)
         if digest != wanted["sha256"]:
@@ -67,7 +67,7 @@ def fetch_file(uri: str, endpoint_url: str | None) -> Path:
     )
     path = _noted(note, version, name)
     if path is None:
-        with _whole(cache_folder() / "files" / name) as temporary:
+        with whole_file(cache_folder() / "files" / name) as temporary:
             store.download(name, str(temporary), version=version)
             if temporary.stat().st_size != size:
                 raise ModelError(f"{uri} ended after {temporary.stat().st_size} of {size} bytes: try again")
@@ -76,14 +76,15 @@ def fetch_file(uri: str, endpoint_url: str | None) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             # By hand: the file's final folder is its digest, which `replacing` would have to know before the download.
             os.replace(temporary, path)
-        with _whole(note) as temporary:
+        with whole_file(note) as temporary:
             temporary.write_text(json.dumps({"uri": uri, "version": version, "digest": digest}))
-    _fetch_sidecar(store, name, path)
+    fetch_sidecar(store, name, path)
     return path
 
 
-def _fetch_sidecar(store: Store, name: str, path: Path) -> None:
-    with _whole(path.with_name(name + SIDECAR)) as temporary, contextlib.suppress(FileNotFoundError):
+def fetch_sidecar(store: Store, name: str, path: Path) -> None:
+    """Put the sidecar of the model `name` beside its copy at `path`, where the storage has one."""
+    with whole_file(path.with_name(name + SIDECAR)) as temporary, contextlib.suppress(FileNotFoundError):
         try:
             store.download(name + SIDECAR, str(temporary))
         except StorageError as error:
@@ -113,14 +114,20 @@ def _is_sound(path: Path, digest: str) -> bool:
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, which replaces it if it still exists at the end."""
+    with writable_cache(but=path.parent), replacing(path, durable=False) as temporary:
+        temporary.touch()
+        yield temporary
+
+
+@contextlib.contextmanager
+def writable_cache(*, but: Path) -> Iterator[None]:
+    """Make room in the cache, except in the folder `but`; ModelError where the cache cannot be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _forget_unused(cache_folder(), but=path.parent)
-        with replacing(path, durable=False) as temporary:
-            temporary.touch()
-            yield temporary
+        but.mkdir(parents=True, exist_ok=True)
+        _forget_unused(cache_folder(), but=but)
+        yield
     except OSError as error:
         raise ModelError(
             f"the model cache {cache_folder()} cannot be written ({error.strerror or error}): make room or give "

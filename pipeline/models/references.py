@@ -4,6 +4,7 @@
     s3://bucket/models/sr-x2@latest, models/sr-x2@3  a version in a model store
     sr-x2@latest                                     the same in the store that IMGTX_STORE names
     s3://bucket/x.safetensors, spandrel:s3://...     a file in storage
+    s3://bucket/sana/, diffusers:s3://bucket/sana    a folder in storage
 
 `pipeline.models.resolve` asks the storage.
 """
@@ -13,7 +14,7 @@ import re
 from dataclasses import dataclass
 
 from imgtx.errors import UsageError
-from imgtx.models.references import suffixes
+from imgtx.models.references import folder_adapter, suffixes
 from pipeline.models.store import LATEST, check_name
 
 STORE_VARIABLE = "IMGTX_STORE"
@@ -30,11 +31,12 @@ class InStore:
 
 @dataclass(frozen=True)
 class InStorage:
-    """One file by its URI; the prefix and the query around it are the adapter's."""
+    """One file or folder by its URI; the prefix and the query around it are the adapter's."""
 
     uri: str
     prefix: str = ""
     query: str = ""
+    folder: bool = False
 
 
 def parse_reference(reference: str) -> InStore | InStorage | None:
@@ -49,12 +51,15 @@ def parse_reference(reference: str) -> InStore | InStorage | None:
                 f"{reference} is a model in a store; write {reference}@{LATEST}, or @ and a version"
             )
         return None
+    prefix = remote["prefix"] or ""
+    if folder_adapter(prefix.rstrip(":")) or (not prefix and reference.endswith("/")):
+        return InStorage(remote["uri"].rstrip("/"), prefix, folder=True)
     if not remote["uri"].endswith(suffixes()):
         raise UsageError(
-            f"{reference} names no model: expected STORE/NAME@latest, STORE/NAME@VERSION or a file that ends in one of "
-            f"{' '.join(suffixes())}"
+            f"{reference} names no model: expected STORE/NAME@latest, STORE/NAME@VERSION, a folder that ends in / or a "
+            f"file that ends in one of {' '.join(suffixes())}"
         )
-    return InStorage(remote["uri"], remote["prefix"] or "", remote["query"] or "")
+    return InStorage(remote["uri"], prefix, remote["query"] or "")
 
 
 def _in_store(reference: str) -> InStore:

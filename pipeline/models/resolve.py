@@ -10,6 +10,7 @@ from imgtx.errors import UsageError
 from imgtx.models.info import ModelInfo
 from imgtx.models.references import absolute, read_info
 from pipeline.models.cache import fetch_file, fetch_version
+from pipeline.models.folders import fetch_folder
 from pipeline.models.references import InStorage, InStore, parse_reference
 from pipeline.models.store import LATEST, ModelStore
 from pipeline.storage.store import open_store
@@ -64,6 +65,8 @@ def _located(reference: str, found: InStore | InStorage | None, endpoint_url: st
     """Return the exact reference and the local one of what `parse_reference` found."""
     if found is None:
         return reference, reference
+    if isinstance(found, InStorage) and found.folder:
+        return reference, fetch_folder(found.uri, found.prefix, endpoint_url)
     if isinstance(found, InStorage):
         return reference, found.prefix + str(fetch_file(found.uri, endpoint_url)) + found.query
     exact, models, number = _exact(found, endpoint_url)

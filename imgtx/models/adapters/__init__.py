@@ -4,7 +4,7 @@
 (docs/development/add-an-adapter.md).
 """
 
-from imgtx.models.adapters import spandrel, torchscript, transformers
+from imgtx.models.adapters import diffusers, spandrel, torchscript, transformers
 from imgtx.models.adapters.base import Adapter
 
-ADAPTERS: tuple[Adapter, ...] = (spandrel, transformers, torchscript)
+ADAPTERS: tuple[Adapter, ...] = (spandrel, diffusers, transformers, torchscript)

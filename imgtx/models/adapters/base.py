@@ -1,13 +1,14 @@
 """What an adapter is: one file that finds, digests and loads the models of one library or format."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     # This imports torch.
     from imgtx.models.contract import ImageModel
+    from imgtx.models.info import ModelInfo
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class Adapter(Protocol):
         """Whether a model is a folder rather than a file."""
 
     @property
+    def MARK(self) -> str:  # noqa: N802 - a module's constant
+        """The file by which a folder is known, "" for files."""
+
+    @property
     def FORM(self) -> str:  # noqa: N802 - a module's constant
         """What to write for a file whose suffix says nothing: "prefix:{path} for ..."; "" to stay silent."""
 
@@ -47,8 +52,22 @@ class Adapter(Protocol):
         """Whether references end in `?name=value&...`, which says what the file does not."""
 
     @property
+    def facts(self) -> "Callable[[Source], tuple[ModelInfo, dict[str, Any]]] | None":
+        """Return the info of a model that was never probed and what else its files say; None where `load` must."""
+
+    @property
     def convert(self) -> Callable[[Path, Path], None] | None:
         """Write a file's tensors as safetensors for a model store; None where that is impossible."""
+
+    @property
+    def folder_files(
+        self,
+    ) -> "Callable[[Collection[str], Callable[[str], bytes], str], Collection[str]] | None":
+        """Return which of a folder's files a model is made of, for storage to fetch; None for files.
+
+        From the names of its files, relative to it; a function that reads one; and the folder's name for messages.
+        Raises UsageError and ModelError as `load`.
+        """
 
     def recognizes(self, path: Path) -> bool:
         """Return whether `path` without a prefix is a model of this kind."""

@@ -29,8 +29,11 @@ PREFIX = "spandrel"
 # Also .safetensors, which imgtx's own weights use too.
 SUFFIXES = (".pth", ".pt", ".ckpt")
 IS_FOLDER = False
+MARK = ""
+folder_files = None
 FORM = "spandrel:{path} for third-party weights"
 DECLARES = False
+facts = None
 INSTALL = "pip install --no-deps spandrel==0.4.2 einops==0.8.2"
 TASKS = {
     "SR": "super-resolution",

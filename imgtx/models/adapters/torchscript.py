@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 PREFIX = "torchscript"
 SUFFIXES = ()
 IS_FOLDER = False
+MARK = ""
+folder_files = None
 FORM = "torchscript:{path}?scale=N for a program"
 DECLARES = True
+facts = None
 convert = None
 
 EXPECTED = "scale=N, and where they differ from these channels=3&out_channels=3&multiple=1&range=1"

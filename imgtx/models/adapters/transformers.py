@@ -8,6 +8,7 @@ needed; padding to whole windows is done here.
 import hashlib
 import importlib
 import json
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 PREFIX = "transformers"
 SUFFIXES = ()
 IS_FOLDER = True
+MARK = "config.json"
 FORM = ""
 DECLARES = False
+facts = None
 convert = None
 
 INSTALL = "pip install transformers"
@@ -37,7 +40,15 @@ EXPECTED = "Swin2SR folders (config.json with model_type swin2sr, beside model.s
 
 def recognizes(path: Path) -> bool:
     """Return whether `path` is a folder with a config."""
-    return (path / "config.json").is_file()
+    return (path / MARK).is_file()
+
+
+def folder_files(names: Collection[str], read: Callable[[str], bytes], where: str) -> list[str]:
+    """Return the config and the weights that `load` reads."""
+    weights = next((name for name in WEIGHTS if name in names), None)
+    if MARK not in names or weights is None:
+        raise UsageError(f"{where} is not a model that imgtx runs through transformers: expected {EXPECTED}")
+    return [MARK, weights]
 
 
 def digest(source: Source) -> str:

@@ -30,6 +30,9 @@ def test_what_is_on_this_machine_passes_unchanged(reference: str):
         ("spandrel:s3://bucket/x.pth", InStorage("s3://bucket/x.pth", "spandrel:")),
         ("torchscript:s3://b/x.pt?scale=4&a=b", InStorage("s3://b/x.pt", "torchscript:", "?scale=4&a=b")),
         ("memory://x/y@2.pth", InStorage("memory://x/y@2.pth")),
+        ("s3://bucket/sana/", InStorage("s3://bucket/sana", folder=True)),
+        ("diffusers:s3://bucket/a b", InStorage("s3://bucket/a b", "diffusers:", folder=True)),
+        ("transformers:s3://bucket/swin/", InStorage("s3://bucket/swin", "transformers:", folder=True)),
     ],
 )  # fmt: skip
 def test_models_in_storage_and_in_a_store_are_distinguished(reference: str, found: InStore | InStorage):
@@ -57,7 +60,7 @@ def test_an_existing_path_is_a_path(tmp_path):
         ("s3://bucket/sr-x2@newest", "'newest' is not a version: write @latest or a number such as @0003"),
         ("models/sr x2@1", "expected letters, digits"),
         ("s3://bucket/models/sr-x2", "names no model: expected STORE/NAME@latest"),
-        ("transformers:s3://bucket/folder", "names no model: expected STORE/NAME@latest"),
+        ("spandrel:s3://bucket/folder", "names no model: expected STORE/NAME@latest"),
         ("s3://user:word@bucket/x.pth", "credentials"),
     ],
 )
