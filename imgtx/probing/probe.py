@@ -13,7 +13,7 @@ import ctypes
 import gc
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def probe(
     return Probe(
         facts,
         {
-            "device": _device_name(device),
+            "device": device_name(device),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "seams": seams,
@@ -225,11 +225,16 @@ def batch_difference(model: ImageModel, sample: np.ndarray, device: str) -> floa
 
 def memory_of(model: ImageModel, tile: Tensor) -> float | None:
     """Return megabytes at the peak of one call beyond those before it; None where this system does not say."""
-    if tile.device.type == "cuda":
+    return memory_during(lambda: model(tile, None), tile.device)
+
+
+def memory_during(work: Callable[[], Any], device: torch.device) -> float | None:
+    """Return megabytes at the peak of `work` beyond those before it; None where this system does not say."""
+    if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        model(tile, None)
+        work()
         torch.cuda.synchronize()
         return round((torch.cuda.max_memory_allocated() - before) / 1e6, 1)
     gc.collect()
@@ -239,7 +244,7 @@ def memory_of(model: ImageModel, tile: Tensor) -> float | None:
         # Linux: reset the peak.
         Path("/proc/self/clear_refs").write_text("5")
         before = _status("VmRSS")
-        model(tile, None)
+        work()
         return round(max(0, _status("VmHWM") - before) / 1e3, 1)
     except (OSError, AttributeError):
         return None
@@ -267,7 +272,7 @@ def largest_side(
             side *= 2
         return {"side": side, "by": "trial"}
     small, large = (memory[side] or 0.0 for side in SIDES)
-    budget = _memory_for_one_core()
+    budget = memory_for_one_core()
     if not (0 < small < large) or budget is None:
         return {"side": 1024, "by": "default, because memory could not be measured"}
     # twice the side is four times the pixels: attention over everything then takes sixteen times the memory
@@ -289,8 +294,8 @@ def _fits(model: ImageModel, sample: np.ndarray, side: int, device: str) -> bool
     return True
 
 
-def _memory_for_one_core() -> float | None:
-    """Megabytes: half of what is free now, shared by the cores, as a run's actors share it."""
+def memory_for_one_core() -> float | None:
+    """Return megabytes: half of what is free now, shared by the cores, as a run's actors share it."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -335,8 +340,8 @@ def sample_of(photo: np.ndarray, info: ModelInfo, side: int) -> np.ndarray:
     return _grown(_as_model_sees(photo, info), side)
 
 
-def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu"
+def device_name(device: str) -> str:
+    return torch.cuda.getdevice_name(device) if torch.device(device).type == "cuda" else "cpu"
 
 
 def _check_photos(photos: Sequence[np.ndarray]) -> None:

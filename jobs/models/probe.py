@@ -13,7 +13,7 @@ from imgtx.codecs import decode
 from imgtx.errors import UsageError
 from imgtx.models.adapters.base import Source
 from imgtx.models.info import ModelInfo
-from imgtx.models.references import OWN, absolute, digest_of, find_source, load_model, read_info
+from imgtx.models.references import OWN, absolute, adapter_of, digest_of, find_source, load_model, read_info
 from imgtx.models.sidecar import read_record, write_sidecar
 from imgtx.models.weight_file import count_parameters
 from jobs.evaluation.datasets import find_datasets
@@ -53,8 +53,11 @@ def describe(reference: str) -> dict[str, Any]:
     if record is not None:
         probe = dict(record["probe"])
         return known | record["info"] | {"model": probe.pop("model", {}), "probe": probe}
-    model: Any = load_model(reference)
     hint = f"never probed; imgtx models probe '{reference}' measures halo, precisions, speed and memory"
+    if facts := adapter_of(source).facts:
+        info, of_files = facts(source)
+        return known | info.to_dict() | {"model": of_files, "probe": hint}
+    model: Any = load_model(reference)
     return known | model.info.to_dict() | {"model": model.record, "probe": hint}
 
 
@@ -84,8 +87,10 @@ def probe_model(reference: str, options: ProbeOptions) -> Probed:
     where that is known.
     """
     options.check()
-    photos = read_photos(options.photos or EXAMPLES)
     source = find_source(reference)
+    if read_info(reference)[0].generation:
+        return _probe_generation(reference, options)
+    photos = read_photos(options.photos or EXAMPLES)
     digest = digest_of(source)
     # This imports torch.
     from imgtx.inference.predictor import default_device
@@ -104,6 +109,25 @@ def probe_model(reference: str, options: ProbeOptions) -> Probed:
     if source.kind == OWN and not options.compile:
         return Probed(source, info, measured, None)
     return Probed(source, info, measured, write_sidecar(source.path, digest, info, measured))
+
+
+def _probe_generation(reference: str, options: ProbeOptions) -> Probed:
+    """Measure a model that makes images from text: it needs no photos."""
+    from imgtx.inference.predictor import default_device
+    from imgtx.probing.generating import probe_generation
+
+    if options.compile:
+        raise UsageError(f"--compile is not for {reference}, which makes images from text: leave it out")
+    source = find_source(reference)
+    model: Any = load_model(reference)
+    with Console(stderr=True).status("") as line:
+        found = probe_generation(model, device=options.device or default_device(), report=line.update)
+    measured = found.measured | {"model": getattr(model, "record", {})}
+    if source.kind == OWN:
+        return Probed(source, found.info, measured, None)
+    return Probed(
+        source, found.info, measured, write_sidecar(source.path, model.digest, found.info, measured)
+    )
 
 
 def _compiled(
@@ -150,7 +174,11 @@ def read_photos(folder: Path) -> list[np.ndarray]:
 
 def print_probe(found: Probed, console: Console) -> None:
     """Print the answers in the order in which users ask."""
-    info, measured, seams = found.info, found.measured, found.measured["seams"]
+    info, measured = found.info, found.measured
+    if info.generation:
+        _print_generation(found, console)
+        return
+    seams = measured["seams"]
     table = Table("what", "measured", title=f"{info.name} on {measured['device']}", title_justify="left")
     if seams["within"]:
         table.add_row(
@@ -177,6 +205,33 @@ def print_probe(found: Probed, console: Console) -> None:
     console.print(table)
     where = found.sidecar or "nowhere: imgtx's own weights carry their facts inside (but --compile's)"
     console.print(f"written to {where}", soft_wrap=True)
+
+
+def _print_generation(found: Probed, console: Console) -> None:
+    info, measured, model = found.info, found.measured, found.measured["model"]
+    table = Table("what", "measured", title=f"{info.name} on {measured['device']}", title_justify="left")
+    if "architecture" in model:
+        table.add_row("pipeline", f"{model['architecture']}, {model['parameters'] / 1e6:,.1f} M parameters")
+    width, height = measured["size"]
+    table.add_row("an image", f"{width} x {height} px in {measured['steps']} steps")
+    for name, run in measured["precisions"].items():
+        table.add_row(name, run.get("fails") or _format_image(run))
+    table.add_row("--precision auto", info.fast)
+    largest = measured["largest_batch"]
+    table.add_row("largest batch", f"{largest['images']} images a call ({largest['by']})")
+    off = measured["batch_difference_levels"]
+    alone = "" if info.batches else ": so it gets one image a call"
+    table.add_row("batches", f"{off} of 255 off single images{alone}")
+    table.add_row("repeats exactly", "yes" if measured["repeats_exactly"] else "no")
+    console.print(table)
+    console.print(f"written to {found.sidecar or 'nowhere'}", soft_wrap=True)
+
+
+def _format_image(run: dict[str, Any]) -> str:
+    memory = (
+        "unknown memory" if run["memory_mb"] is None else f"{run['memory_mb']:,.0f} MB beside the weights"
+    )
+    return f"{run['seconds_per_image']} s an image, {run['seconds_per_step']} s a step, {memory}"
 
 
 def _format_compiled(found: dict[str, Any]) -> str:

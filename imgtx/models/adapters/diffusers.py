@@ -6,6 +6,7 @@ run, and nothing is ever downloaded.
 """
 
 import hashlib
+import importlib
 import inspect
 import json
 from collections.abc import Callable, Collection
@@ -134,8 +135,7 @@ def pipeline_class(path: Path, folder: PipelineFolder) -> type:
 
 def makes_images_from_text(kind: type) -> bool:
     """Return whether a pipeline needs nothing but a prompt and returns images, by its signature and its module."""
-    from diffusers.pipelines import auto_pipeline
-
+    listed = importlib.import_module("diffusers.pipelines.auto_pipeline").AUTO_TEXT2IMAGE_PIPELINES_MAPPING
     call: Any = kind.__call__
     parameters = inspect.signature(call).parameters
     required = [
@@ -151,7 +151,7 @@ def makes_images_from_text(kind: type) -> bool:
         and any("images" in getattr(output, "__dataclass_fields__", {}) for output in outputs)
         and (
             not any(name in parameters for name in PICTURES)
-            or kind in auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()
+            or kind in listed.values()
         )
     )
 
