@@ -7,13 +7,15 @@ does not wait for whole images.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from imgtx.errors import ImageError, ModelError, first_line
-from imgtx.inference.generator import Generator, start_canvas
+from imgtx.imageops.canvas import start_canvas
+from imgtx.inference.generator import Generator
 from imgtx.inference.processor import this_processor
 from imgtx.inference.tiling import plan_for_model, split
 from imgtx.models.contract import ImageModel
@@ -85,8 +87,7 @@ def _measure(generator: Generator) -> dict[str, Any]:
     times: dict[int, float] = {}
     make(generator, PROMPTS[:1], SHORT)
     for steps in (SHORT, LONGER):
-        # Bound now: the loop goes on.
-        times[steps] = clock(lambda steps=steps: make(generator, PROMPTS[:1], steps), generator.device)
+        times[steps] = clock(partial(make, generator, PROMPTS[:1], steps), generator.device)
     step = max(0.0, (times[LONGER] - times[SHORT]) / (LONGER - SHORT))
     beside = max(0.0, times[SHORT] - SHORT * step)
     memory = memory_during(lambda: make(generator, PROMPTS[:1], SHORT), generator.device)

@@ -341,7 +341,7 @@ def sample_of(photo: np.ndarray, info: ModelInfo, side: int) -> np.ndarray:
 
 
 def device_name(device: str) -> str:
-    return torch.cuda.getdevice_name(device) if torch.device(device).type == "cuda" else "cpu"
+    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu"
 
 
 def _check_photos(photos: Sequence[np.ndarray]) -> None:

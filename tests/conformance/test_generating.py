@@ -16,7 +16,8 @@ import torch
 
 import imgtx
 from imgtx.errors import UsageError
-from imgtx.inference.generator import Generator, start_canvas
+from imgtx.imageops.canvas import start_canvas
+from imgtx.inference.generator import Generator
 from imgtx.inference.tiling import plan_for_model, split
 from imgtx.models.generation import Generation, request
 from imgtx.models.references import absolute, find_source, load_model, read_info

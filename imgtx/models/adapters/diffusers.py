@@ -116,10 +116,13 @@ def load(source: Source, digest: str) -> "DiffusionModel":
 def pipeline_class(path: Path, folder: PipelineFolder) -> type:
     """Return the class of a folder's pipeline; UsageError where it is not for text-to-image."""
     library = import_diffusers()
+    # This imports torch.
     from imgtx.models.adapters.diffusion_model import quiet
 
     with quiet():
         kind = getattr(library, folder.pipeline, None)
+        # Which imports all of its pipelines.
+        importlib.import_module("diffusers.pipelines.auto_pipeline")
     if not isinstance(kind, type) or not issubclass(kind, library.DiffusionPipeline):
         raise UsageError(
             f"{path} holds a {folder.pipeline}, which diffusers {library.__version__} does not have: choose another "
@@ -149,10 +152,7 @@ def makes_images_from_text(kind: type) -> bool:
         and not required
         and not any(name.startswith(OTHERS) for name in parameters)
         and any("images" in getattr(output, "__dataclass_fields__", {}) for output in outputs)
-        and (
-            not any(name in parameters for name in PICTURES)
-            or kind in listed.values()
-        )
+        and (not any(name in parameters for name in PICTURES) or kind in listed.values())
     )
 
 

@@ -134,7 +134,10 @@ class DiffusionModel:
         return [np.asarray(image, np.float32) for image in made], drew
 
     def _images(self, arguments: dict[str, Any]) -> Any:
-        """Call the pipeline; one that has no bins of sizes for its own size is asked to leave them out."""
+        """Call the pipeline; one that has no bins of sizes for its own size is asked to leave them out.
+
+        Raises ImageError for what it does not make: each pipeline has rules of its own.
+        """
         try:
             return self.pipeline(**arguments).images
         except ValueError as error:

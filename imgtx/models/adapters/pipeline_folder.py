@@ -97,11 +97,11 @@ def choose_files(names: Collection[str], read: Callable[[str], bytes], where: st
     variant = _variant(names, networks, where)
     components, files = [], {INDEX}
     for name, (library, kind) in entries.items():
-        weights, extra = (), ()
-        if name in networks:
-            weights, extra = _weights(names, read, name, variant, where)
+        weights, index_of_shards = (
+            _weights(names, read, name, variant, where) if name in networks else ((), ())
+        )
         components.append(Component(name, library, kind, weights))
-        files |= {*weights, *extra, *_settings(names, name)}
+        files |= {*weights, *index_of_shards, *_settings(names, name)}
     return PipelineFolder(pipeline, tuple(components), tuple(sorted(files)), variant)
 
 
