@@ -96,7 +96,7 @@ def other_shape(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "kind", "complaint"),
+    ("damage", "refusal", "complaint"),
     [
         (
             lambda f: (f / "model_index.json").unlink(),
@@ -132,9 +132,9 @@ def other_shape(folder: Path) -> None:
         ),
     ],
 )
-def test_bad_folders_are_refused_in_one_line_before_a_run(folder, damage, kind, complaint):
+def test_bad_folders_are_refused_in_one_line_before_a_run(folder, damage, refusal, complaint):
     damage(folder)
-    with pytest.raises(kind, match=complaint) as caught:
+    with pytest.raises(refusal, match=complaint) as caught:
         read_info(f"diffusers:{folder}")
     assert "\n" not in str(caught.value)
 

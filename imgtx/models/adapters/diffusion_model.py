@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imgtx.errors import ModelError, first_line
+from imgtx.errors import ImageError, ModelError, first_line
 from imgtx.models.adapters.pipeline_folder import PipelineFolder
 from imgtx.models.info import ModelInfo
 
@@ -141,14 +141,14 @@ class DiffusionModel:
         try:
             return self.pipeline(**arguments).images
         except ValueError as error:
-            if (
-                "Invalid sample size" not in str(error)
-                or BINS not in self._parameters
-                or BINS in self._defaults
-            ):
-                raise
+            binned = BINS in self._parameters and BINS not in self._defaults
+            if not binned or "Invalid sample size" not in str(error):
+                raise ImageError(
+                    "bad_value",
+                    f"{self.folder.pipeline} does not make it ({first_line(error)}): ask for another",
+                ) from error
             self._defaults[BINS] = False
-            return self.pipeline(**arguments | {BINS: False}).images
+            return self._images(arguments | {BINS: False})
 
     def _arguments(self, rows: Sequence[Mapping[str, Any]], height: int, width: int) -> dict[str, Any]:
         first = rows[0]
