@@ -9,6 +9,7 @@ import importlib
 import inspect
 import logging
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -201,8 +202,11 @@ class DiffusionModel:
                     "again, or give another"
                 ) from error
         if invented := [line for line in said if INVENTED in line]:
+            component = re.search(rf"{re.escape(name)}/(\w+)", invented[0])
+            tensor = re.search(r"([\w.]+) +\| MISSING|\['([^']+)'", invented[0])
             raise ModelError(
-                f"{self.path} lacks weights ({' '.join(invented[0].split())[:200]}): copy the whole folder again"
+                f"{self.path} lacks weights of {component[1] if component else self.folder.pipeline} "
+                f"({(tensor[1] or tensor[2]) if tensor else 'some'}): copy the whole folder again"
             )
         pipeline.set_progress_bar_config(disable=True)
         if hasattr(getattr(pipeline, "vae", None), "enable_slicing"):
