@@ -82,7 +82,10 @@ def absolute(reference: str) -> str:
     """Return the reference in a form that means the same in every working directory."""
     source = find_source(reference)
     if source.kind != OWN and reference.startswith(f"{source.kind}:"):
-        return str(replace(source, path=Path(os.path.abspath(source.path))))
+        declared = dict(source.declared)
+        if "lora" in declared:
+            declared["lora"] = os.path.abspath(declared["lora"])
+        return str(replace(source, path=Path(os.path.abspath(source.path)), declared=declared))
     if not Path(reference).exists():
         # A packaged name: its path differs between machines.
         return reference

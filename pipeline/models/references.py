@@ -53,7 +53,7 @@ def parse_reference(reference: str) -> InStore | InStorage | None:
         return None
     prefix = remote["prefix"] or ""
     if folder_adapter(prefix.rstrip(":")) or (not prefix and reference.endswith("/")):
-        return InStorage(remote["uri"].rstrip("/"), prefix, folder=True)
+        return InStorage(remote["uri"].rstrip("/"), prefix, remote["query"] or "", folder=True)
     if not remote["uri"].endswith(suffixes()):
         raise UsageError(
             f"{reference} names no model: expected STORE/NAME@latest, STORE/NAME@VERSION, a folder that ends in / or a "

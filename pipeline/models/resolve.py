@@ -66,7 +66,7 @@ def _located(reference: str, found: InStore | InStorage | None, endpoint_url: st
     if found is None:
         return reference, reference
     if isinstance(found, InStorage) and found.folder:
-        return reference, fetch_folder(found.uri, found.prefix, endpoint_url)
+        return reference, fetch_folder(found.uri, found.prefix, endpoint_url) + found.query
     if isinstance(found, InStorage):
         return reference, found.prefix + str(fetch_file(found.uri, endpoint_url)) + found.query
     exact, models, number = _exact(found, endpoint_url)

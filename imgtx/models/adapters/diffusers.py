@@ -1,5 +1,10 @@
 """Text-to-image pipelines of diffusers: `diffusers:FOLDER`, as `DiffusionPipeline.save_pretrained` writes it.
 
+    diffusers:FOLDER?lora=FILE.safetensors:0.8&vae_tiles=1&offload=1
+
+A LoRA file with its weight, an autoencoder that decodes in tiles, and components that wait on the CPU for their turn
+on the GPU, may follow a question mark (`read_extras`).
+
 Any pipeline that makes images from a prompt alone is run (`makes_images_from_text`): PixArt, Stable Diffusion 1.5 to
 3.5, Flux, Sana, Lumina, Qwen-Image, Z-Image and so on. Weights are read from safetensors only, no code of a folder is
 run, and nothing is ever downloaded.
@@ -9,6 +14,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -21,6 +27,7 @@ from imgtx.models.adapters.pipeline_folder import (
     DENOISERS,
     INDEX,
     PRECISION_OF,
+    Extras,
     PipelineFolder,
     choose_files,
     licence_of,
@@ -41,7 +48,7 @@ SUFFIXES = ()
 IS_FOLDER = True
 MARK = INDEX
 FORM = ""
-DECLARES = False
+DECLARES = True
 convert = None
 
 INSTALL = "pip install 'imgtx[diffusion]'"
@@ -87,6 +94,11 @@ def digest(source: Source) -> str:
     with ThreadPoolExecutor() as pool:
         sums = pool.map(lambda name: file_digest(source.path / name), files)
         parts = dict(zip(files, sums, strict=True))
+    extras = read_extras(source)
+    if extras.lora is not None:
+        parts["?lora"] = f"{file_digest(extras.lora)} {extras.weight:g}"
+    if extras.vae_tiles:
+        parts["?vae_tiles"] = "1"
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -97,6 +109,7 @@ def facts(source: Source) -> tuple[ModelInfo, dict[str, Any]]:
     a folder that is not whole or cannot be trusted.
     """
     folder = read_folder(source.path)
+    read_extras(source)
     return _info(source.path, folder, pipeline_class(source.path, folder)), _record(source.path, folder)
 
 
@@ -110,7 +123,29 @@ def load(source: Source, digest: str) -> "DiffusionModel":
     folder = read_folder(source.path)
     kind = pipeline_class(source.path, folder)
     info, record = _info(source.path, folder, kind), _record(source.path, folder)
-    return DiffusionModel(source.path, folder, kind, info, digest, record)
+    return DiffusionModel(source.path, folder, kind, info, digest, record, read_extras(source))
+
+
+def read_extras(source: Source) -> Extras:
+    """Read what is declared after the folder; UsageError for what cannot be."""
+    declared = dict(source.declared)
+    lora, weight = declared.pop("lora", ""), 1.0
+    file, colon, number = lora.rpartition(":")
+    if colon and not lora.endswith(".safetensors"):
+        lora = file
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = math.nan
+    flags = {name: declared.pop(name, "0") for name in ("vae_tiles", "offload")}
+    if declared or not math.isfinite(weight) or any(value not in ("0", "1") for value in flags.values()):
+        raise UsageError(
+            f"{source}: expected diffusers:FOLDER, and after a question mark any of lora=FILE.safetensors or "
+            "lora=FILE.safetensors:WEIGHT, vae_tiles=1, offload=1, with & between them"
+        )
+    if lora and not (lora.endswith(".safetensors") and Path(lora).is_file()):
+        raise UsageError(f"no LoRA at {lora}: give the path of a .safetensors file on this machine")
+    return Extras(Path(lora) if lora else None, weight, flags["vae_tiles"] == "1", flags["offload"] == "1")
 
 
 def pipeline_class(path: Path, folder: PipelineFolder) -> type:

@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imgtx.errors import ImageError, ModelError, first_line
-from imgtx.models.adapters.pipeline_folder import PipelineFolder
+from imgtx.errors import ImageError, ModelError, UsageError, first_line
+from imgtx.models.adapters.pipeline_folder import Extras, PipelineFolder
 from imgtx.models.info import ModelInfo
+from imgtx.models.weight_file import opened
 
 # What both libraries say, and no other way, of weights that a folder lacks: they then invent them.
 INVENTED = "newly initialized"
@@ -32,6 +33,9 @@ INVENTED = "newly initialized"
 BINS = "use_resolution_binning"
 _LIBRARIES = ("diffusers", "transformers")
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "DIFFUSERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
+
+
+NO_EXTRAS = Extras()
 
 
 class DiffusionModel:
@@ -45,8 +49,9 @@ class DiffusionModel:
         info: ModelInfo,
         digest: str,
         record: dict[str, Any],
+        extras: Extras = NO_EXTRAS,
     ):
-        self.path, self.folder, self.kind = path, folder, kind
+        self.path, self.folder, self.kind, self.extras = path, folder, kind, extras
         self.info, self.digest, self.record = info, digest, record
         self.device, self.precision = torch.device("cpu"), "float32"
         self.pipeline: Any = None
@@ -68,8 +73,7 @@ class DiffusionModel:
         if self.pipeline is None:
             # Weights read in inference mode could not be changed afterwards.
             with torch.inference_mode(False):
-                self.pipeline = self._load()
-                self.pipeline.to(self.device)
+                self.pipeline = self._placed(self._load())
 
     def tokens_lost(self, row: Mapping[str, Any]) -> int:
         """Return how many tokens of a row's prompt no text encoder sees."""
@@ -174,6 +178,47 @@ class DiffusionModel:
         """Return the parameter for guidance: some pipelines keep its usual name for distilled models."""
         usual = self._parameters.get("guidance_scale")
         return "true_cfg_scale" if usual is None or usual.default is None else "guidance_scale"
+
+    def _placed(self, pipeline: Any) -> Any:
+        """Return the pipeline with its extras, on its device."""
+        extras = self.extras
+        if extras.lora is not None:
+            self._add_lora(pipeline, extras.lora, extras.weight)
+        if extras.vae_tiles:
+            if not hasattr(getattr(pipeline, "vae", None), "enable_tiling"):
+                raise UsageError(f"{self.path} has no autoencoder that decodes in tiles: leave vae_tiles out")
+            pipeline.vae.enable_tiling()
+        if not extras.offload:
+            return pipeline.to(self.device)
+        if self.device.type == "cpu":
+            raise UsageError(
+                "offload=1 moves components between CPU and GPU, and this is a CPU: leave it out"
+            )
+        pipeline.enable_model_cpu_offload(device=self.device)
+        return pipeline
+
+    def _add_lora(self, pipeline: Any, file: Path, weight: float) -> None:
+        """Add a LoRA to the weights themselves; ModelError where nothing in it belongs to this pipeline."""
+        if not hasattr(pipeline, "load_lora_weights"):
+            raise UsageError(f"{self.folder.pipeline} of diffusers takes no LoRA: leave lora out")
+        with opened(file, framework="pt"), quiet():
+            try:
+                pipeline.load_lora_weights(str(file.parent), weight_name=file.name, local_files_only=True)
+                found = pipeline.get_active_adapters()
+                if found:
+                    pipeline.set_adapters(found, [weight] * len(found))
+                    pipeline.fuse_lora()
+                    pipeline.unload_lora_weights()
+            except Exception as error:
+                # Both libraries raise exceptions of many kinds.
+                raise ModelError(
+                    f"the LoRA {file} does not fit {self.folder.pipeline} ({first_line(error)}): give one that was "
+                    "trained for it"
+                ) from error
+        if not found:
+            raise ModelError(
+                f"the LoRA {file} changes nothing in {self.folder.pipeline}: give one for this model"
+            )
 
     def _load(self) -> Any:
         """Return the pipeline on the CPU, read from exactly the files that its digest is of."""

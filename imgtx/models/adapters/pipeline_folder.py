@@ -46,6 +46,21 @@ class Component:
 
 
 @dataclass(frozen=True)
+class Extras:
+    """What a reference adds to a folder.
+
+    lora: a file of low-rank changes to the weights, which are multiplied by `weight` and added. vae_tiles: whether the
+    autoencoder decodes in tiles, whose blended seams change pixels. offload: whether each component goes to the GPU
+    only for its turn.
+    """
+
+    lora: Path | None = None
+    weight: float = 1.0
+    vae_tiles: bool = False
+    offload: bool = False
+
+
+@dataclass(frozen=True)
 class PipelineFolder:
     """A pipeline's class and components; `files` are all that is read, by their paths within the folder.
 
