@@ -3,8 +3,8 @@
     python -m bench.bare_loop SOURCE DEST --model sr-x2 --workers 2
 
 Each process decodes, predicts, encodes and writes whole images with the same code and weights as the pipeline, one
-torch thread each. No ledger, no names, no resume, no isolation. Prints the seconds since every process has its model
-loaded.
+torch thread each; a file is durable under its name before the next image. No ledger, no names, no resume, no isolation.
+Prints the wall seconds, and the CPU seconds of its processes, since every process has its model loaded.
 """
 
 import argparse
@@ -28,9 +28,11 @@ def start(model: str, barrier) -> None:
     barrier.wait()
 
 
-def work(paths: tuple[str, str]) -> None:
+def work(paths: tuple[str, str]) -> float:
+    """Process one image; returns the CPU seconds of it."""
     from imgtx.codecs import Picture, decode, encode
 
+    began = time.process_time()
     source, target = paths
     picture = decode(Path(source).read_bytes(), max_pixels=10**9)
     assert _predictor is not None
@@ -38,7 +40,18 @@ def work(paths: tuple[str, str]) -> None:
     data, _ = encode(
         Picture(output, None, picture.icc, picture.exif, picture.format, ()), picture.format, quality=92
     )
-    Path(target).write_bytes(data)
+    write_durably(Path(target), data)
+    return time.process_time() - began
+
+
+def write_durably(path: Path, data: bytes | memoryview) -> None:
+    """Write the file whole or not at all."""
+    half = path.with_name(f".{path.name}.half")
+    with half.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    half.rename(path)
 
 
 def main() -> None:
@@ -49,17 +62,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     options = parser.parse_args()
     options.destination.mkdir(parents=True, exist_ok=True)
-    files = sorted(path for path in options.source.iterdir() if path.is_file())
+    files = sorted(path for path in options.source.rglob("*") if path.suffix in (".png", ".jpg", ".webp"))
     jobs = [(str(path), str(options.destination / path.name)) for path in files]
+    workers = min(options.workers, len(jobs))
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(options.workers + 1)
-    with context.Pool(options.workers, start, (options.model, barrier)) as pool:
+    barrier = context.Barrier(workers + 1)
+    with context.Pool(workers, start, (options.model, barrier)) as pool:
         barrier.wait()
         started = time.perf_counter()
-        for _ in pool.imap_unordered(work, jobs):
-            pass
+        cpu = sum(pool.imap_unordered(work, jobs))
         seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "images": len(jobs)}))
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "images": len(jobs)}))
 
 
 if __name__ == "__main__":

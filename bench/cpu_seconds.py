@@ -1,11 +1,14 @@
 """CPU seconds of a command and of everything that it starts, daemons included; Linux only.
 
 A process that outlives its parent is handed to the nearest subreaper, which this one becomes: so all stay below it, and
-are read from /proc until they end. The last moments of each process, at most EVERY seconds, are missing.
+the system adds up what they took as each is waited for. Where a parent does not wait for its children, their sum is
+missing there: what is read from /proc until they end has it, without the last moments of each, at most EVERY seconds.
+The larger of the two sums counts.
 """
 
 import ctypes
 import os
+import resource
 import subprocess
 import threading
 import time
@@ -34,6 +37,7 @@ def spend(command: Sequence[str], environment: dict[str, str] | None = None) -> 
         raise OSError(
             ctypes.get_errno(), "this system cannot count the processes that a command leaves behind"
         )
+    before = waited_for()
     ticks: dict[int, int] = {}
     peak = [0]
     done = threading.Event()
@@ -57,7 +61,15 @@ def spend(command: Sequence[str], environment: dict[str, str] | None = None) -> 
         done.set()
         watcher.join()
     megabytes = peak[0] * os.sysconf("SC_PAGE_SIZE") / 1e6
-    return Spent(sum(ticks.values()) / TICKS, wall, megabytes, ended.stdout)
+    reap()
+    cpu = max(sum(ticks.values()) / TICKS, waited_for() - before)
+    return Spent(cpu, wall, megabytes, ended.stdout)
+
+
+def waited_for() -> float:
+    """Return the CPU seconds of all processes that were waited for, by this one or by one of these."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def descendants(root: int) -> Iterator[tuple[int, int, int]]:

@@ -1,96 +1,84 @@
-"""Measure which share of a bare loop's throughput the pipeline keeps: `imgtx upscale` against `bench.bare_loop`.
+"""Measure which share of a run's CPU seconds a bare loop of the same work takes: `imgtx upscale` and `bench.bare_loop`.
 
-    python -m bench.efficiency [--megapixels 60] [--rounds 1]
+    python -m bench.efficiency [--megapixels 1 10 60] [--rounds 3] [--engine local]
 
 Both read the same JPEG archive, run the same weights in as many processes as there are cores with the same allocator
-settings, and write the same files; they take turns. Start-up is measured separately: for the bare loop until every
-process has its model, for imgtx until Ray is up. The time in which imgtx's actors load their models and Ray shuts down
-is included, so short archives look worse than long ones.
+settings, and write the same files durably; they take turns, and the numbers are medians. Of imgtx everything is
+counted, from the command's start to the end of its last process. Of the bare loop only the work is: what its processes
+take from the moment when each has its model, without imports, start and end. `whole` is the ratio with these counted.
+`python -m bench.efficiency --source examples --megapixels 0` measures `make demo`.
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 
+from bench.cpu_seconds import spend
 from bench.photos import photo_archive
 from bench.report import save
 from pipeline.cluster.environment import WORKER_ENVIRONMENT
 
-# Long sides of 0.3 to 1.8 megapixels. With larger images, the last one keeps one of two cores busy for a tenth of the
-# whole time.
-SIDES = (1536, 640, 1280, 768, 1024, 1152)
+# Long sides of 0.1 to 1.8 megapixels, so that a small archive has several images.
+SIDES = (384, 640, 1536, 1280, 768, 1024, 1152)
+TARGETS = {1: 0.7, 10: 0.9, 60: 0.95}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megapixels", type=float, default=60.0)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--megapixels", type=int, nargs="*", default=[1, 10, 60])
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", default="sr-x2")
+    parser.add_argument("--engine", default="local")
+    parser.add_argument("--source", type=Path, help="a folder of images instead of a generated archive")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="imgtx-bench-") as name:
-        folder = Path(name)
-        total = photo_archive(folder / "in", options.megapixels, sides=SIDES)
-        images = len(list((folder / "in").iterdir()))
-        rounds = [one_round(folder, number, options.model, total) for number in range(options.rounds)]
-    values = {
-        "model": options.model,
-        "megapixels": round(total, 2),
-        "images": images,
-        "workers": os.cpu_count(),
-        "rounds": rounds,
-        "ratio": round(median(r["ratio"] for r in rounds), 4),
-    }
-    save("efficiency", values)
-    for name in ("pipeline", "bare"):
-        rate, start_up = (median(r[name][what] for r in rounds) for what in ("mp_per_second", "start_up"))
-        print(f"{name:8} {rate:.4f} MP/s after {start_up:.1f} s of start-up")
-    print(
-        f"ratio    {values['ratio']:.3f} (target: >= 0.9): {images} images, {total:.0f} MP, {options.model}"
-    )
+        rows = [measure(Path(name), size, options) for size in options.megapixels]
+    values = {"model": options.model, "engine": options.engine, "rounds": options.rounds, "rows": rows}
+    save("demo" if options.source else "efficiency", values)
+    for row in rows:
+        target = f" (target: {row['target']:g})" if "target" in row else ""
+        print(
+            f"{row['megapixels']:6.1f} MP, {row['images']:3} images: bare {row['bare']:.1f} CPU s "
+            f"({row['bare_whole']:.1f} whole), imgtx {row['imgtx']:.1f}; share {row['share']:.3f}{target}, "
+            f"whole {row['whole']:.3f}"
+        )
 
 
-def one_round(folder: Path, number: int, model: str, total: float) -> dict:
-    """Run both, in an order that alternates between rounds."""
-    runs = {}
-    order = (bare, pipeline) if number % 2 else (pipeline, bare)
-    for run in order:
-        started = time.perf_counter()
-        seconds = run(folder / "in", folder / f"{run.__name__}{number}", model)
-        runs[run.__name__] = {
-            "seconds": round(seconds, 2),
-            "start_up": round(time.perf_counter() - started - seconds, 2),
-            "mp_per_second": round(total / seconds, 4),
-        }
-    return runs | {"ratio": round(runs["bare"]["seconds"] / runs["pipeline"]["seconds"], 4)}
+def measure(folder: Path, size: int, options: argparse.Namespace) -> dict:
+    """Return a row of medians over rounds in which both take turns, in an order that alternates."""
+    source = options.source or folder / f"in{size}"
+    total = 0.0 if options.source else photo_archive(source, size, sides=SIDES)
+    rounds = []
+    for number in range(options.rounds):
+        found: dict[str, float] = {}
+        for run in (bare, imgtx) if number % 2 else (imgtx, bare):
+            found |= run(source, folder / f"{run.__name__}{size}-{number}", options)
+        found["share"] = found["bare"] / found["imgtx"]
+        found["whole"] = found["bare_whole"] / found["imgtx"]
+        rounds.append(found)
+    names = (*rounds[0],)
+    row = {name: round(median(found[name] for found in rounds), 3) for name in names}
+    row |= {"megapixels": round(total or row["megapixels"], 2), "images": int(row["images"])}
+    return row | ({"target": TARGETS[size]} if size in TARGETS else {})
 
 
-def pipeline(source: Path, destination: Path, model: str) -> float:
-    """Return the seconds that `imgtx upscale` works, start-up excluded."""
-    command = ["-m", "jobs.cli", "upscale", str(source), str(destination), "--model", model, "--json"]
-    summary = json.loads(python(command).splitlines()[-1])
+def imgtx(source: Path, destination: Path, options: argparse.Namespace) -> dict[str, float]:
+    command = ["-m", "jobs.cli", "upscale", str(source), str(destination), "--model", options.model, "--json"]
+    spent = spend([sys.executable, *command, "--engine", options.engine])
+    summary = json.loads(spent.stdout.splitlines()[-1])
     if summary["failed"] or not summary["accounted"]:
         raise SystemExit(f"the run failed: {summary}")
-    return summary["seconds_work"]
+    return {"imgtx": spent.cpu, "images": summary["written"], "megapixels": summary["megapixels"]}
 
 
-def bare(source: Path, destination: Path, model: str) -> float:
-    """Return the seconds that the process pool works, start-up excluded."""
-    command = ["-m", "bench.bare_loop", str(source), str(destination), "--model", model]
-    return json.loads(python(command))["seconds"]
-
-
-def python(arguments: list[str]) -> str:
-    environment = os.environ | WORKER_ENVIRONMENT
-    done = subprocess.run(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True, env=environment
-    )
-    return done.stdout
+def bare(source: Path, destination: Path, options: argparse.Namespace) -> dict[str, float]:
+    command = ["-m", "bench.bare_loop", str(source), str(destination), "--model", options.model]
+    spent = spend([sys.executable, *command], os.environ | WORKER_ENVIRONMENT)
+    return {"bare": json.loads(spent.stdout)["cpu"], "bare_whole": spent.cpu}
 
 
 if __name__ == "__main__":

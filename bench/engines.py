@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from bench.cpu_seconds import spend
-from bench.pipeline_noop import small_files, smallest_model
+from bench.models import smallest_model
 from bench.report import save
+from bench.small_files import small_files
 
 ENGINES = ("local", "ray")
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -38,7 +39,7 @@ def main() -> None:
         (folder / "one").mkdir()
         Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(folder / "one" / "a.png")
         small_files(folder / "small", options.files)
-        model = str(smallest_model(folder / "smallest.safetensors"))
+        model = smallest_model(folder / "smallest.safetensors")
         works = {
             "one": ("one image of 16 x 16", folder / "one", "sr-x2"),
             "demo": ("make demo", EXAMPLES, "sr-x2"),

@@ -1,10 +1,11 @@
 """Measure the peak memory of every process of a run that upscales a 12,000 x 9,000 image x2.
 
-    python -m bench.memory [--model smallest] [--width 12000 --height 9000]
+    python -m bench.memory [--model smallest] [--width 12000 --height 9000] [--engine local]
 
 The archive has the large JPEG and a few ordinary ones. Every 0.2 s the kernel reports the memory of each process of the
 run: the resident set (RSS, which counts against the limit and includes shared pages in full), the proportional set
 (PSS: shared pages divided among the processes that map them) and the unique set (USS: pages of this process alone).
+The sum of all processes is the peak of their PSS together.
 sr-x2 takes about 15 minutes; `--model smallest` runs the smallest possible network, with the packaged halo and tiles.
 """
 
@@ -19,8 +20,8 @@ from pathlib import Path
 import psutil
 from PIL import Image
 
+from bench.models import smallest_model
 from bench.photos import photo_archive
-from bench.pipeline_noop import smallest_model
 from bench.report import save
 
 LIMIT_MB = 2000
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--model", default="sr-x2")
     parser.add_argument("--width", type=int, default=12_000)
     parser.add_argument("--height", type=int, default=9_000)
+    parser.add_argument("--engine", choices=["local", "ray"], default="local")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="imgtx-bench-") as name:
         folder = Path(name)
@@ -48,7 +50,7 @@ def main() -> None:
         large_photo(folder / "in" / "large.jpg", options.width, options.height)
         model = options.model
         if model == "smallest":
-            model = str(smallest_model(folder / "smallest.safetensors"))
+            model = smallest_model(folder / "smallest.safetensors")
         command = [
             sys.executable,
             "-m",
@@ -58,27 +60,31 @@ def main() -> None:
             str(folder / "out"),
             "--model",
             model,
+            "--engine",
+            options.engine,
         ]
         started = time.perf_counter()
-        peaks = watch(subprocess.Popen(command))
+        peaks, together = watch(subprocess.Popen(command))
         seconds = time.perf_counter() - started
         assert (folder / "out" / "images" / "large.jpg").stat().st_size
     values = {
         "image": [options.width, options.height],
         "model": options.model,
+        "engine": options.engine,
         "seconds": round(seconds, 1),
         "peak_mb": {
             kind: {name: round(mb) for name, mb in asdict(peak).items()}
             for kind, peak in sorted(peaks.items(), key=lambda item: -item[1].rss)
         },
+        "sum_pss_mb": round(together),
         "limit_mb": LIMIT_MB,
     }
-    save("memory", values)
+    save("memory" if options.engine == "local" else f"memory_{options.engine}", values)
     print("   RSS    PSS    USS  (MB)")
     for kind, mb in values["peak_mb"].items():
         print(f"{mb['rss']:6} {mb['pss']:6} {mb['uss']:6}  {kind}")
     largest = max(peak.rss for peak in peaks.values())
-    print(f"the largest process took {largest:.0f} MB (limit: {LIMIT_MB})")
+    print(f"the largest process took {largest:.0f} MB (limit: {LIMIT_MB}), all together {together:.0f} MB")
 
 
 def large_photo(path: Path, width: int, height: int) -> None:
@@ -88,15 +94,20 @@ def large_photo(path: Path, width: int, height: int) -> None:
     photo.resize((width, height), Image.Resampling.BICUBIC).save(path, quality=90)
 
 
-def watch(process: subprocess.Popen) -> dict[str, Peak]:
-    """Return the peaks by kind of process once `process` has ended; SystemExit if it failed."""
+def watch(process: subprocess.Popen) -> tuple[dict[str, Peak], float]:
+    """Return, once `process` has ended, the peaks by kind of process, and that of the PSS of all together, in MB.
+
+    SystemExit if it failed.
+    """
     peaks: dict[str, Peak] = {}
+    together = 0.0
     root = psutil.Process(process.pid)
     while process.poll() is None:
         try:
             family = [root, *root.children(recursive=True)]
         except psutil.NoSuchProcess:
             break
+        now = 0.0
         for member in family:
             try:
                 kind, (rss, pss, uss) = kind_of(member), occupied(member.pid)
@@ -104,11 +115,13 @@ def watch(process: subprocess.Popen) -> dict[str, Peak]:
                 # It ended between being listed and being asked.
                 continue
             peak = peaks.setdefault(kind, Peak())
+            now += pss
             peak.rss, peak.pss, peak.uss = max(rss, peak.rss), max(pss, peak.pss), max(uss, peak.uss)
+        together = max(together, now)
         time.sleep(0.2)
     if process.wait():
         raise SystemExit(f"the run ended with exit code {process.returncode}")
-    return peaks
+    return peaks, together
 
 
 def occupied(pid: int) -> tuple[float, float, float]:
@@ -126,6 +139,8 @@ def kind_of(process: psutil.Process) -> str:
     """Return the kind of a process, such as `ray::MapBatches(Transform)`, else the program's name."""
     words = process.cmdline() or [process.name()]
     title = words[0].strip()
+    if "pipeline.engines.fork_server" in words:
+        return "local worker"
     if not title.startswith("ray::"):
         return Path(title).name or process.name()
     if "(" not in title:

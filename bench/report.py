@@ -36,7 +36,13 @@ def commit() -> str:
 
 
 def save(name: str, values: dict[str, Any]) -> None:
-    """Write `<name>.json` under RESULTS, with the machine and the date."""
+    """Write `<name>.json` under RESULTS, with the machine, its load, the commit and the date."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    stamp = {"machine": machine(), "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z"}
+    stamp = {
+        "machine": machine(),
+        "processor": this_processor().name,
+        "load": round(os.getloadavg()[0], 1),
+        "commit": commit(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z",
+    }
     (RESULTS / f"{name}.json").write_text(json.dumps(stamp | values, indent=1) + "\n")

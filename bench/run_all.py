@@ -1,9 +1,10 @@
 """Run every benchmark, print one table at the end and save JSON under bench/results/, for `make bench`.
 
-    python -m bench.run_all [--quick]
+    python -m bench.run_all [--quick] [--again]
 
---quick limits each to a minute or two and saves JSON under bench/quick/; the numbers of docs/benchmarks.md come from
-the full run. If a benchmark fails, the others still run, and the exit code is 1.
+What has a result of this commit is not measured again, so that the same command continues where it stopped; --again
+measures everything. --quick limits each to a minute or two and saves JSON under bench/quick/; the numbers of
+docs/benchmarks.md come from the full run. If a benchmark fails, the others still run, and the exit code is 1.
 """
 
 import argparse
@@ -12,8 +13,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
-from bench.report import FOLDER, RESULTS, machine
+from bench.report import FOLDER, RESULTS, commit, machine
 
 FULL: dict[str, list[str]] = {
     "startup": [],
@@ -21,7 +23,7 @@ FULL: dict[str, list[str]] = {
     "restore_speed": [],
     "adapter_overhead": [],
     "codecs": [],
-    "pipeline_noop": [],
+    "small_files": [],
     "plan_million": [],
     "list_s3": [],
     "slow_down": [],
@@ -34,25 +36,29 @@ QUICK = {
     "model_speed": ["--scales", "2", "--rounds", "1"],
     "restore_speed": ["--side", "128", "--rounds", "1"],
     "adapter_overhead": ["--rounds", "5"],
-    "pipeline_noop": ["--images", "200"],
+    "small_files": ["--files", "100", "--rounds", "1", "--engines", "local"],
     "plan_million": ["--keys", "100000"],
     "list_s3": ["--keys", "50000"],
     "slow_down": ["--reads", "120"],
     "memory": ["--model", "smallest", "--width", "4000", "--height", "3000"],
     "training_feed": ["--steps", "8", "--rounds", "1"],
-    "efficiency": ["--megapixels", "6"],
+    "efficiency": ["--megapixels", "1", "--rounds", "1"],
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
     folder = FOLDER / "quick" if options.quick else RESULTS
     environment = os.environ | {"IMGTX_BENCH_RESULTS": str(folder)}
     failed = []
     for name, arguments in FULL.items():
         arguments = QUICK.get(name, []) if options.quick else arguments
+        if not options.again and measured_at(folder / f"{name}.json") == commit():
+            print(f"\n== {name} has a result of this commit", flush=True)
+            continue
         print(f"\n== {name} {' '.join(arguments)}", flush=True)
         done = subprocess.run(
             [sys.executable, "-m", f"bench.{name}", *arguments], check=False, env=environment
@@ -69,6 +75,15 @@ def main() -> None:
         raise SystemExit(f"failed: {', '.join(failed)}")
 
 
+def measured_at(path: Path) -> str:
+    """Return the commit that a result was measured at; "" where there is none, or files had been changed."""
+    try:
+        found = json.loads(path.read_text()).get("commit", "")
+    except (OSError, ValueError):
+        return ""
+    return "" if found.endswith("-dirty") else found
+
+
 def table(results: dict[str, dict]) -> str:
     """Return the main numbers, a line each: what, measured, target."""
     lines = [("what", "measured", "target"), *_lines(results)]
@@ -80,8 +95,9 @@ def table(results: dict[str, dict]) -> str:
 
 
 def _lines(results: dict[str, dict]) -> Iterator[tuple[str, str, str]]:
-    if found := results.get("efficiency"):
-        yield f"pipeline / bare loop, {found['megapixels']:.0f} MP", f"{found['ratio']:.3f}", "at least 0.9"
+    for row in results.get("efficiency", {}).get("rows", []):
+        target = f"at least {row['target']:g}" if "target" in row else ""
+        yield f"bare loop / imgtx, CPU seconds, {row['megapixels']:.0f} MP", f"{row['share']:.3f}", target
     if found := results.get("model_speed"):
         for row in found["seconds_per_megapixel"]:
             name = f"sr-x{row['scale']}"
@@ -111,13 +127,14 @@ def _lines(results: dict[str, dict]) -> Iterator[tuple[str, str, str]]:
                 f"{found[f'{epoch}_ratio']:.3f}",
                 "at least 0.9",
             )
-    if found := results.get("pipeline_noop"):
-        rates = found["images_per_second"]
-        yield f"pipeline, smallest model, {found['images']} files", f"{rates['pipeline']:.0f} images/s", ""
-        yield "bare pool, smallest model", f"{rates['bare']:.0f} images/s", ""
+    for row in results.get("small_files", {}).get("rows", []):
+        what = f"256 x 256, {row['model']} model, {row['by']}"
+        yield what, f"{row['ms_a_file']:.1f} ms a file after {row['start_up']:.1f} s", ""
+        if "ratio" in row:
+            yield f"{what}: bare pool / this", f"{row['ratio']:.2f}", f"at least {row['target']:g}"
     if found := results.get("startup"):
-        for command, seconds in found["seconds"].items():
-            yield command, f"{seconds:.2f} s", ""
+        for command, seconds in found["cpu_seconds"].items():
+            yield command, f"{seconds:.2f} CPU s", ""
     for row in results.get("codecs", {}).get("rows", []):
         if row["by"] == "imgtx":
             yield f"{row['direction']} {row['codec']}, {row['side']} px", f"{row['ms']:.1f} ms", ""

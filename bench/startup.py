@@ -1,19 +1,18 @@
-"""Measure what a command costs before it works: wall seconds of whole processes, medians.
+"""Measure what a command costs before it works: CPU seconds of all its processes, medians.
 
 python -m bench.startup [--rounds 3]
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 from PIL import Image
 
+from bench.cpu_seconds import spend
 from bench.report import save
 
 
@@ -31,20 +30,14 @@ def main() -> None:
             "imgtx upscale, one image of 16 x 16": lambda n: ["upscale", str(source), f"{name}/out{n}"],
             "imgtx upscale again, all current": lambda n: ["upscale", str(source), f"{name}/out{n}"],
         }
-        times = {label: [] for label in commands}
+        spent: dict[str, list[float]] = {label: [] for label in commands}
         for number in range(options.rounds):
             for label, arguments in commands.items():
-                times[label].append(wall(arguments(number)))
-    seconds = {label: round(median(values), 2) for label, values in times.items()}
-    save("startup", {"rounds": options.rounds, "seconds": seconds})
+                spent[label].append(spend([sys.executable, "-m", "jobs.cli", *arguments(number)]).cpu)
+    seconds = {label: round(median(values), 2) for label, values in spent.items()}
+    save("startup", {"rounds": options.rounds, "cpu_seconds": seconds})
     for label, value in seconds.items():
-        print(f"{value:6.2f} s  {label}")
-
-
-def wall(arguments: list[str]) -> float:
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "jobs.cli", *arguments], check=True, capture_output=True)
-    return time.perf_counter() - started
+        print(f"{value:6.2f} CPU s  {label}")
 
 
 if __name__ == "__main__":

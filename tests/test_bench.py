@@ -1,6 +1,7 @@
 """Each benchmark documents its command and can be imported, without its extra packages and without effect."""
 
 import ast
+import json
 import subprocess
 import sys
 
@@ -53,6 +54,32 @@ def test_the_ledger_that_planning_is_measured_with_is_one_that_a_run_writes(tmp_
     assert found["result"] == "new 10 changed 1 failed_before 1 current 88"
     (row, *_) = Ledger(open_store(str(tmp_path))).current(["measures"]).to_pylist()
     assert [name for name, _ in row["measures"]] == ["noise_level"]
+
+
+# Measured with changed files, or before commits were recorded: to be measured again, and taken off this list.
+NOT_IN_THE_HISTORY = {
+    "adapter_compile_swinir.json",
+    "codecs.json",
+    "plan_million.json",
+    "slow_down.json",
+    "startup.json",
+}
+
+
+def test_results_were_measured_at_a_commit_of_the_history():
+    def git(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
+        pytest.skip("the history is not here")
+    unknown = set()
+    for path in (ROOT / "bench" / "results").glob("*.json"):
+        found = json.loads(path.read_text())
+        commit = found.get("commit") or found["machine"].rpartition("commit ")[2]
+        # Other words than a commit's name are no ancestor.
+        if git("merge-base", "--is-ancestor", commit, "HEAD").returncode:
+            unknown.add(path.name)
+    assert unknown == NOT_IN_THE_HISTORY
 
 
 def results() -> dict[str, int]:

@@ -171,6 +171,7 @@ class Session:
         task = get_task(self.run.job.spec.task)
         task.keep(self.run.opened, self.run.job.spec, self.run.destination)
         engine = self.tally.engine = self._choose()
+        self.tally.place = _known_place(engine, self.run.job.spec, self.tally.to_do)
         self.watch(self.tally)
         with _start(engine, self.run.job, self.tally.to_do) as started:
             # The local engine is up when a worker has loaded the model.
@@ -317,6 +318,15 @@ class Session:
     def _put(self, name: str, content: dict) -> None:
         data = json.dumps(content, indent=2).encode()
         self.run.destination.write(f"{RUNS}{self.run.run_id}/{name}", data)
+
+
+def _known_place(engine: str, spec: RunSpec, images: int) -> str:
+    """Return where images will be processed if that is known before the engine is up, else ""."""
+    if engine == RAY:
+        return ""
+    from pipeline.engines.local import place_of, size_local_pool
+
+    return place_of(size_local_pool(spec, images))
 
 
 def _start(engine: str, job: Job, images: int) -> AbstractContextManager[Engine]:

@@ -253,17 +253,24 @@ class Tally:
         )
 
     def _slowest_part(self, worked: float) -> str:
-        """Return what limited processes that run all stages themselves."""
-        spent = sum(self.stage_seconds.values()) + self.waited
-        share = worked / spent
-        if share >= 1 - MIN_WAITING_SHARE:
-            return f"the model limited this run ({share:.0%} of the time): more or faster cores help"
-        remedy = {"decode": "bring the source nearer", "encode": "take --format jpeg"}
+        """Return what limited processes that run all stages themselves.
+
+        They fetch and publish beside the model, so that the seconds of the stages overlap: waiting is counted apart.
+        """
+        whole = self.seconds * self.actors
+        if worked / whole >= 1 - MIN_WAITING_SHARE:
+            return f"the model limited this run ({worked / whole:.0%} of the time): more or faster cores help"
+        if self.waited / whole >= MIN_WAITING_SHARE:
+            return (
+                f"the processes waited {self.waited / whole:.0%} of the time for storage: bring source and destination "
+                "nearer, or take more --workers"
+            )
+        remedy = {"decode": "", "encode": "take --format jpeg, or "}
         stage = max(remedy, key=lambda stage: self.stage_seconds[stage])
-        share = self.stage_seconds[stage] / spent
-        if share < MIN_WAITING_SHARE:
+        share = self.stage_seconds[stage] / whole
+        if not MIN_WAITING_SHARE <= share <= 1:
             return ""
-        return f"{stage} took {share:.0%} of the time: {remedy[stage]}, or give the run more cores"
+        return f"{stage} took {share:.0%} of the time: {remedy[stage]}give the run more cores"
 
 
 @dataclass(frozen=True)

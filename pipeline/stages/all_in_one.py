@@ -1,48 +1,68 @@
-"""All stages in one process, one image after the other or a batch at a time, as the local engine runs them.
+"""All stages in one process, as the local engine runs them: rows stay Python values, and their pixels where they are.
 
-On a CPU the model and the codecs share the same cores, so pixels that travel between processes only cost time.
+On a CPU the model and the codecs share the same cores, so pixels that travel between processes only cost time. What
+waits for storage is apart (`fetch`, `publish`), so that threads can do it while the model runs.
 """
 
-import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from functools import cached_property
 
 import pyarrow as pa
 
 from pipeline.spec import Job
-from pipeline.stages.decode import decode
-from pipeline.stages.encode import encode
-from pipeline.stages.publish import publish
+from pipeline.stages.decode import fetch, open_job, to_tiles
+from pipeline.stages.encode import encode_row
+from pipeline.stages.publish import publish_row
 from pipeline.stages.transform import Transform
-from pipeline.tables.rows import to_table
-from pipeline.tables.schemas import PIXELS, WAITED
+from pipeline.storage.store import Store, open_store
+from pipeline.tables.rows import Row, empty, rows_of, to_table
+from pipeline.tables.schemas import FINISHED, PIXELS
+from pipeline.tasks.base import Opened
+
+# The columns that a row has from the first stage on, as if it had travelled as a table.
+EMPTY = {field.name: empty(field.type) for field in PIXELS}
 
 
 class AllStages:
-    """Holds one model; takes WORK tables and yields FINISHED tables of one row, each when its output is stored."""
+    """Holds one model, and what rows are read from and written to. Neither is opened before it is used.
+
+    A row goes through `ahead`, `here` and `behind`. `here` has the model and belongs to one thread; it takes the rows
+    that go through the model together. The others may run in threads beside it. On a CPU they only wait for storage. On
+    a GPU they decode and encode, too.
+    """
 
     def __init__(self, job: Job, device: str | None = None):
         self.job = job
         self.transform = Transform(job, device)
-        self.free_since = time.perf_counter()
-        # Seconds that no row has reported yet.
-        self.waited = 0.0
+        self.beside = self.transform.predictor.device.type != "cpu"
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        watcher = self.transform.drain_watcher
-        with watcher.working() if watcher else nullcontext():
-            self.waited += time.perf_counter() - self.free_since
-            for tiles in self._decoded(batch):
-                for row in self.transform.outputs(tiles):
-                    row[WAITED.name], self.waited = self.waited, 0.0
-                    for encoded in encode(to_table([row], PIXELS), self.job):
-                        for finished in publish(encoded, self.job):
-                            made = time.perf_counter()
-                            yield finished
-                            self.free_since = time.perf_counter()
-                            self.waited += self.free_since - made
+        """Yield a FINISHED table of one row for each row of a WORK table, when its output is stored."""
+        for row in rows_of(batch):
+            for made in self.here([self.ahead(row)]):
+                yield to_table([self.behind(made)], FINISHED)
 
-    def _decoded(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """Yield the tiles of each image, or of all that go through the model together."""
-        tables = decode(batch, self.job)
-        return iter([pa.concat_tables(tables)]) if self.transform.batched and batch.num_rows > 1 else tables
+    def ahead(self, row: Row) -> Row:
+        """Return a work row with what must be read of storage."""
+        row = fetch(EMPTY | row, self.job, self._opened)
+        return to_tiles(row, self.job) if self.beside else row
+
+    def here(self, rows: list[Row]) -> Iterator[Row]:
+        """Yield the rows with their outputs."""
+        if self.beside:
+            yield from self.transform.outputs(rows)
+            return
+        for row in self.transform.outputs(to_tiles(row, self.job) for row in rows):
+            yield encode_row(row, self.job)
+
+    def behind(self, row: Row) -> Row:
+        """Return the row's outcome, its output stored."""
+        return publish_row(encode_row(row, self.job) if self.beside else row, self._destination)
+
+    @cached_property
+    def _opened(self) -> Opened:
+        return open_job(self.job)
+
+    @cached_property
+    def _destination(self) -> Store:
+        return open_store(self.job.spec.destination, endpoint_url=self.job.spec.endpoint_url)

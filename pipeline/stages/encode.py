@@ -18,7 +18,12 @@ from pipeline.tables.schemas import ENCODED
 def encode(batch: pa.Table, job: Job) -> Iterator[pa.Table]:
     """Yield ENCODED rows for PIXELS rows (whole images), one table an image."""
     for row in rows_of(batch):
-        yield to_table([run_stage("encode", row, partial(to_file, job=job))], ENCODED)
+        yield to_table([encode_row(row, job)], ENCODED)
+
+
+def encode_row(row: Row, job: Job) -> Row:
+    """Return the row of a whole image with the bytes of its file."""
+    return run_stage("encode", row, partial(to_file, job=job))
 
 
 def to_file(row: Row, job: Job) -> Row:

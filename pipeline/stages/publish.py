@@ -18,7 +18,12 @@ def publish(batch: pa.Table, job: Job) -> Iterator[pa.Table]:
     """Yield FINISHED rows for ENCODED rows."""
     store = open_store(job.spec.destination, endpoint_url=job.spec.endpoint_url)
     for row in rows_of(batch):
-        yield to_table([run_stage("publish", row, partial(put, store=store))], FINISHED)
+        yield to_table([publish_row(row, store)], FINISHED)
+
+
+def publish_row(row: Row, store: Store) -> Row:
+    """Return the row of an encoded image as an outcome, once its file is stored."""
+    return run_stage("publish", row, partial(put, store=store))
 
 
 def put(row: Row, store: Store) -> Row:

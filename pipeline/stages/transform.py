@@ -69,16 +69,15 @@ class Transform:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         with self.drain_watcher.working() if self.drain_watcher else nullcontext():
             self.waited += time.perf_counter() - self.free_since
-            for row in self.outputs(batch):
+            for row in self.outputs(rows_of(batch)):
                 row[WAITED.name], self.waited = self.waited, 0.0
                 made = time.perf_counter()
                 yield to_table([row], PIXELS)
                 self.free_since = time.perf_counter()
                 self.waited += self.free_since - made
 
-    def outputs(self, batch: pa.Table) -> Iterator[Row]:
-        """Yield the rows of whole images, without the seconds that the actor waited."""
-        rows = rows_of(batch)
+    def outputs(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield the rows of whole images for rows of tiles, without the seconds that the actor waited."""
         for group in _groups(rows, self._most_together()) if self.batched else ([row] for row in rows):
             together = self._predict_together(group) if self.batched else {}
             for row in group:

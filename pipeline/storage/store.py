@@ -110,6 +110,11 @@ def _backend_of(store: Store) -> Backend:
     return open_backend(store.uri, store.endpoint_url, store.retry)
 
 
+def forget_connections() -> None:
+    """Let every store be opened anew: a forked process must not use the connections of the one it was forked from."""
+    _backend_of.cache_clear()
+
+
 def open_store(uri: str, *, endpoint_url: str | None = None) -> Store:
     """Return the Store at `uri`: a local path, `s3://bucket/prefix`, `memory://name`, or any scheme fsspec opens.
 

@@ -24,7 +24,7 @@ from tests.support.s3server import S3Server, serving
 
 COUNT = 120
 RAY_WORKERS = ("ray::MapWorker", "ray::MapBatches", "ray::IDLE")
-LOCAL_WORKERS = "pipeline.engines.worker"
+LOCAL_WORKERS = "pipeline.engines.fork_server"
 S3_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",

@@ -7,8 +7,11 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
+from jobs.run.prepare import plan_run, prepare
+from pipeline.spec import RunSpec
+from pipeline.stages.all_in_one import AllStages
 from pipeline.storage.store import Store, open_store
-from pipeline.tables.schemas import REASONS
+from pipeline.tables.schemas import OUTCOME, REASONS, WORK
 from tests.support.archive import Destination, assert_sound, fill, look
 from tests.support.commands import imgtx
 from tests.support.zoo import Expectation, build_zoo
@@ -75,6 +78,32 @@ def test_every_good_image_is_written_and_every_bad_one_has_a_reason(
         assert bool(row["message"]) == (row["status"] == "failed"), (key, row["message"])
         assert row["reason"] in {"", *REASONS}, key
     assert_sound(found)
+
+
+@pytest.fixture(scope="module")
+def here(
+    zoo: tuple[Store, dict[str, Expectation]], model: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, dict], Destination]:
+    """Return what the stages make of the zoo one after the other in this process: outcomes, and files."""
+    folder = str(tmp_path_factory.mktemp("zoo-here"))
+    run = prepare(RunSpec(zoo[0].uri, folder, model=model, gpus=0, max_megapixels=100))
+    work = plan_run(run).work.slice().select(WORK.names)
+    rows = [row for table in AllStages(run.job, "cpu")(work) for row in table.to_pylist()]
+    return {row["key"]: row for row in rows}, look(folder)
+
+
+def test_both_engines_write_the_same_bytes_and_rows(
+    here: tuple[dict[str, dict], Destination], found: Destination
+):
+    rows, files = here
+    assert found.files == files.files
+    # When and how fast is each run's own; what was skipped by its name never reaches a stage.
+    own = {name for name in OUTCOME.names if name.startswith("seconds_")}
+    for key, row in rows.items():
+        assert {name: found.rows[key][name] for name in OUTCOME.names if name not in own} == {
+            name: row[name] for name in OUTCOME.names if name not in own
+        }
+    assert set(found.rows) == {*rows, "notes.txt"}
 
 
 def test_outputs_have_twice_the_size_and_list_conversions(

@@ -31,6 +31,7 @@ from tests.support.ledger_rows import outcome, outcomes
 
 # One model with a core, eight tasks of a quarter of a CPU each: four decode, four encode and publish.
 POOL = Pool(1, 1.0, 0.0, 0.25, 1, 1, decoders=4, encoders=4)
+FUSED = replace(POOL, actors=2, fused=True)
 
 
 class Clock:
@@ -264,6 +265,14 @@ def test_the_bar_shows_progress_and_failures(clock):
          "the model waited 19% of the time for encode: give it 1 more CPU, or take --format jpeg"),
         # The model waited while the tasks that it waited for had CPUs to spare.
         (POOL, {"seconds_transform": 50.0, "seconds_decode": 100.0, "seconds_waited": 50.0}, ""),
+        (FUSED, {"seconds_transform": 180.0}, "the model limited this run (90% of the time)"),
+        # Downloads beside the model: the processes did not wait for them.
+        (FUSED, {"seconds_transform": 180.0, "seconds_decode": 190.0}, "the model limited this run (90% of the time)"),
+        (FUSED, {"seconds_transform": 20.0, "seconds_decode": 400.0, "seconds_waited": 150.0},
+         "the processes waited 75% of the time for storage"),
+        (FUSED, {"seconds_transform": 80.0, "seconds_encode": 100.0},
+         "encode took 50% of the time: take --format jpeg"),
+        (FUSED, {"seconds_transform": 80.0, "seconds_decode": 20.0}, ""),
         (None, {"seconds_transform": 20.0}, ""),
         (POOL, {}, ""),
     ],
