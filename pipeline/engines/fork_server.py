@@ -8,6 +8,7 @@ compiled, cannot be shared by processes: there each worker loads its own.
 
 import ctypes
 import gc
+import importlib
 import logging
 import os
 import signal
@@ -44,7 +45,7 @@ def main() -> None:
         shared = device == "cpu" and not job.recipe.compiled
         if not shared:
             # The same imports, without a model.
-            import pipeline.stages.all_in_one  # noqa: F401
+            importlib.import_module("pipeline.stages.all_in_one")
         stages = load(job, device, control) if shared else None
         if stages or not shared:
             control.send_bytes(READY)
