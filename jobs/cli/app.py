@@ -32,6 +32,9 @@ def main() -> None:
     imgtx status out/
     """
     signal.signal(signal.SIGTERM, _raise_interrupt)
+    # A closed terminal or a lost connection. Under nohup it is ignored, and stays so.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _raise_interrupt)
 
 
 def _raise_interrupt(signum: int, frame: Any) -> None:

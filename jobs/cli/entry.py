@@ -5,6 +5,7 @@ import sys
 from contextlib import suppress
 
 from jobs.cli.app import main
+from jobs.cli.streams import open_missing
 
 
 def run(prog_name: str | None = None) -> None:
@@ -14,6 +15,7 @@ def run(prog_name: str | None = None) -> None:
     Ctrl-C during a start it was -11 instead of 130. Everything of ours is closed by then, so where Ray was used the
     process ends without finalizing.
     """
+    open_missing()
     try:
         main(prog_name=prog_name)
     except SystemExit as end:

@@ -127,6 +127,7 @@ def retry(
 
 
 def _run(spec: Any, as_json: bool, *, force_unlock: bool, retry_failed: bool = False) -> None:
+    from jobs.cli.streams import survive_loss
     from jobs.inspect.status import print_summary
     from jobs.run.driver import run
     from jobs.run.exit_code import exit_code
@@ -134,6 +135,7 @@ def _run(spec: Any, as_json: bool, *, force_unlock: bool, retry_failed: bool = F
     from pipeline.tables.without_pandas import skip_pandas
 
     skip_pandas()
+    survive_loss()
     with watcher(as_json=as_json, console=Console(stderr=True)) as watch:
         summary = run(spec, watch, retry_failed=retry_failed, force_unlock=force_unlock)
     click.echo(json.dumps(summary.to_dict())) if as_json else print_summary(summary, spec, console())

@@ -1,14 +1,14 @@
-"""Detect expired or revoked storage credentials, so that they stop the run instead of failing every image."""
+"""Detect what would fail every further image, so that it stops the run: credentials that ended, a full destination."""
 
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgtx.errors import StorageError
+from imgtx.errors import ImgtxError, RunInterruptedError, StorageError
 from pipeline.storage.retry import FAIL_FAST
 from pipeline.storage.store import Store
-from pipeline.tables.schemas import CREDENTIALS, FORBIDDEN, WRITTEN
+from pipeline.tables.schemas import CREDENTIALS, FORBIDDEN, NO_SPACE, WRITTEN
 
 # So many refused images in a row make the monitor check the storage itself.
 REFUSALS = 100
@@ -24,18 +24,21 @@ class AccessMonitor:
         # The key of an image that could be read.
         self._readable = ""
 
-    def check(self, rows: pa.Table) -> tuple[pa.Table, str]:
-        """Return the rows to record, and why the run must stop ("" where it need not).
+    def check(self, rows: pa.Table) -> tuple[pa.Table, ImgtxError | None]:
+        """Return the rows to record, and the error that must end the run, if any.
 
-        Invalid credentials stop it at once, because every later image would fail too; their rows are not recorded.
-        Access may be denied for single images, which are recorded as failed; after REFUSALS in a row an image that
-        could be read before is requested again.
+        Invalid credentials and a full destination end it at once, because every later image would fail too; their rows
+        are not recorded. Access may be denied for single images, which are recorded as failed; after REFUSALS in a row
+        an image that could be read before is requested again.
         """
-        unknown = pc.equal(rows["reason"], CREDENTIALS)
-        rows, ended = rows.filter(pc.invert(unknown)), rows["message"].filter(unknown).to_pylist()
-        if ended:
-            return rows, ended[0]
-        return rows, self._refused_all(rows)
+        for reason in (CREDENTIALS, NO_SPACE):
+            theirs = pc.equal(rows["reason"], reason)
+            rows, messages = rows.filter(pc.invert(theirs)), rows["message"].filter(theirs).to_pylist()
+            if messages:
+                full = reason == NO_SPACE
+                return rows, StorageError(reason, messages[0]) if full else RunInterruptedError(messages[0])
+        refused = self._refused_all(rows)
+        return rows, RunInterruptedError(refused) if refused else None
 
     def _refused_all(self, rows: pa.Table) -> str:
         if written := rows["key"].filter(pc.equal(rows["status"], WRITTEN)).to_pylist():

@@ -38,6 +38,7 @@ from pipeline.tables.schemas import (
     IMAGES,
     LEASES,
     LEDGER_PARTS,
+    NO_SPACE,
     OUTCOME,
     PENDING,
     RUNS,
@@ -88,10 +89,12 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, force_unlo
                 f"stopped{why}: {session.tally.done} done, {session.tally.pending} pending; "
                 "run the same command to continue"
             ) from stop
-        except Exception:
+        except Exception as error:
             # The first error is the one to report.
             with suppress(ImgtxError):
                 session.finish("failed")
+            if isinstance(error, StorageError) and error.reason == NO_SPACE:
+                raise session.no_space(error) from error
             raise
         if session.tally.to_do:
             _sweep(prepared.destination)
@@ -209,8 +212,15 @@ class Session:
         self._append(pending)
 
     def _check_lease(self) -> None:
-        if self.lease.lost:
-            raise RunInterruptedError("another run took the lease over")
+        if not self.lease.lost:
+            return
+        if self.lease.removed:
+            raise StorageError(
+                "storage",
+                f"{self.run.destination.describe()} was removed, or its {LEASES}, while the run wrote to it; a run "
+                "needs its destination: the same command begins again with what is there",
+            )
+        raise RunInterruptedError("another run took the lease over")
 
     def _append(self, rows: pa.Table) -> None:
         self._check_lease()
@@ -260,11 +270,11 @@ class Session:
         return work.filter(pc.invert(pc.is_in(work["key"], value_set=done)))
 
     def _take(self, rows: pa.Table) -> None:
-        rows, ended = self.access.check(rows)
+        rows, stop = self.access.check(rows)
         if rows.num_rows:
             self._count(rows)
-        if ended:
-            raise RunInterruptedError(ended)
+        if stop:
+            raise stop
 
     def _count(self, rows: pa.Table) -> None:
         self.tally.add(rows)
@@ -314,6 +324,17 @@ class Session:
             self._put("status.json", self.tally.to_dict(state))
             self._put("summary.json", summary.to_dict())
         return summary
+
+    def no_space(self, error: StorageError) -> StorageError:
+        """Return the error that ends a run whose destination takes no more files."""
+        # Images whose rows did not fit are processed again.
+        lost = [row for rows in self.buffer for row in rows["status"].to_pylist()]
+        recorded, pending = self.tally.written - lost.count(WRITTEN), self.tally.pending + len(lost)
+        return StorageError(
+            NO_SPACE,
+            f"no space left on {self.run.destination.describe()}: {recorded} written, {pending} pending; the same "
+            f"command continues ({error})",
+        )
 
     def _put(self, name: str, content: dict) -> None:
         data = json.dumps(content, indent=2).encode()

@@ -26,7 +26,7 @@ import threading
 import time
 import uuid
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from imgtx.errors import LeaseHeldError, StorageError
 from pipeline.storage.retry import FAIL_FAST
@@ -100,6 +100,14 @@ class Lease:
             self._lost = True
         return self._lost
 
+    @property
+    def removed(self) -> bool:
+        """Whether the lease is lost because no lease file is there any more, of any run."""
+        try:
+            return self._lost and not _generations(self._fail_fast)
+        except StorageError as error:
+            return error.reason == "not_found"
+
     def __enter__(self) -> "Lease":
         self._acquire()
         self._remove_generations_below(self._generation)
@@ -144,7 +152,13 @@ class Lease:
                 return
             if runs:
                 raise self._held_by(holder)
-        _log.info("%s; watching it for up to %g s", self._held_by(holder), self._ttl)
+        until = datetime.now().astimezone() + timedelta(seconds=self._ttl)
+        who = holder.describe() if holder else "a run whose lease file is not readable"
+        _log.warning(
+            "waiting for the lease of %s until %s, in case it is dead; --force-unlock takes it now",
+            who,
+            until.strftime("%H:%M:%S"),
+        )
         while True:
             time.sleep(self._ttl / 16)
             asked = time.monotonic()

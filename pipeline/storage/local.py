@@ -20,10 +20,11 @@ from imgtx.errors import StorageError
 from imgtx.files import sync_folder
 from pipeline.storage.objects import TEMPORARY, check_version
 from pipeline.storage.retry import Answer, RetryPolicy, retried
-from pipeline.tables.schemas import INVENTORY
+from pipeline.tables.schemas import INVENTORY, NO_SPACE
 
 _BATCH = 8192
 _TRANSIENT = {errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -268,9 +269,14 @@ def _failure(verb: str, path: str, error: OSError) -> StorageError:
     number = error.errno
     if number in (errno.ENOENT, errno.EISDIR) or (number == errno.ENOTDIR and verb != "write"):
         return StorageError("not_found", f"{given}; there must be a file with this name: check it")
+    if verb == "write" and number in _FULL:
+        return StorageError(NO_SPACE, f"{given}; it must have room: free some space and run again")
+    if verb == "write" and number == errno.EROFS:
+        return StorageError(NO_SPACE, f"{given}; it must be writable: check the mount and run again")
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StorageError("forbidden", f"{given}; this user needs access: change its permissions or owner")
-    if number in (errno.ENOSPC, errno.EDQUOT):
+    if number in _FULL:
+        # Where a large image is kept while it is worked on.
         return StorageError("storage", f"{given}; the disk must have room: free some space and run again")
     if number in (errno.ENOTDIR, errno.EEXIST):
         return StorageError("storage", f"{given}; there is a file where a folder is needed: move it")

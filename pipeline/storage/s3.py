@@ -32,7 +32,7 @@ from imgtx.errors import StorageError
 from pipeline.storage.objects import check_version, is_hidden
 from pipeline.storage.retry import Answer, RetryPolicy, retried
 from pipeline.storage.s3_listing import Page, Piece, objects, read_contents
-from pipeline.tables.schemas import CREDENTIALS, FORBIDDEN, INVENTORY
+from pipeline.tables.schemas import CREDENTIALS, FORBIDDEN, INVENTORY, NO_SPACE
 
 _WRITER = "imgtx-writer"
 _PAGE = 1000
@@ -59,6 +59,8 @@ _CUT = (
     ConnectionError,
     TimeoutError,
 )
+# Ceph, MinIO and others; AWS has no quota on bytes.
+_FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "InsufficientCapacity"}
 _NO_CREDENTIALS = (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError)
 
 _SET_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, on driver and workers"
@@ -306,6 +308,10 @@ def _explain_answer(given: str, error: boto.ClientError) -> StorageError:
     message = error.response.get("Error", {}).get("Message", "")
     status = _status(error)
     given = f"{given}: {status} {code} {message}".rstrip(" .")
+    if status == 507 or code in _FULL:
+        return StorageError(
+            NO_SPACE, f"{given}; the bucket must have room: free some, or have its quota raised"
+        )
     if status == 411 or code == "MissingContentLength":
         return StorageError("storage", f"{given}; this is {_OLDER_SERVER}")
     if code == "NoSuchBucket":

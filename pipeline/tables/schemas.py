@@ -19,7 +19,7 @@ STATUSES = {
 TOO_LARGE = "too_large"
 NO_MASK, BAD_MASK = "no_mask", "bad_mask"
 BAD_PROMPT, BAD_VALUE, DUPLICATE = "bad_prompt", "bad_value", "duplicate"
-FORBIDDEN, CREDENTIALS = "forbidden", "credentials"
+FORBIDDEN, CREDENTIALS, NO_SPACE = "forbidden", "credentials", "no_space"
 
 # Why an image was not written.
 REASONS = {
@@ -41,6 +41,7 @@ REASONS = {
     "not_found": "listed, but gone when it was downloaded",
     FORBIDDEN: "the storage refused access to the object",
     CREDENTIALS: "the storage rejected the credentials; this stops a run and leaves the image pending",
+    NO_SPACE: "the destination is full or has become read-only; this stops a run and leaves the image pending",
     "storage": "the storage failed in some other way",
     "changed": "the object changed between listing and download",
     "out_of_memory": "did not fit into memory even with the smallest batch and tile",
@@ -50,7 +51,7 @@ REASONS = {
 # A plain second run tries these again, because the cause may pass; the others wait for a changed source, a new
 # recipe or `imgtx retry`.
 RETRIED_BY_A_PLAIN_RUN = frozenset(
-    {"not_found", FORBIDDEN, CREDENTIALS, "storage", "changed", "worker_crash"}
+    {"not_found", FORBIDDEN, CREDENTIALS, NO_SPACE, "storage", "changed", "worker_crash"}
 )
 
 STAGES = ("list", "fetch", "decode", "transform", "encode", "publish")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM stop cleanly: exit code 130, soon, and the same command continues."""
+"""Ctrl-C, SIGTERM and a closed terminal stop cleanly: exit code 130, soon, and the same command continues."""
 
 import signal
 import time
@@ -18,7 +18,7 @@ SOON = 120.0
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
-@pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
+@pytest.mark.parametrize("how", ["ctrl-c", "sigterm", "sighup"])
 def test_a_run_can_be_stopped_while_it_processes_images(
     how: str, start: Start, archive: Archive, tmp_path: Path
 ):
@@ -76,4 +76,4 @@ def stop(command: Command, how: str) -> None:
     if how == "ctrl-c":
         command.signal_group(signal.SIGINT)
     else:
-        command.signal(signal.SIGTERM)
+        command.signal(signal.SIGHUP if how == "sighup" else signal.SIGTERM)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from imgtx.errors import RunInterruptedError
+from imgtx.errors import RunInterruptedError, StorageError
 from jobs.run.driver import Session
 from jobs.run.prepare import plan_run, prepare
 from pipeline.spec import RunSpec
@@ -28,7 +28,9 @@ def session(tmp_path) -> Session:
     row = {name: work.get(name) for name in OUTCOME.names} | {"status": WRITTEN}
     earlier.ledger.append(to_table([row], OUTCOME), recipe="another", run="earlier")
     run = prepare(RunSpec(**spec.to_dict() | {"format": "png"}))
-    session = Session(run, plan_run(run), SimpleNamespace(lost=False), watch=lambda tally: None)
+    session = Session(
+        run, plan_run(run), SimpleNamespace(lost=False, removed=False), watch=lambda tally: None
+    )
     (wave,) = session.waves()
     session.begin_wave(wave)
     return session
@@ -56,6 +58,9 @@ def test_a_run_that_lost_its_lease_deletes_and_records_nothing(session):
     session.buffer.append(outcome(session))
     session.lease.lost = True
     with pytest.raises(RunInterruptedError, match="another run took the lease over"):
+        session._flush()
+    session.lease.removed = True
+    with pytest.raises(StorageError, match="was removed, or its lease/, while the run wrote to it"):
         session._flush()
     assert session.run.destination.stat(IMAGES + old) is not None
     (row,) = session.run.ledger.current().to_pylist()
