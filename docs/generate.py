@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from imgtx.codecs.convert import NOTES
 from imgtx.errors import EXIT_CODES
+from imgtx.models import generation
 from imgtx.training.spec import TrainSpec
 from imgtx.training.style_spec import StyleSpec
 from imgtx.training.style_weights import StyleWeights
@@ -263,7 +264,8 @@ def ledger_page() -> str:
 
 The ledger at `ledger/*.parquet` under a destination says what became of every image. The newest row of a key, the one
 with the highest `sequence`, is its current state; older rows are removed as the files are merged. Read it with anything
-that reads Parquet, or with `imgtx status`.
+that reads Parquet, or with `imgtx status`. What a table of prompts says of each key is at `ledger/prompts/*.parquet`
+([generate](../guides/generate.md)).
 
 ## Columns
 
@@ -282,9 +284,10 @@ The others wait for a changed source, other settings, or `imgtx retry`.
 {table(("reason", "meaning", "retried"), reasons)}
 ## Notes
 
-What was converted or dropped on the way from the source to the output.
+What was converted or dropped on the way from the source to the output, and what a model that makes images from text
+left out of what was asked for.
 
-{table(("note", "meaning"), [(f"`{name}`", text) for name, text in NOTES.items()])}"""
+{table(("note", "meaning"), [(f"`{name}`", text) for name, text in (NOTES | generation.NOTES).items()])}"""
 
 
 METRIC_HEAD = ("metric", "kind", "tags", "meaning")

@@ -39,34 +39,6 @@ dashboard_option = click.option(
 )
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 
-# What decides an image's pixels, and so what a plan says.
-PIXEL_OPTIONS = (
-    click.option(
-        "--model",
-        metavar="URI",
-        help="A packaged name (imgtx models list), STORE/NAME@latest, or a file: docs/guides/your-models.md.",
-    ),
-    click.option(
-        "--format",
-        help="same, png, jpeg, webp, tiff or bmp; same keeps the format of each image.  [default: same]",
-    ),
-    click.option("--quality", type=int, help="Quality of JPEG and WebP, 1 to 100.  [default: 92]"),
-    click.option(
-        "--precision", help="float32, bfloat16, float16 or auto (imgtx models probe).  [default: float32]"
-    ),
-    click.option(
-        "--compile",
-        is_flag=True,
-        default=None,
-        help="Use torch.compile where imgtx models probe --compile found it worthwhile.",
-    ),
-    click.option(
-        "--self-ensemble",
-        is_flag=True,
-        default=None,
-        help="Average over eight rotated and mirrored views: slightly more accurate, eight times slower.",
-    ),
-)
 EXECUTION_OPTIONS = (
     click.option(
         "--limit", type=int, metavar="N", help="Process at most N images and leave the rest pending."
@@ -114,6 +86,44 @@ def click_option(option: Option) -> Callable:
     if option.type is bool:
         return click.option(flag, is_flag=True, default=None, help=option.help)
     return click.option(flag, type=option.type, metavar=metavar, help=option.help)
+
+
+def pixel_options(task: Task) -> list[Callable]:
+    """Return the options that decide an image's pixels, and so what a plan says."""
+    formats = "png, jpeg, webp, tiff or bmp; same keeps the format of each image.  [default: same]"
+    options = [
+        click.option(
+            "--model",
+            metavar="URI",
+            help="A packaged name (imgtx models list), STORE/NAME@latest, or a file: docs/guides/your-models.md.",
+        ),
+        click.option(
+            "--format",
+            help=f"same, {formats}"
+            if task.keeps_format
+            else f"png, jpeg, webp or tiff.  [default: {task.default_format}]",
+        ),
+        click.option("--quality", type=int, help="Quality of JPEG and WebP, 1 to 100.  [default: 92]"),
+        click.option(
+            "--precision", help="float32, bfloat16, float16 or auto (imgtx models probe).  [default: float32]"
+        ),
+        click.option(
+            "--compile",
+            is_flag=True,
+            default=None,
+            help="Use torch.compile where imgtx models probe --compile found it worthwhile.",
+        ),
+    ]
+    if task.keeps_format:
+        options.append(
+            click.option(
+                "--self-ensemble",
+                is_flag=True,
+                default=None,
+                help="Average over eight rotated and mirrored views: slightly more accurate, eight times slower.",
+            )
+        )
+    return options
 
 
 def place_arguments(task: Task) -> list[Callable]:

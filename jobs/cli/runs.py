@@ -13,7 +13,6 @@ from imgtx.errors import UsageError
 from jobs.cli.help import OrderedGroup
 from jobs.cli.options import (
     EXECUTION_OPTIONS,
-    PIXEL_OPTIONS,
     SPEC_OPTIONS,
     add_options,
     click_option,
@@ -22,6 +21,7 @@ from jobs.cli.options import (
     endpoint_option,
     force_unlock_option,
     json_option,
+    pixel_options,
     place_arguments,
     ray_address_option,
 )
@@ -38,7 +38,13 @@ def run_command(name: str) -> click.Command:
         with _spec(name, given) as spec:
             _show_plan(spec, as_json) if dry_run else _run(spec, as_json, force_unlock=force_unlock)
 
-    theirs = [*PIXEL_OPTIONS, *EXECUTION_OPTIONS, *SPEC_OPTIONS, dry_run_option, force_unlock_option]
+    theirs = [
+        *pixel_options(commands()[name][0]),
+        *EXECUTION_OPTIONS,
+        *SPEC_OPTIONS,
+        dry_run_option,
+        force_unlock_option,
+    ]
     return _command(
         name, start, theirs, f"{tasks[0].description}\n\n{tasks[0].source_help}", tasks[0].examples
     )
@@ -53,7 +59,7 @@ def plan_command(name: str) -> click.Command:
 
     text = f"Show what `imgtx {name}` would do, without downloading anything.\n\n{PLAN_CLASSES}"
     examples = [example.replace("imgtx ", "imgtx plan ", 1) for example in commands()[name][0].examples]
-    return _command(name, show, [*PIXEL_OPTIONS, *SPEC_OPTIONS], text, examples)
+    return _command(name, show, [*pixel_options(commands()[name][0]), *SPEC_OPTIONS], text, examples)
 
 
 def _command(

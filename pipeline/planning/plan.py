@@ -39,8 +39,8 @@ CLASSES = {
     RETRY: "failed for a reason that may pass, interrupted by a stop, or marked pending by verify",
     FAILED_BEFORE: "would fail again; processed only by `imgtx retry`",
     CURRENT: "written from this version by this recipe under this name",
-    REFUSED: "an image by its name, but no output can have that name: fails without a download",
-    SKIPPED: "not an image by its name, or without a mask where masks are given",
+    REFUSED: "no output can have its name, or its row of a table cannot be used: fails without a download",
+    SKIPPED: "not an image by its name, without a mask where masks are given, or a row that repeats another",
 }
 # The classes that a plain run processes.
 RUN = (NEW, CHANGED, STALE, RETRY)

@@ -12,7 +12,7 @@ WRITTEN, CURRENT, SKIPPED, FAILED, PENDING = "written", "current", "skipped", "f
 STATUSES = {
     WRITTEN: "its output is at the destination",
     CURRENT: "an earlier run's output is still valid; only in a run's counts, never in the ledger",
-    SKIPPED: "it is not an image by its name, or has no mask where one is needed; it was not downloaded",
+    SKIPPED: "it is not an image by its name, has no mask where one is needed, or repeats another row of a table",
     FAILED: "it has no output; `stage`, `reason` and `message` say why",
     PENDING: "a run is about to process it, or was interrupted before it did; the next run processes it",
 }
@@ -120,7 +120,7 @@ LEDGER = pa.schema(
 # What the columns of the ledger mean, for readers of its files (docs/reference/ledger.md).
 COLUMNS = {
     "key": "identifies the output: the path of the source relative to its root, exactly as stored",
-    "size": "bytes of the source",
+    "size": "bytes of the source, or of the prompt",
     "version": "identifies the source's content: its etag, or time and size; with inputs, theirs too",
     "item": "key of the source item, where one item has several outputs; empty where that is `key`",
     "inputs": "what the output was made from beside the source, each with role (`mask`, `style`), key and version",
