@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from imgtx.printable import printable
+from jobs.run.progress import SMALL_IMAGE
 from jobs.run.tally import Summary
 from pipeline.ledger.lease import Lease, living_holder
 from pipeline.ledger.ledger import Ledger
@@ -127,8 +128,7 @@ def print_summary(summary: Summary, spec: RunSpec, console: Console) -> None:
     if summary.written:
         _say(
             console,
-            f"{summary.megapixels:.2f} megapixels in {summary.seconds_work:.1f} s after start-up "
-            f"({summary.megapixels_per_second:.2f} MP/s), {summary.bytes_in / 1e6:.1f} MB read, "
+            f"{_speed(summary)}, {summary.bytes_in / 1e6:.1f} MB read, "
             f"{summary.bytes_out / 1e6:.1f} MB written; {summary.seconds_total:.1f} s in all",
         )
     if summary.bottleneck:
@@ -148,6 +148,15 @@ def print_summary(summary: Summary, spec: RunSpec, console: Console) -> None:
     _say(console, f"results  {root}/{IMAGES}")
     _say(console, f"ledger   {root}/ledger/")
     _say(console, f"summary  {root}/{RUNS}{summary.run}/summary.json")
+
+
+def _speed(summary: Summary) -> str:
+    """Return how much was done in which time; in images where they are small."""
+    time = f"in {summary.seconds_work:.1f} s after start-up"
+    if summary.megapixels < SMALL_IMAGE * summary.written:
+        rate = summary.written / summary.seconds_work if summary.seconds_work else 0.0
+        return f"{summary.written} images {time} ({rate:.2f} images/s)"
+    return f"{summary.megapixels:.2f} megapixels {time} ({summary.megapixels_per_second:.2f} MP/s)"
 
 
 def _vanished(count: int) -> str:

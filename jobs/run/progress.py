@@ -25,6 +25,8 @@ from rich.text import Text
 from jobs.run.tally import Tally, Watcher
 
 LINE_SECONDS = 30.0
+# In megapixels: the speed of smaller images is told in images.
+SMALL_IMAGE = 0.1
 # Matches the beginning of what `line` returns, to find it in a log.
 LINE = re.compile(r"\d+/\d+ images  ")
 
@@ -68,8 +70,12 @@ def _done(status: Mapping[str, Any]) -> int:
 
 
 def _rate(status: Mapping[str, Any]) -> str:
-    """Return the speed over the last minute, or what the run waits for."""
-    return status["waiting_for"] or f"{status['megapixels_per_second']:.3g} MP/s"
+    """Return the speed over the last minute, in images where they are small, or what the run waits for."""
+    if status["waiting_for"]:
+        return status["waiting_for"]
+    megapixels, images = status["megapixels_per_second"], status.get("images_per_second", 0.0)
+    small = megapixels < SMALL_IMAGE * images
+    return f"{images:.3g} images/s" if small else f"{megapixels:.3g} MP/s"
 
 
 def _time_left(status: Mapping[str, Any]) -> str:

@@ -189,6 +189,7 @@ class Tally:
             "seconds": round(self.seconds, 1),
             "waiting_for": self.waiting_for,
             "megapixels_per_second": round(megapixels, 4),
+            "images_per_second": round(images, 4),
             "seconds_left": round((self.to_do - self.done) / images) if images else None,
             "updated": time.time(),
         }

@@ -196,7 +196,7 @@ def finish(opened: Opened, spec: RunSpec, destination: Store, ledger: Ledger) ->
     from pipeline.contact_sheet import draw_sheet, sheet_format
     from pipeline.storage.store import open_store
 
-    folder, _, name = SHEET.of(spec).rpartition("/")
+    folder, _, name = SHEET.of(spec).rstrip("/").rpartition("/")
     listed = list_prompts(opened, spec, local_destination=destination.is_local)
     asked, count = _first_listed(listed)
     outputs = _written(ledger, list(asked))

@@ -66,7 +66,8 @@ def test_a_running_status_without_a_lease_means_a_dead_run(finished, status):
 def test_a_holder_on_another_host_is_alive_while_it_renews(finished, status, monkeypatch):
     store = open_store(str(finished))
     status(state="running", written=1, pending=2, failed=1, failed_before=0, to_do=4, left=0, seconds=10.0,
-           waiting_for="", megapixels_per_second=0.5, seconds_left=10, reasons={"not_an_image": 1})  # fmt: skip
+           waiting_for="", megapixels_per_second=0.5, images_per_second=1.0, seconds_left=10,
+           reasons={"not_an_image": 1})  # fmt: skip
     now = [0.0]
     monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
     pulse = watch.HeartbeatMonitor()

@@ -163,3 +163,17 @@ def test_every_command_that_starts_a_run_can_be_submitted():
 def test_usage_errors_of_click_are_reported_by_click():
     with pytest.raises(click.UsageError, match="No such option"):
         checked("upscale", *ENDS, "--scael", "4")
+
+
+def test_a_local_table_of_prompts_travels_and_prompts_of_the_command_need_none(tmp_path):
+    table = tmp_path / "prompts.csv"
+    table.write_text("prompt\na red circle\n")
+    command = checked("generate", str(table), "s3://out/", "--model", "sr-x2")
+    assert command.files == {"inputs/0/prompts.csv": table}
+    assert command.entrypoint == "python -m jobs.cli generate inputs/0/prompts.csv s3://out/ --model sr-x2"
+    command = checked("generate", "s3://out/", "-p", "a red circle", "--model", "sr-x2")
+    assert (command.files, command.destination) == ({}, "s3://out/")
+    assert command.entrypoint == "python -m jobs.cli generate s3://out/ -p 'a red circle' --model sr-x2"
+    assert "sheet.png is a path of this machine" in refused(
+        "generate", "s3://out/", "-p", "a", "--model", "sr-x2", "--sheet", "sheet.png"
+    )
