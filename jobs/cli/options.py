@@ -101,7 +101,7 @@ def pixel_options(task: Task) -> list[Callable]:
             "--format",
             help=f"same, {formats}"
             if task.keeps_format
-            else f"png, jpeg, webp or tiff.  [default: {task.default_format}]",
+            else f"png, jpeg, webp, tiff or bmp.  [default: {task.default_format}]",
         ),
         click.option("--quality", type=int, help="Quality of JPEG and WebP, 1 to 100.  [default: 92]"),
         click.option(

@@ -52,13 +52,11 @@ class PromptTable:
         )
 
     def check(self, destination: Store) -> None:
-        form = self.format
+        _ = self.format
         if self.store.stat(self.name) is None:
             raise UsageError(
                 f"there is no table of prompts at {self.describe()}: check the path, or give prompts by -p"
             )
-        if self.store.is_local:
-            form.columns(Path(self.uri))
 
     @contextmanager
     def file(self) -> Iterator[Path]:
@@ -74,6 +72,11 @@ class PromptTable:
     def columns(self, path: Path) -> Types | None:
         """Return its columns with their types, None where each row names its own; `path` is what `file` gives."""
         return self.format.columns(path)
+
+    def check_columns(self, reading: Reading) -> None:
+        """Raise UsageError for a table that lacks the columns of `reading`, or has them of other types."""
+        with self.file() as path:
+            wanted_columns(self.columns(path), reading, self.describe())
 
     def rows(self, path: Path, columns: Columns) -> Iterator[Line]:
         """Yield its rows from top to bottom; `path` is what `file` gives."""

@@ -152,12 +152,17 @@ def open_images(spec: RunSpec) -> Store | None:
     return open_store(uri, endpoint_url=spec.endpoint_url) if uri else None
 
 
-def check_images(images: Store | None, spec: RunSpec) -> None:
-    """Raise UsageError where the start pictures cannot be read."""
+def check_inputs(images: Store | None, spec: RunSpec) -> None:
+    """Raise UsageError where the start pictures cannot be read, or a local table lacks its columns."""
+    from pipeline.sources.prompts import open_prompts
     from pipeline.storage.checks import check_source
 
     if images is not None:
         check_source(images, START_PICTURES.flag.strip())
+    table = open_prompts(spec.source, spec.endpoint_url)
+    # One in storage is fetched once, when it is listed.
+    if table.store.is_local:
+        table.check_columns(reading_of(spec))
 
 
 def list_prompts(opened: Opened, spec: RunSpec, *, local_destination: bool) -> Iterator[pa.RecordBatch]:
@@ -373,7 +378,7 @@ TEXT_TO_IMAGE = Task(
     check=check,
     recipe=recipe,
     open_inputs=open_images,
-    check_inputs=check_images,
+    check_inputs=check_inputs,
     list=list_prompts,
     keep=keep,
     arrange=arrange,
