@@ -30,6 +30,7 @@ class ModelInfo:
     says why, "" where it was not tried.
     masks: whether the last of `in_channels` is a mask, 1 in the hole; the model's output counts only there.
     generation: of a model that makes images from text, the fields of `imgtx.models.generation.Generation`.
+    style: the name of the style picture that is in weights fitted to one; "" where a style is given.
     training: the model card's record: data, recipe, seed, commit, metrics.
     """
 
@@ -50,6 +51,7 @@ class ModelInfo:
     compiled_gain: float = 0.0
     not_compiled: str = ""
     masks: bool = False
+    style: str = ""
     generation: dict[str, Any] = field(default_factory=dict)
     licence: str = "unknown"
     training: dict[str, Any] = field(default_factory=dict)

@@ -49,11 +49,14 @@ class Styles:
 
 
 class StyleModel(nn.Module):
-    """A style transfer network with its facts. `digest` is the SHA-256 of the weight file in hex."""
+    """A style transfer network with its facts. `digest` is the SHA-256 of the weight file in hex.
 
-    def __init__(self, network: StyleTransfer, info: ModelInfo, digest: str):
+    own: the style picture that the weights were fitted to, (H, W, 3) uint8; it is taken where none is given.
+    """
+
+    def __init__(self, network: StyleTransfer, info: ModelInfo, digest: str, own: np.ndarray | None = None):
         super().__init__()
-        self.network, self.info, self.digest = network, info, digest
+        self.network, self.info, self.digest, self.own = network, info, digest, own
 
     def prepare(self, conditions: dict[str, Any] | None = None) -> Styles:
         """Return what every call needs; a style's memory is computed when the first image asks for it, and kept.
@@ -94,6 +97,8 @@ class StyleModel(nn.Module):
 
     def _look_at(self, pictures: Mapping[str, np.ndarray], look: Look) -> StyleState:
         picture = pictures.get(look.style)
+        if picture is None and look.style == ONLY:
+            picture = self.own
         if picture is None:
             raise UsageError(f"{self.info.name} needs a style picture: give one as `style`")
         weight = self.network.embed.weight

@@ -18,7 +18,7 @@ import safetensors
 from imgtx.errors import ModelError, UsageError
 from imgtx.models.config import ModelConfig
 from imgtx.models.info import ModelInfo
-from imgtx.models.style_config import StyleConfig
+from imgtx.models.style_config import OWN_STYLE, StyleConfig
 from imgtx.models.text_to_image_config import TextToImageConfig
 
 Config = ModelConfig | StyleConfig | TextToImageConfig
@@ -74,9 +74,10 @@ def read_facts(file: Any, path: Path) -> tuple[Config, ModelInfo]:
 
 
 def count_parameters(path: Path) -> int:
-    """Count the numbers in all tensors of a weight file, from its header."""
+    """Count the numbers in all tensors of a weight file, from its header; a style picture is none."""
     with opened(path, framework="numpy") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no dict
+        names = [name for name in file.keys() if name != OWN_STYLE]  # noqa: SIM118 - no dict
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
 
 
 def file_digest(path: Path) -> str:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.numpy import save_file
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from imgtx.errors import ModelError
 from imgtx.files import write_atomically
 from imgtx.models.info import ModelInfo
-from imgtx.models.style_config import StyleConfig
+from imgtx.models.style_config import OWN_STYLE, StyleConfig
 from imgtx.models.style_model import StyleModel
 from imgtx.models.style_transfer import StyleTransfer
 from imgtx.models.text_to_image import TextToImage
@@ -42,14 +43,19 @@ class Model(nn.Module):
         return self.network(batch).clamp(0.0, 1.0)
 
 
-def save_weights(path: Path, network: Network, info: ModelInfo, *, half: bool = False) -> None:
+def save_weights(
+    path: Path, network: Network, info: ModelInfo, *, half: bool = False, style: np.ndarray | None = None
+) -> None:
     """Write one self-describing weight file, whole or not at all; the same weights and info give the same bytes.
 
     With `half` numbers are rounded to float16, half the size; they are float32 again once loaded.
+    style: the picture, (H, W, 3) uint8, of weights that were fitted to one; `info.style` names it.
     """
     facts = json.dumps({"config": asdict(network.config), "info": info.to_dict()}, sort_keys=True)
     dtype = torch.float16 if half else torch.float32
     tensors = {name: t.detach().to("cpu", dtype).numpy() for name, t in network.state_dict().items()}
+    if style is not None:
+        tensors[OWN_STYLE] = np.ascontiguousarray(style)
     write_atomically(path, lambda part: save_file(tensors, part, {"imgtx": facts}), durable=True)
 
 
@@ -63,6 +69,7 @@ def load_model(name_or_path: str | Path) -> Model | StyleModel | TextToImageMode
     with opened(path, framework="pt") as file:
         config, info = read_facts(file, path)
         tensors = {name: torch.as_tensor(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - not a dict
+    own = tensors.pop(OWN_STYLE, None) if isinstance(config, StyleConfig) else None
     network = network_of(config)
     try:
         network.load_state_dict(tensors, strict=True)
@@ -70,7 +77,8 @@ def load_model(name_or_path: str | Path) -> Model | StyleModel | TextToImageMode
         complaint = " ".join(str(error).split()).partition(": ")[2]
         raise ModelError(f"{path} does not fit its own config: {complaint[:300]}") from error
     if isinstance(network, StyleTransfer):
-        return StyleModel(network, info, file_digest(path)).eval()
+        picture = None if own is None else own.numpy()
+        return StyleModel(network, info, file_digest(path), picture).eval()
     if isinstance(network, TextToImage):
         return TextToImageModel(network, info, file_digest(path)).eval()
     return Model(network, info, file_digest(path)).eval()

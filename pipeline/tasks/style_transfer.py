@@ -200,7 +200,7 @@ def check(spec: RunSpec, info: ModelInfo) -> None:
     style, styles, strength, size = (option.of(spec) for option in (STYLE, STYLES, STRENGTH, SIZE))
     if style and styles:
         raise UsageError(f"--style {style} and --styles {styles}: give only one of them")
-    if not (style or styles):
+    if not (style or styles or info.style):
         raise UsageError(
             "no style is given: write --style FILE for the look of one picture, or --styles FOLDER for each of several"
         )
@@ -220,10 +220,12 @@ def recipe(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def open_styles(spec: RunSpec) -> StyleFiles:
-    """Open the storage of the style pictures; reads nothing."""
+def open_styles(spec: RunSpec) -> StyleFiles | None:
+    """Open the storage of the style pictures; reads nothing. None where the model has its own style."""
     from pipeline.storage.store import open_store
 
+    if not (STYLE.of(spec) or STYLES.of(spec)):
+        return None
     if folder := STYLES.of(spec):
         return StyleFiles(open_store(folder, endpoint_url=spec.endpoint_url), None, STYLES.flag.strip())
     folder, slash, name = STYLE.of(spec).rpartition("/")
@@ -231,12 +233,14 @@ def open_styles(spec: RunSpec) -> StyleFiles:
     return StyleFiles(store, name, STYLE.flag.strip())
 
 
-def check_styles(styles: StyleFiles, spec: RunSpec) -> None:
+def check_styles(styles: StyleFiles | None, spec: RunSpec) -> None:
     """Raise UsageError where a style cannot be read, or is too small or of one colour: all are read."""
     import os
 
     from pipeline.storage.checks import check_source
 
+    if styles is None:
+        return
     if styles.file is None:
         check_source(styles.store, styles.option)
     elif not styles.file or (styles.store.is_local and os.path.isdir(STYLE.of(spec))):
@@ -248,6 +252,9 @@ def check_styles(styles: StyleFiles, spec: RunSpec) -> None:
 
 def list_in_styles(opened: Opened, spec: RunSpec, *, local_destination: bool) -> Iterator[pa.RecordBatch]:
     """Return batches of LISTED: a row for each image and style."""
+    if opened.inputs is None:
+        yield from opened.source.list(local_destination=local_destination)
+        return
     several = opened.inputs.file is None
     for batch in opened.source.list(local_destination=local_destination):
         yield from in_each_style(batch, opened.inputs.known, several=several)
@@ -312,7 +319,8 @@ def large_input(picture: SpooledPicture, row: Row, job: Job, folder: Path) -> tu
 def conditions(job: Job) -> dict[str, Any]:
     """Return the style pictures by the names that rows have for them, and the settings of every image."""
     settings = {option.name: option.of(job.spec) for option in (STRENGTH, SIZE, PRESERVE_COLOR)}
-    return {"styles": StylePictures(open_styles(job.spec)), **settings}
+    files = open_styles(job.spec)
+    return settings if files is None else {"styles": StylePictures(files), **settings}
 
 
 STYLE_TRANSFER = Task(

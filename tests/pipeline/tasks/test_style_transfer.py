@@ -14,6 +14,7 @@ import imgtx
 from imgtx.codecs import decode as decode_picture
 from imgtx.errors import UsageError
 from imgtx.models.weight_file import read_info
+from imgtx.models.weights import load_model, save_weights
 from jobs.cli import main
 from jobs.run.prepare import Prepared, keep_inputs, plan_run, prepare
 from jobs.run.spec import read_run_spec
@@ -162,6 +163,31 @@ class TestOneStyle:
         record(prepare(one_style(folders, model)))
         shutil.copy(folders / "styles/monet.png", folders / "other.png")
         assert classes(prepare(spec_of(folders, model, style=str(folders / "other.png"))))[CURRENT] == 2
+
+
+class TestWeightsFittedToAStyle:
+    @pytest.fixture
+    def fitted(self, model, tmp_path) -> str:
+        path = tmp_path / "fitted.safetensors"
+        general = load_model(model)
+        save_weights(path, general.network, replace(general.info, style="monet"), style=painting(0))
+        return str(path)
+
+    def test_need_no_other_style(self, folders, model, fitted):
+        run = prepare(spec_of(folders, fitted, strength=0.8))
+        rows = through(run)
+        assert {row["status"] for row in rows} == {"written"}
+        assert rows[0]["inputs"] == []
+        expected = imgtx.load(model)(photo(30, 20), style=painting(0), strength=0.8)
+        np.testing.assert_array_equal(made(run.job, "b.png"), expected)
+        np.testing.assert_array_equal(imgtx.load(fitted)(photo(30, 20), strength=0.8), expected)
+
+    def test_take_another_that_is_given(self, folders, model, fitted):
+        run = prepare(spec_of(folders, fitted, style=str(folders / "styles/seurat.png")))
+        through(run)
+        np.testing.assert_array_equal(
+            made(run.job, "b.png"), imgtx.load(model)(photo(30, 20), style=painting(2))
+        )
 
 
 class TestSeveralStyles:
