@@ -102,11 +102,12 @@ def sheet(photos: str, styles: str, output: Path, most_photos: int, most_styles:
 def fit(picture: Path, output: Path, **options: Any) -> None:
     """Fit a model to the style of one PICTURE, for nearer strokes than the model for all styles paints.
 
-    Minutes on a CPU. After an interruption the same command continues. Give the picture with the weights, too.
+    Minutes on a CPU. After an interruption the same command continues. The weights carry the picture, so that a run
+    needs no --style.
 
     \b
     imgtx style fit van_gogh.jpg -o vangogh.safetensors --photos photos/
-    imgtx stylize photos/ out/ --model vangogh.safetensors --style van_gogh.jpg
+    imgtx stylize photos/ out/ --model vangogh.safetensors
     """
     from rich.console import Console
 

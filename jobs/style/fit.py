@@ -2,16 +2,18 @@
 
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from imgtx.errors import UsageError
+from imgtx.imageops.resize import imresize
 from imgtx.inference.processor import this_processor
 from imgtx.inference.style_picture import open_style
 from imgtx.models.info import ModelInfo
-from imgtx.models.style_config import StyleConfig
+from imgtx.models.style_config import STYLE_SIZES, StyleConfig
 from imgtx.models.style_model import StyleModel
 from imgtx.models.weight_file import STYLE_TASK, find_weights, opened, read_facts
 from imgtx.models.weights import load_model, save_weights
@@ -50,7 +52,7 @@ def fit(style: Path, output: Path, options: FitOptions, console: Console) -> Pat
         raise UsageError(f"-o {output}: its folder is not there or cannot be written to: give another")
     if not style.is_file():
         raise UsageError(f"{style} is not there: give one style picture")
-    open_style(style)
+    painted = within(open_style(style), STYLE_SIZES[-1])
     require(NAME)
     weights, config, info = read_style_weights(options.model)
     values = {
@@ -76,9 +78,16 @@ def fit(style: Path, output: Path, options: FitOptions, console: Console) -> Pat
     folder = output.with_suffix(UNFINISHED)
     trained = load_model(run_training(make_style_spec(values, Path("style fit")), folder, console))
     assert isinstance(trained, StyleModel)
-    save_weights(output, trained.network, trained.info, half=True)
+    info = replace(trained.info, style=style.stem)
+    save_weights(output, trained.network, info, half=True, style=painted)
     shutil.rmtree(folder)
     return output
+
+
+def within(pixels: np.ndarray, short: int) -> np.ndarray:
+    """Return (H, W, 3) uint8 reduced until its shorter side is `short` pixels at most: what the encoder looks at."""
+    shorter = min(pixels.shape[:2])
+    return pixels if shorter <= short else imresize(pixels, short / shorter)
 
 
 def read_style_weights(model: str) -> tuple[Path, StyleConfig, ModelInfo]:

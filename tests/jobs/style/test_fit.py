@@ -45,6 +45,8 @@ def test_a_fitted_model_stylises_as_its_base_does_not(style, tmp_path):
     assert np.abs(one.astype(int) - other).max() > 0
     assert not (tmp_path / "own.fitting").exists()
     training = imgtx.load(fitted).info.training
+    # It carries its style.
+    np.testing.assert_array_equal(imgtx.load(fitted)(photo(40, 50)), other)
     assert training["data"] == "fitted to style.png, from base"
     assert training["started_from"]["name"] == "base"
 
