@@ -84,7 +84,7 @@ def draw_sheet(
         ("", np.full((1, 1, 3), 255, np.uint8)),
         *((name, _within(style, options.side)) for name, style in looks),
     ]
-    _save(_grid([head, *rows]), output)
+    _save(grid([head, *rows]), output)
     return len(contents), len(looks)
 
 
@@ -134,7 +134,7 @@ def _within(pixels: np.ndarray, side: int) -> np.ndarray:
     return pixels if longer <= side else imresize(pixels, side / longer)
 
 
-def _grid(rows: list[list[Named]]) -> Image.Image:
+def grid(rows: list[list[Named]]) -> Image.Image:
     """Return the pictures in rows and columns, each above its name."""
     heights = [max(pixels.shape[0] for _, pixels in row) + LABEL for row in rows]
     widths = [max(pixels.shape[1] for _, pixels in column) for column in zip(*rows, strict=True)]
