@@ -63,8 +63,7 @@ class Stylist(Predictor):
         A style is looked at once, however many images follow.
         strength: 0 gives the image itself, 1 the full style.
         preserve_color: keep the image's own colours (the chroma of BT.601).
-        style_size: 128, 256, 384 or 512, the shorter side at which the style is looked at: the larger, the larger are
-        its strokes in the image.
+        style_size: 128, 256, 384 or 512, the shorter side in pixels at which the style is looked at.
         Raises UsageError for anything else, and for a style picture that is unreadable, smaller than 64 pixels a side
         or of one colour; ImageError as `Predictor`.
         """

@@ -69,7 +69,7 @@ SIZE = Option(
     default=STYLE_SIZE,
     metavar="N",
     help=f"{', '.join(map(str, STYLE_SIZES[:-1]))} or {STYLE_SIZES[-1]}: the style's shorter side in pixels when the "
-    f"model looks at it; the larger, the larger the strokes.  [default: {STYLE_SIZE}]",
+    f"model looks at it.  [default: {STYLE_SIZE}]",
 )
 
 
