@@ -53,11 +53,13 @@ def describe(reference: str) -> dict[str, Any]:
     if record is not None:
         probe = dict(record["probe"])
         return known | record["info"] | {"model": probe.pop("model", {}), "probe": probe}
-    hint = f"never probed; imgtx models probe '{reference}' measures halo, precisions, speed and memory"
+    hint = f"never probed; imgtx models probe '{reference}' measures"
     if facts := adapter_of(source).facts:
         info, of_files = facts(source)
+        hint += " seconds, memory and the largest batch"
         return known | info.to_dict() | {"model": of_files, "probe": hint}
     model: Any = load_model(reference)
+    hint += " halo, precisions, speed and memory"
     return known | model.info.to_dict() | {"model": model.record, "probe": hint}
 
 

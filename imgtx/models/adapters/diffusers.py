@@ -58,7 +58,7 @@ NEEDED = {"prompt", "generator", "height", "width", "num_inference_steps", "outp
 OTHERS = ("control", "video", "audio", "frames", "num_frames", "mask", "source_prompt", "reference_image")
 # These may come with a prompt, or not at all, in pipelines that diffusers itself lists for text-to-image.
 PICTURES = ("image", "images")
-# Pipelines of which a batch was found to equal its images one by one (tests/conformance/test_diffusers.py).
+# Pipelines of which a batch was found to equal its images one by one (tests/conformance/test_generating.py).
 BATCHES = frozenset(
     {
         "AuraFlowPipeline",
