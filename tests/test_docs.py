@@ -11,8 +11,10 @@ import click
 import pytest
 
 from docs import generate
+from imgtx.codecs import NOTES
 from jobs.cli import main
 from pipeline.spec import RunSpec
+from pipeline.tables.schemas import REASONS
 from pipeline.tasks import options_of
 from tests.support.manifests import misread
 from tests.support.source_tree import ROOT, files
@@ -100,6 +102,17 @@ def test_files_named_in_the_text_exist(path: str):
 
 def test_generated_pages_are_current():
     assert generate.outdated() == [], "run `make docs`"
+
+
+def test_odd_files_name_notes_and_reasons_that_exist():
+    rows = [
+        line.split(" | ")
+        for line in (ROOT / "docs/files.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
+    named = {name for row in rows for name in re.findall(r"`([a-z0-9_>-]+)`", row[-1])}
+    assert named >= {"full-size-taken", "multi_page", "icc->srgb"}
+    assert named <= NOTES.keys() | REASONS.keys()
 
 
 def test_every_generated_row_has_a_description():

@@ -14,16 +14,26 @@ from typing import BinaryIO
 import numpy as np
 
 from imgtx.codecs import bmp, exif, jpeg, png, tiff, webp
-from imgtx.codecs.convert import NOTES, Converter, oriented, profile_fits, reduced
+from imgtx.codecs.colour import shown_by
+from imgtx.codecs.convert import NOTES, Converter, oriented, reduced
 from imgtx.codecs.format import Format, Writer
-from imgtx.codecs.picture import METADATA_LIMIT, Carry, Facts, Header, Picture, pack_carry, unpack_carry
+from imgtx.codecs.picture import (
+    METADATA_LIMIT,
+    Carry,
+    Facts,
+    Header,
+    Picture,
+    carry_of,
+    pack_carry,
+    unpack_carry,
+)
 from imgtx.codecs.refusals import decoder_errors, foreign_error, header_errors
 from imgtx.errors import ImageError, UsageError
 
 __all__ = [
     "FORMATS", "NOTES", "SUFFIXES", "WRITABLE", "Carry", "Facts", "Format", "Header", "Picture", "Writer", "admit",
-    "decode", "encode", "output_format", "output_metadata", "pack_carry", "read_facts", "read_header", "suffix_for",
-    "unpack_carry", "writer_for",
+    "carry_of", "check_colour", "decode", "encode", "output_exif", "output_format", "pack_carry", "read_facts",
+    "read_header", "suffix_for", "unpack_carry", "writer_for",
 ]  # fmt: skip
 
 FORMATS = {format.name: format for format in (png.FORMAT, jpeg.FORMAT, webp.FORMAT, tiff.FORMAT, bmp.FORMAT)}
@@ -57,8 +67,8 @@ def read_header(data: bytes) -> Header:
 def read_facts(file: BinaryIO) -> Facts:
     """Read the header, profile and EXIF of the image in a seekable binary file. Raises `ImageError`.
 
-    Reasons: empty, not_an_image, animated or unsupported (the format is named), truncated or corrupt (the header
-    itself), out_of_memory.
+    Reasons: empty, not_an_image, animated or unsupported (the format is named), which_picture, truncated or corrupt
+    (the header itself), out_of_memory.
     """
     file.seek(0)
     start = file.read(32)
@@ -81,9 +91,9 @@ def read_facts(file: BinaryIO) -> Facts:
 
 
 def admit(facts: Facts, size: int, max_pixels: int) -> None:
-    """Refuse by the header what must not be decoded: bombs, animations, and files cut short.
+    """Refuse by the header what must not be decoded: bombs, animations, several pages, and files cut short.
 
-    `size` is the file's in bytes. Raises `ImageError` (too_large, animated, truncated).
+    `size` is the file's in bytes. Raises `ImageError` (too_large, animated, multi_page, truncated).
     """
     header = facts.header
     if header.height * header.width > max_pixels:
@@ -93,9 +103,11 @@ def admit(facts: Facts, size: int, max_pixels: int) -> None:
             f"{max_pixels / 1e6:,.1f} MP are decoded: raise max_pixels if the image really is that large",
         )
     if header.frames > 1:
-        raise ImageError(
-            "animated", f"a {header.format} of several frames or pages; imgtx takes one: split it"
-        )
+        if header.format == "tiff":
+            raise ImageError(
+                "multi_page", "a TIFF of several pages; imgtx takes one picture a file: split it"
+            )
+        raise ImageError("animated", f"a {header.format} of several frames; imgtx takes one: extract it")
     if facts.end > size:
         raise ImageError(
             "truncated", f"{size} bytes of a {header.format} that states {facts.end}: fetch it again"
@@ -124,6 +136,7 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
         exif.upright(facts.exif),
         header.format,
         converter.notes,
+        colour=converter.colour,
     )
 
 
@@ -131,17 +144,20 @@ def encode(picture: Picture, format: str, *, quality: int) -> tuple[bytes, tuple
     """Encode a picture as one of `WRITABLE`: (file bytes, notes of this step only).
 
     The same input gives the same bytes. `quality` 1..100 is for jpeg (4:4:4 from 90 on) and webp (100 is lossless).
-    EXIF's own dimensions are set to the picture's. Raises `ImageError` (no_space_in_format) beyond a limit of the
-    format, UsageError for an unknown format or quality.
+    EXIF's own dimensions are set to the picture's. Raises `ImageError` for a size beyond a limit of the
+    format (no_space_in_format) and for colours that it cannot show (unsupported), UsageError for an unknown format or
+    quality.
     """
     height, width, _ = picture.pixels.shape
     writer = writer_for(format, height, width, quality)
     notes: list[str] = []
-    icc, block = output_metadata(picture.icc, picture.exif, writer, picture.pixels.shape, notes)
-    pixels, alpha = reduced(picture.pixels, picture.alpha, writer, notes)
+    shown = shown_by(writer, format, picture.icc, picture.colour, picture.pixels.shape[2])
+    notes += shown.notes
+    block = output_exif(picture.exif, writer, picture.pixels.shape, notes)
+    pixels, alpha = reduced(picture.pixels, picture.alpha, writer, shown.convert, notes)
     if picture.texts and not writer.texts:
         notes.append("text-dropped")
-    ready = replace(picture, pixels=pixels, alpha=alpha, icc=icc, exif=block)
+    ready = replace(picture, pixels=pixels, alpha=alpha, icc=shown.icc, exif=block, colour=shown.chunks)
     data, more_notes = writer.encode(ready, quality)
     return data, (*notes, *more_notes)
 
@@ -165,17 +181,20 @@ def writer_for(format: str, height: int, width: int, quality: int) -> Writer:
     return writer
 
 
-def output_metadata(
-    icc: bytes, block: bytes, writer: Writer, shape: tuple[int, ...], notes: list[str]
-) -> tuple[bytes, bytes]:
-    """Return the profile and EXIF block that a file of `shape` pixels may truly carry; losses go to `notes`."""
-    height, width, channels = shape
-    kept_icc = icc if writer.icc and profile_fits(icc, channels if writer.grey else 3) else b""
-    kept_exif = exif.resized(exif.bare(block), height, width)
-    if len(kept_exif) > writer.exif_limit:
-        kept_exif = b""
-    if icc and not kept_icc:
-        notes.append("icc-dropped")
-    if block and not kept_exif:
+def check_colour(picture: Picture | Carry, format: str) -> None:
+    """Raise `ImageError` (unsupported) for a picture whose colours a format cannot show, before any work is done."""
+    writer = FORMATS[format].writer
+    channels = picture.channels if isinstance(picture, Carry) else picture.pixels.shape[2]
+    if writer:
+        shown_by(writer, format, picture.icc, picture.colour, channels)
+
+
+def output_exif(block: bytes, writer: Writer, shape: tuple[int, ...], notes: list[str]) -> bytes:
+    """Return the EXIF block that a file of `shape` pixels may truly carry; its loss goes to `notes`."""
+    height, width, _ = shape
+    kept = exif.resized(exif.bare(block), height, width)
+    if len(kept) > writer.exif_limit:
+        kept = b""
+    if block and not kept:
         notes.append("exif-dropped")
-    return kept_icc, kept_exif
+    return kept

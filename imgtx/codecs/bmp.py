@@ -13,7 +13,7 @@ import numpy as np
 
 from imgtx.codecs.convert import from_pillow
 from imgtx.codecs.format import Format, Writer
-from imgtx.codecs.picture import Facts, Header, dropped
+from imgtx.codecs.picture import METADATA_LIMIT, Facts, Header, dropped
 from imgtx.codecs.rows import Raster, in_memory, on_disk
 
 # The lengths of the headers that follow the 14 bytes of the file's own.
@@ -34,9 +34,14 @@ def read_facts(file: BinaryIO) -> Facts:
     """Read the header by Pillow's plug-in."""
     from PIL.BmpImagePlugin import BmpImageFile
 
-    start = file.read(74)
+    start = file.read(14 + 124)
     # The profile itself, or the path of one.
-    has_profile = start[14] == 124 and start[70:] in (b"DEBM", b"KNIL")
+    embedded, linked = (start[14] == 124 and start[70:74] == kind for kind in (b"DEBM", b"KNIL"))
+    icc = b""
+    if embedded:
+        offset, length = struct.unpack_from("<II", start, 14 + 112)
+        file.seek(14 + offset)
+        icc = file.read(min(length, METADATA_LIMIT))
     file.seek(0)
     image = BmpImageFile(file)
     form = {"1": "1bit", "L": "grey", "P": "palette", "RGB": "rgb", "RGBA": "rgb"}[image.mode]
@@ -51,7 +56,7 @@ def read_facts(file: BinaryIO) -> Facts:
         orientation=1,
         form=form,
     )
-    return Facts(header, notes=dropped(icc=has_profile))
+    return Facts(header, icc, notes=dropped(icc=linked or (embedded and not icc)))
 
 
 def samples(data: bytes, header: Header) -> np.ndarray:

@@ -5,7 +5,6 @@ rows, so that pictures in memory and pictures on disk go by the same rules.
 """
 
 import io
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -13,12 +12,14 @@ import numpy as np
 
 from imgtx.codecs.format import Writer
 from imgtx.codecs.picture import Facts, Header, Picture
+from imgtx.codecs.profiles import profile_fits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 # Every conversion and loss that the notes of `decode` and `encode` may name.
 NOTES = {
+    "full-size-taken": "the TIFF begins with a smaller copy of its picture; the full-size one was taken",
     "oriented": "turned as its EXIF orientation says; the tag now says upright",
     "palette->rgb": "palette colours written out",
     "1bit->grey": "black and white became 0 and 255",
@@ -29,15 +30,17 @@ NOTES = {
     "16bit->8bit": "the output format has 8 bits: value / 257, rounded",
     "alpha->white": "the output format has no alpha: laid over white",
     "grey->rgb": "the output format has no grey: three equal channels",
-    "icc-dropped": "the profile is damaged, of another colour space, or the output format holds none",
+    "icc->srgb": "the output format holds no such profile: converted through it to sRGB, perceptual intent",
+    "gamma->srgb": "a PNG's gamma and primaries, which other formats do not hold: converted to sRGB",
+    "cicp->srgb": "a PNG's cICP colour description, which other formats do not hold: converted to sRGB",
+    "icc-dropped": "the profile is damaged, of another colour space, or means sRGB where the output format holds none",
     "exif-dropped": "the EXIF block is damaged, too large, or the output format holds none",
     "xmp-dropped": "XMP is not carried",
     "iptc-dropped": "IPTC is not carried",
     "photoshop-dropped": "Photoshop's resources are not carried",
     "text-dropped": "text chunks and comments are not carried",
-    "gamma-dropped": "a PNG gamma other than sRGB's, without a profile, is not carried",
-    "chromaticities-dropped": "primaries, white or transfer curves, without a profile, are not carried",
-    "cicp-dropped": "PNG's cICP colour description is not carried",
+    "sbit-dropped": "that only some bits of a PNG's levels count (sBIT) is not true of the output",
+    "chromaticities-dropped": "a TIFF's primaries, white or transfer curves, without a profile, are not carried",
     "chunks-dropped": "PNG and WebP chunks for which there is no other note are not carried",
     "tags-dropped": "TIFF tags for which there is no other note are not carried (of maps, of programs)",
     "app-segments-dropped": "JPEG segments for which there is no other note are not carried",
@@ -50,7 +53,8 @@ _FORM_NOTES = {"palette": "palette->rgb", "1bit": "1bit->grey", "lowbit": "lowbi
 class Converter:
     """Converts samples as stored to pixels and alpha, by the rules of `NOTES`, in any strip of rows.
 
-    `icc` is the profile of the converted pixels, `notes` every conversion and loss of the picture.
+    `icc` is the profile of the converted pixels, `colour` their PNG chunks (`imgtx.codecs.colour`), `notes` every
+    conversion and loss of the picture.
     """
 
     def __init__(self, facts: Facts):
@@ -61,6 +65,7 @@ class Converter:
             if facts.header.form != "cmyk" and profile_fits(facts.icc, facts.header.channels)
             else b""
         )
+        self.colour = facts.colour
         notes = list(facts.notes)
         if facts.header.orientation != 1:
             notes.append("oriented")
@@ -107,12 +112,6 @@ def _cmyk_converter(icc: bytes) -> tuple[Callable[[np.ndarray], np.ndarray], str
     return lambda samples: np.asarray(image(samples).convert("RGB")), "cmyk->rgb"
 
 
-def profile_fits(icc: bytes, channels: int) -> bool:
-    """Return whether a profile is whole and describes the colour space of pixels with 1 or 3 `channels`."""
-    whole = len(icc) >= 132 and icc[36:40] == b"acsp" and struct.unpack_from(">I", icc)[0] <= len(icc)
-    return whole and icc[16:20] == (b"GRAY" if channels == 1 else b"RGB ")
-
-
 def oriented(plane: np.ndarray, orientation: int) -> np.ndarray:
     """Turn (height, width, ...) from EXIF orientation 1..8 to upright; returns a view."""
     if orientation >= 5:
@@ -125,17 +124,24 @@ def oriented(plane: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def reduced(
-    pixels: np.ndarray, alpha: np.ndarray | None, writer: Writer, notes: list[str]
+    pixels: np.ndarray,
+    alpha: np.ndarray | None,
+    writer: Writer,
+    to_srgb: Callable[[np.ndarray], np.ndarray] | None,
+    notes: list[str],
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Convert pixels (rows, width, 1 or 3) and alpha (rows, width) to what a format can hold.
 
-    Takes any strip of rows; each conversion is added to `notes` once.
+    Takes any strip of rows; each conversion is added to `notes` once. to_srgb: `Shown.convert` of
+    `imgtx.codecs.colour`, whose notes are not added here.
     """
 
     def note(name: str) -> None:
         if name not in notes:
             notes.append(name)
 
+    if to_srgb:
+        pixels = to_srgb(pixels)
     if pixels.dtype == np.uint16 and not writer.depth16:
         note("16bit->8bit")
         pixels = _to_8bit(pixels)

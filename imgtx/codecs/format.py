@@ -29,7 +29,8 @@ class Writer:
     format can hold (`imgtx.codecs.convert.reduced`) and only metadata that it can carry.
 
     The largest side is `side_limit` pixels; `fits(height, width)` checks what else limits the size. `depth16`,
-    `alpha` and `grey` say whether the format holds such pixels, `icc`, `texts` and `exif_limit` (bytes) which metadata.
+    `alpha` and `grey` say whether the format holds such pixels, `icc`, `colour_chunks` (those of PNG), `texts` and
+    `exif_limit` (bytes) which metadata.
     """
 
     encode: Callable[[Picture, int], tuple[bytes, tuple[str, ...]]]
@@ -40,6 +41,7 @@ class Writer:
     alpha: bool = False
     grey: bool = False
     icc: bool = False
+    colour_chunks: bool = False
     texts: bool = False
     exif_limit: int = 0
 

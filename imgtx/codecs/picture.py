@@ -3,11 +3,15 @@
 import json
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 # Bytes of one profile or EXIF block; a larger one is an attack or an accident.
 METADATA_LIMIT = 16 * 2**20
+
+# Of a packed `Carry`: its channels, and the length of each other part.
+_LENGTHS = struct.Struct("<7I")
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class Header:
     `height` and `width` are pixels as displayed (EXIF orientation applied). `channels` is 1 or 3 and `depth` 8 or
     16 bits, as `decode` delivers them; `alpha` says whether it also delivers an alpha plane. `frames` above 1 is
     an animation or several pages. `orientation` is EXIF's 1..8. `form` is the stored form: 1bit, lowbit, grey,
-    palette, rgb, cmyk.
+    palette, rgb, cmyk. `page` and `sub` say which of several pictures in the file it is (`imgtx.codecs.tiff_pages`).
     """
 
     format: str
@@ -29,6 +33,8 @@ class Header:
     frames: int
     orientation: int
     form: str
+    page: int = 0
+    sub: int = -1
 
     @property
     def stored_size(self) -> tuple[int, int]:
@@ -42,6 +48,7 @@ class Facts:
 
     `icc` is a profile or b"", `exif` a bare block (`imgtx.codecs.exif.bare`) or b"", `notes` keys of `NOTES`.
     `end` is the byte after the last pixel byte where the format states it, else 0: a shorter file is truncated.
+    `colour` is the PNG chunks that decide how the pixels display (`imgtx.codecs.colour`), whole, or b"".
     `premultiplied` means that the stored colours were multiplied by their alpha. `deflated` is the (offset,
     length) of each zlib stream of a TIFF.
     """
@@ -52,6 +59,7 @@ class Facts:
     notes: tuple[str, ...] = ()
     end: int = 0
     premultiplied: bool = False
+    colour: bytes = b""
     deflated: tuple[tuple[int, int], ...] = ()
 
 
@@ -62,7 +70,8 @@ class Picture:
     `pixels` (height, width, 1 or 3) and `alpha` (height, width) or None, both uint8 in [0, 255] or both uint16 in
     [0, 65535]; alpha is straight. `icc` is the profile of `pixels` or b"" (then sRGB or grey by convention), `exif`
     a bare block or b"", `format` that of the source, `notes` keys of `NOTES`. `texts` are (keyword, text) of a made
-    picture, for formats that can hold them: keywords of 1 to 79 ASCII characters.
+    picture, for formats that can hold them: keywords of 1 to 79 ASCII characters. `colour` is as in
+    `Facts`.
     """
 
     pixels: np.ndarray
@@ -72,15 +81,23 @@ class Picture:
     format: str
     notes: tuple[str, ...]
     texts: tuple[tuple[str, str], ...] = ()
+    colour: bytes = b""
 
 
 @dataclass(frozen=True)
 class Carry:
-    """What travels beside the pixels through the pipeline; fields as in `Picture`."""
+    """What travels beside the pixels through the pipeline; fields as in `Picture`.
+
+    `channels` is the picture's own number: grey that is stored in three channels goes through a model in one.
+    `hidden` is `imgtx.imageops.hidden.hidden_part`, or b"".
+    """
 
     icc: bytes
     exif: bytes
     format: str
+    channels: int
+    hidden: bytes = b""
+    colour: bytes = b""
     texts: tuple[tuple[str, str], ...] = ()
 
 
@@ -94,22 +111,25 @@ def dropped(**lost: bool) -> tuple[str, ...]:
     return tuple(f"{name.replace('_', '-')}-dropped" for name, is_lost in lost.items() if is_lost)
 
 
-def pack_carry(picture: Picture) -> bytes:
-    """Pack a picture's `Carry` into bytes for the `carry` column; the inverse is `unpack_carry`."""
-    name = picture.format.encode()
-    texts = json.dumps(picture.texts).encode() if picture.texts else b""
-    lengths = struct.pack("<IIII", len(name), len(picture.icc), len(picture.exif), len(texts))
-    return lengths + name + picture.icc + picture.exif + texts
+def carry_of(picture: Picture, hidden: bytes = b"") -> Carry:
+    """Return what travels beside a picture's pixels."""
+    channels = picture.pixels.shape[2]
+    return Carry(picture.icc, picture.exif, picture.format, channels, hidden, picture.colour, picture.texts)
+
+
+def pack_carry(carry: Carry) -> bytes:
+    """Pack a `Carry` into bytes for the column of that name; the inverse is `unpack_carry`."""
+    texts = json.dumps(carry.texts).encode() if carry.texts else b""
+    parts = [carry.format.encode(), carry.icc, carry.exif, carry.hidden, carry.colour, texts]
+    return _LENGTHS.pack(carry.channels, *map(len, parts)) + b"".join(parts)
 
 
 def unpack_carry(packed: bytes) -> Carry:
     """Unpack the bytes of `pack_carry`. Raises ValueError if their length is not the one they state."""
-    name, icc, block, texts = struct.unpack_from("<IIII", packed)
-    if len(packed) != 16 + name + icc + block + texts:
-        raise ValueError(
-            f"a carry of {len(packed)} bytes; its lengths ask for {16 + name + icc + block + texts}"
-        )
-    body = bytes(packed[16:])
-    end = name + icc + block
-    known = tuple((keyword, text) for keyword, text in json.loads(body[end:])) if texts else ()
-    return Carry(body[name : name + icc], body[name + icc : end], body[:name].decode(), known)
+    channels, *lengths = _LENGTHS.unpack_from(packed)
+    ends = [_LENGTHS.size + sum(lengths[:number]) for number in range(len(lengths) + 1)]
+    if len(packed) != ends[-1]:
+        raise ValueError(f"a carry of {len(packed)} bytes; its lengths ask for {ends[-1]}")
+    name, icc, block, hidden, colour, texts = (bytes(packed[start:end]) for start, end in pairwise(ends))
+    known = tuple((keyword, text) for keyword, text in json.loads(texts)) if texts else ()
+    return Carry(icc, block, name.decode(), channels, hidden, colour, known)

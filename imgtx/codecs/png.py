@@ -18,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from isal import isal_zlib
 
+import imgtx.codecs.colour as colour
 import imgtx.codecs.exif as exif
 import imgtx.codecs.vips as vips
 from imgtx.codecs.format import Format, Writer
@@ -31,17 +32,16 @@ _FILTER_UP = 2
 _DEFLATE_LEVEL = 1
 
 # Chunks whose bytes are needed; of the others only the presence counts.
-_READ = (b"eXIf", b"iCCP", b"acTL", b"gAMA", b"cHRM")
+_READ = (b"eXIf", b"iCCP", b"acTL")
 # Entries for chunks without a type of their own.
 _XMP, _STRAY_KEY = b"iTXt that holds XMP", b"tRNS that decoders skip"
 # Chunks that are carried, or are lost by a note of their own, or (pHYs) would be untrue.
 _KNOWN = {
-    b"IDAT", b"IEND", b"PLTE", b"acTL", b"cHRM", b"cICP", b"eXIf", b"fcTL", b"fdAT", b"gAMA", b"iCCP", b"iTXt",
-    b"pHYs", b"sRGB", b"tEXt", b"tRNS", b"zTXt", _XMP,
+    b"IDAT", b"IEND", b"PLTE", b"acTL", b"eXIf", b"fcTL", b"fdAT", b"iCCP", b"iTXt", b"pHYs", b"sBIT", b"tEXt", b"tRNS",
+    b"zTXt", _XMP, *colour.CHUNKS,
 }  # fmt: skip
-# sRGB's gamma and its white, red, green and blue (x, y) in 1/100,000, and how far off they may be stated.
-_SRGB_GAMMA, _ROUNDED = 45455, 100
-_SRGB_PRIMARIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+# The lengths of the chunks that readers judge colour by; one of another length counts as none.
+_COLOUR_LENGTHS = {b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
 
 
 def recognise(start: bytes) -> bool:
@@ -51,17 +51,26 @@ def recognise(start: bytes) -> bool:
 def read_facts(file: BinaryIO) -> Facts:
     """Read the header and the metadata from the chunks, without their pixels."""
     file.seek(len(_SIGNATURE))
-    width = height = depth = colour = -1
+    width = height = depth = form = -1
     chunks: dict[bytes, bytes] = {}
+    colours = b""
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
         body = file.tell()
         if kind == b"IHDR":
-            width, height, depth, colour = struct.unpack(">IIBB", file.read(10))
-        elif kind == b"tRNS" and (b"IDAT" in chunks or not _key_fits(length, colour)):
+            width, height, depth, form = struct.unpack(">IIBB", file.read(10))
+        elif kind == b"tRNS" and (b"IDAT" in chunks or not _key_fits(length, form)):
             chunks[_STRAY_KEY] = b""
         elif kind == b"iTXt" and file.read(min(length, 18)) == b"XML:com.adobe.xmp\0":
             chunks[_XMP] = b""
+        elif kind in colour.CHUNKS:
+            if (
+                kind not in chunks
+                and b"IDAT" not in chunks
+                and _decides(kind, data := file.read(min(length, 64)))
+            ):
+                chunks[kind] = b""
+                colours += head + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
         elif kind not in chunks:
             chunks[kind] = file.read(length) if kind in _READ and length <= METADATA_LIMIT else b""
         file.seek(body + length + 4)
@@ -69,25 +78,31 @@ def read_facts(file: BinaryIO) -> Facts:
             break
     if width < 0:
         raise EOFError("no IHDR chunk")
-    if colour not in (_GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGB_ALPHA) or depth not in (1, 2, 4, 8, 16):
-        raise ValueError(f"colour type {colour} at {depth} bit")
+    if form not in (_GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGB_ALPHA) or depth not in (1, 2, 4, 8, 16):
+        raise ValueError(f"colour type {form} at {depth} bit")
     block = exif.bare(chunks.get(b"eXIf", b""))
     orientation = exif.orientation(block)
-    grey = colour in (_GREY, _GREY_ALPHA)
+    grey = form in (_GREY, _GREY_ALPHA)
     header = Header(
         "png",
         *displayed(height, width, orientation),
         channels=1 if grey else 3,
         depth=16 if depth == 16 else 8,
-        alpha=colour in (_GREY_ALPHA, _RGB_ALPHA) or b"tRNS" in chunks,
+        alpha=form in (_GREY_ALPHA, _RGB_ALPHA) or b"tRNS" in chunks,
         frames=_frames(chunks),
         orientation=orientation,
-        form="palette" if colour == _PALETTE else "grey" if grey else "rgb",
+        form="palette" if form == _PALETTE else "grey" if grey else "rgb",
     )
-    if colour == _GREY and depth < 8:
+    if form == _GREY and depth < 8:
         header = replace(header, form="1bit" if depth == 1 else "lowbit")
     icc = _profile(chunks.get(b"iCCP", b""))
-    return Facts(header, icc, block, _notes(chunks, icc, block))
+    return Facts(header, icc, block, _notes(chunks, icc, block), colour=colours)
+
+
+def _decides(kind: bytes, body: bytes) -> bool:
+    """Return whether a colour chunk counts: a gamma of 0 and chunks of another length do not."""
+    wanted = _COLOUR_LENGTHS.get(kind, len(body))
+    return 0 < len(body) == wanted <= colour.LONGEST_CHUNK and not (kind == b"gAMA" and not any(body))
 
 
 def _key_fits(length: int, colour: int) -> bool:
@@ -112,18 +127,10 @@ def _profile(chunk: bytes) -> bytes:
 
 
 def _notes(chunks: dict[bytes, bytes], icc: bytes, block: bytes) -> tuple[str, ...]:
-    gamma = struct.unpack(">I", chunks[b"gAMA"])[0] if len(chunks.get(b"gAMA", b"")) == 4 else _SRGB_GAMMA
-    primaries = chunks.get(b"cHRM", b"")
-    stated = struct.unpack(">8I", primaries) if len(primaries) == 32 else _SRGB_PRIMARIES
-    # A profile or sRGB chunk overrides gamma and primaries.
-    overridden = b"iCCP" in chunks or b"sRGB" in chunks
-    foreign = any(abs(a - b) > _ROUNDED for a, b in zip(stated, _SRGB_PRIMARIES, strict=True))
     return dropped(
         exif=b"eXIf" in chunks and not block,
         icc=b"iCCP" in chunks and not icc,
-        cicp=b"cICP" in chunks,
-        gamma=not overridden and abs(gamma - _SRGB_GAMMA) > _ROUNDED,
-        chromaticities=not overridden and foreign,
+        sbit=b"sBIT" in chunks,
         xmp=_XMP in chunks,
         text=bool({b"tEXt", b"zTXt", b"iTXt"} & chunks.keys()),
         chunks=bool(chunks.keys() - _KNOWN),
@@ -161,6 +168,7 @@ def write_rows(file: BinaryIO, rows: Iterable[np.ndarray], raster: Raster) -> tu
     colour = {1: _GREY, 2: _GREY_ALPHA, 3: _RGB, 4: _RGB_ALPHA}[raster.bands]
     file.write(_SIGNATURE)
     _chunk(file, b"IHDR", struct.pack(">IIBBBBB", raster.width, raster.height, raster.depth, colour, 0, 0, 0))
+    file.write(raster.colour)
     if raster.icc:
         _chunk(file, b"iCCP", b"icc\0\0" + zlib.compress(raster.icc))
     if raster.exif:
@@ -207,6 +215,7 @@ FORMAT = Format(
         alpha=True,
         grey=True,
         icc=True,
+        colour_chunks=True,
         texts=True,
         exif_limit=2**31 - 1,
     ),

@@ -19,7 +19,8 @@ class Raster:
     """The form of the rows that a file is written from, and its metadata.
 
     `bands` is 1 or 3, plus 1 with `alpha` (straight, the last band); `depth` is 8 or 16 bits. `icc` is a profile or
-    b"", `exif` a bare block (`imgtx.codecs.exif.bare`) or b"", `texts` as in `Picture`.
+    b"", `exif` a bare block (`imgtx.codecs.exif.bare`) or b"", `texts` as in `Picture`,
+    `colour` the PNG chunks of `imgtx.codecs.colour`.
     """
 
     height: int
@@ -30,6 +31,7 @@ class Raster:
     icc: bytes = b""
     exif: bytes = b""
     texts: tuple[tuple[str, str], ...] = ()
+    colour: bytes = b""
 
     @property
     def row_bytes(self) -> int:
@@ -51,7 +53,15 @@ def in_memory(write_rows: WriteRows) -> Callable[[Picture, int], tuple[bytes, tu
         alpha = picture.alpha is not None
         depth = picture.pixels.itemsize * 8
         raster = Raster(
-            height, width, channels + alpha, depth, alpha, picture.icc, picture.exif, picture.texts
+            height,
+            width,
+            channels + alpha,
+            depth,
+            alpha,
+            picture.icc,
+            picture.exif,
+            picture.texts,
+            picture.colour,
         )
         out = io.BytesIO()
         notes = write_rows(out, _strips(picture, raster.rows_per_strip), raster)

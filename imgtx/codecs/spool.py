@@ -11,20 +11,22 @@ ways; its largest picture is 268 MP), BMP (at most 4 GB).
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 import imgtx.codecs.exif as exif
-from imgtx.codecs import FORMATS, admit, output_metadata, read_facts, writer_for
+from imgtx.codecs import FORMATS, admit, output_exif, read_facts, writer_for
+from imgtx.codecs.colour import Shown, shown_by
 from imgtx.codecs.convert import Converter, oriented, reduced
 from imgtx.codecs.format import Writer
 from imgtx.codecs.picture import Carry, Facts
 from imgtx.codecs.refusals import decoder_errors
 from imgtx.codecs.rows import Raster
 from imgtx.imageops.geometry import Tile
+from imgtx.imageops.grey import GreyTest
 
 # Pixels of the rows that are encoded together.
 _STRIP_PIXELS = 2**22
@@ -45,6 +47,8 @@ class SpooledPicture:
     alpha_path: Path | None
     carry: Carry
     notes: tuple[str, ...]
+    # Three channels that are equal wherever the picture is visible (`imgtx.imageops.grey`).
+    grey: bool = False
 
     def read(self, window: Tile) -> np.ndarray:
         """Read the pixels of a rectangle: (window.height, window.width, channels)."""
@@ -103,17 +107,26 @@ def _decode_to_disk(path: Path, directory: Path, facts: Facts) -> SpooledPicture
         np.dtype(np.uint16 if header.depth == 16 else np.uint8),
         directory / "pixels.raw",
         directory / "alpha.raw" if header.alpha else None,
-        Carry(converter.icc, exif.upright(facts.exif), header.format),
+        Carry(
+            converter.icc,
+            exif.upright(facts.exif),
+            header.format,
+            header.channels,
+            colour=converter.colour,
+        ),
         converter.notes,
     )
     stored_height, _ = header.stored_size
     pixels = _Plane(spooled.pixels_path, stored_height, header.orientation)
     alpha = _Plane(spooled.alpha_path, stored_height, header.orientation) if spooled.alpha_path else None
+    test = GreyTest()
     try:
         for top, colours, cover in _converted_strips(path, facts, converter):
             pixels.put(top, colours)
             if alpha and cover is not None:
                 alpha.put(top, cover)
+            if header.channels == 3:
+                test.add(colours, cover)
     except BaseException:
         spooled.remove()
         raise
@@ -121,7 +134,7 @@ def _decode_to_disk(path: Path, directory: Path, facts: Facts) -> SpooledPicture
         pixels.close()
         if alpha:
             alpha.close()
-    return spooled
+    return replace(spooled, grey=header.channels == 3 and test.grey)
 
 
 def _converted_strips(
@@ -195,7 +208,7 @@ class SpoolWriter:
         self._in_rows[top:bottom] += right - left
         self._in_columns[left:right] += bottom - top
 
-    def finish(self, format: str, quality: int, icc: bytes, exif: bytes) -> Path:
+    def finish(self, format: str, quality: int, icc: bytes, exif: bytes, colour: bytes = b"") -> Path:
         """Encode the rows and return the path of the file.
 
         Rules, notes (in `self.notes`) and refusals are those of `imgtx.codecs.encode`.
@@ -206,10 +219,13 @@ class SpoolWriter:
             writer = writer_for(format, self.height, self.width, quality)
             notes: list[str] = []
             shape = (self.height, self.width, self.channels)
-            icc, exif = output_metadata(icc, exif, writer, shape, notes)
+            shown = shown_by(writer, format, icc, colour, self.channels)
+            notes += shown.notes
+            exif = output_exif(exif, writer, shape, notes)
             path = self._directory / f"output.{format}"
-            raster = self._raster(writer, icc, exif)
-            more_notes = writer.write(path, self._reduced_strips(writer, notes), raster, quality)
+            raster = self._raster(writer, shown, exif)
+            strips = self._reduced_strips(writer, shown, notes)
+            more_notes = writer.write(path, strips, raster, quality)
             self.notes = (*notes, *more_notes)
             return path
         finally:
@@ -225,14 +241,14 @@ class SpoolWriter:
                 at = int((counts != full).argmax())
                 raise ValueError(f"{counts[at]} pixels were put into {what} {at}, which has {full}")
 
-    def _raster(self, writer: Writer, icc: bytes, exif: bytes) -> Raster:
+    def _raster(self, writer: Writer, shown: Shown, exif: bytes) -> Raster:
         """Return the form of the rows once `writer` can hold them."""
         alpha = self.has_alpha and writer.alpha
         bands = (self.channels if writer.grey else 3) + alpha
         depth = self.dtype.itemsize * 8 if writer.depth16 else 8
-        return Raster(self.height, self.width, bands, depth, alpha, icc, exif)
+        return Raster(self.height, self.width, bands, depth, alpha, shown.icc, exif, colour=shown.chunks)
 
-    def _reduced_strips(self, writer: Writer, notes: list[str]) -> Iterator[np.ndarray]:
+    def _reduced_strips(self, writer: Writer, shown: Shown, notes: list[str]) -> Iterator[np.ndarray]:
         """Yield the rows as `writer` can hold them: (rows, width, bands), alpha as the last band."""
         row = (self.width, self.channels + self.has_alpha)
         count = max(1, _STRIP_PIXELS // self.width)
@@ -240,7 +256,7 @@ class SpoolWriter:
             window = Tile(top, 0, min(count, self.height - top), self.width)
             strip = read_window(self._raw_path, window, row, self.dtype)
             alpha = strip[:, :, -1] if self.has_alpha else None
-            pixels, alpha = reduced(strip[:, :, : self.channels], alpha, writer, notes)
+            pixels, alpha = reduced(strip[:, :, : self.channels], alpha, writer, shown.convert, notes)
             yield pixels if alpha is None else np.dstack([pixels, alpha])
 
 

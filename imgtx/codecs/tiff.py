@@ -16,6 +16,7 @@ from imgtx.codecs.format import Format, Writer
 from imgtx.codecs.picture import Facts, Header, displayed, dropped
 from imgtx.codecs.refusals import decoder_errors
 from imgtx.codecs.rows import in_memory, on_disk
+from imgtx.codecs.tiff_pages import Directory, read_pages
 from imgtx.codecs.tiff_writer import write_rows
 from imgtx.errors import ImageError
 
@@ -79,13 +80,13 @@ def recognise(start: bytes) -> bool:
 
 
 def read_facts(file: BinaryIO) -> Facts:
-    """Read the first page's header and metadata from its tags.
+    """Read the full-size picture's header and metadata from its tags.
 
-    Raises `ImageError` (unsupported, corrupt) for forms that cannot be carried.
+    Raises `ImageError` (unsupported, corrupt) for forms that cannot be carried, and as `read_pages`.
     """
-    ifd, bigger = _directory(file)
-    file.seek(ifd.next)
-    ifd.load(file)
+    pages = read_pages(file)
+    picture, first = pages.picture, pages.first
+    ifd = picture.tags
     bits = ifd.get(258, (1,))
     # What each channel beyond the colours is: 1 premultiplied alpha, 2 straight alpha.
     extra = ifd.get(338, ())
@@ -93,8 +94,10 @@ def read_facts(file: BinaryIO) -> Facts:
     form = _PHOTOMETRIC.get(photometric, f"photometric {photometric}")
     if form == "grey" and bits[0] < 8:
         form = "1bit" if bits[0] == 1 else "lowbit"
-    block = _exif_of_tags(ifd, file, bigger)
-    orientation = ifd.get(274, 1) if ifd.get(274, 1) in range(1, 9) else 1
+    # A picture below another directory has what describes it there.
+    described = ifd if picture.sub < 0 or any(tag in ifd for tag in (*_DESCRIPTIVE, 274)) else first.tags
+    block = _exif_of_tags(first if described is first.tags else picture, file)
+    orientation = described.get(274, 1) if described.get(274, 1) in range(1, 9) else 1
     samples = ifd.get(277, 1)
     colours = {"rgb": 3, "cmyk": 4}.get(form, 1)
     header = Header(
@@ -103,17 +106,20 @@ def read_facts(file: BinaryIO) -> Facts:
         channels=3 if form in ("rgb", "palette", "cmyk") else 1,
         depth=16 if bits[0] == 16 else 8,
         alpha=samples > colours and form != "cmyk" and bool(extra) and extra[0] in (1, 2),
-        frames=_pages(ifd, file),
+        frames=pages.pages,
         orientation=orientation,
         form=form,
+        page=picture.page,
+        sub=picture.sub,
     )
     _refuse_form(header, ifd, samples - colours)
     _refuse_storage(ifd)
-    notes = _lost_tags(ifd)
+    notes: tuple[str, ...] = ("full-size-taken",) if picture.offset != first.offset else ()
+    notes += _lost_tags({*ifd} | ({*first.tags} if described is first.tags else set()))
     notes += dropped(extra_channel=samples > colours + header.alpha, exif=block is None)
     return Facts(
         header,
-        ifd.get(34675, b"") or b"",
+        ifd.get(34675) or described.get(34675) or b"",
         block or b"",
         notes,
         end=max((offset + length for offset, length in zip(*_parts(ifd), strict=False)), default=0),
@@ -122,9 +128,9 @@ def read_facts(file: BinaryIO) -> Facts:
     )
 
 
-def _lost_tags(ifd) -> tuple[str, ...]:
-    lost = {_NOTED.get(tag, "tags") for tag in ifd if tag not in (*_DESCRIPTIVE, *_STORAGE)}
-    if ifd.get(34675):
+def _lost_tags(tags: set[int]) -> tuple[str, ...]:
+    lost = {_NOTED.get(tag, "tags") for tag in tags if tag not in (*_DESCRIPTIVE, *_STORAGE)}
+    if 34675 in tags:
         # A profile overrides them.
         lost.discard("chromaticities")
     return dropped(**{name: name in lost for name in ("xmp", "iptc", "photoshop", "chromaticities", "tags")})
@@ -183,33 +189,21 @@ def _refuse_storage(ifd) -> None:
         )
 
 
-def _directory(file: BinaryIO):
-    """Return a directory to be loaded from the offset in its `next`, and whether offsets have 64 bits."""
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
-
-    file.seek(0)
-    start = file.read(16)
-    bigger = start[2:4] in (b"\0+", b"+\0")
-    if bigger:
-        # Pillow recognises this form by the third byte alone, but not when the file is big-endian.
-        return ImageFileDirectory_v2(b"II+\0" + start[4:], prefix=start[:2]), True
-    return ImageFileDirectory_v2(start[:8]), False
-
-
-def _exif_of_tags(ifd, file: BinaryIO, bigger: bool) -> bytes | None:
+def _exif_of_tags(directory: Directory, file: BinaryIO) -> bytes | None:
     """Return an EXIF block made of the descriptive tags; None if there are some that cannot be taken over.
 
     TIFF keeps them among the tags that lay out its pixels.
     """
     from PIL import Image
 
-    if not any(tag in ifd for tag in _DESCRIPTIVE):
+    if not any(tag in directory.tags for tag in _DESCRIPTIVE):
         return b""
     block = Image.Exif()
     file.seek(0)
+    block.endian = ">" if file.read(2) == b"MM" else "<"
     try:
-        if not bigger:
-            block.load_from_fp(file)
+        if not directory.bigger:
+            block.load_from_fp(file, directory.offset)
             for tag in [tag for tag in block if tag not in _DESCRIPTIVE]:
                 del block[tag]
             return exif.bare(block.tobytes())
@@ -217,19 +211,6 @@ def _exif_of_tags(ifd, file: BinaryIO, bigger: bool) -> bytes | None:
         # Metadata that Pillow cannot read or write must not cost the picture.
         return None
     return None
-
-
-def _pages(ifd, file: BinaryIO) -> int:
-    """Count the pages up to two: directories that are neither a reduced copy (1) nor a mask (4)."""
-    pages, at, seen = 1, ifd.next, set()
-    while at and at not in seen and pages < 2:
-        seen.add(at)
-        page, _ = _directory(file)
-        file.seek(at)
-        page.load(file)
-        pages += not page.get(254, 0) & 5
-        at = page.next
-    return pages
 
 
 def _parts(ifd) -> tuple[tuple[int, ...], tuple[int, ...]]:

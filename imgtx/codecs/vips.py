@@ -41,7 +41,7 @@ def library() -> ModuleType:
 def samples(data: bytes, header: Header) -> np.ndarray:
     """Decode a whole file: (height, width, bands) uint8 or uint16 as stored. Raises any exception of libvips."""
     with _step() as vips:
-        image = vips.Image.new_from_buffer(data, "", access="sequential", fail_on="error")
+        image = vips.Image.new_from_buffer(data, "", access="sequential", fail_on="error", **_which(header))
         pixels = image.numpy().reshape(image.height, image.width, image.bands)
     return as_stated(pixels, header)
 
@@ -49,7 +49,7 @@ def samples(data: bytes, header: Header) -> np.ndarray:
 def strips(path: Path, header: Header) -> Iterator[tuple[int, np.ndarray]]:
     """Decode a file from top to bottom: (top, samples (rows, width, bands)). Raises any exception of libvips."""
     with _step() as vips:
-        image = vips.Image.new_from_file(str(path), access="sequential", fail_on="error")
+        image = vips.Image.new_from_file(str(path), access="sequential", fail_on="error", **_which(header))
         region = vips.Region.new(image)
     height, width = header.stored_size
     expected = {"uchar": np.uint8, "ushort": np.uint16}.get(image.format)
@@ -63,6 +63,25 @@ def strips(path: Path, header: Header) -> Iterator[tuple[int, np.ndarray]]:
         with _step():
             pixels = np.frombuffer(region.fetch(0, top, width, rows), expected)
         yield top, pixels.reshape(rows, width, image.bands)
+
+
+def through_profile(pixels: np.ndarray, icc: bytes) -> np.ndarray:
+    """Convert (rows, width, 1 or 3) uint8 or uint16 to sRGB, (rows, width, 3) of the same dtype, perceptual intent.
+
+    Raises any exception of libvips for a profile that it cannot use.
+    """
+    depth = pixels.itemsize * 8
+    kind = {(1, 8): "b-w", (1, 16): "grey16", (3, 8): "srgb", (3, 16): "rgb16"}[pixels.shape[2], depth]
+    with _step() as vips:
+        image = vips.Image.new_from_array(np.ascontiguousarray(pixels)).copy(interpretation=kind)
+        image.set_type(vips.GValue.blob_type, "icc-profile-data", icc)
+        return image.icc_transform("srgb", embedded=True, intent="perceptual", depth=depth).numpy()
+
+
+def _which(header: Header) -> dict[str, int]:
+    """Return the options that name one of several pictures in a file; only TIFF has them."""
+    options = {"page": header.page} if header.page else {}
+    return options | {"subifd": header.sub} if header.sub >= 0 else options
 
 
 @contextmanager

@@ -1,6 +1,10 @@
 """Rectangles of pixels."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+# Pixels a side of the squares that a whole image is worked on in.
+SQUARE = 1024
 
 
 @dataclass(frozen=True)
@@ -19,3 +23,10 @@ class Tile:
     @property
     def right(self) -> int:
         return self.left + self.width
+
+
+def squares(height: int, width: int) -> Iterator[Tile]:
+    """Cut height x width pixels into squares of SQUARE, row by row; the last of each row and column are smaller."""
+    for top in range(0, height, SQUARE):
+        for left in range(0, width, SQUARE):
+            yield Tile(top, left, min(SQUARE, height - top), min(SQUARE, width - left))

@@ -10,11 +10,12 @@ result.
 Shape legend: H and W pixels, C channels; a hole is (H, W) bool, true where the image is to be filled.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
-from imgtx.imageops.geometry import Tile
+from imgtx.imageops.geometry import Tile, squares
+from imgtx.imageops.pyramid import halved, twice
 
 # The lowest level of 255 in a mask that means hole.
 WHITE = 128
@@ -25,8 +26,6 @@ LEVELS = 4
 BLOCK = 2**LEVELS
 # Pixels around a window that its own levels reach: SWEEPS and two more of each, then one of the coarse level.
 MARGIN = -(-(SWEEPS + 2) * (BLOCK - 1) // BLOCK) * BLOCK + BLOCK
-# Pixels a side that `with_mask` fills at a time.
-WINDOW = 1024
 
 # From a rectangle of the image to its pixels (height, width, C), integers, and its hole (height, width).
 Read = Callable[[Tile], tuple[np.ndarray, np.ndarray]]
@@ -46,7 +45,7 @@ def with_mask(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
     out = np.dstack([image, as_channel(hole, image.dtype)])
     filler = Fill(height, width, read)
-    for window in _squares(height, width) if hole.any() else ():
+    for window in squares(height, width) if hole.any() else ():
         out[window.top : window.bottom, window.left : window.right, :channels] = filler(window)
     return out
 
@@ -71,12 +70,6 @@ def hole_of_colour(pixels: np.ndarray, colour: tuple[int, int, int], tolerance: 
     step = np.iinfo(pixels.dtype).max // 255
     wanted = np.array(colour, np.int32) * step
     return (np.abs(pixels.astype(np.int32) - wanted) <= tolerance * step).all(axis=2)
-
-
-def _squares(height: int, width: int) -> Iterator[Tile]:
-    for top in range(0, height, WINDOW):
-        for left in range(0, width, WINDOW):
-            yield Tile(top, left, min(WINDOW, height - top), min(WINDOW, width - left))
 
 
 class Fill:
@@ -143,30 +136,15 @@ def _refined(coarse: np.ndarray, values: np.ndarray, hole: np.ndarray) -> np.nda
     """Fill a level from the filled coarser one of half its size."""
     if not hole.any():
         return values
-    finer = _twice(coarse)[: hole.shape[0], : hole.shape[1]]
+    finer = twice(coarse)[: hole.shape[0], : hole.shape[1]]
     return _relaxed(np.where(hole[..., None], finer, values), hole)
 
 
 def _half(values: np.ndarray, hole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the means of the known pixels of each 2 x 2, and where there is none."""
-    height, width = hole.shape
-    padding = ((0, height % 2), (0, width % 2))
-    known = np.pad(~hole, padding).astype(np.float32)[..., None]
-    values = np.pad(values, (*padding, (0, 0))) * known
-    total = values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]
-    count = known[::2, ::2] + known[1::2, ::2] + known[::2, 1::2] + known[1::2, 1::2]
+    known = (~hole).astype(np.float32)[..., None]
+    total, count = halved(values * known), halved(known)
     return total / np.maximum(count, 1), count[..., 0] == 0
-
-
-def _twice(values: np.ndarray) -> np.ndarray:
-    """Double the size by linear interpolation, edges repeated."""
-    for axis in (0, 1):
-        values = np.moveaxis(values, axis, 0)
-        before = np.concatenate([values[:1], values[:-1]])
-        after = np.concatenate([values[1:], values[-1:]])
-        both = np.stack([0.75 * values + 0.25 * before, 0.75 * values + 0.25 * after], axis=1)
-        values = np.moveaxis(both.reshape(-1, *values.shape[1:]), 0, axis)
-    return values
 
 
 def _relaxed(values: np.ndarray, hole: np.ndarray) -> np.ndarray:

@@ -8,7 +8,9 @@
     RGB       RGBA    the image, opaque                        the first three channels of its output
     RGB       grey    each channel as an image of its own      the three outputs
 
-An image's own alpha never goes through a model: it is always enlarged by bicubic.
+An image's own alpha never goes through a model: it is always enlarged by bicubic. The colours that it hides do not
+either (`imgtx.imageops.hidden`). RGB of three equal channels goes as grey through models that add no colour
+(`ModelInfo.keeps_grey`), and comes back in three equal channels: as RGB a black-and-white photo would come back tinted.
 
 Shape legend: B images, C an image's channels, M a model's, H and W pixels.
 """

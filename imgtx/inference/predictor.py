@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from imgtx.errors import ImageError, ModelError, UsageError
 from imgtx.imageops.geometry import Tile
+from imgtx.imageops.grey import as_rgb, is_grey
+from imgtx.imageops.hidden import weights_of, without_hidden_colours
 from imgtx.imageops.holes import with_mask
 from imgtx.imageops.resize import imresize
 from imgtx.inference.channels import fits, from_model, to_model
@@ -114,7 +116,8 @@ class Predictor:
         conditions: of this image alone (a prompt, a seed), for models that take them.
         Returns (s H, s W) or (s H, s W, C).
         Grey and RGB go through models of other channels as `imgtx.inference.channels` says; alpha is enlarged by
-        bicubic interpolation (`imgtx.imageops.resize.imresize`). Values are rounded to the nearest integer, halves up.
+        bicubic interpolation (`imgtx.imageops.resize.imresize`), and the colours that it hides come out as those
+        around them (`imgtx.imageops.hidden`). Values are rounded to the nearest integer, halves up.
         Raises UsageError for any other array, ImageError("out_of_memory") when not even the smallest tile
         fits, ImageError("bug") when the model's output is not finite.
         """
@@ -124,10 +127,18 @@ class Predictor:
         if pixels.shape[2] in (2, 4):
             pixels, alpha = pixels[:, :, :-1], pixels[:, :, -1]
         hole = check_mask(mask, pixels, self.info)
+        weights = weights_of(alpha, hole)
+        shown = pixels if alpha is None else without_hidden_colours(pixels, weights)
+        grey = pixels.shape[2] == 3 and self.info.keeps_grey and is_grey(pixels, weights)
+        shown = shown[:, :, :1] if grey else shown
         if hole is not None:
-            pixels = with_mask(pixels, hole)
+            shown = with_mask(shown, hole)
         cut = self.plan_for(*pixels.shape[:2])
-        (output,) = self.run([(cut, split(pixels, cut))], None if conditions is None else [conditions])
+        (output,) = self.run([(cut, split(shown, cut))], None if conditions is None else [conditions])
+        output = as_rgb(output) if grey else output
+        if hole is not None and alpha is not None:
+            # Hidden colours outside the hole come back too.
+            output = np.where(hole[:, :, None], output, pixels)
         if alpha is not None:
             scaled = alpha if self.info.scale == 1 else imresize(alpha, self.info.scale)
             output = np.concatenate([output, scaled[:, :, None]], axis=2)

@@ -11,6 +11,10 @@ T = TypeVar("T")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
+# The tasks of models that add no colour of their own.
+_WITHOUT_COLOUR = frozenset({"super-resolution", "restoration", "face-restoration", "inpainting"})
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """Facts that travel inside the weight file and that the pipeline derives its settings from.
@@ -55,6 +59,11 @@ class ModelInfo:
     generation: dict[str, Any] = field(default_factory=dict)
     licence: str = "unknown"
     training: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def keeps_grey(self) -> bool:
+        """Whether the model adds no colour of its own: grey that is stored in three channels goes through as grey."""
+        return self.task in _WITHOUT_COLOUR
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -9,6 +9,8 @@ import pyarrow as pa
 
 from imgtx.codecs import Picture, unpack_carry
 from imgtx.codecs import encode as encode_picture
+from imgtx.imageops.grey import as_rgb
+from imgtx.imageops.hidden import with_hidden_part
 from pipeline.planning.names import format_of
 from pipeline.spec import Job
 from pipeline.tables.rows import Row, rows_of, run_stage, to_table
@@ -33,7 +35,9 @@ def to_file(row: Row, job: Job) -> Row:
     _, height, width, channels = row["shape"]
     pixels = np.frombuffer(row["tiles"], dtype).reshape(height, width, channels)
     alpha = np.frombuffer(row["alpha"], dtype).reshape(height, width) if len(row["alpha"]) else None
-    picture = Picture(pixels, alpha, carry.icc, carry.exif, carry.format, (), carry.texts)
+    pixels = as_rgb(pixels) if channels < carry.channels else pixels
+    pixels = with_hidden_part(pixels, carry.hidden)
+    picture = Picture(pixels, alpha, carry.icc, carry.exif, carry.format, (), carry.texts, carry.colour)
     data, notes = encode_picture(picture, format_of(row["output"]), quality=job.spec.quality)
     return row | {
         "encoded": data,

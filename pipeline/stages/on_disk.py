@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imgtx.codecs import check_colour
 from imgtx.codecs.spool import SpooledPicture, SpoolWriter, spool_in
 from imgtx.imageops.geometry import Tile
+from imgtx.imageops.grey import as_rgb
 from imgtx.imageops.resize import imresize
 from pipeline.planning.names import format_of
 from pipeline.sources import open_source
@@ -40,12 +42,12 @@ def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:
         source.download(item_of(row), str(path), own_version(row))
         picture = spool_in(path, directory, max_pixels=int(job.spec.max_megapixels * 1e6))
         path.unlink()
+        check_colour(picture.carry, format_of(row["output"]))
         read, measures = task.large_input(picture, row, job, directory)
         writer = enlarge(picture, read, directory, predictor, json.loads(row["conditions"] or "null"))
         picture.remove()
-        path = writer.finish(
-            format_of(row["output"]), job.spec.quality, picture.carry.icc, picture.carry.exif
-        )
+        carry = picture.carry
+        path = writer.finish(format_of(row["output"]), job.spec.quality, carry.icc, carry.exif, carry.colour)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = path.stat().st_size
@@ -72,13 +74,18 @@ def enlarge(
 ) -> SpoolWriter:
     """Run the model on every tile of the spooled picture and write its output into a raw file on disk.
 
-    read: returns the pixels of a tile, (H, W, C), which decides the output's channels: style transfer makes three of
-    one. conditions: of this picture, for models that take them.
+    read: returns what the model is given of a tile, (H, W, C), which decides the output's channels if they are more than
+    the picture's: style transfer makes three of one. conditions: of this picture, for models that take them.
     """
-    scale = predictor.info.scale
+    scale, masks = predictor.info.scale, predictor.info.masks
     plan = predictor.plan_for(picture.height, picture.width)
     writer: SpoolWriter | None = None
     for place, pixels in predictor.tiles(plan, read, conditions):
+        pixels = as_rgb(pixels) if pixels.shape[2] < picture.channels else pixels
+        if masks and picture.alpha_path:
+            # A model for holes leaves the other pixels as they were, also those that nobody sees.
+            hole = read(place)[:, :, -1:] > 0
+            pixels = np.where(hole, pixels, picture.read(place))
         writer = writer or SpoolWriter(
             directory,
             picture.height * scale,

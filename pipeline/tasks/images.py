@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imgtx.errors import ImageError
 
 # The command line reads this file for every `--help`, so that what costs time to import is imported in functions.
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import numpy as np
 
     from imgtx.codecs import Header, Picture
+    from imgtx.codecs.spool import SpooledPicture
+    from imgtx.imageops.geometry import Tile
     from pipeline.spec import Job
     from pipeline.tables.rows import Row
-    from pipeline.tasks.base import Measures, Opened
+    from pipeline.tasks.base import Measures, Opened, ReadTile
 
     ModelInput = Callable[[Picture, Row, Job], tuple[np.ndarray, Measures]]
 
 # Of one encoded file in memory; larger ones go through local disk.
 MAX_BYTES = 256 << 20
+# Of a picture on disk that are read together.
+ROWS = 256
 NOISE_LEVEL = {
     "noise_level": "standard deviation of the source's noise, in levels of 255 (`imgtx.imageops.noise`)"
 }
@@ -38,11 +43,13 @@ def load_image(row: Row, job: Job, *, model_input: ModelInput | None = None) -> 
     """Decode `data` into `tiles`; a picture too large for memory is marked `large`, and the transform spools it.
 
     The header is read first: size and form are accepted or refused before a pixel is decoded. model_input: returns the
-    pixels that the model is given for a picture, and measures; by default the picture's own pixels.
+    pixels that the model is given for a picture, and measures; by default those of `shown`.
     """
-    from imgtx.codecs import decode, pack_carry, read_header
+    from imgtx.codecs import carry_of, check_colour, decode, pack_carry, read_header
+    from imgtx.imageops.hidden import hidden_part
     from imgtx.imageops.noise import noise_level
     from imgtx.inference.tiling import plan_for_model, split
+    from pipeline.planning.names import format_of
     from pipeline.tables.rows import as_bytes
 
     if row.get("large"):
@@ -55,21 +62,71 @@ def load_image(row: Row, job: Job, *, model_input: ModelInput | None = None) -> 
     if is_large(header, job):
         return row | {"large": True}
     picture = decode(data, max_pixels=int(job.spec.max_megapixels * 1e6))
-    pixels = picture.pixels
+    check_colour(picture, format_of(row["output"]))
     # Recorded for a picture whose mask is refused, too.
-    row["measures"] = {"noise_level": noise_level(pixels)}
-    if model_input:
-        pixels, more = model_input(picture, row, job)
-        row["measures"] |= more
+    row["measures"] = {"noise_level": noise_level(picture.pixels)}
+    pixels, more = model_input(picture, row, job) if model_input else (shown(picture, job), {})
+    row["measures"] |= more
+    # A model for holes leaves the other pixels as they were, also those that nobody sees.
+    known = job.info.masks and picture.alpha is not None
+    hidden = hidden_part(picture.pixels, pixels[:, :, :-1], pixels[:, :, -1] > 0) if known else b""
     tiles = split(pixels, plan_for_model(job.info, header.height, header.width))
     return row | {
         "dtype": str(tiles.dtype),
         "shape": tiles.shape,
         "tiles": as_bytes(tiles),
         "alpha": b"" if picture.alpha is None else as_bytes(picture.alpha),
-        "carry": pack_carry(picture),
+        "carry": pack_carry(carry_of(picture, hidden)),
         "notes": list(picture.notes),
     }
+
+
+def shown(picture: Picture, job: Job, hole: np.ndarray | None = None) -> np.ndarray:
+    """Return the colours of a picture that the model is given: (H, W, 1 or 3).
+
+    Those that alpha hides are replaced (`imgtx.imageops.hidden`), and grey in three channels becomes one where the
+    model adds no colour. hole: (H, W) bool, pixels that count as hidden too.
+    """
+    from imgtx.imageops.grey import is_grey
+    from imgtx.imageops.hidden import weights_of, without_hidden_colours
+
+    pixels, weights = picture.pixels, weights_of(picture.alpha, hole)
+    grey = pixels.shape[2] == 3 and job.info.keeps_grey and is_grey(pixels, weights)
+    if picture.alpha is not None:
+        pixels = without_hidden_colours(pixels, weights)
+    return pixels[:, :, :1] if grey else pixels
+
+
+def shown_on_disk(
+    picture: SpooledPicture, job: Job, read_hole: Callable[[Tile, np.ndarray], np.ndarray] | None = None
+) -> ReadTile:
+    """Return a function that reads tiles of what `shown` returns for the same picture.
+
+    read_hole: from a tile and its pixels to its hole, (H, W) bool.
+    """
+    from imgtx.imageops.geometry import Tile
+    from imgtx.imageops.grey import GreyTest
+    from imgtx.imageops.hidden import VisibleColours, weights_of
+
+    def weighted(window: Tile) -> tuple[np.ndarray, Any]:
+        pixels = picture.read(window)
+        alpha = picture.read_alpha(window) if picture.alpha_path else None
+        return pixels, weights_of(alpha, read_hole(window, pixels) if read_hole else None)
+
+    grey = picture.grey and job.info.keeps_grey
+    if picture.channels == 3 and read_hole:
+        test = GreyTest()
+        for top in range(0, picture.height, ROWS):
+            if not test.coloured:
+                test.add(*weighted(Tile(top, 0, min(ROWS, picture.height - top), picture.width)))
+        grey = test.grey and job.info.keeps_grey
+    read = VisibleColours(picture.height, picture.width, weighted) if picture.alpha_path else picture.read
+    return (lambda window: read(window)[:, :, :1]) if grey else read
+
+
+def large_image(picture: SpooledPicture, row: Row, job: Job, folder: Path) -> tuple[ReadTile, Measures]:
+    """Return a function that reads tiles as `load_image` makes them: the `Task.large_input` beside it."""
+    return shown_on_disk(picture, job), {}
 
 
 def load_canvas(row: Row, job: Job, *, height: int, width: int) -> Row:
@@ -84,7 +141,7 @@ def canvas_row(row: Row, job: Job, pixels: np.ndarray, texts: tuple[tuple[str, s
 
     texts: keywords and texts for output formats that can hold them.
     """
-    from imgtx.codecs import Picture, pack_carry
+    from imgtx.codecs import Picture, carry_of, pack_carry
     from imgtx.inference.tiling import plan_for_model, split
     from pipeline.tables.rows import as_bytes
 
@@ -97,7 +154,7 @@ def canvas_row(row: Row, job: Job, pixels: np.ndarray, texts: tuple[tuple[str, s
         "shape": tiles.shape,
         "tiles": as_bytes(tiles),
         "alpha": b"",
-        "carry": pack_carry(Picture(pixels, None, b"", b"", job.spec.format, (), texts)),
+        "carry": pack_carry(carry_of(Picture(pixels, None, b"", b"", job.spec.format, (), texts))),
     }
 
 

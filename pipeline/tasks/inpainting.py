@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from imgtx.errors import ImageError, UsageError
 from pipeline.tasks.base import Option, Settings, Task
-from pipeline.tasks.images import NOISE_LEVEL, fetch_image, load_image
+from pipeline.tasks.images import NOISE_LEVEL, fetch_image, load_image, shown, shown_on_disk
 
 # The command line reads this file for every `--help`, so that what costs time to import is imported in functions.
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _filled(mask: bytes, picture: Picture, row: Row, job: Job) -> tuple[np.ndarr
     from imgtx.imageops.holes import with_mask
 
     hole = hole_in(picture, mask, job.spec)
-    return with_mask(picture.pixels, hole), {"hole_share": float(hole.mean())}
+    return with_mask(shown(picture, job, hole), hole), {"hole_share": float(hole.mean())}
 
 
 def hole_in(picture: Picture, mask: bytes, spec: RunSpec) -> np.ndarray:
@@ -282,15 +282,15 @@ def large_input(picture: SpooledPicture, row: Row, job: Job, folder: Path) -> tu
         check_mask_size((mask.height, mask.width), (picture.height, picture.width))
     read_hole = partial(_hole_at, mask, job.spec)
 
-    def read(window: Tile) -> tuple[np.ndarray, np.ndarray]:
-        pixels = picture.read(window)
-        return pixels, read_hole(window, pixels)
+    read_shown = shown_on_disk(picture, job, read_hole)
 
-    fill = Fill(picture.height, picture.width, read)
+    def hole_of(window: Tile) -> np.ndarray:
+        return read_hole(window, picture.read(window))
+
+    fill = Fill(picture.height, picture.width, lambda window: (read_shown(window), hole_of(window)))
 
     def read_filled(window: Tile) -> np.ndarray:
-        _, hole = read(window)
-        return np.dstack([fill(window), as_channel(hole, picture.dtype)])
+        return np.dstack([fill(window), as_channel(hole_of(window), picture.dtype)])
 
     return read_filled, {"hole_share": fill.share}
 

@@ -1,7 +1,7 @@
 """Restoration: remove noise, JPEG damage and mild blur at the image's own size."""
 
 from pipeline.tasks.base import Settings, Task
-from pipeline.tasks.images import NOISE_LEVEL, fetch_image, load_image
+from pipeline.tasks.images import NOISE_LEVEL, fetch_image, large_image, load_image
 
 
 def default_model(settings: Settings) -> str:
@@ -26,5 +26,6 @@ RESTORATION = Task(
     default_model=default_model,
     fetch=fetch_image,
     load=load_image,
+    large_input=large_image,
     measures=NOISE_LEVEL,
 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from imgtx.errors import StorageError, UsageError
 from imgtx.models.style_config import STYLE_SIZE, STYLE_SIZES
 from pipeline.tasks.base import Option, Settings, Task
-from pipeline.tasks.images import NOISE_LEVEL, fetch_image, load_image
+from pipeline.tasks.images import NOISE_LEVEL, fetch_image, load_image, shown, shown_on_disk
 
 # The command line reads this file for every `--help`, so that what costs time to import is imported in functions.
 if TYPE_CHECKING:
@@ -296,8 +296,8 @@ def in_each_style(
 
 
 def pixels_for(picture: Picture, row: Row, job: Job) -> tuple[np.ndarray, Measures]:
-    """Return a picture's pixels, a grey one's in colour unless its colours are preserved."""
-    return _coloured(picture.pixels, job.spec), {}
+    """Return what the model is given of a picture: grey pixels as colour, unless its colours are preserved."""
+    return _coloured(shown(picture, job), job.spec), {}
 
 
 def _coloured(pixels: np.ndarray, spec: RunSpec) -> np.ndarray:
@@ -310,8 +310,10 @@ def _coloured(pixels: np.ndarray, spec: RunSpec) -> np.ndarray:
 def large_input(picture: SpooledPicture, row: Row, job: Job, folder: Path) -> tuple[ReadTile, Measures]:
     """Return a function that reads tiles of a picture on disk as `pixels_for` does, and no measures."""
 
+    read_shown = shown_on_disk(picture, job)
+
     def read(window: Tile) -> np.ndarray:
-        return _coloured(picture.read(window), job.spec)
+        return _coloured(read_shown(window), job.spec)
 
     return read, {}
 

@@ -38,7 +38,15 @@ class Expectation:
 
 def build_zoo(directory: Path) -> dict[str, Expectation]:
     """Write the zoo under `directory`; return key (relative path) -> expectation."""
-    members = {**_forms(), **_tiffs(), **_metadata(), **_shapes_and_names(), **_broken(), **_refused()}
+    members = {
+        **_forms(),
+        **_tiffs(),
+        **paged_tiffs(),
+        **_metadata(),
+        **_shapes_and_names(),
+        **_broken(),
+        **_refused(),
+    }
     for key, (data, _) in members.items():
         path = directory / key
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -230,6 +238,98 @@ def rgb_tiff(more: dict[int, list[int] | bytes] | None = None, part: bytes | Non
     return tiff(tags | (more or {}), halves, **options)
 
 
+def tiff_of_pages(pages: list[dict], *, order: str = "<", big: bool = False) -> bytes:
+    """Build a TIFF of several grey pictures, uncompressed, in the order given.
+
+    Each page is a dict: `pixels` (H, W) uint8, `tags` beside those of the form, and `below`, a list of such dicts that
+    become its SubIFDs.
+    """
+    start, code, room = (b"II" if order == "<" else b"MM"), ("Q" if big else "I"), 8 if big else 4
+    head = start + (struct.pack(order + "HHHQ", 43, 8, 0, 0) if big else struct.pack(order + "HI", 42, 0))
+    out = bytearray(head)
+    link = len(head) - room
+
+    def add(page: dict) -> int:
+        """Append a directory without a successor; return where it is."""
+        below = [add(child) for child in page.get("below", ())]
+        height, width = page["pixels"].shape
+        at = len(out)
+        out.extend(page["pixels"].tobytes())
+        tags: dict[int, list[int] | bytes] = {
+            256: [width],
+            257: [height],
+            258: [8],
+            259: [1],
+            262: [1],
+            277: [1],
+        }
+        tags |= {273: [at], 278: [height], 279: [height * width]} | ({330: below} if below else {})
+        entries = b""
+        for tag, values in sorted((tags | page.get("tags", {})).items()):
+            packed = values if isinstance(values, bytes) else struct.pack(f"{order}{len(values)}I", *values)
+            kind, number = (2, len(packed)) if isinstance(values, bytes) else (4, len(values))
+            if len(packed) > room:
+                out.extend(packed)
+                packed = struct.pack(order + code, len(out) - len(packed))
+            entries += struct.pack(f"{order}HH{code}", tag, kind, number) + packed.ljust(room, b"\0")
+        at = len(out)
+        out.extend(struct.pack(order + ("Q" if big else "H"), len(entries) // (20 if big else 12)))
+        out.extend(entries + bytes(room))
+        return at
+
+    for page in pages:
+        at = add(page)
+        out[link : link + room] = struct.pack(order + code, at)
+        link = len(out) - room
+    return bytes(out)
+
+
+def _page(height: int, width: int, subfile: int | None = None, **more) -> dict:
+    """Return a page for `tiff_of_pages`; of 48 x 64 pixels it is `photo`, of other sizes its negative."""
+    pixels = photo(height, width, 1)
+    tags = ({} if subfile is None else {254: [subfile]}) | more.pop("tags", {})
+    return {"pixels": pixels if (height, width) == (48, 64) else 255 - pixels, "tags": tags, **more}
+
+
+def paged_tiffs() -> dict[str, tuple[bytes, Expectation]]:
+    """Return TIFFs of several directories, of which at most one is the picture: that of 48 x 64 pixels."""
+    big, small = _page(48, 64, 0), _page(12, 16, 1)
+    plain, plain_small = _page(48, 64), _page(12, 16)
+    unflagged, first = Expectation(size=(48, 64), channels=1), ("full-size-taken",)
+    taken = Expectation(size=(48, 64), channels=1, notes=first)
+    pages, unclear = Expectation("multi_page"), Expectation("which_picture")
+    turned = {274: [6], 315: b"A. Nobody\0"}
+    files = {
+        "thumbnail-first": ([small, big], taken),
+        "thumbnail-first-old-flag": ([_page(12, 16, tags={255: [2]}), plain], taken),
+        "thumbnail-then-unflagged": ([small, plain], taken),
+        "below-a-thumbnail": ([_page(12, 16, 1, below=[_page(24, 32, 1), big])], taken),
+        "below-a-thumbnail-turned": (
+            [_page(12, 16, 1, below=[big], tags=turned)],
+            Expectation(size=(64, 48), channels=1, notes=(*first, "oriented")),
+        ),
+        "below-an-unflagged-thumbnail": ([_page(12, 16, below=[plain])], taken),
+        "thumbnail-below": ([_page(48, 64, 0, below=[small, plain_small])], unflagged),
+        "pyramid": ([big, _page(24, 32, 1), small], unflagged),
+        "pyramid-smallest-first": ([small, _page(24, 32, 1), _page(48, 64, 1)], taken),
+        "mask-beside": ([big, _page(48, 64, 4)], unflagged),
+        "alone-and-called-reduced": ([_page(48, 64, 1)], unflagged),
+        "three-pages": ([_page(48, 64, 2)] * 3, pages),
+        "two-sizes": ([plain_small, plain], pages),
+        "pages-after-a-thumbnail": ([small, big, big], pages),
+        "two-full-below": ([_page(12, 16, 1, below=[big, big])], unclear),
+        "larger-copy": ([big, _page(96, 128, 1)], unclear),
+        "copies-of-other-shapes": ([_page(12, 16, 1), _page(48, 64, 1), _page(30, 30, 1)], unclear),
+    }
+    return {
+        f"pages/{name}.tif": (
+            tiff_of_pages(made, order=">" if number % 2 else "<", big=number % 3 == 2),
+            wanted,
+        )
+        for number, (name, (made, wanted)) in enumerate(files.items())
+    }
+
+
 def _premultiplied_tiff() -> bytes:
     return (
         pyvips.Image.new_from_array(photo(channels=4))
@@ -341,7 +441,7 @@ def _refused() -> dict[str, tuple[bytes, Expectation]]:
         "refused/animated.webp": (saved(frames[0], "WEBP", **both), animated),
         "refused/animated.png": (saved(frames[0], "PNG", **both), animated),
         "refused/gif-inside.png": (saved(frames[0], "GIF", **both), animated),
-        "refused/pages.tif": (saved(frames[0], "TIFF", **both), animated),
+        "refused/pages.tif": (saved(frames[0], "TIFF", **both), Expectation("multi_page")),
         "refused/still-gif.png": (saved(frames[0], "GIF"), unsupported),
         "refused/float.tif": (saved(photo(channels=1).astype(np.float32), "TIFF"), unsupported),
         "refused/int32.tif": (saved(photo(channels=1).astype(np.int32), "TIFF"), unsupported),

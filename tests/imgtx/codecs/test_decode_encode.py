@@ -17,6 +17,7 @@ from imgtx.codecs import (
     WRITABLE,
     Carry,
     Picture,
+    carry_of,
     decode,
     encode,
     exif,
@@ -343,9 +344,13 @@ class TestBadInput:
 
     @given(st.binary(max_size=99), st.binary(max_size=99), st.sampled_from(WRITABLE))
     def test_metadata_round_trip(self, icc, block, format):
-        image = Picture(np.zeros((1, 1, 3), np.uint8), None, icc, block, format, ("oriented",))
-        assert unpack_carry(pack_carry(image)) == Carry(icc, block, format)
+        image = Picture(
+            np.zeros((1, 1, 3), np.uint8), None, icc, block, format, ("oriented",), colour=b"chunks"
+        )
+        carry = carry_of(image, b"hidden")
+        assert carry == Carry(icc, block, format, 3, b"hidden", b"chunks")
+        assert unpack_carry(pack_carry(carry)) == carry
 
     def test_truncated_metadata_is_detected(self):
         with pytest.raises(ValueError, match="lengths ask for"):
-            unpack_carry(pack_carry(picture(zoo.photo(), icc=b"12345"))[:-1])
+            unpack_carry(pack_carry(carry_of(picture(zoo.photo(), icc=b"12345")))[:-1])

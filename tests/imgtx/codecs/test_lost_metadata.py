@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgtx.codecs import NOTES, Picture, decode, encode, pack_carry, unpack_carry
+from imgtx.codecs import NOTES, Picture, carry_of, decode, encode, pack_carry, unpack_carry
 from tests.support import zoo
 from tests.support.pictures import MAX_PIXELS, assert_equal, picture
 
@@ -19,11 +19,9 @@ class TestLosses:
     @pytest.mark.parametrize(
         ("chunks", "notes"),
         [
-            ([(b"tEXt", b"Comment\0hello"), (b"gAMA", struct.pack(">I", 100_000))], "gamma text"),
-            ([(b"cHRM", ADOBE_RGB)], "chromaticities"),
-            ([(b"cHRM", ADOBE_RGB), (b"sRGB", b"\0")], ""),
-            ([(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000))], ""),
-            ([(b"sBIT", b"\5\5\5"), (b"tIME", b"\7\xe4\1\1\0\0\0")], "chunks"),
+            ([(b"tEXt", b"Comment\0hello"), (b"gAMA", struct.pack(">I", 100_000))], "text"),
+            ([(b"cHRM", ADOBE_RGB)], ""),
+            ([(b"sBIT", b"\5\5\5"), (b"tIME", b"\7\xe4\1\1\0\0\0")], "sbit chunks"),
             ([(b"prVt", b"whose?")], "chunks"),
             ([(b"pHYs", bytes(9))], ""),
             ([(b"iTXt", b"Title\0\0\0\0\0hi"), (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x/>")], "xmp text"),
@@ -78,14 +76,6 @@ class TestLosses:
         assert got.notes == notes
         assert_equal(got, picture(zoo.photo()))
 
-    def test_a_profile_in_a_bmp_is_named(self):
-        bmp, icc = zoo.saved(zoo.photo(), "BMP"), zoo.rgb_profile()
-        more = bytes(16) + b"DEBM" + bytes(48) + struct.pack("<4I", 4, 124 + len(bmp) - 54, len(icc), 0)
-        head = struct.pack("<2sIII", b"BM", len(bmp) + 84 + len(icc), 0, 138) + struct.pack("<I", 124)
-        got = decode(head + bmp[18:54] + more + bmp[54:] + icc, max_pixels=MAX_PIXELS)
-        assert got.notes == ("icc-dropped",)
-        assert_equal(got, picture(zoo.photo()))
-
     def test_an_unknown_chunk_of_a_webp_is_named(self):
         webp = zoo.saved(zoo.photo(), "WEBP", lossless=True, icc_profile=zoo.rgb_profile())
         more = webp[8:] + b"prVt" + struct.pack("<I", 4) + b"what"
@@ -97,7 +87,7 @@ def test_texts_of_a_made_picture_are_in_its_png_and_noted_elsewhere():
     made = Picture(
         zoo.photo(), None, b"", b"", "png", (), (("prompt", "ein roter Kreis ● 赤"), ("seed", "7"))
     )
-    assert unpack_carry(pack_carry(made)).texts == made.texts
+    assert unpack_carry(pack_carry(carry_of(made))).texts == made.texts
     data, notes = encode(made, "png", quality=90)
     assert notes == ()
     assert Image.open(io.BytesIO(data)).text == dict(made.texts)

@@ -31,7 +31,8 @@ def whole(spooled: SpooledPicture) -> Picture:
     everything = Tile(0, 0, spooled.height, spooled.width)
     alpha = spooled.read_alpha(everything) if spooled.alpha_path else None
     carry = spooled.carry
-    return Picture(spooled.read(everything), alpha, carry.icc, carry.exif, carry.format, spooled.notes)
+    pixels = spooled.read(everything)
+    return Picture(pixels, alpha, carry.icc, carry.exif, carry.format, spooled.notes, colour=carry.colour)
 
 
 def assert_same(got: Picture, wanted: Picture) -> None:
@@ -40,9 +41,10 @@ def assert_same(got: Picture, wanted: Picture) -> None:
     assert (got.alpha is None) == (wanted.alpha is None)
     if got.alpha is not None and wanted.alpha is not None:
         np.testing.assert_array_equal(got.alpha, wanted.alpha)
-    assert (got.icc, got.exif, got.format, got.notes) == (
+    assert (got.icc, got.exif, got.colour, got.format, got.notes) == (
         wanted.icc,
         wanted.exif,
+        wanted.colour,
         wanted.format,
         wanted.notes,
     )
@@ -65,7 +67,7 @@ def write(image: Picture, directory, format: str, quality: int, step: tuple[int,
     for top, left in corners:
         piece = slice(top, top + step[0]), slice(left, left + step[1])
         writer.put(top, left, image.pixels[piece], None if image.alpha is None else image.alpha[piece])
-    path = writer.finish(format, quality, image.icc, image.exif)
+    path = writer.finish(format, quality, image.icc, image.exif, image.colour)
     return path, writer.notes
 
 

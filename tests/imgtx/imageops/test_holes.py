@@ -6,7 +6,7 @@ import torch
 
 from imgtx.degradations.holes import KINDS, MAX_SHARE, Holes, random_mask, with_random_hole
 from imgtx.errors import UsageError
-from imgtx.imageops import holes
+from imgtx.imageops import geometry
 from imgtx.imageops.geometry import Tile
 from imgtx.imageops.holes import Fill, hole_of_colour, hole_of_mask, with_mask
 from imgtx.inference.predictor import Predictor
@@ -100,7 +100,7 @@ class TestFill:
         filler, tile = Fill(301, 363, read), Tile(*window)
         np.testing.assert_array_equal(filler(tile), whole[tile.top : tile.bottom, tile.left : tile.right])
         assert filler.share == mask.mean()
-        monkeypatch.setattr(holes, "WINDOW", 64)
+        monkeypatch.setattr(geometry, "SQUARE", 64)
         np.testing.assert_array_equal(with_mask(image, mask)[..., :3], whole)
 
 

@@ -69,8 +69,9 @@ def test_one_call_when_the_image_fits():
     assert model.calls == [(1, 3, 32, 52)]
 
 
-def test_alpha_is_enlarged_by_bicubic_and_does_not_affect_colours():
+def test_alpha_is_enlarged_by_bicubic_and_does_not_affect_visible_colours():
     image = noise(13, 9, 4, dtype=np.uint16)
+    image[:, :, 3] |= 0x2000
     output = Predictor(Windows(), tile=16)(image)
     np.testing.assert_array_equal(output[:, :, :3], Predictor(Windows())(image[:, :, :3]))
     np.testing.assert_array_equal(output[:, :, 3], imresize(image[:, :, 3], 2))
@@ -82,6 +83,7 @@ def test_alpha_is_enlarged_by_bicubic_and_does_not_affect_colours():
 
 def test_alpha_is_untouched_at_scale_1():
     image = noise(7, 5, 4)
+    image[:, :, 3] |= 0x20
     output = Predictor(Nearest(ModelInfo("same", "restoration", scale=1, multiple=4, halo=4)))(image)
     np.testing.assert_array_equal(output, image)
 

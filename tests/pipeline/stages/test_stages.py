@@ -265,7 +265,7 @@ def test_alpha_by_windows_equals_alpha_as_a_whole(tmp_path, scale, height, width
     alpha = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (height, width), dtype)
     (tmp_path / "alpha.raw").write_bytes(alpha.tobytes())
     paths = tmp_path / "pixels.raw", tmp_path / "alpha.raw"
-    spooled = SpooledPicture(height, width, 3, np.dtype(dtype), *paths, Carry(b"", b"", "png"), ())
+    spooled = SpooledPicture(height, width, 3, np.dtype(dtype), *paths, Carry(b"", b"", "png", 3), ())
     whole = imresize(alpha, scale)
     cut = plan(height, width, tile=(9, 11), halo=2, multiple=1)
     for index in range(cut.count):
