@@ -6,12 +6,13 @@ Plain data: `pipeline/job.py` checks it, and `pipeline/tasks/` defines what a ta
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from imgtx.models.info import ModelInfo
 
-# Increased whenever imgtx itself begins to compute other pixels from the same recipe.
+# Increased whenever imgtx itself begins to compute other pixels from the same recipe, or to refuse other files: what an
+# older imgtx made then runs again, and a plan counts it as such.
 PIXEL_VERSION = 1
 
 # The precision that the probe of the model found fastest and exact enough.
@@ -108,6 +109,11 @@ class Recipe:
         values |= {name: value for name, value in values.pop("settings").items() if value}
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def older_digests(self) -> tuple[str, ...]:
+        """Return the digests that older versions of imgtx gave to this recipe."""
+        return tuple(replace(self, pixel_version=version).digest for version in range(1, self.pixel_version))
 
 
 @dataclass(frozen=True)

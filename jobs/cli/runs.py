@@ -27,7 +27,9 @@ from jobs.cli.options import (
 )
 from pipeline.tasks import commands, options_of
 
-PLAN_CLASSES = "Counts the images that are new, changed, stale, failed before, and up to date."
+PLAN_CLASSES = (
+    "Counts the images that are new, changed, made by an older imgtx, stale, failed before, and up to date."
+)
 
 
 def run_command(name: str) -> click.Command:

@@ -82,6 +82,7 @@ def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
         task.list(run.opened, spec, local_destination=run.destination.is_local),
         run.ledger,
         recipe=run.job.recipe.digest,
+        older_recipes=run.job.recipe.older_digests,
         requested_format=spec.format,
         max_megapixels=spec.max_megapixels,
         retry_failed=retry_failed,

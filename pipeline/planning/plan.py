@@ -4,7 +4,7 @@ Nothing is fetched and the destination is not listed. An output that was deleted
 `current` here; `pipeline.verify` finds it and can mark it pending.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -28,13 +28,15 @@ from pipeline.tables.schemas import (
 )
 from pipeline.tables.spill import Rows
 
-NEW, CHANGED, STALE, RETRY, FAILED_BEFORE = "new", "changed", "stale", "retry", "failed_before"
+NEW, CHANGED, OLDER, STALE = "new", "changed", "older_imgtx", "stale"
+RETRY, FAILED_BEFORE = "retry", "failed_before"
 CURRENT, REFUSED = "current", "refused"
 
 # Every listed key is in exactly one class, so the counts sum up to the keys listed.
 CLASSES = {
     NEW: "no row in the ledger",
     CHANGED: "the version of the source, or of an input such as a mask, differs from the row's",
+    OLDER: "made or refused by an older imgtx, which computed other pixels or read other files by this recipe",
     STALE: "the recipe or the output's name differs: another key now shares that name, or has reused it",
     RETRY: "failed for a reason that may pass, interrupted by a stop, or marked pending by verify",
     FAILED_BEFORE: "would fail again; processed only by `imgtx retry`",
@@ -43,9 +45,9 @@ CLASSES = {
     SKIPPED: "not an image by its name, without a mask where masks are given, or a row that repeats another",
 }
 # The classes that a plain run processes.
-RUN = (NEW, CHANGED, STALE, RETRY)
+RUN = (NEW, CHANGED, OLDER, STALE, RETRY)
 # Classes whose output may exist already, named by a row that a new output makes untrue.
-OVERWRITES = (CHANGED, STALE, RETRY)
+OVERWRITES = (CHANGED, OLDER, STALE, RETRY)
 _CODES = {cause: code for code, cause in enumerate(CLASSES)}
 
 # `cause` is the class; `previous_output` is a superseded file to delete once the new one is written, or "".
@@ -95,6 +97,7 @@ def make_plan(
     ledger: Ledger,
     *,
     recipe: str,
+    older_recipes: Sequence[str] = (),
     requested_format: str,
     max_megapixels: float = 0.0,
     retry_failed: bool = False,
@@ -102,7 +105,8 @@ def make_plan(
     """Classify every listed key and name the outputs of those to process.
 
     inventory: the whole listing, because names depend on all of it, as batches of LISTED (`Source.list`) or of
-    INVENTORY, where every key is an image. recipe: its digest. requested_format: "same" or a writable format.
+    INVENTORY, where every key is an image. recipe: its digest; older_recipes: those that older versions of imgtx gave
+    it (`Recipe.older_digests`). requested_format: "same" or a writable format.
     max_megapixels: an image that an earlier, lower limit refused is processed again if it fits this one.
     retry_failed: `work` has only the images that failed last time, of any class (`imgtx retry`).
 
@@ -118,7 +122,7 @@ def make_plan(
     for index, state in enumerate(ledger.state_by_bucket(buckets, ("in_height", "in_width"))):
         starts.append(images.num_rows)
         listed = listing.read(index)
-        matched = _match(listed, state, recipe, max_megapixels)
+        matched = _match(listed, state, (recipe, *older_recipes), max_megapixels)
         is_image = pc.equal(listed["status"], "")
         images.add(matched.select(_MATCHED.names).filter(is_image))
         others = matched.filter(pc.invert(is_image))
@@ -152,7 +156,7 @@ class _Count:
         return dict(zip(CLASSES, numbers.tolist(), strict=True))
 
 
-def _match(listed: pa.Table, state: pa.Table, recipe: str, max_megapixels: float) -> pa.Table:
+def _match(listed: pa.Table, state: pa.Table, recipes: Sequence[str], max_megapixels: float) -> pa.Table:
     """Join the listing of a bucket with its ledger: columns of _MATCHED and of LEFT_OUT.
 
     The class follows from a key's own rows; `_with_files` corrects it by those of other keys.
@@ -160,7 +164,7 @@ def _match(listed: pa.Table, state: pa.Table, recipe: str, max_megapixels: float
     known = state.take(pc.index_in(listed["key"], state["key"].combine_chunks()))
     pending = pc.fill_null(pc.equal(known["status"], PENDING), False)
     columns = {
-        "code": pa.array(_classify(listed, known, recipe, max_megapixels)),
+        "code": pa.array(_classify(listed, known, recipes, max_megapixels)),
         "failed": pc.fill_null(pc.is_in(known["status"], pa.array([FAILED, PENDING])), False),
         "written_output": pc.fill_null(known["written_output"], ""),
         "pending_output": pc.if_else(pending, known["output"], ""),
@@ -192,8 +196,12 @@ def _to_run(matched: pa.Table, *, retry_failed: bool) -> pa.Table:
     return matched.select(PLANNED.names).filter(pa.array(run))
 
 
-def _classify(listed: pa.Table, known: pa.Table, recipe: str, max_megapixels: float) -> np.ndarray:
-    """Return the class of each listed key: int8 (rows,). known: its STATE row, null where there is none."""
+def _classify(listed: pa.Table, known: pa.Table, recipes: Sequence[str], max_megapixels: float) -> np.ndarray:
+    """Return the class of each listed key: int8 (rows,). known: its STATE row, null where there is none.
+
+    recipes: the digest of the recipe, then those that older versions of imgtx gave it.
+    """
+    recipe, *older = recipes
     status = known["status"]
     failed = as_bools(pc.equal(status, FAILED))
     may_pass = failed & as_bools(pc.is_in(known["reason"], pa.array(sorted(RETRIED_BY_A_PLAIN_RUN))))
@@ -207,6 +215,7 @@ def _classify(listed: pa.Table, known: pa.Table, recipe: str, max_megapixels: fl
         (as_bools(pc.is_null(status)) | as_bools(pc.equal(status, SKIPPED)), NEW),
         (~_equal(listed, known, "version"), CHANGED),
         (as_bools(pc.equal(status, PENDING)), RETRY),
+        (as_bools(pc.is_in(known["recipe"], pa.array(older, pa.string()))), OLDER),
         (~as_bools(pc.equal(known["recipe"], recipe)), STALE),
         (may_pass, RETRY),
         (failed, FAILED_BEFORE),

@@ -74,8 +74,8 @@ def enlarge(
 ) -> SpoolWriter:
     """Run the model on every tile of the spooled picture and write its output into a raw file on disk.
 
-    read: returns what the model is given of a tile, (H, W, C), which decides the output's channels if they are more than
-    the picture's: style transfer makes three of one. conditions: of this picture, for models that take them.
+    read: returns what the model is given of a tile, (H, W, C). The output has the picture's channels, or C if that is
+    more: style transfer makes three of one. conditions: of this picture, for models that take them.
     """
     scale, masks = predictor.info.scale, predictor.info.masks
     plan = predictor.plan_for(picture.height, picture.width)

@@ -223,12 +223,21 @@ def test_everything_that_changes_pixels_changes_the_recipe(change):
     assert replace(recipe, **change).digest != recipe.digest
 
 
-def test_ledgers_of_earlier_versions_stay_current():
-    """Digests that the first versions wrote, for default runs and for a run with every option."""
+def test_outputs_of_an_older_imgtx_are_known_as_such():
+    recipe = Recipe("super-resolution", "d", 2, "same", 92, "float32", pixel_version=3)
+    older = [replace(recipe, pixel_version=version).digest for version in (1, 2)]
+    assert recipe.older_digests == tuple(older)
+    assert recipe.digest not in older
+    assert replace(recipe, pixel_version=1).older_digests == ()
+
+
+def test_ledgers_of_earlier_versions_are_understood():
+    """Digests that the first version of pixels has, for default runs and for a run with every option."""
 
     def digest(command: str, info: ModelInfo, *set_now: str, **options: Any) -> str:
         given = {"spec_file": None, "settings": set_now} | options
-        return make_job(read_run_spec("in", "out", command, given), info, "0" * 64).recipe.digest
+        recipe = make_job(read_run_spec("in", "out", command, given), info, "0" * 64).recipe
+        return replace(recipe, pixel_version=1).digest
 
     x4 = replace(INFO, name="sr-x4", scale=4)
     every = replace(

@@ -90,6 +90,24 @@ def test_another_recipe_makes_written_and_failed_rows_stale(ledger):
     assert causes(plan(ledger, "a.png", "b.png", recipe="r2")) == {"a.png": "stale", "b.png": "stale"}
 
 
+def test_what_an_older_imgtx_made_is_counted_by_itself(ledger):
+    rows = (
+        outcome("a.png"),
+        outcome("b.png", status=FAILED, reason="animated"),
+        outcome("c.png", version="v0"),
+    )
+    ledger.append(outcomes(*rows), recipe="r1", run="1")
+    ledger.append(outcomes(outcome("d.png")), recipe="r2", run="2")
+    ledger.append(outcomes(outcome("e.png")), recipe="other", run="3")
+    keys = ("a.png", "b.png", "c.png", "d.png", "e.png")
+    made = plan(ledger, *keys, recipe="r3", older_recipes=("r1", "r2"))
+    expected = {"a.png": "older_imgtx", "b.png": "older_imgtx", "c.png": "changed", "d.png": "older_imgtx"}
+    assert causes(made) == expected | {"e.png": "stale"}
+    assert nonzero(made) == {"older_imgtx": 3, "changed": 1, "stale": 1}
+    assert outputs(made)["a.png"] == ("a.png", "")
+    assert nonzero(plan(ledger, *keys, recipe="r2", older_recipes=("r1",)))["current"] == 1
+
+
 @pytest.mark.parametrize("reason", sorted(REASONS))
 def test_a_failure_runs_again_only_if_its_reason_may_pass(ledger, reason):
     ledger.append(outcomes(outcome("a.png", status=FAILED, reason=reason)), recipe="r1", run="1")
