@@ -192,13 +192,12 @@ def _by_curves(icc: bytes, channels: int) -> Convert | None:
         if curve is None or icc[20:24] != b"XYZ ":
             return None
         return _to_srgb([curve])
-    curves = [profile_curve(icc, name) for name in (b"rTRC", b"gTRC", b"bTRC")]
-    colours = [profile_xyz(icc, name) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
-    if any(curve is None for curve in curves) or any(colour is None for colour in colours):
+    curves = [c for name in (b"rTRC", b"gTRC", b"bTRC") if (c := profile_curve(icc, name)) is not None]
+    colours = [xyz for name in (b"rXYZ", b"gXYZ", b"bXYZ") if (xyz := profile_xyz(icc, name)) is not None]
+    if len(curves) < 3 or len(colours) < 3:
         return None
     to_xyz, white = _to_xyz(_SRGB_PRIMARIES)
-    matrix = np.linalg.inv(_adapted(white, _D50) @ to_xyz) @ np.stack(colours, axis=1)  # type: ignore[arg-type]
-    return _to_srgb(curves, matrix)  # type: ignore[arg-type]
+    return _to_srgb(curves, np.linalg.inv(_adapted(white, _D50) @ to_xyz) @ np.stack(colours, axis=1))
 
 
 def _by_tables(icc: bytes, channels: int) -> Convert:
