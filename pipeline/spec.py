@@ -13,7 +13,7 @@ from imgtx.models.info import ModelInfo
 
 # Increased whenever imgtx itself begins to compute other pixels from the same recipe, or to refuse other files: what an
 # older imgtx made then runs again, and a plan counts it as such.
-PIXEL_VERSION = 1
+PIXEL_VERSION = 2
 
 # The precision that the probe of the model found fastest and exact enough.
 AUTO = "auto"
