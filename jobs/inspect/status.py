@@ -155,7 +155,7 @@ def _speed(summary: Summary) -> str:
     time = f"in {summary.seconds_work:.1f} s after start-up"
     if summary.megapixels < SMALL_IMAGE * summary.written:
         rate = summary.written / summary.seconds_work if summary.seconds_work else 0.0
-        return f"{summary.written} images {time} ({rate:.2f} images/s)"
+        return f"{summary.written} image{'s' * (summary.written > 1)} {time} ({rate:.2f} images/s)"
     return f"{summary.megapixels:.2f} megapixels {time} ({summary.megapixels_per_second:.2f} MP/s)"
 
 

@@ -171,9 +171,9 @@ def _check_utf8(name: str, value: str, reason: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        plain = value[: error.start]
+        after = f", after {value[: error.start][-20:]!r}" if error.start else ""
         raise CellError(
-            reason, f"has a {name} that is not UTF-8 at character {error.start + 1}, after {plain[-20:]!r}"
+            reason, f"has a {name} that is not UTF-8 at character {error.start + 1}{after}"
         ) from None
 
 
