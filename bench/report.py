@@ -24,15 +24,18 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """Return the measured commit, with `-dirty` if a tracked file differs from it."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=FOLDER,
-    )
-    return described.stdout.strip() or "unknown"
+    """Return the measured commit, with `-dirty` if a tracked file differs from it.
+
+    Results do not count: otherwise the first one that is saved would make all later ones of the same run dirty.
+    """
+    name = _git("rev-parse", "--short", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/bench/results")
+    return (name or "unknown") + ("-dirty" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, cwd=FOLDER)
+    return done.stdout.strip()
 
 
 def save(name: str, values: dict[str, Any]) -> None:
