@@ -62,7 +62,6 @@ NOT_IN_THE_HISTORY = {
     "codecs.json",
     "plan_million.json",
     "slow_down.json",
-    "startup.json",
 }
 
 
