@@ -8,9 +8,11 @@ from pipeline.spec import RunSpec
 
 # The most images that one decode task takes; a block costs Ray about 60 ms.
 ROWS_PER_BLOCK = 16
-# Decoded pixels that travel to a model in one block. On a CPU, where a megapixel takes seconds, blocks of one image
-# share the work evenly to the end; a GPU wants many tiles at once.
-BLOCK_BYTES_CPU, BLOCK_BYTES_GPU = 2 << 20, 32 << 20
+# Decoded pixels that travel to a model on a GPU in one block: it wants many tiles at once.
+BLOCK_BYTES_GPU = 32 << 20
+# Source bytes that one actor on CPUs takes at once. Its outcomes reach the driver when all of these images are done:
+# small files share the cost of a block, and photos, which take seconds each, come one by one.
+BLOCK_BYTES_CPU = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,9 @@ class Pool:
 
     CPUs and GPUs are Ray's logical units.
 
-    fused: each process runs all stages of an image, as on the local engine; on Ray actors only transform, and tasks on
-        any node do the rest.
+    fused: each actor decodes, transforms, encodes and publishes; otherwise actors only transform, and tasks on any
+        node do the rest.
+    block_bytes: the most that travels to an actor at once: of the source if `fused`, else of decoded pixels.
     min_actors: the pool starts with so many and grows up to `actors`; 0 for a pool of fixed size.
     restarts: -1 restarts an actor as often as it takes, on any node with room: a pool stalls on an actor that
         stays dead.
@@ -58,8 +61,9 @@ class Pool:
 def size_pool(spec: RunSpec, resources: dict[str, float], images: int) -> Pool:
     """Size the pools for a cluster's `resources`: one actor a GPU, or one a core where there is no GPU.
 
-    Without GPUs, models and codecs share the cores: actors hold three quarters of each, so that tasks always find
-    room. Actors that held whole CPUs would starve the stages before them.
+    Without GPUs an actor runs all stages and holds three quarters of a core; other tasks find room beside
+    it. With GPUs models and codec tasks share the cores: actors hold at most half of them, because they would
+    otherwise starve the stages before them.
 
     Raises UsageError where the cluster has no CPU, or fewer GPUs than the spec asks for.
     """
@@ -88,9 +92,9 @@ def size_pool(spec: RunSpec, resources: dict[str, float], images: int) -> Pool:
         pool = Pool(actors, min(0.5, cpus / (2 * first)), share, 0.5, rows, BLOCK_BYTES_GPU)
     else:
         # No block waits at an actor: on a CPU a block takes seconds, and another actor may be idle by then.
-        pool = Pool(
-            actors, 0.75 * min(1.0, cpus / first), 0.0, 0.25, rows, BLOCK_BYTES_CPU, tasks_in_flight=1
-        )
+        share = 0.75 * min(1.0, cpus / first)
+        pool = Pool(actors, share, 0.0, share, rows, BLOCK_BYTES_CPU, fused=True, tasks_in_flight=1)
+        return replace(pool, decoders=actors, encoders=actors, min_actors=min_actors)
     # Half of the tasks that find room beside the actors decode; the other half is for encode and publish.
     tasks = int((cpus - first * pool.actor_cpus) / pool.task_cpus) * actors // first
     decoders = max(1, tasks // 2)

@@ -1,5 +1,6 @@
 """The Ray engine: a private local Ray or a cluster, one dataset (`pipeline/flow.py`) a pass."""
 
+import gc
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,9 @@ class RayEngine:
                 raise ModelError(_why_no_model(self.job, error)) from error
             self.whole = False
             log.warning("Ray ended a pass early: %s", str(error).splitlines()[0][:200])
+        # The exception of a lost block holds this pass's actors in a reference cycle, and these hold their CPUs: the
+        # next pass would wait for them forever, because a driver that waits never triggers a collection.
+        gc.collect()
         # An image that found no Ray must not be blamed for its worker's end.
         if local_daemon_died():
             raise RunInterruptedError(RAY_ENDED)

@@ -1,14 +1,17 @@
-"""All stages in one process, as the local engine runs them: rows stay Python values, and their pixels where they are.
+"""All stages in one process, of the local engine or an actor of Ray: rows stay Python values, and pixels where they are.
 
 On a CPU the model and the codecs share the same cores, so pixels that travel between processes only cost time. What
 waits for storage is apart (`fetch`, `publish`), so that threads can do it while the model runs.
 """
 
+import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import cached_property
 
 import pyarrow as pa
 
+from imgtx.models.generation import images_per_call
 from pipeline.spec import Job
 from pipeline.stages.decode import fetch, open_job, to_tiles
 from pipeline.stages.encode import encode_row
@@ -16,7 +19,7 @@ from pipeline.stages.publish import publish_row
 from pipeline.stages.transform import Transform
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.rows import Row, empty, rows_of, to_table
-from pipeline.tables.schemas import FINISHED, PIXELS
+from pipeline.tables.schemas import FINISHED, PIXELS, WAITED
 from pipeline.tasks.base import Opened
 
 # The columns that a row has from the first stage on, as if it had travelled as a table.
@@ -35,12 +38,24 @@ class AllStages:
         self.job = job
         self.transform = Transform(job, device)
         self.beside = self.transform.predictor.device.type != "cpu"
+        self.free_since = time.perf_counter()
+        # Seconds that no row has reported yet.
+        self.waited = 0.0
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """Yield a FINISHED table of one row for each row of a WORK table, when its output is stored."""
-        for row in rows_of(batch):
-            for made in self.here([self.ahead(row)]):
-                yield to_table([self.behind(made)], FINISHED)
+        """Yield a FINISHED table of one row for each row of a WORK table, when its output is stored. For an actor."""
+        watcher, together = self.transform.drain_watcher, images_per_call(self.job.info)
+        with watcher.working() if watcher else nullcontext():
+            self.waited += time.perf_counter() - self.free_since
+            rows = [*rows_of(batch)]
+            for start in range(0, len(rows), together):
+                for made in self.here([self.ahead(row) for row in rows[start : start + together]]):
+                    made[WAITED.name], self.waited = self.waited, 0.0
+                    finished = to_table([self.behind(made)], FINISHED)
+                    stored = time.perf_counter()
+                    yield finished
+                    self.free_since = time.perf_counter()
+                    self.waited += self.free_since - stored
 
     def ahead(self, row: Row) -> Row:
         """Return a work row with what must be read of storage."""

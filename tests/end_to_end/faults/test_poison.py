@@ -1,7 +1,6 @@
 """Images that kill their worker, and faults that kill Ray, are recorded as such and affect nothing else."""
 
 import contextlib
-import os
 import signal
 import threading
 from pathlib import Path
@@ -10,36 +9,16 @@ import psutil
 import pytest
 
 from pipeline.storage.store import open_store
-from tests.end_to_end.faults.conftest import Archive, Command, Start, only_ray
+from tests.end_to_end.faults.conftest import Archive, Start, only_ray
 from tests.end_to_end.faults.test_kill import assert_equal
 from tests.support.archive import assert_sound, fill, look
+from tests.support.poison import kill_worker_with_the_large_image
 from tests.support.zoo import photo, saved
 
 # `WITHIN` reports what hangs, with its output.
 pytestmark = pytest.mark.timeout(3600)
 
 NEIGHBOURS = 24
-
-
-def holds_a_spool(process: psutil.Process) -> bool:
-    """Return whether the process has an image spooled to disk open, as only large ones are."""
-    with contextlib.suppress(OSError):
-        for link in os.scandir(f"/proc/{process.pid}/fd"):
-            with contextlib.suppress(OSError):
-                if "imgtx-spool-" in os.readlink(link.path):
-                    return True
-        with open(f"/proc/{process.pid}/maps") as maps:
-            return "imgtx-spool-" in maps.read()
-    return False
-
-
-def kill_worker_with_the_large_image(command: Command, killed: list[int]) -> None:
-    while command.process.poll() is None:
-        for worker in command.workers():
-            if holds_a_spool(worker):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    worker.kill()
-                    killed.append(worker.pid)
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.nightly)])
@@ -61,7 +40,11 @@ def test_images_that_kill_their_worker_are_recorded_and_others_survive(
         RAY_TMPDIR="/tmp",
     )
     killed: list[int] = []
-    watcher = threading.Thread(target=kill_worker_with_the_large_image, args=(command, killed), daemon=True)
+    watcher = threading.Thread(
+        target=kill_worker_with_the_large_image,
+        args=(command.workers, lambda: command.process.poll() is None, killed),
+        daemon=True,
+    )
     watcher.start()
     assert command.finish() == 0, command.log.read_text()
     watcher.join()

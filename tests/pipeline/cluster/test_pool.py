@@ -26,13 +26,8 @@ SPEC = RunSpec("in", "out")
         (RunSpec("in", "out", gpus=0), {"CPU": 4, "GPU": 2}, 1000, 4, 0),
         (SPEC, {"CPU": 16, "GPU": 8}, 2, 2, 1),
         (SPEC, {"CPU": 4, "GPU": 8}, 100, 8, 1),
-        (
-            RunSpec("in", "out", workers=3),
-            {"CPU": 16, "GPU": 2},
-            1000,
-            3,
-            0.5,
-        ),  # two on one GPU, one on the other
+        # Two on one GPU, one on the other.
+        (RunSpec("in", "out", workers=3), {"CPU": 16, "GPU": 2}, 1000, 3, 0.5),
         (RunSpec("in", "out", gpus=0.5), {"CPU": 16, "GPU": 1}, 10, 1, 0.5),
     ],
 )
@@ -40,11 +35,14 @@ def test_a_pool_fits_the_machines(spec, resources, images, actors, gpus_each):
     pool = size_pool(spec, resources, images)
     assert (pool.actors, pool.actor_gpus) == (actors, gpus_each)
     assert pool.actors * pool.actor_gpus <= resources.get("GPU", 0)
-    # Otherwise the tasks never get a CPU.
-    assert pool.actors * pool.actor_cpus + pool.task_cpus <= resources["CPU"]
-    # decode waits for the models with its CPU in hand: without bounds it would hold all that encode needs
-    left = resources["CPU"] - pool.actors * pool.actor_cpus - pool.decoders * pool.task_cpus
-    assert left >= pool.task_cpus or pool.decoders == 1
+    assert pool.fused == (not gpus_each)
+    assert pool.actors * pool.actor_cpus <= resources["CPU"]
+    if not pool.fused:
+        # Otherwise the tasks never get a CPU.
+        assert pool.actors * pool.actor_cpus + pool.task_cpus <= resources["CPU"]
+        # decode waits for the models with its CPU in hand: without bounds it would hold all that encode needs
+        left = resources["CPU"] - pool.actors * pool.actor_cpus - pool.decoders * pool.task_cpus
+        assert left >= pool.task_cpus or pool.decoders == 1
     assert 1 <= pool.rows_per_block <= ROWS_PER_BLOCK
     assert pool.rows_per_block * pool.actors <= max(images, pool.actors)
 
@@ -103,7 +101,8 @@ def test_a_pool_that_cannot_be_is_refused(spec, resources, named):
 def test_a_pool_grows_with_its_cluster(spec, resources, sizes, gpus_each, cpus_each):
     pool = size_pool(spec, resources, 1000)
     assert (pool.sizes, pool.actor_gpus, pool.actor_cpus) == (sizes, gpus_each, cpus_each)
-    assert (pool.min_actors or pool.actors) * pool.actor_cpus + pool.task_cpus <= resources["CPU"]
+    tasks = 0 if pool.fused else pool.task_cpus
+    assert (pool.min_actors or pool.actors) * pool.actor_cpus + tasks <= resources["CPU"]
 
 
 def test_half_of_the_tasks_decode_and_a_pool_that_grows_is_fed_when_it_has_grown():
