@@ -6,18 +6,20 @@
     ├── ModelError      weights that are truncated, foreign, or do not fit their config.
     ├── StorageError    object storage did not do what was asked; says whether trying again can help.
     ├── LeaseHeldError  another run holds the destination.
+    ├── ClusterError    Ray, or a cluster, could not be reached or started; nothing was done. Exit code 4.
     └── RunInterruptedError  a run was stopped, its state is resumable. Exit code 130.
 
 Anything else that escapes is a bug and carries the key of the image it met.
 """
 
-DONE, BUG, USAGE, FAILURES, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, BUG, USAGE, FAILURES, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 # In the order in which a user meets them.
 EXIT_CODES = {
     DONE: "done",
     USAGE: "wrong usage, nothing was done",
     FAILURES: "finished with more failures than --max-failed allows, or did not finish",
+    UNREACHABLE: "the cluster could not be reached or started, nothing was done",
     INTERRUPTED: "interrupted, the same command continues where it stopped",
     BUG: "a bug in imgtx",
 }
@@ -43,6 +45,10 @@ class ModelError(ImgtxError):
 
 class LeaseHeldError(ImgtxError):
     """Another live run writes to this destination."""
+
+
+class ClusterError(ImgtxError):
+    """Ray did not start here, or no cluster answers; nothing was done, and the same command may succeed later."""
 
 
 class RunInterruptedError(ImgtxError):

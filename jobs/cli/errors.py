@@ -13,7 +13,9 @@ from imgtx.errors import (
     EXIT_CODES,
     FAILURES,
     INTERRUPTED,
+    UNREACHABLE,
     USAGE,
+    ClusterError,
     ImgtxError,
     LeaseHeldError,
     ModelError,
@@ -50,6 +52,8 @@ class Commands(OrderedGroup):
             return super().invoke(ctx)
         except (UsageError, ModelError, LeaseHeldError) as error:
             stop(str(error), USAGE)
+        except ClusterError as error:
+            stop(str(error), UNREACHABLE)
         except StorageError as error:
             again = "; nothing is lost, run the same command again" if error.transient else ""
             stop(f"{error}{again}", USAGE if error.reason in CORRECTABLE else FAILURES)

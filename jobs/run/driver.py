@@ -20,7 +20,7 @@ from imgtx.errors import ImgtxError, RunInterruptedError, StorageError, UsageErr
 from jobs.run.access import AccessMonitor
 from jobs.run.prepare import WAVE, Prepared, keep_inputs, plan_run, prepare
 from jobs.run.tally import Summary, Tally, Watcher
-from pipeline.cluster.address import address_of, check_address
+from pipeline.cluster.address import check_address
 from pipeline.cluster.session import check_compiles
 from pipeline.engines.base import LOCAL, RAY, Engine
 from pipeline.engines.choice import choose_engine
@@ -68,7 +68,7 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, force_unlo
     check_shared(prepared.opened.source.store)
     check_shared(prepared.destination)
     if spec.engine != LOCAL:
-        check_address(address_of(prepared.job.spec))
+        check_address(prepared.job.spec)
     check_compiles(prepared.job.spec)
     check_destination(prepared.destination)
     with Lease(prepared.destination, prepared.run_id, force_unlock=force_unlock) as lease:
@@ -176,7 +176,7 @@ class Session:
         engine = self.tally.engine = self._choose()
         self.tally.place = _known_place(engine, self.run.job.spec, self.tally.to_do)
         self.watch(self.tally)
-        with _start(engine, self.run.job, self.tally.to_do) as started:
+        with _start(engine, self.run.job, self.tally) as started:
             # The local engine is up when a worker has loaded the model.
             self.tally.start(started.pool, started.place, ready=engine == LOCAL)
             self.begin()
@@ -350,12 +350,12 @@ def _known_place(engine: str, spec: RunSpec, images: int) -> str:
     return place_of(size_local_pool(spec, images))
 
 
-def _start(engine: str, job: Job, images: int) -> AbstractContextManager[Engine]:
+def _start(engine: str, job: Job, tally: Tally) -> AbstractContextManager[Engine]:
     """Return the context of a started engine. Each is imported by the runs that use it: Ray takes seconds."""
     if engine == RAY:
         from pipeline.engines.on_ray import ray_engine
 
-        return ray_engine(job, images)
+        return ray_engine(job, tally.to_do, tally.worker_is_ready)
     from pipeline.engines.local import local_engine
 
-    return local_engine(job, images)
+    return local_engine(job, tally.to_do)

@@ -119,15 +119,19 @@ class Tally:
             return "loading the model" if self.engine == LOCAL else "starting Ray"
         if self.started_work:
             return "waiting for the first image"
-        # Ray does not tell which of these it is.
-        return "waiting for the first image (workers start, load the model, decode)"
+        return "starting workers and loading the model"
 
     def start(self, pool: Pool, place: str, *, ready: bool) -> None:
         """Note that the engine is up; ready: one of its workers has loaded the model too."""
         self.pool, self.place = pool, place
         self.started_engine = time.monotonic()
         if ready:
-            self._start_work(self.started_engine)
+            self.worker_is_ready()
+
+    def worker_is_ready(self) -> None:
+        """Note that a worker has loaded the model; any but the first time changes nothing."""
+        if not self.started_work:
+            self._start_work(time.monotonic())
 
     def _start_work(self, when: float) -> None:
         self.started_work = when

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from imgtx.errors import ImgtxError, UsageError, first_line
+from imgtx.errors import ClusterError, ImgtxError, UsageError, first_line
 
 # The series that pyproject.toml requires: driver and nodes run the head's Ray.
 RAY = "2.60."
@@ -161,7 +162,10 @@ class Head:
 
 
 def connect(address: str | None) -> Head:
-    """Return the head at `http(s)://HOST:8265`; UsageError, within seconds, if it does not answer or cannot be used."""
+    """Return the head at `http(s)://HOST:8265`, within seconds.
+
+    Raises ClusterError where none answers, UsageError where it cannot be used.
+    """
     address = address or next((v for n in ADDRESS_VARIABLES if (v := os.environ.get(n))), "")
     if urlsplit(address).scheme not in ("http", "https"):
         given = f"--address {address}" if address else "no --address"
@@ -184,9 +188,9 @@ def connect(address: str | None) -> Head:
             address.rstrip("/"), headers=_headers(), verify=os.environ.get("REQUESTS_CA_BUNDLE") or True
         )
     except _client_errors() as error:
-        raise UsageError(
+        raise ClusterError(
             f"--address {address}: no head answers there ({_first(error)}); give its dashboard, http://HOST:8265, as "
-            "`ray start --head` prints it where ray[default] is installed"
+            f"`ray start --head` prints it where ray[default] is installed{_through_proxy(address)}"
         ) from error
     except (RuntimeError, AuthenticationError) as error:
         raise UsageError(f"--address {address}: {_remedy(error)}") from error
@@ -253,6 +257,15 @@ def _client_errors() -> tuple[type[BaseException], ...]:
     import requests
 
     return (requests.exceptions.RequestException, aiohttp.ClientError, ConnectionError)
+
+
+def _through_proxy(address: str) -> str:
+    """Return a remark where requests to `address` go through a proxy that the environment names; else ""."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    if parts.scheme not in getproxies() or proxy_bypass(host):
+        return ""
+    return f"; {parts.scheme}_proxy is set and was asked for it: put {host} into no_proxy to go without"
 
 
 def _first(error: BaseException) -> str:

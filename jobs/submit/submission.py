@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from imgtx.errors import DONE, FAILURES, INTERRUPTED, UsageError
+from imgtx.errors import DONE, INTERRUPTED, UNREACHABLE, UsageError
 from jobs.submit.command import JobCommand
 from jobs.submit.head import STOPPED, SUCCEEDED, Head, JobInfo
 from jobs.submit.package import files_to_ship, packages, write_package
@@ -99,11 +99,11 @@ def begin(head: Head, submission: Submission, say: Say) -> JobInfo:
 
 
 def exit_code(job: JobInfo) -> int:
-    """Return the command's exit code as a shell would; 130 for a job that was stopped, 3 if it never started."""
+    """Return the command's exit code as a shell would; 130 for a job that was stopped, 4 if it never started."""
     if job.status == SUCCEEDED:
         return DONE
     if job.exit_code is None:
-        return INTERRUPTED if job.status == STOPPED else FAILURES
+        return INTERRUPTED if job.status == STOPPED else UNREACHABLE
     return job.exit_code if job.exit_code > 0 else 128 - job.exit_code
 
 

@@ -23,7 +23,7 @@ from imgtx.training.log import CURVES, LOG, STRIP
 from imgtx.training.spec import TrainSpec, check_same
 from jobs.train.images import KEYS, Sources, check_images, encode_keys, first_weights, list_images
 from jobs.train.restarts import Restarts
-from pipeline.cluster.address import address_of, check_address
+from pipeline.cluster.address import check_address
 from pipeline.cluster.session import ray_session
 from pipeline.ledger.lease import Lease
 from pipeline.storage.arrow import arrow_filesystem
@@ -81,7 +81,7 @@ def train_on_ray(spec: TrainSpec, config: RayTrainConfig, folder: Path, report: 
     fails by itself; RunInterruptedError when Ray does.
     """
     check_ray_config(spec, config)
-    check_address(address_of(config))
+    check_address(config)
     root = open_store(f"{config.storage.rstrip('/')}/{spec.name}", endpoint_url=config.endpoint_url)
     check_shared(root)
     check_destination(root)

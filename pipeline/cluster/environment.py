@@ -43,7 +43,14 @@ JOINED_SETTINGS = QUIET | {
     "RAY_grpc_client_keepalive_time_ms": "65000",
     "RAY_grpc_client_keepalive_timeout_ms": "20000",
 }
+# Ray gives its own processes 30, 15 and 60 s to come up: too few on a machine with other work.
+PATIENCE = {
+    "RAY_gcs_server_port_wait_time_s": "120",
+    "RAY_agent_register_timeout_ms": "600000",
+    "RAY_worker_register_timeout_seconds": "600",
+}
 LOCAL_SETTINGS = QUIET | {
+    **PATIENCE,
     # Ray's processes run any code that reaches their ports. The first setting, which is named for the systems where it
     # is the default, keeps them on loopback everywhere; the token keeps out other users of this machine.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

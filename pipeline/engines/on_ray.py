@@ -2,8 +2,9 @@
 
 import gc
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import pyarrow as pa
 
@@ -14,6 +15,9 @@ from pipeline.models.references import is_fetched
 from pipeline.spec import Job
 
 log = logging.getLogger("imgtx.run")
+
+# How often Ray is asked whether a worker has loaded the model.
+ASK_SECONDS = 1.0
 
 
 class RayEngine:
@@ -27,7 +31,8 @@ class RayEngine:
 
     def run(self, work: pa.Table, *, alone: bool) -> Iterator[pa.Table]:
         from pipeline.cluster.private import local_daemon_died
-        from pipeline.cluster.session import RAY_ENDED, STALL_SECONDS
+        from pipeline.cluster.session import STALL_SECONDS
+        from pipeline.cluster.start import ray_ended
         from pipeline.flow import build_dataset
 
         pool = self.pool.isolated() if alone else self.pool
@@ -52,7 +57,7 @@ class RayEngine:
         gc.collect()
         # An image that found no Ray must not be blamed for its worker's end.
         if local_daemon_died():
-            raise RunInterruptedError(RAY_ENDED)
+            raise ray_ended()
 
     def drain(self) -> Iterator[pa.Table]:
         """Nothing: Ray's workers end with the dataset."""
@@ -65,14 +70,35 @@ class RayEngine:
 
 
 @contextmanager
-def ray_engine(job: Job, images: int) -> Iterator[RayEngine]:
-    """Start or join Ray for a run over `images` images; what this process has started ends with the block."""
+def ray_engine(job: Job, images: int, ready: Callable[[], None]) -> Iterator[RayEngine]:
+    """Start or join Ray for a run over `images` images; what this process has started ends with the block.
+
+    ready: called in a thread of its own as soon as one actor has loaded the model.
+    """
     from pipeline.cluster.session import configure_data, ray_session
 
+    over = threading.Event()
     with ray_session(job.spec) as resources:
         pool = size_pool(job.spec, resources, images)
         configure_data(pool)
-        yield RayEngine(job, pool)
+        threading.Thread(
+            target=_wait_for_a_worker, args=(ready, over), daemon=True, name="imgtx-ready"
+        ).start()
+        try:
+            yield RayEngine(job, pool)
+        finally:
+            over.set()
+
+
+def _wait_for_a_worker(ready: Callable[[], None], over: threading.Event) -> None:
+    from pipeline.cluster.private import a_worker_is_ready
+
+    while not over.wait(ASK_SECONDS):
+        # Any error: Ray is ending, which is noticed elsewhere.
+        with suppress(Exception):
+            if a_worker_is_ready():
+                ready()
+                return
 
 
 def _why_no_model(job: Job, error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""All stages in one process, of the local engine or an actor of Ray: rows stay Python values, and pixels where they are.
+"""All stages in one process, of the local engine or an actor of Ray: rows stay Python values, pixels where they are.
 
 On a CPU the model and the codecs share the same cores, so pixels that travel between processes only cost time. What
 waits for storage is apart (`fetch`, `publish`), so that threads can do it while the model runs.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from imgtx.errors import DONE, USAGE
+from imgtx.errors import DONE, UNREACHABLE, USAGE
 from imgtx.models.references import read_info
 from imgtx.models.sidecar import write_sidecar
 from jobs.cli import main
@@ -52,7 +52,7 @@ def test_an_unreachable_cluster_is_one_line_and_nothing_is_written(tmp_path: Pat
     result = CliRunner().invoke(
         main, ["upscale", str(tmp_path / "in"), str(tmp_path / "out"), "--address", address]
     )
-    assert result.exit_code == USAGE, result.output
+    assert result.exit_code == UNREACHABLE, result.output
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"imgtx: --address {address}: no Ray cluster answers there")
     assert not (tmp_path / "out").exists()

@@ -12,8 +12,9 @@ from pathlib import Path
 import boto3
 import pytest
 
-from pipeline.cluster.environment import WORKER_ENVIRONMENT
-from pipeline.cluster.session import START_ATTEMPTS
+from pipeline.cluster.environment import PATIENCE, WORKER_ENVIRONMENT
+from pipeline.cluster.private import patient_start
+from pipeline.cluster.start import START_SECONDS
 from pipeline.storage.store import Store, open_store
 from tests.support.archive import save_tiny_model
 from tests.support.s3server import S3Server, serving
@@ -47,7 +48,7 @@ def local_ray(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> 
     with pytest.MonkeyPatch.context() as patch:
         # For the workers too.
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        for name, value in (WORKER_ENVIRONMENT | TEST_SETTINGS).items():
+        for name, value in (WORKER_ENVIRONMENT | PATIENCE | TEST_SETTINGS).items():
             patch.setenv(name, value)
         import ray
 
@@ -57,24 +58,18 @@ def local_ray(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def start_ray() -> None:
-    """Start Ray; it gives its own processes 30 s to start, so a busy machine needs a second try."""
+    """Start Ray with time enough for a busy machine."""
     import ray
 
-    for attempt in range(1, START_ATTEMPTS + 1):
-        try:
-            ray.init(
-                address="local",
-                num_cpus=2,
-                num_gpus=1,
-                include_dashboard=False,
-                object_store_memory=512 << 20,
-                log_to_driver=False,
-            )
-            return
-        except Exception:
-            ray.shutdown()
-            if attempt == START_ATTEMPTS:
-                raise
+    with patient_start(START_SECONDS):
+        ray.init(
+            address="local",
+            num_cpus=2,
+            num_gpus=1,
+            include_dashboard=False,
+            object_store_memory=512 << 20,
+            log_to_driver=False,
+        )
 
 
 @pytest.fixture(scope="session")

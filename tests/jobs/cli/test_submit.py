@@ -69,7 +69,7 @@ def test_submit_exits_with_the_runs_exit_code(submitted, status, code):
 
 def test_a_job_that_never_started_is_reported_with_its_reason(submitted):
     result = submitted(FakeHead(ended("FAILED", None, "no such package")))
-    assert (result.exit_code, "did not start: no such package" in result.stderr) == (3, True)
+    assert (result.exit_code, "did not start: no such package" in result.stderr) == (4, True)
 
 
 def test_without_waiting_only_the_name_is_printed(submitted):

@@ -161,7 +161,7 @@ def test_while_starting_the_line_says_what_is_waited_for(clock):
     assert waits() == "starting Ray"
     counted.start(POOL, "on Ray", ready=False)
     clock.now += 500
-    assert waits() == "waiting for the first image (workers start, load the model, decode)"
+    assert waits() == "starting workers and loading the model"
     assert counted.seconds == 0.0
     assert tallied().waiting_for == "nothing to do"
 

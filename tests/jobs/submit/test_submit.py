@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imgtx.errors import ImgtxError, UsageError
+from imgtx.errors import ClusterError, ImgtxError, UsageError
 from jobs.cli import main
 from jobs.submit.command import check_command
 from jobs.submit.head import Head, HeadGoneError, JobInfo, _first, _headers, connect
@@ -208,7 +208,7 @@ def ended(status: str, code: int | None = None, message: str = "") -> JobInfo:
         (ended("FAILED", -9), 137, "killed by signal 9"),
         (ended("FAILED", 127), 127, "no `python` with Ray on its PATH"),
         (ended("FAILED", 1, "ModuleNotFoundError: No module named ray"), 1, "no `python` with Ray"),
-        (ended("FAILED", None, "Failed to set up runtime environment.\npip said no"), 3, "pip said no"),
+        (ended("FAILED", None, "Failed to set up runtime environment.\npip said no"), 4, "pip said no"),
     ],
 )
 def test_the_exit_code_is_that_of_the_run(job, code, reason):
@@ -283,6 +283,24 @@ def test_an_address_must_not_contain_credentials():
     with pytest.raises(UsageError, match="RAY_JOB_HEADERS") as error:
         connect("http://me:planted@head:8265")
     assert "planted" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "bypass", "named"), [("http_proxy", "", True), ("http_proxy", "127.0.0.1", False)]
+)
+def test_where_no_head_answers_a_proxy_is_named(monkeypatch, variable, bypass, named):
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def refuse(*given, **how):
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", refuse)
+    monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", bypass)
+    with pytest.raises(ClusterError, match="no head answers there") as error:
+        connect("http://127.0.0.1:1")
+    assert ("http_proxy is set" in str(error.value)) == named
 
 
 def test_the_token_is_sent_as_rays_own_tools_send_it(monkeypatch, tmp_path):

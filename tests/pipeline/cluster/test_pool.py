@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imgtx.errors import UsageError
+from imgtx.errors import ClusterError, UsageError
 from pipeline.cluster.address import address_of, check_address
 from pipeline.cluster.environment import FORWARDED, WORKER_ENVIRONMENT, joined_environment
 from pipeline.cluster.pool import ROWS_PER_BLOCK, size_pool
@@ -124,7 +124,30 @@ def test_ray_address_is_used_unless_the_spec_says_otherwise(monkeypatch):
 @pytest.mark.parametrize("address", ["ray://head:10001", "http://head:8265", "https://head:8265"])
 def test_http_and_ray_client_addresses_are_answered_with_the_right_command(address):
     with pytest.raises(UsageError, match=r"imgtx submit --address https?://head:8265 -- COMMAND"):
-        check_address(address)
+        check_address(RunSpec("in", "out", address=address))
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "why"),
+    [
+        ("127.0.0.1:1", ClusterError, "no Ray cluster answers there"),
+        ("http://head:8265", UsageError, "joins a cluster only from one of its machines"),
+        ("head:port", UsageError, "the port must be a number"),
+    ],
+)
+def test_an_address_of_the_environment_is_named_as_such(address, kind, why, monkeypatch):
+    def refuse(*given, **how):
+        raise ConnectionRefusedError("refused")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(kind) as error:
+        check_address(SPEC)
+    said = str(error.value)
+    assert said.startswith(f"RAY_ADDRESS={address}: ")
+    assert why in said
+    assert "--address local" in said
+    check_address(RunSpec("in", "out", address="local"))
 
 
 def test_workers_get_our_variables_and_code_once(monkeypatch):
