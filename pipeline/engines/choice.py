@@ -1,6 +1,7 @@
 """Which engine a run takes: `--engine`, and what `auto` means."""
 
 import os
+import sys
 from pathlib import Path
 
 from imgtx.errors import UsageError
@@ -12,6 +13,8 @@ from pipeline.spec import RunSpec
 # its start takes 12 CPU seconds more, and each small file more too. The limits are where its start no longer matters.
 # They are in bytes, because megapixels are not known before images are read.
 MAX_IMAGES, MAX_BYTES = 2_000, 1 << 30
+# The local engine's processes end with their parent by a call that only Linux has.
+ON_LINUX = sys.platform == "linux"
 
 
 def check_engine(spec: RunSpec) -> None:
@@ -20,6 +23,8 @@ def check_engine(spec: RunSpec) -> None:
         raise UsageError(f"--engine {spec.engine}: must be one of {', '.join(ENGINES)}")
     if spec.engine != LOCAL:
         return
+    if not ON_LINUX:
+        raise UsageError(f"--engine local: needs Linux, and this is {sys.platform}; take --engine ray")
     if spec.address:
         raise UsageError(
             f"--engine local --address {spec.address}: a cluster needs --engine ray; leave one out"
@@ -39,7 +44,7 @@ def choose_engine(spec: RunSpec, images: int, size: int) -> str:
         return spec.engine
     elsewhere = address_of(spec) or spec.min_workers
     small = images <= MAX_IMAGES and size <= MAX_BYTES
-    return LOCAL if small and not elsewhere and not uses_gpu(spec) and os.name == "posix" else RAY
+    return LOCAL if small and not elsewhere and not uses_gpu(spec) and ON_LINUX else RAY
 
 
 def uses_gpu(spec: RunSpec) -> bool:

@@ -66,3 +66,10 @@ def test_a_container_has_the_cores_of_its_share(tmp_path, quota, cores):
     (tmp_path / "cpu.max").write_text(quota)
     everywhere = usable_cores(tmp_path / "absent")
     assert usable_cores(tmp_path / "cpu.max") == (cores or everywhere)
+
+
+def test_other_systems_than_linux_take_ray(monkeypatch):
+    monkeypatch.setattr(choice, "ON_LINUX", False)
+    assert choose_engine(spec(), 1, 1) == "ray"
+    with pytest.raises(UsageError, match="--engine local: needs Linux"):
+        check_engine(spec(engine="local"))
