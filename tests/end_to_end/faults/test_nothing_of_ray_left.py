@@ -28,7 +28,7 @@ HOLDS = """
 import pathlib, sys, time
 
 def hold(frame, event, argument):
-    if event == "call" and frame.f_code.co_name == "decode" and frame.f_code.co_filename.endswith("stages/decode.py"):
+    if event == "call" and frame.f_code.co_name == "to_tiles" and frame.f_code.co_filename.endswith("stages/decode.py"):
         pathlib.Path({began!r}).touch()
         time.sleep(3600)
 
@@ -109,11 +109,15 @@ def test_no_process_of_ray_is_alive_after_a_run(
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
-    if isinstance(how, signal.Signals):
-        wait_until(began.exists)
-        run.send_signal(how)
     said = (tmp_path / "log").read_text
-    assert run.wait(WITHIN) == code, said()
+    try:
+        if isinstance(how, signal.Signals):
+            wait_until(began.exists)
+            run.send_signal(how)
+        assert run.wait(WITHIN) == code, said()
+    finally:
+        # It is in a session of its own.
+        run.kill()
     ended = time.monotonic()
     wait_until(lambda: not alive(mark))
     print(f"{how}: the last process of Ray ended {time.monotonic() - ended:.1f} s after the run")
