@@ -138,6 +138,7 @@ def test_a_dashboard_address_for_a_run_is_answered_with_imgtx_submit(
         monkeypatch.setenv("RAY_ADDRESS", address)
     ends = (destination,) if command == "retry" else (source, destination)
     line = complaint(command, *ends, *words)
-    assert f"--address {address}: " in line
+    named = f"RAY_ADDRESS={address}" if given == "environment" else f"--address {address}"
+    assert f"{named}: " in line
     dashboard = "http://head:8265" if address.startswith("ray:") else address
     assert f"imgtx submit --address {dashboard} -- COMMAND" in line
