@@ -293,3 +293,14 @@ def test_a_lease_whose_file_was_removed_is_lost(store: Store, clock: Clock):
             assert not second.lost
             assert living_holder(store).run == "second"
     assert living_holder(store) is None
+
+
+def test_a_lease_whose_folder_was_removed_says_so(store: Store):
+    with Lease(store, "first", ttl=0.4) as first:
+        assert not first.removed
+        store.delete("lease/000001.json")
+        wait_for(lambda: first.lost)
+        assert first.removed
+    with Lease(store, "first", ttl=0.4) as first, Lease(store, "thief", ttl=60, force_unlock=True):
+        wait_for(lambda: first.lost)
+        assert not first.removed
