@@ -113,9 +113,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
-def heed_ctrl_c() -> None:
-    """Restore SIGINT: a shell's background jobs ignore it and pass that on to children, unlike a terminal's."""
+def heed_signals() -> None:
+    """Restore SIGINT and SIGHUP: a shell's background jobs and nohup ignore them, and pass that on to children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
@@ -138,7 +139,7 @@ def starting(model: str, logs: Path, server: S3Server, engine: str) -> Iterator[
                 stderr=subprocess.STDOUT,
                 env=environment | variables,
                 start_new_session=True,
-                preexec_fn=heed_ctrl_c,
+                preexec_fn=heed_signals,
             )
         started.append(Command(process, destination, log, began))
         return started[-1]
