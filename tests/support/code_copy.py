@@ -31,7 +31,7 @@ COLOURS = {
     ),
     "flat.py": (
         "imgtx/models/adapters/flat.py",
-        ("imgtx/models/adapters/__init__.py", "(spandrel, transformers, torchscript", ", flat"),
+        ("imgtx/models/adapters/__init__.py", "(spandrel, diffusers, transformers, torchscript", ", flat"),
         "from imgtx.models.adapters import flat\n",
     ),
 }

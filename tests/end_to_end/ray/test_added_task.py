@@ -53,7 +53,9 @@ class TestFlip:
         planned = json.loads(code.imgtx("plan", "flip", *given, "--json"))
         assert planned["classes"]["new"]["images"] == 6
 
-        code.imgtx("flip", *given, "--limit", "2", "--workers", "1", "--max-failed", "1", "--json")
+        code.imgtx(
+            "flip", *given, "--engine", "ray", "--limit", "2", "--workers", "1", "--max-failed", "1", "--json"
+        )
         assert len(look(str(tmp_path / "out")).rows) == 2
         code.imgtx("flip", *given, "--workers", "1", "--json", code=3)
         found = look(str(tmp_path / "out"))

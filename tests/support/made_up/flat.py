@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 PREFIX = "flat"
 SUFFIXES = (".flat",)
 IS_FOLDER = DECLARES = False
+MARK = ""
 FORM = "flat:{path} for one colour"
-convert = None
+facts = convert = folder_files = None
 DARKER = 10
 
 
