@@ -60,7 +60,7 @@ def draw_sheet(
 ) -> tuple[int, int]:
     """Write the sheet to `output` and return how many photos and styles are on it.
 
-    photos, styles: folders, buckets or single files. say: is told what is left out, and how far the work is. Raises
+    photos, styles: folders, buckets or single files. say: called with what is left out, and with the progress. Raises
     UsageError for what cannot be drawn.
     """
     if output.suffix.lower() not in SUFFIXES_WRITTEN:

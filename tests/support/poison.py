@@ -1,4 +1,4 @@
-"""An image that kills its worker: whoever holds it gets SIGKILL from outside."""
+"""An image that kills its worker: the process that holds it gets SIGKILL from outside."""
 
 import contextlib
 import os

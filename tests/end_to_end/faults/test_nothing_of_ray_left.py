@@ -1,7 +1,4 @@
-"""However a run on a private Ray ends, none of its processes is alive soon afterwards, and its folder is gone.
-
-The processes of a run are found by a variable in their environment, which also those have that lost their parent.
-"""
+"""However a run on a private Ray ends, none of its processes is alive soon afterwards, and its folder is gone."""
 
 import os
 import signal
@@ -17,12 +14,12 @@ import pytest
 from imgtx.errors import BUG, DONE, INTERRUPTED, UNREACHABLE
 from pipeline.cluster.machine import PREFIX
 from pipeline.storage.store import open_store
+from tests.support.alive import MARK, alive
 from tests.support.archive import fill
 
 pytestmark = pytest.mark.timeout(3600)
 
 WITHIN = 900.0
-MARK = "IMGTX_TEST_MARK"
 # Python imports these as `sitecustomize` when it starts, in the driver and in Ray's processes.
 HOLDS = """
 import pathlib, sys, time
@@ -57,19 +54,6 @@ if "jobs.cli" in sys.orig_argv:
 
     private._is_there = never
 """
-
-
-def alive(mark: str) -> list[str]:
-    """Return the command lines of the living processes with this mark."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-            if state not in "ZX" and f"{MARK}={mark}".encode() in (folder / "environ").read_bytes():
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
-    return found
 
 
 def wait_until(condition: Callable[[], object]) -> None:

@@ -1,7 +1,4 @@
-"""However a run of the local engine ends, no process of it is alive afterwards.
-
-The processes of a run are found by a variable in their environment, which also those have that lost their parent.
-"""
+"""However a run of the local engine ends, no process of it is alive afterwards."""
 
 import os
 import signal
@@ -15,12 +12,12 @@ import pytest
 
 from imgtx.errors import BUG, DONE, INTERRUPTED
 from pipeline.storage.store import open_store
+from tests.support.alive import MARK, alive
 from tests.support.archive import fill, save_tiny_model
 
 pytestmark = pytest.mark.timeout(600)
 
 WITHIN = 300.0
-MARK = "IMGTX_TEST_MARK"
 # Each worker stays in the middle of an image once the file `began` is there.
 HOLDS = """
 import pathlib, time
@@ -44,19 +41,6 @@ def add(self, outcomes):
 
 Tally.add = add
 """
-
-
-def alive(mark: str) -> list[str]:
-    """Return the command lines of the living processes with this mark."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-            if state not in "ZX" and f"{MARK}={mark}".encode() in (folder / "environ").read_bytes():
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
-    return found
 
 
 def wait_until(condition) -> None:
