@@ -1,8 +1,7 @@
 """Bytes to pixels and back: one file a format, and what every format shares (EXIF, conversions, pictures on disk).
 
 Nothing is damaged in silence: what cannot be carried is converted by a rule of `NOTES`, which the ledger names, or
-refused. Orientation, colour profile, EXIF, alpha and bit depth survive. Densities (dots per inch) are not carried:
-they would be untrue of an image of another size.
+refused. Orientation, colour profile, EXIF, alpha, bit depth and the size on paper survive.
 
 A new format is a file that ends with its `Format`, and a line in `FORMATS`.
 """
@@ -17,6 +16,7 @@ from imgtx.codecs import bmp, exif, jpeg, png, tiff, webp
 from imgtx.codecs.colour import shown_by
 from imgtx.codecs.convert import NOTES, Converter, oriented, reduced
 from imgtx.codecs.format import Format, Writer
+from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import (
     METADATA_LIMIT,
     Carry,
@@ -31,9 +31,9 @@ from imgtx.codecs.refusals import decoder_errors, foreign_error, header_errors
 from imgtx.errors import ImageError, UsageError
 
 __all__ = [
-    "FORMATS", "NOTES", "SUFFIXES", "WRITABLE", "Carry", "Facts", "Format", "Header", "Picture", "Writer", "admit",
-    "carry_of", "check_colour", "decode", "encode", "output_exif", "output_format", "pack_carry", "read_facts",
-    "read_header", "suffix_for", "unpack_carry", "writer_for",
+    "FORMATS", "NOTES", "SUFFIXES", "WRITABLE", "Carry", "Facts", "Format", "Header", "Metadata", "Picture", "Writer",
+    "admit", "carry_of", "check_colour", "decode", "encode", "output_format", "output_metadata", "pack_carry",
+    "read_facts", "read_header", "suffix_for", "unpack_carry", "upright_metadata", "writer_for",
 ]  # fmt: skip
 
 FORMATS = {format.name: format for format in (png.FORMAT, jpeg.FORMAT, webp.FORMAT, tiff.FORMAT, bmp.FORMAT)}
@@ -129,14 +129,16 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
         samples = format.samples(data, header)
         converter = Converter(facts)
         pixels, alpha = converter(samples)
+    block, metadata = upright_metadata(facts)
     return Picture(
         np.ascontiguousarray(oriented(pixels, header.orientation)),
         None if alpha is None else np.ascontiguousarray(oriented(alpha, header.orientation)),
         converter.icc,
-        exif.upright(facts.exif),
+        block,
         header.format,
         converter.notes,
         colour=converter.colour,
+        metadata=metadata,
     )
 
 
@@ -153,11 +155,13 @@ def encode(picture: Picture, format: str, *, quality: int) -> tuple[bytes, tuple
     notes: list[str] = []
     shown = shown_by(writer, format, picture.icc, picture.colour, picture.pixels.shape[2])
     notes += shown.notes
-    block = output_exif(picture.exif, writer, picture.pixels.shape, notes)
+    block, metadata = output_metadata(picture, writer, (height, width), notes)
     pixels, alpha = reduced(picture.pixels, picture.alpha, writer, shown.convert, notes)
     if picture.texts and not writer.texts:
         notes.append("text-dropped")
-    ready = replace(picture, pixels=pixels, alpha=alpha, icc=shown.icc, exif=block, colour=shown.chunks)
+    ready = replace(
+        picture, pixels=pixels, alpha=alpha, icc=shown.icc, exif=block, colour=shown.chunks, metadata=metadata
+    )
     data, more_notes = writer.encode(ready, quality)
     return data, (*notes, *more_notes)
 
@@ -189,12 +193,36 @@ def check_colour(picture: Picture | Carry, format: str) -> None:
         shown_by(writer, format, picture.icc, picture.colour, channels)
 
 
-def output_exif(block: bytes, writer: Writer, shape: tuple[int, ...], notes: list[str]) -> bytes:
-    """Return the EXIF block that a file of `shape` pixels may truly carry; its loss goes to `notes`."""
-    height, width, _ = shape
-    kept = exif.resized(exif.bare(block), height, width)
-    if len(kept) > writer.exif_limit:
-        kept = b""
-    if block and not kept:
+def upright_metadata(facts: Facts) -> tuple[bytes, Metadata]:
+    """Return a file's EXIF block and metadata as they are true of its pixels once these are upright."""
+    header, metadata = facts.header, facts.metadata
+    block = exif.turned(facts.exif, header.orientation, *header.stored_size)
+    density = metadata.density and metadata.density.turned(header.orientation)
+    size = (header.height, header.width)
+    return exif.upright(block), replace(metadata, density=density, size=size, orientation=header.orientation)
+
+
+def output_metadata(
+    carried: Picture | Carry, writer: Writer, size: tuple[int, int], notes: list[str]
+) -> tuple[bytes, Metadata]:
+    """Return the EXIF block and the metadata that a file of `size` (height, width) may truly carry.
+
+    The size on paper stays, so that resolutions grow with the pixels. Changes and losses go to `notes`.
+    """
+    high, wide = carried.metadata.enlargement(*size)
+    block = exif.scaled(exif.resized(exif.bare(carried.exif), *size), wide, high)
+    if len(block) > writer.exif_limit:
+        block = b""
+    if carried.exif and not block:
         notes.append("exif-dropped")
-    return kept
+    density = carried.metadata.density
+    if density and density.unit and (high, wide) != (1, 1):
+        density = density.times(wide, high)
+        notes.append("resolution-scaled")
+    if density and not writer.holds_density(density):
+        if writer.exif_limit and not carried.exif:
+            block = exif.of_density(density)
+        if exif.density(block) is None:
+            notes.append("resolution-dropped")
+        density = None
+    return block, Metadata(density, size=size)

@@ -12,7 +12,9 @@ from typing import BinaryIO
 import numpy as np
 
 from imgtx.codecs.convert import from_pillow
+from imgtx.codecs.density import Density, density_of
 from imgtx.codecs.format import Format, Writer
+from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import METADATA_LIMIT, Facts, Header, dropped
 from imgtx.codecs.rows import Raster, in_memory, on_disk
 
@@ -21,8 +23,6 @@ _HEADERS = (12, 40, 52, 56, 64, 108, 124)
 _START = 14 + 40
 # Offsets have 32 bits; the margin covers header and palette.
 _LARGEST_BYTES = 2**32 - 2**10
-# Pixels a metre: 96 dots an inch.
-_DENSITY = 3780
 
 
 def recognise(start: bytes) -> bool:
@@ -35,6 +35,8 @@ def read_facts(file: BinaryIO) -> Facts:
     from PIL.BmpImagePlugin import BmpImageFile
 
     start = file.read(14 + 124)
+    # Pixels per metre, which the oldest header lacks.
+    x, y = struct.unpack_from("<ii", start.ljust(54, b"\0"), 38) if start[14] >= 40 else (0, 0)
     # The profile itself, or the path of one.
     embedded, linked = (start[14] == 124 and start[70:74] == kind for kind in (b"DEBM", b"KNIL"))
     icc = b""
@@ -56,7 +58,12 @@ def read_facts(file: BinaryIO) -> Facts:
         orientation=1,
         form=form,
     )
-    return Facts(header, icc, notes=dropped(icc=linked or (embedded and not icc)))
+    return Facts(
+        header,
+        icc,
+        notes=dropped(icc=linked or (embedded and not icc)),
+        metadata=Metadata(density_of(x, y, "metre")),
+    )
 
 
 def samples(data: bytes, header: Header) -> np.ndarray:
@@ -77,6 +84,11 @@ def fits(height: int, width: int) -> bool:
     return height * (width * 3 + 3) <= _LARGEST_BYTES
 
 
+def holds_density(density: Density) -> bool:
+    """Return whether the pixels per metre fit 31 bits; the shape of pixels alone has no place."""
+    return bool(density.unit) and max(density.per("metre").rounded()) < 2**31
+
+
 def write_rows(file: BinaryIO, rows: Iterable[np.ndarray], raster: Raster) -> tuple[str, ...]:
     """Write 8-bit `rows`, arrays (any number, width, 1 or 3), top to bottom, as one BMP.
 
@@ -88,9 +100,9 @@ def write_rows(file: BinaryIO, rows: Iterable[np.ndarray], raster: Raster) -> tu
     first, size, colours = _START + len(palette), stride * raster.height, len(palette) // 4
     sides, bits = (raster.width, raster.height), 8 * raster.bands
     file.write(struct.pack("<2sIII", b"BM", first + size, 0, first))
-    file.write(
-        struct.pack("<IiiHHIIiiII", 40, *sides, 1, bits, 0, size, _DENSITY, _DENSITY, colours, colours)
-    )
+    density = raster.metadata.density
+    per_metre = density.per("metre").rounded() if density else (0, 0)
+    file.write(struct.pack("<IiiHHIIiiII", 40, *sides, 1, bits, 0, size, *per_metre, colours, colours))
     file.write(palette)
     at = first + size
     for strip in rows:
@@ -113,6 +125,12 @@ FORMAT = Format(
     read_facts=read_facts,
     samples=samples,
     strips=strips,
-    writer=Writer(encode=in_memory(write_rows), write=on_disk(write_rows), fits=fits, grey=True),
+    writer=Writer(
+        encode=in_memory(write_rows),
+        write=on_disk(write_rows),
+        fits=fits,
+        grey=True,
+        holds_density=holds_density,
+    ),
     same="png",
 )

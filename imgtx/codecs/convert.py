@@ -34,6 +34,8 @@ NOTES = {
     "gamma->srgb": "a PNG's gamma and primaries, which other formats do not hold: converted to sRGB",
     "cicp->srgb": "a PNG's cICP colour description, which other formats do not hold: converted to sRGB",
     "icc-dropped": "the profile is damaged, of another colour space, or means sRGB where the output format holds none",
+    "resolution-scaled": "dots per inch were multiplied by the scale, in EXIF too: the picture keeps its size on paper",
+    "resolution-dropped": "dots per inch, or the shape of pixels, which the output format cannot hold, are not carried",
     "exif-dropped": "the EXIF block is damaged, too large, or the output format holds none",
     "xmp-dropped": "XMP is not carried",
     "iptc-dropped": "IPTC is not carried",

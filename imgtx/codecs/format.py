@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from imgtx.codecs.density import Density
 from imgtx.codecs.picture import Facts, Header, Picture
 from imgtx.codecs.rows import Raster
 
@@ -16,6 +17,15 @@ def _nothing_to_check(file: BinaryIO, facts: Facts) -> None:
 
 
 def _any_size(height: int, width: int) -> bool:
+    return True
+
+
+def _no_density(density: Density) -> bool:
+    return False
+
+
+def any_density(density: Density) -> bool:
+    """Say that a format holds every resolution: the `Writer.holds_density` of most."""
     return True
 
 
@@ -29,8 +39,8 @@ class Writer:
     format can hold (`imgtx.codecs.convert.reduced`) and only metadata that it can carry.
 
     The largest side is `side_limit` pixels; `fits(height, width)` checks what else limits the size. `depth16`,
-    `alpha` and `grey` say whether the format holds such pixels, `icc`, `colour_chunks` (those of PNG), `texts` and
-    `exif_limit` (bytes) which metadata.
+    `alpha` and `grey` say whether the format holds such pixels, `icc`, `colour_chunks` (those of PNG), `texts`, `xmp`,
+    `iptc`, `holds_density` and `exif_limit` (bytes) which metadata.
     """
 
     encode: Callable[[Picture, int], tuple[bytes, tuple[str, ...]]]
@@ -44,6 +54,9 @@ class Writer:
     colour_chunks: bool = False
     texts: bool = False
     exif_limit: int = 0
+    xmp: bool = False
+    iptc: bool = False
+    holds_density: Callable[[Density], bool] = _no_density
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ import numpy as np
 import imgtx.codecs.exif as exif
 import imgtx.codecs.vips as vips
 from imgtx.codecs.convert import to_pillow
+from imgtx.codecs.density import Density, density_of
 from imgtx.codecs.format import Format, Writer
+from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import Facts, Header, Picture, displayed, dropped
 from imgtx.codecs.rows import Raster
 
@@ -24,6 +26,8 @@ _FULL_CHROMA_QUALITY = 90
 # The length field of a segment counts itself and the body, in 16 bits.
 _SEGMENT_BYTES = 65_533
 _ICC_HEAD = b"ICC_PROFILE\0"
+# Pixels per unit in JFIF.
+_JFIF_LIMIT = 0xFFFF
 # How the segments begin that are carried, or are lost by a note of their own.
 _KNOWN = {
     "APP0": (b"JFIF", b"JFXX\0"),
@@ -66,22 +70,40 @@ def read_facts(file: BinaryIO) -> Facts:
         orientation=orientation,
         form={"L": "grey", "RGB": "rgb", "CMYK": "cmyk"}[image.mode],
     )
-    return Facts(header, image.info.get("icc_profile") or b"", block, notes)
+    metadata = Metadata(_density(image.info) or exif.density(block))
+    return Facts(header, image.info.get("icc_profile") or b"", block, notes, metadata=metadata)
+
+
+def _density(info: dict) -> Density | None:
+    """Return the resolution that JFIF states."""
+    x, y = info.get("jfif_density", (0, 0))
+    return density_of(x, y, {1: "inch", 2: "cm"}.get(info.get("jfif_unit", 0), ""))
+
+
+def _jfif_density(density: Density | None) -> tuple[int, int, int]:
+    """Return JFIF's unit, x and y; 0, 1, 1 where there is none."""
+    if density is None:
+        return 0, 1, 1
+    if density.unit and density.unit != "cm":
+        density = density.per("inch")
+    if density.unit == "inch" and max(density.rounded()) > _JFIF_LIMIT:
+        density = density.per("cm")
+    return {"": 0, "inch": 1, "cm": 2}[density.unit], *density.rounded()
+
+
+def holds_density(density: Density) -> bool:
+    return max(_jfif_density(density)) <= _JFIF_LIMIT
 
 
 def encode(picture: Picture, quality: int) -> tuple[bytes, tuple[str, ...]]:
     """Encode in memory, by Pillow."""
     from PIL.JpegImagePlugin import JpegImageFile
 
-    out = io.BytesIO()
-    to_pillow(picture).save(
-        out,
-        JpegImageFile.format,
-        quality=quality,
-        subsampling="4:4:4" if quality >= _FULL_CHROMA_QUALITY else "4:2:0",
-        icc_profile=picture.icc or None,
-        exif=exif.PREFIX + picture.exif if picture.exif else b"",
-    )
+    bare, out = io.BytesIO(), io.BytesIO()
+    chroma = "4:4:4" if quality >= _FULL_CHROMA_QUALITY else "4:2:0"
+    to_pillow(picture).save(bare, JpegImageFile.format, quality=quality, subsampling=chroma)
+    bare.seek(0)
+    _put_together(bare, out, picture)
     return out.getvalue(), ()
 
 
@@ -92,16 +114,29 @@ def write(path: Path, rows: Iterable[np.ndarray], raster: Raster, quality: int) 
         chroma = "off" if quality >= _FULL_CHROMA_QUALITY else "on"
         image.jpegsave(str(bare), Q=quality, subsample_mode=chroma, keep="none")
     with bare.open("rb") as encoded, path.open("wb") as file:
-        # The marker that begins every JPEG.
-        file.write(encoded.read(2))
-        file.write(_segment(0xE0, b"JFIF\0\x01\x01\0\0\x01\0\x01\0\0"))
-        if raster.exif:
-            file.write(_segment(0xE1, exif.PREFIX + raster.exif))
-        for part in _profile_parts(raster.icc):
-            file.write(_segment(0xE2, part))
-        shutil.copyfileobj(encoded, file, 2**20)
+        _put_together(encoded, file, raster)
     bare.unlink()
     return ()
+
+
+def _put_together(encoded: BinaryIO, file: BinaryIO, described: Picture | Raster) -> None:
+    """Write an encoded JPEG with JFIF of its own, and the metadata, before its other segments."""
+    # The marker that begins every JPEG.
+    file.write(encoded.read(2))
+    head = encoded.read(4)
+    if head[:2] == b"\xff\xe0":
+        # The encoder's JFIF.
+        encoded.seek(2 + 2 + struct.unpack(">H", head[2:])[0])
+    else:
+        encoded.seek(2)
+    # Version 1.1; without a thumbnail.
+    jfif = struct.pack(">5sHBHHBB", b"JFIF\0", 0x101, *_jfif_density(described.metadata.density), 0, 0)
+    file.write(_segment(0xE0, jfif))
+    if described.exif:
+        file.write(_segment(0xE1, exif.PREFIX + described.exif))
+    for part in _profile_parts(described.icc):
+        file.write(_segment(0xE2, part))
+    shutil.copyfileobj(encoded, file, 2**20)
 
 
 def _profile_parts(icc: bytes) -> list[bytes]:
@@ -131,5 +166,6 @@ FORMAT = Format(
         grey=True,
         icc=True,
         exif_limit=_SEGMENT_BYTES - len(exif.PREFIX),
+        holds_density=holds_density,
     ),
 )

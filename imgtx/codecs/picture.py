@@ -7,11 +7,13 @@ from itertools import pairwise
 
 import numpy as np
 
+from imgtx.codecs.metadata import NO_METADATA, Metadata, pack_metadata, unpack_metadata
+
 # Bytes of one profile or EXIF block; a larger one is an attack or an accident.
 METADATA_LIMIT = 16 * 2**20
 
 # Of a packed `Carry`: its channels, and the length of each other part.
-_LENGTHS = struct.Struct("<7I")
+_LENGTHS = struct.Struct("<10I")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Facts:
     `end` is the byte after the last pixel byte where the format states it, else 0: a shorter file is truncated.
     `colour` is the PNG chunks that decide how the pixels display (`imgtx.codecs.colour`), whole, or b"".
     `premultiplied` means that the stored colours were multiplied by their alpha. `deflated` is the (offset,
-    length) of each zlib stream of a TIFF.
+    length) of each zlib stream of a TIFF. `metadata` is as stored: its `size` and `orientation` are not set yet.
     """
 
     header: Header
@@ -61,6 +63,7 @@ class Facts:
     premultiplied: bool = False
     colour: bytes = b""
     deflated: tuple[tuple[int, int], ...] = ()
+    metadata: Metadata = NO_METADATA
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Picture:
     [0, 65535]; alpha is straight. `icc` is the profile of `pixels` or b"" (then sRGB or grey by convention), `exif`
     a bare block or b"", `format` that of the source, `notes` keys of `NOTES`. `texts` are (keyword, text) of a made
     picture, for formats that can hold them: keywords of 1 to 79 ASCII characters. `colour` is as in
-    `Facts`.
+    `Facts`. `metadata` describes the source, whatever size the pixels have become.
     """
 
     pixels: np.ndarray
@@ -82,6 +85,7 @@ class Picture:
     notes: tuple[str, ...]
     texts: tuple[tuple[str, str], ...] = ()
     colour: bytes = b""
+    metadata: Metadata = NO_METADATA
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ class Carry:
     hidden: bytes = b""
     colour: bytes = b""
     texts: tuple[tuple[str, str], ...] = ()
+    metadata: Metadata = NO_METADATA
 
 
 def displayed(height: int, width: int, orientation: int) -> tuple[int, int]:
@@ -113,14 +118,23 @@ def dropped(**lost: bool) -> tuple[str, ...]:
 
 def carry_of(picture: Picture, hidden: bytes = b"") -> Carry:
     """Return what travels beside a picture's pixels."""
-    channels = picture.pixels.shape[2]
-    return Carry(picture.icc, picture.exif, picture.format, channels, hidden, picture.colour, picture.texts)
+    return Carry(
+        picture.icc,
+        picture.exif,
+        picture.format,
+        picture.pixels.shape[2],
+        hidden,
+        picture.colour,
+        picture.texts,
+        picture.metadata,
+    )
 
 
 def pack_carry(carry: Carry) -> bytes:
     """Pack a `Carry` into bytes for the column of that name; the inverse is `unpack_carry`."""
     texts = json.dumps(carry.texts).encode() if carry.texts else b""
     parts = [carry.format.encode(), carry.icc, carry.exif, carry.hidden, carry.colour, texts]
+    parts += pack_metadata(carry.metadata)
     return _LENGTHS.pack(carry.channels, *map(len, parts)) + b"".join(parts)
 
 
@@ -130,6 +144,7 @@ def unpack_carry(packed: bytes) -> Carry:
     ends = [_LENGTHS.size + sum(lengths[:number]) for number in range(len(lengths) + 1)]
     if len(packed) != ends[-1]:
         raise ValueError(f"a carry of {len(packed)} bytes; its lengths ask for {ends[-1]}")
-    name, icc, block, hidden, colour, texts = (bytes(packed[start:end]) for start, end in pairwise(ends))
+    parts = [bytes(packed[start:end]) for start, end in pairwise(ends)]
+    name, icc, block, hidden, colour, texts, *metadata = parts
     known = tuple((keyword, text) for keyword, text in json.loads(texts)) if texts else ()
-    return Carry(icc, block, name.decode(), channels, hidden, colour, known)
+    return Carry(icc, block, name.decode(), channels, hidden, colour, known, unpack_metadata(*metadata))

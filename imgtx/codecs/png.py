@@ -21,7 +21,9 @@ from isal import isal_zlib
 import imgtx.codecs.colour as colour
 import imgtx.codecs.exif as exif
 import imgtx.codecs.vips as vips
+from imgtx.codecs.density import Density, density_of
 from imgtx.codecs.format import Format, Writer
+from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import METADATA_LIMIT, Facts, Header, displayed, dropped
 from imgtx.codecs.rows import Raster, in_memory, on_disk, regroup, to_bytes
 from imgtx.errors import ImageError
@@ -32,10 +34,10 @@ _FILTER_UP = 2
 _DEFLATE_LEVEL = 1
 
 # Chunks whose bytes are needed; of the others only the presence counts.
-_READ = (b"eXIf", b"iCCP", b"acTL")
+_READ = (b"eXIf", b"iCCP", b"acTL", b"pHYs")
 # Entries for chunks without a type of their own.
 _XMP, _STRAY_KEY = b"iTXt that holds XMP", b"tRNS that decoders skip"
-# Chunks that are carried, or are lost by a note of their own, or (pHYs) would be untrue.
+# Chunks that are carried, or are lost by a note of their own.
 _KNOWN = {
     b"IDAT", b"IEND", b"PLTE", b"acTL", b"eXIf", b"fcTL", b"fdAT", b"iCCP", b"iTXt", b"pHYs", b"sBIT", b"tEXt", b"tRNS",
     b"zTXt", _XMP, *colour.CHUNKS,
@@ -96,7 +98,8 @@ def read_facts(file: BinaryIO) -> Facts:
     if form == _GREY and depth < 8:
         header = replace(header, form="1bit" if depth == 1 else "lowbit")
     icc = _profile(chunks.get(b"iCCP", b""))
-    return Facts(header, icc, block, _notes(chunks, icc, block), colour=colours)
+    metadata = Metadata(_density(chunks.get(b"pHYs", b"")) or exif.density(block))
+    return Facts(header, icc, block, _notes(chunks, icc, block), colour=colours, metadata=metadata)
 
 
 def _decides(kind: bytes, body: bytes) -> bool:
@@ -124,6 +127,18 @@ def _profile(chunk: bytes) -> bytes:
         return zlib.decompressobj().decompress(chunk[name_end + 2 :], METADATA_LIMIT)
     except zlib.error:
         return b""
+
+
+def _density(chunk: bytes) -> Density | None:
+    """Return the resolution that a pHYs chunk states: pixels per metre, or the shape of pixels alone."""
+    if len(chunk) != 9:
+        return None
+    x, y, unit = struct.unpack(">IIB", chunk)
+    return density_of(x, y, "metre" if unit == 1 else "")
+
+
+def holds_density(density: Density) -> bool:
+    return max(density.per("metre").rounded()) < 2**31
 
 
 def _notes(chunks: dict[bytes, bytes], icc: bytes, block: bytes) -> tuple[str, ...]:
@@ -171,6 +186,8 @@ def write_rows(file: BinaryIO, rows: Iterable[np.ndarray], raster: Raster) -> tu
     file.write(raster.colour)
     if raster.icc:
         _chunk(file, b"iCCP", b"icc\0\0" + zlib.compress(raster.icc))
+    if density := raster.metadata.density:
+        _chunk(file, b"pHYs", struct.pack(">IIB", *density.per("metre").rounded(), bool(density.unit)))
     if raster.exif:
         _chunk(file, b"eXIf", raster.exif)
     for keyword, text in raster.texts:
@@ -218,5 +235,6 @@ FORMAT = Format(
         colour_chunks=True,
         texts=True,
         exif_limit=2**31 - 1,
+        holds_density=holds_density,
     ),
 )

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from imgtx.codecs.metadata import NO_METADATA, Metadata
 from imgtx.codecs.picture import Picture
 
 # Bytes of the rows that are filtered and deflated together: they stay in the cache.
@@ -20,7 +21,7 @@ class Raster:
 
     `bands` is 1 or 3, plus 1 with `alpha` (straight, the last band); `depth` is 8 or 16 bits. `icc` is a profile or
     b"", `exif` a bare block (`imgtx.codecs.exif.bare`) or b"", `texts` as in `Picture`,
-    `colour` the PNG chunks of `imgtx.codecs.colour`.
+    `colour` the PNG chunks of `imgtx.codecs.colour`. `metadata` is what the format can hold, as it is to be written.
     """
 
     height: int
@@ -32,6 +33,7 @@ class Raster:
     exif: bytes = b""
     texts: tuple[tuple[str, str], ...] = ()
     colour: bytes = b""
+    metadata: Metadata = NO_METADATA
 
     @property
     def row_bytes(self) -> int:
@@ -62,6 +64,7 @@ def in_memory(write_rows: WriteRows) -> Callable[[Picture, int], tuple[bytes, tu
             picture.exif,
             picture.texts,
             picture.colour,
+            picture.metadata,
         )
         out = io.BytesIO()
         notes = write_rows(out, _strips(picture, raster.rows_per_strip), raster)

@@ -17,11 +17,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-import imgtx.codecs.exif as exif
-from imgtx.codecs import FORMATS, admit, output_exif, read_facts, writer_for
+from imgtx.codecs import FORMATS, admit, output_metadata, read_facts, upright_metadata, writer_for
 from imgtx.codecs.colour import Shown, shown_by
 from imgtx.codecs.convert import Converter, oriented, reduced
 from imgtx.codecs.format import Writer
+from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import Carry, Facts
 from imgtx.codecs.refusals import decoder_errors
 from imgtx.codecs.rows import Raster
@@ -100,6 +100,7 @@ def spool_in(source: str | Path | BinaryIO, directory: str | Path, *, max_pixels
 def _decode_to_disk(path: Path, directory: Path, facts: Facts) -> SpooledPicture:
     header = facts.header
     converter = Converter(facts)
+    block, metadata = upright_metadata(facts)
     spooled = SpooledPicture(
         header.height,
         header.width,
@@ -109,10 +110,11 @@ def _decode_to_disk(path: Path, directory: Path, facts: Facts) -> SpooledPicture
         directory / "alpha.raw" if header.alpha else None,
         Carry(
             converter.icc,
-            exif.upright(facts.exif),
+            block,
             header.format,
             header.channels,
             colour=converter.colour,
+            metadata=metadata,
         ),
         converter.notes,
     )
@@ -208,8 +210,8 @@ class SpoolWriter:
         self._in_rows[top:bottom] += right - left
         self._in_columns[left:right] += bottom - top
 
-    def finish(self, format: str, quality: int, icc: bytes, exif: bytes, colour: bytes = b"") -> Path:
-        """Encode the rows and return the path of the file.
+    def finish(self, format: str, quality: int, carry: Carry) -> Path:
+        """Encode the rows, with what a source carries beside its pixels, and return the path of the file.
 
         Rules, notes (in `self.notes`) and refusals are those of `imgtx.codecs.encode`.
         """
@@ -218,12 +220,11 @@ class SpoolWriter:
             self._check_complete()
             writer = writer_for(format, self.height, self.width, quality)
             notes: list[str] = []
-            shape = (self.height, self.width, self.channels)
-            shown = shown_by(writer, format, icc, colour, self.channels)
+            shown = shown_by(writer, format, carry.icc, carry.colour, self.channels)
             notes += shown.notes
-            exif = output_exif(exif, writer, shape, notes)
+            block, metadata = output_metadata(carry, writer, (self.height, self.width), notes)
             path = self._directory / f"output.{format}"
-            raster = self._raster(writer, shown, exif)
+            raster = self._raster(writer, shown, block, metadata)
             strips = self._reduced_strips(writer, shown, notes)
             more_notes = writer.write(path, strips, raster, quality)
             self.notes = (*notes, *more_notes)
@@ -241,12 +242,22 @@ class SpoolWriter:
                 at = int((counts != full).argmax())
                 raise ValueError(f"{counts[at]} pixels were put into {what} {at}, which has {full}")
 
-    def _raster(self, writer: Writer, shown: Shown, exif: bytes) -> Raster:
+    def _raster(self, writer: Writer, shown: Shown, exif: bytes, metadata: Metadata) -> Raster:
         """Return the form of the rows once `writer` can hold them."""
         alpha = self.has_alpha and writer.alpha
         bands = (self.channels if writer.grey else 3) + alpha
         depth = self.dtype.itemsize * 8 if writer.depth16 else 8
-        return Raster(self.height, self.width, bands, depth, alpha, shown.icc, exif, colour=shown.chunks)
+        return Raster(
+            self.height,
+            self.width,
+            bands,
+            depth,
+            alpha,
+            shown.icc,
+            exif,
+            colour=shown.chunks,
+            metadata=metadata,
+        )
 
     def _reduced_strips(self, writer: Writer, shown: Shown, notes: list[str]) -> Iterator[np.ndarray]:
         """Yield the rows as `writer` can hold them: (rows, width, bands), alpha as the last band."""

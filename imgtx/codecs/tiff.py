@@ -12,7 +12,9 @@ from isal import isal_zlib
 
 import imgtx.codecs.exif as exif
 import imgtx.codecs.vips as vips
-from imgtx.codecs.format import Format, Writer
+from imgtx.codecs.density import Density, density_of
+from imgtx.codecs.format import Format, Writer, any_density
+from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import Facts, Header, displayed, dropped
 from imgtx.codecs.refusals import decoder_errors
 from imgtx.codecs.rows import in_memory, on_disk
@@ -62,7 +64,7 @@ _OTHER_COMPRESSIONS = {
 }
 # Tags of the first directory that describe the picture and not its storage.
 _DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432, 34665, 34853)
-# Tags that lay out the pixels, and densities, which would be untrue of an image of another size.
+# Tags that lay out the pixels, and the resolution, which is written anew.
 _STORAGE = {
     *range(254, 269), 273, 274, *range(277, 285), 288, 289, 290, 291, 292, 293, 296, 297, 317, *range(320, 329),
     330, 332, 334, *range(336, 344), 347, *range(512, 522), *range(529, 533), 559,
@@ -125,7 +127,13 @@ def read_facts(file: BinaryIO) -> Facts:
         end=max((offset + length for offset, length in zip(*_parts(ifd), strict=False)), default=0),
         premultiplied=header.alpha and extra[0] == 1,
         deflated=tuple(zip(*_parts(ifd), strict=False)) if ifd.get(259) in (8, 32946) else (),
+        metadata=Metadata(_density(described)),
     )
+
+
+def _density(tags) -> Density | None:
+    unit = tags.get(296, 2)
+    return density_of(tags.get(282), tags.get(283), {2: "inch", 3: "cm"}.get(unit, ""))
 
 
 def _lost_tags(tags: set[int]) -> tuple[str, ...]:
@@ -254,5 +262,6 @@ FORMAT = Format(
         grey=True,
         icc=True,
         exif_limit=2**31 - 1,
+        holds_density=any_density,
     ),
 )

@@ -12,6 +12,7 @@ import numpy as np
 from isal import isal_zlib
 
 import imgtx.codecs.exif as exif
+from imgtx.codecs.density import as_rational
 from imgtx.codecs.rows import Raster, regroup, to_bytes
 
 _DEFLATE_LEVEL = 1
@@ -64,8 +65,8 @@ def _write(file: BinaryIO, rows: Iterable[np.ndarray], raster: Raster, *, deflat
     return notes
 
 
-_SHORT, _LONG, _UNDEFINED, _LONG8 = 3, 4, 7, 16
-_CODES = {_SHORT: "H", _LONG: "I", _LONG8: "Q"}
+_SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8 = 3, 4, 5, 7, 16
+_CODES = {_SHORT: "H", _LONG: "I", _RATIONAL: "I", _LONG8: "Q"}
 
 
 def _tags(
@@ -95,6 +96,11 @@ def _tags(
     if raster.alpha:
         # Straight alpha.
         tags[338] = (_SHORT, [2])
+    if density := raster.metadata.density:
+        density = density.per("cm") if density.unit == "metre" else density
+        tags[282] = (_RATIONAL, [*as_rational(density.x)])
+        tags[283] = (_RATIONAL, [*as_rational(density.y)])
+        tags[296] = (_SHORT, [{"": 1, "inch": 2, "cm": 3}[density.unit]])
     if raster.icc:
         tags[34675] = (_UNDEFINED, raster.icc)
     return tags
@@ -107,8 +113,9 @@ def _write_directory(file: BinaryIO, tags: dict, start: int, order: str, big: bo
     for tag, (kind, values) in tags.items():
         if big and tag in (273, 279):
             kind = _LONG8
-        count = len(values)
-        codes = f"{order}{count}{_CODES.get(kind, 's')}"
+        codes = f"{order}{len(values)}{_CODES.get(kind, 's')}"
+        # A rational is two numbers.
+        count = len(values) // 2 if kind == _RATIONAL else len(values)
         packed = values if isinstance(values, bytes) else struct.pack(codes, *values)
         if len(packed) > inline:
             _align(file, start)

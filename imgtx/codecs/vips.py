@@ -16,6 +16,7 @@ from types import ModuleType
 import numpy as np
 
 from imgtx.codecs.convert import as_stated
+from imgtx.codecs.metadata import NO_METADATA
 from imgtx.codecs.picture import Header
 from imgtx.codecs.rows import Raster
 from imgtx.codecs.tiff_writer import write_plain_rows
@@ -92,7 +93,7 @@ def image_of_rows(path: Path, rows: Iterable[np.ndarray], raster: Raster) -> Ite
     """
     try:
         with path.open("wb") as file:
-            write_plain_rows(file, rows, replace(raster, icc=b"", exif=b""))
+            write_plain_rows(file, rows, replace(raster, icc=b"", exif=b"", metadata=NO_METADATA))
         yield library().Image.tiffload(str(path), access="sequential")
     finally:
         path.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ import imgtx.codecs.exif as exif
 import imgtx.codecs.vips as vips
 from imgtx.codecs.convert import from_pillow, to_pillow
 from imgtx.codecs.format import Format, Writer
+from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import METADATA_LIMIT, Facts, Header, Picture, displayed, dropped
 from imgtx.codecs.rows import Raster
 
@@ -73,7 +74,8 @@ def read_facts(file: BinaryIO) -> Facts:
         orientation=orientation,
         form="rgb",
     )
-    return Facts(header, seen.get(b"ICCP", b""), block, notes, end)
+    metadata = Metadata(exif.density(block))
+    return Facts(header, seen.get(b"ICCP", b""), block, notes, end, metadata=metadata)
 
 
 def samples(data: bytes, header: Header) -> np.ndarray:

@@ -37,7 +37,9 @@ def to_file(row: Row, job: Job) -> Row:
     alpha = np.frombuffer(row["alpha"], dtype).reshape(height, width) if len(row["alpha"]) else None
     pixels = as_rgb(pixels) if channels < carry.channels else pixels
     pixels = with_hidden_part(pixels, carry.hidden)
-    picture = Picture(pixels, alpha, carry.icc, carry.exif, carry.format, (), carry.texts, carry.colour)
+    picture = Picture(
+        pixels, alpha, carry.icc, carry.exif, carry.format, (), carry.texts, carry.colour, carry.metadata
+    )
     data, notes = encode_picture(picture, format_of(row["output"]), quality=job.spec.quality)
     return row | {
         "encoded": data,

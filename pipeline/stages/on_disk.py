@@ -46,8 +46,7 @@ def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:
         read, measures = task.large_input(picture, row, job, directory)
         writer = enlarge(picture, read, directory, predictor, json.loads(row["conditions"] or "null"))
         picture.remove()
-        carry = picture.carry
-        path = writer.finish(format_of(row["output"]), job.spec.quality, carry.icc, carry.exif, carry.colour)
+        path = writer.finish(format_of(row["output"]), job.spec.quality, picture.carry)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = path.stat().st_size

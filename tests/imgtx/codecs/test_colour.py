@@ -9,7 +9,7 @@ import pytest
 import pyvips
 from PIL import Image, ImageCms
 
-from imgtx.codecs import WRITABLE, Picture, decode, encode
+from imgtx.codecs import WRITABLE, Picture, carry_of, decode, encode
 from imgtx.codecs.spool import SpoolWriter, spool_in
 from imgtx.errors import ImageError
 from imgtx.imageops.geometry import Tile
@@ -101,7 +101,7 @@ def written(picture: Picture, format: str, tmp_path) -> tuple[bytes, Picture, tu
     height, width, channels = picture.pixels.shape
     writer = SpoolWriter(tmp_path, height, width, channels, picture.pixels.dtype, picture.alpha is not None)
     writer.put(0, 0, picture.pixels, picture.alpha)
-    path = writer.finish(format, 100, picture.icc, picture.exif, picture.colour)
+    path = writer.finish(format, 100, carry_of(picture))
     on_disk = decode(path.read_bytes(), max_pixels=MAX_PIXELS)
     in_memory = decode(data, max_pixels=MAX_PIXELS)
     assert writer.notes == notes

@@ -8,7 +8,19 @@ from typing import BinaryIO
 import numpy as np
 import pytest
 
-from imgtx.codecs import FORMATS, SUFFIXES, WRITABLE, Facts, Format, Header, Picture, Writer, decode, encode
+from imgtx.codecs import (
+    FORMATS,
+    SUFFIXES,
+    WRITABLE,
+    Carry,
+    Facts,
+    Format,
+    Header,
+    Picture,
+    Writer,
+    decode,
+    encode,
+)
 from imgtx.codecs.rows import Raster, in_memory, on_disk
 from imgtx.codecs.spool import SpoolWriter, spool_in
 from imgtx.errors import ImageError, UsageError
@@ -66,7 +78,7 @@ class TestNewFormat:
         image = Picture(zoo.photo(), None, b"", b"", "png", ())
         writer = SpoolWriter(tmp_path, 48, 64, 3, np.uint8, False)
         writer.put(0, 0, image.pixels)
-        path = writer.finish("plain", 90, b"", b"")
+        path = writer.finish("plain", 90, Carry(b"", b"", "png", 3))
         data = path.read_bytes()
         assert data == encode(image, "plain", quality=90)[0]
         np.testing.assert_array_equal(decode(data, max_pixels=MAX_PIXELS).pixels, image.pixels)

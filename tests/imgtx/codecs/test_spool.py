@@ -12,7 +12,7 @@ import pyvips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgtx.codecs import NOTES, Picture, decode, encode, exif, spool, vips
+from imgtx.codecs import NOTES, Carry, Picture, carry_of, decode, encode, exif, spool, vips
 from imgtx.codecs.spool import SpooledPicture, SpoolWriter, spool_in
 from imgtx.errors import ImageError
 from imgtx.imageops.geometry import Tile
@@ -67,7 +67,7 @@ def write(image: Picture, directory, format: str, quality: int, step: tuple[int,
     for top, left in corners:
         piece = slice(top, top + step[0]), slice(left, left + step[1])
         writer.put(top, left, image.pixels[piece], None if image.alpha is None else image.alpha[piece])
-    path = writer.finish(format, quality, image.icc, image.exif, image.colour)
+    path = writer.finish(format, quality, carry_of(image))
     return path, writer.notes
 
 
@@ -227,7 +227,7 @@ class TestSpoolWriter:
         writer = SpoolWriter(tmp_path, 1, 16_384, 3, np.uint8, False)
         writer.put(0, 0, np.zeros((1, 16_384, 3), np.uint8))
         with pytest.raises(ImageError) as caught:
-            writer.finish("webp", 90, b"", b"")
+            writer.finish("webp", 90, Carry(b"", b"", "png", 3))
         assert caught.value.reason == "no_space_in_format"
         assert not list(tmp_path.iterdir())
 
@@ -273,7 +273,7 @@ class TestSpoolWriter:
         for top, left in pieces:
             writer.put(top, left, np.zeros((2, 3, 3), np.uint8))
         with pytest.raises(ValueError, match=message):
-            writer.finish("png", 90, b"", b"")
+            writer.finish("png", 90, Carry(b"", b"", "png", 3))
         assert not list(tmp_path.iterdir())
 
     def test_a_full_disk_is_not_the_images_fault(self, tmp_path, monkeypatch):
@@ -310,13 +310,14 @@ _THROUGH = """
 import re, sys
 import numpy as np
 from pathlib import Path
+from imgtx.codecs import Carry
 from imgtx.codecs.spool import SpoolWriter, spool_in
 directory = Path(sys.argv[1])
 writer = SpoolWriter(directory, 18000, 8000, 3, np.uint8, False)
 for top in range(0, 18000, 100):
     for left in range(0, 8000, 1000):
         writer.put(top, left, np.full((100, 1000, 3), top % 251, np.uint8))
-path = writer.finish(sys.argv[2], 90, b"", b"")
+path = writer.finish(sys.argv[2], 90, Carry(b"", b"", "png", 3))
 spool_in(path, directory, max_pixels=10**9)
 # Not ru_maxrss: a child is born with its parent's.
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024)
