@@ -15,6 +15,9 @@ from pipeline.spec import AUTO, Job, Recipe, RunSpec
 from pipeline.tasks import TASKS, get_task, tasks_for
 from pipeline.tasks.base import Task
 
+# In the reference of a pipeline of diffusers that is offloaded (`pipeline.tasks.text_to_image.OFFLOAD`).
+OFFLOADED = "offload=1"
+
 
 def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
     """Check `spec` against the model that it names and return the job; raises UsageError."""
@@ -62,7 +65,11 @@ def _precision(spec: RunSpec, info: ModelInfo) -> str:
 
 
 def _check_model(spec: RunSpec, info: ModelInfo) -> None:
-    """Raise UsageError for a model of another task."""
+    """Raise UsageError for a model of another task, or one that needs a GPU where there is none."""
+    if OFFLOADED in spec.model and not uses_gpu(spec) and not address_of(spec):
+        raise UsageError(
+            "--offload moves components between CPU and GPU, and this run has no GPU: leave it out"
+        )
     if info.task in get_task(spec.task).models:
         return
     suitable = tasks_for(info.task)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from imgtx.errors import StorageError, UsageError
+from imgtx.models.references import with_files
 from pipeline.spec import RunSpec
 from pipeline.storage.retry import FAIL_FAST
 from pipeline.storage.store import Store, open_store
@@ -42,9 +43,16 @@ def last_spec(destination: str, endpoint_url: str | None) -> RunSpec:
     now = {"destination": destination, "limit": None, "address": None}
     # Copies of inputs are wherever the destination is now.
     before = f"{str(values.get('destination')).rstrip('/')}/{COPIES}"
+
+    def moved(value: str) -> str:
+        here = f"{store.uri.rstrip('/')}/{COPIES}"
+        return here + value.removeprefix(before) if value.startswith(before) else value
+
     for name, value in values.items():
         if isinstance(value, str) and value.startswith(before):
-            now[name] = f"{store.uri.rstrip('/')}/{COPIES}{value.removeprefix(before)}"
+            now[name] = moved(value)
+    if values.get("model"):
+        now["model"] = with_files(str(values["model"]), moved)
     if endpoint_url is not None:
         now["endpoint_url"] = endpoint_url
     try:

@@ -13,16 +13,17 @@ Every kind but our own is an adapter of `imgtx.models.adapters`. Facts come with
 
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl
+from urllib.parse import unquote
 
 from imgtx.errors import ModelError, UsageError
 from imgtx.models import weight_file
 from imgtx.models.adapters import ADAPTERS
-from imgtx.models.adapters.base import Adapter, Source
+from imgtx.models.adapters.base import Adapter, Source, as_query
+from imgtx.models.adapters.pipeline_folder import split_weight
 from imgtx.models.info import ModelInfo
 from imgtx.models.sidecar import read_sidecar
 from imgtx.models.weight_file import file_digest, find_weights, opened
@@ -35,6 +36,8 @@ log = logging.getLogger("imgtx")
 
 # The kind of our own weights, which carry their facts inside.
 OWN = "imgtx"
+# What a reference may declare whose values begin with a file or a URI: `lora=FILE.safetensors:0.8`.
+FILES = ("lora",)
 
 
 def find_source(reference: str | Path) -> Source:
@@ -43,7 +46,8 @@ def find_source(reference: str | Path) -> Source:
     path = Path(reference)
     for adapter in ADAPTERS:
         if colon and prefix == adapter.PREFIX:
-            return _checked(adapter, *_split_query(rest) if adapter.DECLARES else (Path(rest), {}))
+            where, declared = _split_query(rest) if adapter.DECLARES else (rest, {})
+            return _checked(adapter, Path(where), declared)
     if _is_own(path):
         return Source(OWN, path)
     for adapter in ADAPTERS:
@@ -62,8 +66,39 @@ def path_in(reference: str) -> str:
     prefix, colon, rest = reference.partition(":")
     for adapter in ADAPTERS:
         if colon and prefix == adapter.PREFIX:
-            return str(_split_query(rest)[0]) if adapter.DECLARES else rest
+            return _split_query(rest)[0] if adapter.DECLARES else rest
     return reference
+
+
+def declaring(reference: str, more: dict[str, str]) -> str:
+    """Return a reference that also declares `more`: files after those it declares already, else instead of them."""
+    path, declared = _split_query(reference)
+    for name, values in more.items():
+        declared[name] = f"{declared[name]}\n{values}" if name in FILES and name in declared else values
+    return f"{path}{as_query(dict(sorted(declared.items())))}"
+
+
+def files_of(reference: str) -> list[str]:
+    """Return the files and URIs that a reference declares beside the model's own."""
+    found: list[str] = []
+
+    def note(file: str) -> str:
+        found.append(file)
+        return file
+
+    with_files(reference, note)
+    return found
+
+
+def with_files(reference: str, change: Callable[[str], str]) -> str:
+    """Return the reference with `change` of each file that it declares beside the model's own."""
+    if not any(f"{name}=" in reference for name in FILES):
+        return reference
+    path, declared = _split_query(reference)
+    for name in declared.keys() & {*FILES}:
+        parts = (split_weight(value) for value in declared[name].split("\n"))
+        declared[name] = "\n".join(change(file) + weight for file, weight in parts)
+    return f"{path}{as_query(declared)}"
 
 
 def suffixes() -> tuple[str, ...]:
@@ -82,10 +117,8 @@ def absolute(reference: str) -> str:
     """Return the reference in a form that means the same in every working directory."""
     source = find_source(reference)
     if source.kind != OWN and reference.startswith(f"{source.kind}:"):
-        declared = dict(source.declared)
-        if "lora" in declared:
-            declared["lora"] = os.path.abspath(declared["lora"])
-        return str(replace(source, path=Path(os.path.abspath(source.path)), declared=declared))
+        whole = str(replace(source, path=Path(os.path.abspath(source.path))))
+        return with_files(whole, lambda file: file if "://" in file else os.path.abspath(file))
     if not Path(reference).exists():
         # A packaged name: its path differs between machines.
         return reference
@@ -166,12 +199,17 @@ def _is_own(path: Path) -> bool:
         return "imgtx" in (file.metadata() or {})
 
 
-def _split_query(text: str) -> tuple[Path, dict[str, str]]:
+def _split_query(text: str) -> tuple[str, dict[str, str]]:
     """Split `PATH?scale=4&channels=3`; a question mark that belongs to the file's name stays in it."""
     path, mark, query = text.rpartition("?")
     if not mark or Path(text).is_file():
-        return Path(text), {}
-    return Path(path), dict(sorted(parse_qsl(query, keep_blank_values=True)))
+        return text, {}
+    declared: dict[str, str] = {}
+    for part in filter(None, query.split("&")):
+        # A plus is one: file names have them.
+        name, _, value = (unquote(piece) for piece in part.partition("="))
+        declared[name] = f"{declared[name]}\n{value}" if name in declared else value
+    return path, dict(sorted(declared.items()))
 
 
 def _checked(adapter: Adapter, path: Path, declared: dict[str, str]) -> Source:

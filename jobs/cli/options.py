@@ -85,6 +85,8 @@ def click_option(option: Option) -> Callable:
     flag, metavar = option.flag.strip(), option.metavar
     if option.type is bool:
         return click.option(flag, is_flag=True, default=None, help=option.help)
+    if option.type is list:
+        return click.option(flag, multiple=True, metavar=metavar, help=option.help)
     return click.option(flag, type=option.type, metavar=metavar, help=option.help)
 
 

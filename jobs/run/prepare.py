@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from imgtx.errors import UsageError
+from imgtx.models.references import with_files
 from pipeline.job import check_spec, make_job
 from pipeline.ledger.ledger import Ledger
 from pipeline.models.resolve import ResolvedModel, resolve_model
@@ -96,8 +97,8 @@ def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
 def keep_inputs(run: Prepared) -> Prepared:
     """Copy the single local files that a run reads to `inputs/` at its destination; return the run that reads these.
 
-    Every worker, `imgtx retry` and `imgtx verify` can then read a table of prompts or a style picture from any machine.
-    Folders and buckets are not copied. For the holder of the lease.
+    Every worker, `imgtx retry` and `imgtx verify` can then read a table of prompts, a style picture or a LoRA from any
+    machine. Folders and buckets are not copied. For the holder of the lease.
     """
     spec, task = run.job.spec, get_task(run.job.spec.task)
     settings = dict(spec.settings)
@@ -105,9 +106,10 @@ def keep_inputs(run: Prepared) -> Prepared:
         if option.file and settings.get(option.name):
             settings[option.name] = _kept(settings[option.name], run)
     source = _kept(spec.source, run) if run.opened.source.kind.single_file else spec.source
-    if (source, settings) == (spec.source, spec.settings):
+    model = with_files(spec.model, lambda file: _kept(file, run))
+    if (source, settings, model) == (spec.source, spec.settings, spec.model):
         return run
-    spec = replace(spec, source=source, settings=settings)
+    spec = replace(spec, source=source, settings=settings, model=model)
     opened = Opened(open_source(source, task.sources, spec.endpoint_url), task.open_inputs(spec))
     return replace(run, job=replace(run.job, spec=spec), opened=opened)
 

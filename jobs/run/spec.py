@@ -31,7 +31,8 @@ def read_run_spec(source: str, destination: str, command: str, options: dict[str
     check_values(in_file, kinds, str(path))
     set_now = _readable(parse_settings(assignments))
     check_values(set_now, kinds, "--set")
-    given = {name: value for name, value in options.items() if value is not None}
+    # What may be repeated and is not given is an empty tuple.
+    given = {name: value for name, value in options.items() if value not in (None, ())}
     values = merge(merge(in_file, given), set_now)
     if "format" in values:
         values["format"] = ALIASES.get(str(values["format"]).lower(), values["format"])
@@ -41,6 +42,9 @@ def read_run_spec(source: str, destination: str, command: str, options: dict[str
     settings = {name: value for name, value in theirs.items() if value is not None and name in mine}
     if "model" not in values:
         values["model"] = task.default_model(settings)
+    of_model = {o.name: settings.pop(o.name) for o in task.options if o.of_model and o.name in settings}
+    if of_model:
+        values["model"] = task.refer(values["model"], of_model)
     values.setdefault("format", task.default_format)
     return RunSpec(source=source, destination=destination, task=task.name, settings=settings, **values)
 

@@ -20,7 +20,8 @@ from typing import Any
 import click
 
 from imgtx.errors import UsageError
-from imgtx.models.references import path_in
+from imgtx.models.adapters.pipeline_folder import split_weight
+from imgtx.models.references import files_of, path_in, with_files
 from imgtx.models.weight_file import packaged_models
 from imgtx.settings import parse_settings
 from imgtx.training.spec import load_train_spec
@@ -105,7 +106,7 @@ def check_command(arguments: Sequence[str], group: click.Group, *, shared: bool 
         files |= {f"{INPUT_FOLDER}/{number}/{path.name}": path for number, path in enumerate(given)}
     shipped = {str(path) for path in files.values()}
     for where, place in _places(str(command.name), values):
-        if place not in shipped:
+        if str(Path(place)) not in shipped:
             _check_place(where, place, shared=shared)
     renamed = tuple(arguments)
     for inside, path in files.items():
@@ -132,11 +133,12 @@ def _run_spec(values: Mapping[str, Any], command: str) -> RunSpec:
 
 
 def _input_files(values: Mapping[str, Any], command: str) -> Iterator[Path]:
-    """Yield the single local files that a run reads, such as a table of prompts or a style picture."""
+    """Yield the single local files that a run reads, such as a table of prompts, a style picture or a LoRA."""
     spec = _run_spec(values, command)
     places = [option.of(spec) for option in options_of(command) if option.file]
     if spec.source and open_source(spec.source, get_task(spec.task).sources).kind.single_file:
         places.append(spec.source)
+    places.extend(files_of(spec.model))
     yield from (Path(place) for place in places if place and open_store(place).is_local)
 
 
@@ -203,11 +205,18 @@ def _check_secrets(arguments: Iterable[str]) -> None:
 
 
 def _renamed(argument: str, path: str, inside: str) -> str:
-    """Return an argument that is `path`, or ends in `=path`, with the name that the file has in the package."""
+    """Return an argument that names `path` with the name that the file has in the package.
+
+    It is the path, a LoRA with its weight, or a model reference with it, and may follow `--option=`.
+    """
     option, equals, value = argument.partition("=")
-    if argument == path:
-        return inside
-    return f"{option}={inside}" if equals and option.startswith("--") and value == path else argument
+    start, value = (f"{option}=", value) if equals and option.startswith("--") else ("", argument)
+    file, weight = split_weight(value)
+    if value and str(Path(value)) == path:
+        return start + inside
+    if weight and str(Path(file)) == path:
+        return start + inside + weight
+    return start + with_files(value, lambda given: inside if str(Path(given)) == path else given)
 
 
 def _digest(name: str, values: Mapping[str, Any], files: Mapping[str, Path]) -> str:

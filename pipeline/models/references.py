@@ -52,7 +52,7 @@ def parse_reference(reference: str) -> InStore | InStorage | None:
             )
         return None
     prefix = remote["prefix"] or ""
-    if folder_adapter(prefix.rstrip(":")) or (not prefix and reference.endswith("/")):
+    if folder_adapter(prefix.rstrip(":")) or (not prefix and remote["uri"].endswith("/")):
         return InStorage(remote["uri"].rstrip("/"), prefix, remote["query"] or "", folder=True)
     if not remote["uri"].endswith(suffixes()):
         raise UsageError(

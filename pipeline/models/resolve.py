@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from imgtx.errors import UsageError
 from imgtx.models.info import ModelInfo
-from imgtx.models.references import absolute, read_info
+from imgtx.models.references import absolute, read_info, with_files
 from pipeline.models.cache import fetch_file, fetch_version
 from pipeline.models.folders import fetch_folder
 from pipeline.models.references import InStorage, InStore, parse_reference
@@ -62,11 +62,19 @@ def exact_reference(reference: str, endpoint_url: str | None = None) -> str:
 
 
 def _located(reference: str, found: InStore | InStorage | None, endpoint_url: str | None) -> tuple[str, str]:
-    """Return the exact reference and the local one of what `parse_reference` found."""
+    """Return the exact reference and the local one of what `parse_reference` found.
+
+    Files that the reference declares beside the model (a LoRA) are fetched where they are in storage.
+    """
+
+    def fetched(file: str) -> str:
+        return str(fetch_file(file, endpoint_url)) if "://" in file else file
+
     if found is None:
-        return reference, reference
+        return reference, with_files(reference, fetched)
     if isinstance(found, InStorage) and found.folder:
-        return reference, fetch_folder(found.uri, found.prefix, endpoint_url) + found.query
+        folder = fetch_folder(found.uri, found.prefix, endpoint_url)
+        return reference, with_files(folder + found.query, fetched)
     if isinstance(found, InStorage):
         return reference, found.prefix + str(fetch_file(found.uri, endpoint_url)) + found.query
     exact, models, number = _exact(found, endpoint_url)

@@ -38,8 +38,10 @@ Measures = dict[str, float]
 class Option:
     """A setting of a task: a name in spec files and for `--set`, and unless `rare` an option of its command.
 
-    place: whether the value is a location in storage, which workers must be able to reach. file: whether it is a single
-    file; a local one is copied to `inputs/` at the destination when the run starts.
+    type: `list` for one that may be repeated. place: whether the value is a location in storage, which workers must be
+    able to reach. file: whether it is a single file; a local one is copied to `inputs/` at the destination when the run
+    starts. of_model: whether it says how the model is loaded; it is then part of the model's reference in the spec
+    (`Task.refer`) and no setting.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Option:
     choices: tuple[str, ...] = ()
     place: bool = False
     file: bool = False
+    of_model: bool = False
     rare: bool = False
 
     @property
@@ -98,6 +101,11 @@ def accept_any(spec: RunSpec, info: ModelInfo) -> None:
 def no_settings(spec: RunSpec) -> dict[str, Any]:
     """Return no settings: nothing of the task's own decides pixels."""
     return {}
+
+
+def no_reference(model: str, settings: Settings) -> str:
+    """Return the reference as it is: no setting is part of it."""
+    return model
 
 
 def no_inputs(spec: RunSpec) -> None:
@@ -149,10 +157,11 @@ class Task:
     ("upscale"); two tasks may share one, and `chosen_by` names the options that choose this one. summary, description
     and examples are its help.
 
-    default_model: from the settings to a model reference. models: the tasks in a model's info that it runs, by
-    default its own. sources: the kinds of source it takes (`pipeline/sources/`); source_name and source_help say what
-    that is. inline: how items are given without one. keeps_format: whether `--format same` makes sense; else
-    `default_format` is written.
+    default_model: from the settings to a model reference. refer: from a model reference and the settings that are
+    `of_model` to the reference with these; raises UsageError for a model that takes none. models: the tasks in a
+    model's info that it runs, by default its own. sources: the kinds of source it takes (`pipeline/sources/`);
+    source_name and source_help say what that is. inline: how items are given without one. keeps_format: whether
+    `--format same` makes sense; else `default_format` is written.
 
     check: raises UsageError for settings that contradict each other or the model. recipe: what of the settings
     decides pixels, as names and values that are hashed where they are set. open_inputs: opens what it reads beside
@@ -191,6 +200,7 @@ class Task:
     default_format: str = "same"
     check: Callable[[RunSpec, ModelInfo], None] = accept_any
     recipe: Callable[[RunSpec], dict[str, Any]] = no_settings
+    refer: Callable[[str, Settings], str] = no_reference
     open_inputs: Callable[[RunSpec], Any] = no_inputs
     check_inputs: Callable[[Any, RunSpec], None] = check_no_inputs
     list: Callable[..., Iterator[pa.RecordBatch]] = list_source

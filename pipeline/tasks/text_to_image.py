@@ -73,6 +73,27 @@ PROMPT_COLUMN = Option(
 NO_METADATA = Option(
     "no_metadata", type=bool, default=False, help="Do not write prompt, seed and settings into PNG files."
 )
+LORA = Option(
+    "lora",
+    type=list,
+    metavar="FILE[:WEIGHT]",
+    of_model=True,
+    help="A LoRA for a pipeline of diffusers, .safetensors here or in storage; may be repeated.  [default weight: 1]",
+)
+OFFLOAD = Option(
+    "offload",
+    type=bool,
+    default=False,
+    of_model=True,
+    help="Keep on the GPU only the component of a pipeline whose turn it is.",
+)
+VAE_TILES = Option(
+    "vae_tiles",
+    type=bool,
+    default=False,
+    of_model=True,
+    help="Let the autoencoder of a pipeline decode in tiles, with blended seams.",
+)
 SHEET = Option(
     "sheet", metavar="FILE", place=True, help="Draw a contact sheet with captions: .png, .jpg or .webp."
 )
@@ -85,6 +106,32 @@ _OF_ROWS = (NEGATIVE, STEPS, GUIDANCE, STYLE, STRENGTH)
 def default_model(settings: Settings) -> str:
     """Return the packaged model."""
     return "text-to-image"
+
+
+def refer(model: str, settings: Settings) -> str:
+    """Return the reference of a pipeline of diffusers with LoRAs, tiles and offloading; UsageError for other models."""
+    import os
+
+    from imgtx.models.adapters.diffusers import MARK, PREFIX
+    from imgtx.models.references import declaring
+
+    loras = settings.get(LORA.name, ())
+    more = {LORA.name: "\n".join(map(str, loras)), OFFLOAD.name: "", VAE_TILES.name: ""}
+    more |= {option.name: "1" for option in (OFFLOAD, VAE_TILES) if settings.get(option.name)}
+    more = {name: value for name, value in more.items() if value}
+    if not more:
+        return model
+    if not model.startswith(f"{PREFIX}:"):
+        flag = next(option.flag.strip() for option in (LORA, OFFLOAD, VAE_TILES) if option.name in more)
+        where = model.partition("?")[0]
+        in_storage = "://" in where and where.endswith("/")
+        if not in_storage and not os.path.isfile(os.path.join(where, MARK)):
+            raise UsageError(
+                f"{flag} with --model {model}: only pipelines of diffusers take it; leave it out, or give --model "
+                "diffusers:FOLDER"
+            )
+        model = f"{PREFIX}:{model}"
+    return declaring(model, more)
 
 
 def reading_of(spec: RunSpec) -> Reading:
@@ -355,6 +402,9 @@ TEXT_TO_IMAGE = Task(
         STRENGTH,
         KEY,
         PROMPT_COLUMN,
+        LORA,
+        OFFLOAD,
+        VAE_TILES,
         NO_METADATA,
         SHEET,
     ),
@@ -377,6 +427,7 @@ TEXT_TO_IMAGE = Task(
     load=load,
     check=check,
     recipe=recipe,
+    refer=refer,
     open_inputs=open_images,
     check_inputs=check_inputs,
     list=list_prompts,

@@ -10,7 +10,18 @@ import torch
 
 import imgtx
 from imgtx.errors import ModelError, UsageError
-from imgtx.models.references import absolute, digest_of, find_source, load_model, read_info
+from imgtx.models.references import (
+    absolute,
+    declaring,
+    digest_of,
+    files_of,
+    find_source,
+    load_model,
+    read_info,
+    with_files,
+)
+from pipeline.models.resolve import resolve_model
+from pipeline.storage.store import open_store
 from tests.support.tiny_pipelines import save_pipeline
 
 pytestmark = pytest.mark.skipif(
@@ -73,6 +84,32 @@ def test_a_lora_is_found_from_every_working_directory(folder: Path, lora, tmp_pa
     reference = lora(more=":0.5")
     monkeypatch.chdir(tmp_path)
     assert absolute(f"diffusers:{folder}?lora=style.safetensors:0.5") == reference
+
+
+def test_several_loras_add_up_and_names_with_every_character_are_found(folder: Path, lora, tmp_path: Path):
+    lora()
+    odd = tmp_path / "a & b+c?.safetensors"
+    (tmp_path / "style.safetensors").rename(odd)
+    plain, whole, halves = (
+        declaring(f"diffusers:{folder}", {"lora": loras} if loras else {})
+        for loras in ("", f"{odd}", f"{odd}:0.5\n{odd}:0.5")
+    )
+    assert files_of(halves) == [str(odd)] * 2
+    assert absolute(halves) == halves
+    assert np.abs(picture(whole) - picture(halves)).max() <= 1
+    assert np.abs(picture(whole) - picture(plain)).max() > 1
+    assert len({digest_of(find_source(reference)) for reference in (plain, whole, halves)}) == 3
+
+
+def test_a_lora_in_storage_is_fetched(folder: Path, lora, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    local = lora(more=":0.5")
+    store = open_store("memory://loras")
+    store.write("style.safetensors", (tmp_path / "style.safetensors").read_bytes())
+    there = with_files(local, lambda file: "memory://loras/style.safetensors")
+    found = resolve_model(there)
+    assert found.reference == there
+    assert found.digest == digest_of(find_source(local))
 
 
 def test_a_lora_of_another_model_is_one_line(lora: Callable[..., str]):

@@ -1,9 +1,10 @@
 """What an adapter is: one file that finds, digests and loads the models of one library or format."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     # This imports torch.
@@ -13,15 +14,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model is and which adapter reads it, by prefix. `declared` is what a reference says after its `?`."""
+    """Where a model is and which adapter reads it, by prefix.
+
+    `declared` is what a reference says after its `?`; a name that it gives several times has a value on each line.
+    """
 
     kind: str
     path: Path
     declared: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        query = "&".join(f"{name}={value}" for name, value in self.declared.items())
-        return f"{self.kind}:{self.path}" + (f"?{query}" if query else "")
+        return f"{self.kind}:{self.path}{as_query(self.declared)}"
+
+
+def as_query(declared: Mapping[str, str]) -> str:
+    """Return `?name=value&...` as `imgtx.models.references` reads it, "" where nothing is declared."""
+    pairs = [(name, value) for name, values in declared.items() for value in values.split("\n")]
+    query = "&".join(f"{name}={quote(value, safe='/:@,;~!$()*')}" for name, value in pairs)
+    return f"?{query}" if query else ""
 
 
 class Adapter(Protocol):

@@ -2,7 +2,7 @@
 
     diffusers:FOLDER?lora=FILE.safetensors:0.8&vae_tiles=1&offload=1
 
-A LoRA file with its weight, an autoencoder that decodes in tiles, and components that wait on the CPU for their turn
+LoRA files with their weights, an autoencoder that decodes in tiles, and components that wait on the CPU for their turn
 on the GPU, may follow a question mark (`read_extras`).
 
 Any pipeline that makes images from a prompt alone is run (`makes_images_from_text`): PixArt, Stable Diffusion 1.5 to
@@ -34,6 +34,7 @@ from imgtx.models.adapters.pipeline_folder import (
     read_config,
     read_folder,
     read_tensors,
+    split_weight,
 )
 from imgtx.models.generation import TASK, Generation
 from imgtx.models.info import ModelInfo
@@ -95,8 +96,8 @@ def digest(source: Source) -> str:
         sums = pool.map(lambda name: file_digest(source.path / name), files)
         parts = dict(zip(files, sums, strict=True))
     extras = read_extras(source)
-    if extras.lora is not None:
-        parts["?lora"] = f"{file_digest(extras.lora)} {extras.weight:g}"
+    if extras.loras:
+        parts["?lora"] = ", ".join(f"{file_digest(file)} {weight:g}" for file, weight in extras.loras)
     if extras.vae_tiles:
         parts["?vae_tiles"] = "1"
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -129,23 +130,30 @@ def load(source: Source, digest: str) -> "DiffusionModel":
 def read_extras(source: Source) -> Extras:
     """Read what is declared after the folder; UsageError for what cannot be."""
     declared = dict(source.declared)
-    lora, weight = declared.pop("lora", ""), 1.0
-    file, colon, number = lora.rpartition(":")
-    if colon and not lora.endswith(".safetensors"):
-        lora = file
-        try:
-            weight = float(number)
-        except ValueError:
-            weight = math.nan
+    parts = [split_weight(value) for value in declared.pop("lora", "").split("\n") if value]
+    loras = [(file, _number(weight.removeprefix(":")) if weight else 1.0) for file, weight in parts]
     flags = {name: declared.pop(name, "0") for name in ("vae_tiles", "offload")}
-    if declared or not math.isfinite(weight) or any(value not in ("0", "1") for value in flags.values()):
+    if (
+        declared
+        or not all(math.isfinite(weight) for _, weight in loras)
+        or any(value not in ("0", "1") for value in flags.values())
+    ):
         raise UsageError(
             f"{source}: expected diffusers:FOLDER, and after a question mark any of lora=FILE.safetensors or "
             "lora=FILE.safetensors:WEIGHT, vae_tiles=1, offload=1, with & between them"
         )
-    if lora and not (lora.endswith(".safetensors") and Path(lora).is_file()):
-        raise UsageError(f"no LoRA at {lora}: give the path of a .safetensors file on this machine")
-    return Extras(Path(lora) if lora else None, weight, flags["vae_tiles"] == "1", flags["offload"] == "1")
+    for file, _ in loras:
+        if not (file.endswith(".safetensors") and Path(file).is_file()):
+            raise UsageError(f"no LoRA at {file}: give a .safetensors file")
+    files = tuple((Path(file), weight) for file, weight in loras)
+    return Extras(files, flags["vae_tiles"] == "1", flags["offload"] == "1")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def pipeline_class(path: Path, folder: PipelineFolder) -> type:

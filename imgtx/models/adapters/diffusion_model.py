@@ -182,17 +182,19 @@ class DiffusionModel:
     def _placed(self, pipeline: Any) -> Any:
         """Return the pipeline with its extras, on its device."""
         extras = self.extras
-        if extras.lora is not None:
-            self._add_lora(pipeline, extras.lora, extras.weight)
+        for file, weight in extras.loras:
+            self._add_lora(pipeline, file, weight)
         if extras.vae_tiles:
             if not hasattr(getattr(pipeline, "vae", None), "enable_tiling"):
-                raise UsageError(f"{self.path} has no autoencoder that decodes in tiles: leave vae_tiles out")
+                raise UsageError(
+                    f"{self.path} has no autoencoder that decodes in tiles: leave --vae-tiles out"
+                )
             pipeline.vae.enable_tiling()
         if not extras.offload:
             return pipeline.to(self.device)
         if self.device.type == "cpu":
             raise UsageError(
-                "offload=1 moves components between CPU and GPU, and this is a CPU: leave it out"
+                "--offload moves components between CPU and GPU, and this is a CPU: leave it out"
             )
         pipeline.enable_model_cpu_offload(device=self.device)
         return pipeline
@@ -200,7 +202,7 @@ class DiffusionModel:
     def _add_lora(self, pipeline: Any, file: Path, weight: float) -> None:
         """Add a LoRA to the weights themselves; ModelError where nothing in it belongs to this pipeline."""
         if not hasattr(pipeline, "load_lora_weights"):
-            raise UsageError(f"{self.folder.pipeline} of diffusers takes no LoRA: leave lora out")
+            raise UsageError(f"{self.folder.pipeline} of diffusers takes no LoRA: leave --lora out")
         with opened(file, framework="pt"), quiet():
             try:
                 pipeline.load_lora_weights(str(file.parent), weight_name=file.name, local_files_only=True)

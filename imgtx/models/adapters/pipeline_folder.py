@@ -49,13 +49,12 @@ class Component:
 class Extras:
     """What a reference adds to a folder.
 
-    lora: a file of low-rank changes to the weights, which are multiplied by `weight` and added. vae_tiles: whether the
-    autoencoder decodes in tiles, whose blended seams change pixels. offload: whether each component goes to the GPU
+    loras: files of low-rank changes to the weights, which are multiplied by a number each and added. vae_tiles: whether
+    the autoencoder decodes in tiles, whose blended seams change pixels. offload: whether each component goes to the GPU
     only for its turn.
     """
 
-    lora: Path | None = None
-    weight: float = 1.0
+    loras: tuple[tuple[Path, float], ...] = ()
     vae_tiles: bool = False
     offload: bool = False
 
@@ -76,6 +75,14 @@ class PipelineFolder:
         """Return the first component there is of these."""
         found = {component.name: component for component in self.components}
         return next((found[name] for name in names if name in found), None)
+
+
+def split_weight(value: str) -> tuple[str, str]:
+    """Split `FILE.safetensors:0.8` into the file and ":0.8", "" where no weight is given."""
+    file, colon, weight = value.rpartition(":")
+    if not colon or value.endswith(".safetensors"):
+        return value, ""
+    return file, f":{weight}"
 
 
 def read_folder(path: Path) -> PipelineFolder:
