@@ -11,7 +11,7 @@ from imgtx.inference.processor import this_processor
 from imgtx.models.info import PRECISIONS, ModelInfo, refusal_to_compile
 from pipeline.cluster.address import address_of
 from pipeline.engines.choice import check_engine, uses_gpu
-from pipeline.spec import AUTO, Job, Recipe, RunSpec
+from pipeline.spec import ACCEPT, AUTO, REFUSE, Job, Recipe, RunSpec
 from pipeline.tasks import TASKS, get_task, tasks_for
 from pipeline.tasks.base import Task
 
@@ -102,6 +102,8 @@ def check_spec(spec: RunSpec) -> None:
         raise UsageError(f"--quality {spec.quality}: must be 1 to 100")
     if spec.precision not in (*PRECISIONS, AUTO):
         raise UsageError(f"--precision {spec.precision}: must be one of {', '.join(PRECISIONS)}, {AUTO}")
+    if spec.on_damage not in (REFUSE, ACCEPT):
+        raise UsageError(f"--on-damage {spec.on_damage}: must be one of {REFUSE}, {ACCEPT}")
     for name in ("limit", "workers", "min_workers", "max_megapixels", "stream_megapixels"):
         value = getattr(spec, name)
         # Not `value <= 0`: nan must fail too.

@@ -15,6 +15,8 @@ from imgtx.models.info import ModelInfo
 # older imgtx made then runs again, and a plan counts it as such.
 PIXEL_VERSION = 2
 
+# What becomes of a truncated picture: nothing, or what the decoder can recover.
+REFUSE, ACCEPT = "refuse", "accept"
 # The precision that the probe of the model found fastest and exact enough.
 AUTO = "auto"
 
@@ -54,6 +56,8 @@ class RunSpec:
     engine: str = "auto"
     compile: bool = False
     self_ensemble: bool = False
+    # A truncated picture: `refuse` it, or `accept` what the decoder recovers. It is no part of the recipe.
+    on_damage: str = REFUSE
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as one flat table, as in `spec.json`: the task's settings are among its own fields."""

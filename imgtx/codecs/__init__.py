@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from imgtx.codecs import bmp, exif, jpeg, png, tiff, webp
+from imgtx.codecs import bmp, exif, jpeg, png, recovery, tiff, webp
 from imgtx.codecs.colour import shown_by
 from imgtx.codecs.convert import NOTES, Converter, oriented, reduced
 from imgtx.codecs.format import Format, Writer
@@ -59,9 +59,22 @@ def suffix_for(format: str) -> str:
     return FORMATS[format].suffixes[0]
 
 
-def read_header(data: bytes) -> Header:
-    """Read the dimensions and form of an encoded image without decoding it. Raises `ImageError`."""
-    return read_facts(io.BytesIO(data)).header
+def read_header(data: bytes, *, accept_damage: bool = False) -> Header:
+    """Read the dimensions and form of an encoded image without decoding it. Raises `ImageError`.
+
+    accept_damage: as for `decode`.
+    """
+    return readable_facts(io.BytesIO(data), accept_damage=accept_damage).header
+
+
+def readable_facts(file: BinaryIO, *, accept_damage: bool) -> Facts:
+    """Return `read_facts`. accept_damage: a header that ends too early is unrecoverable, as nothing follows it."""
+    try:
+        return read_facts(file)
+    except ImageError as error:
+        if accept_damage and error.reason == "truncated":
+            raise recovery.unrecoverable(error, "its pixels are behind that") from error
+        raise
 
 
 def read_facts(file: BinaryIO) -> Facts:
@@ -114,19 +127,27 @@ def admit(facts: Facts, size: int, max_pixels: int) -> None:
         )
 
 
-def decode(data: bytes, *, max_pixels: int) -> Picture:
+def decode(data: bytes, *, max_pixels: int, accept_damage: bool = False) -> Picture:
     """Decode one image file. Raises `ImageError` for any fault in the bytes.
 
-    Reasons: those of `read_facts` and `admit`, and truncated, corrupt or out_of_memory from the decoder.
+    Reasons: those of `read_facts` and `admit`, and truncated, corrupt or out_of_memory from the decoder. accept_damage:
+    take what can be decoded of a truncated file (`imgtx.codecs.recovery`); where nothing can, the reason is
+    unrecoverable.
     """
-    file = io.BytesIO(data)
-    facts = read_facts(file)
-    admit(facts, len(data), max_pixels)
+    missing = 0.0
+    facts = readable_facts(io.BytesIO(data), accept_damage=accept_damage)
+    data += facts.tail
+    try:
+        admit(facts, len(data), max_pixels)
+        samples = _samples(data, facts)
+    except ImageError as error:
+        if not accept_damage or error.reason != "truncated":
+            raise
+        found = recovery.assess(data, facts, error)
+        facts, missing = found.facts, found.missing
+        samples = recovery.samples(data, facts)
     header = facts.header
-    format = FORMATS[header.format]
     with decoder_errors(header.format):
-        format.check(file, facts)
-        samples = format.samples(data, header)
         converter = Converter(facts)
         pixels, alpha = converter(samples)
     block, metadata = upright_metadata(facts)
@@ -139,7 +160,16 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
         converter.notes,
         colour=converter.colour,
         metadata=metadata,
+        missing=missing,
     )
+
+
+def _samples(data: bytes, facts: Facts) -> np.ndarray:
+    """Check and decode a file without accepting any damage: (height, width, bands) as stored."""
+    format = FORMATS[facts.header.format]
+    with decoder_errors(format.name, cut=facts.cut):
+        format.check(io.BytesIO(data), facts)
+        return format.samples(data, facts.header)
 
 
 def encode(picture: Picture, format: str, *, quality: int) -> tuple[bytes, tuple[str, ...]]:

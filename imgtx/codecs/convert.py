@@ -47,6 +47,12 @@ NOTES = {
     "tags-dropped": "TIFF tags for which there is no other note are not carried (of maps, of programs)",
     "app-segments-dropped": "JPEG segments for which there is no other note are not carried",
     "extra-channel-dropped": "a channel that is not stated to be alpha is not carried",
+    "end-missing": "the file lacks its end marker (JPEG's EOI, PNG's IEND), or it is damaged; every pixel is there",
+    "damaged-chunk-dropped": "a PNG chunk that decides no pixel fails its checksum and was left out, as viewers do",
+    "trailing-bytes-dropped": "the file goes on behind the picture's end; what follows is not carried",
+    "damage-accepted": "the file ends too early; what the decoder recovered was taken, `missing` is the share of "
+    "rows without pixels",
+    "detail-missing": "the truncated picture is stored coarse to fine, or ends within its first rows: it lacks detail",
     "extra-pictures-dropped": "the further pictures of a multi-picture JPEG are not carried",
 }
 _FORM_NOTES = {"palette": "palette->rgb", "1bit": "1bit->grey", "lowbit": "lowbit->grey"}

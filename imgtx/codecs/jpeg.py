@@ -17,6 +17,7 @@ import imgtx.codecs.vips as vips
 from imgtx.codecs.convert import to_pillow
 from imgtx.codecs.density import Density, density_of
 from imgtx.codecs.format import Format, Writer
+from imgtx.codecs.jpeg_end import EOI, find_end
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import Facts, Header, Picture, displayed, dropped
 from imgtx.codecs.rows import Raster
@@ -60,6 +61,8 @@ def read_facts(file: BinaryIO) -> Facts:
         extra_pictures="mpoffset" in image.info,
         app_segments=not all(body.startswith(_KNOWN.get(name, ())) for name, body in segments),
     )
+    end = find_end(file)
+    notes += (("end-missing",) if end.missing else ()) + dropped(trailing_bytes=end.trailing > 0)
     header = Header(
         "jpeg",
         *displayed(image.height, image.width, orientation),
@@ -71,7 +74,8 @@ def read_facts(file: BinaryIO) -> Facts:
         form={"L": "grey", "RGB": "rgb", "CMYK": "cmyk"}[image.mode],
     )
     metadata = Metadata(_density(image.info) or exif.density(block))
-    return Facts(header, image.info.get("icc_profile") or b"", block, notes, metadata=metadata)
+    icc = image.info.get("icc_profile") or b""
+    return Facts(header, icc, block, notes, metadata=metadata, tail=EOI if end.missing else b"")
 
 
 def _density(info: dict) -> Density | None:

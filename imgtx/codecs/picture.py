@@ -52,7 +52,9 @@ class Facts:
     `end` is the byte after the last pixel byte where the format states it, else 0: a shorter file is truncated.
     `colour` is the PNG chunks that decide how the pixels display (`imgtx.codecs.colour`), whole, or b"".
     `premultiplied` means that the stored colours were multiplied by their alpha. `deflated` is the (offset,
-    length) of each zlib stream of a TIFF. `metadata` is as stored: its `size` and `orientation` are not set yet.
+    length) of each zlib stream of a TIFF. `metadata` is as stored: its `size` and `orientation` are not set yet. `tail`
+    is what the file lacks at its end and a decoder needs, and `cut` says
+    that its end is missing where a decoder needs none.
     """
 
     header: Header
@@ -64,6 +66,8 @@ class Facts:
     colour: bytes = b""
     deflated: tuple[tuple[int, int], ...] = ()
     metadata: Metadata = NO_METADATA
+    tail: bytes = b""
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class Picture:
     [0, 65535]; alpha is straight. `icc` is the profile of `pixels` or b"" (then sRGB or grey by convention), `exif`
     a bare block or b"", `format` that of the source, `notes` keys of `NOTES`. `texts` are (keyword, text) of a made
     picture, for formats that can hold them: keywords of 1 to 79 ASCII characters. `colour` is as in
-    `Facts`. `metadata` describes the source, whatever size the pixels have become.
+    `Facts`. `metadata` describes the source, whatever size the pixels have become. `missing` is the share of rows that
+    a truncated file lacks (`imgtx.codecs.recovery`).
     """
 
     pixels: np.ndarray
@@ -86,6 +91,7 @@ class Picture:
     texts: tuple[tuple[str, str], ...] = ()
     colour: bytes = b""
     metadata: Metadata = NO_METADATA
+    missing: float = 0.0
 
 
 @dataclass(frozen=True)

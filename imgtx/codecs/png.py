@@ -25,6 +25,7 @@ from imgtx.codecs.density import Density, density_of
 from imgtx.codecs.format import Format, Writer
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import METADATA_LIMIT, Facts, Header, displayed, dropped
+from imgtx.codecs.png_survey import decides_pixels, survey
 from imgtx.codecs.rows import Raster, in_memory, on_disk, regroup, to_bytes
 from imgtx.errors import ImageError
 
@@ -52,6 +53,7 @@ def recognise(start: bytes) -> bool:
 
 def read_facts(file: BinaryIO) -> Facts:
     """Read the header and the metadata from the chunks, without their pixels."""
+    surveyed = survey(file)
     file.seek(len(_SIGNATURE))
     width = height = depth = form = -1
     chunks: dict[bytes, bytes] = {}
@@ -59,7 +61,9 @@ def read_facts(file: BinaryIO) -> Facts:
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
         body = file.tell()
-        if kind == b"IHDR":
+        if body in surveyed.damaged:
+            pass
+        elif kind == b"IHDR":
             width, height, depth, form = struct.unpack(">IIBB", file.read(10))
         elif kind == b"tRNS" and (b"IDAT" in chunks or not _key_fits(length, form)):
             chunks[_STRAY_KEY] = b""
@@ -99,7 +103,8 @@ def read_facts(file: BinaryIO) -> Facts:
         header = replace(header, form="1bit" if depth == 1 else "lowbit")
     icc = _profile(chunks.get(b"iCCP", b""))
     metadata = Metadata(_density(chunks.get(b"pHYs", b"")) or exif.density(block))
-    return Facts(header, icc, block, _notes(chunks, icc, block), colour=colours, metadata=metadata)
+    notes = (*_notes(chunks, icc, block), *surveyed.notes)
+    return Facts(header, icc, block, notes, colour=colours, metadata=metadata, cut=not surveyed.ended)
 
 
 def _decides(kind: bytes, body: bytes) -> bool:
@@ -153,29 +158,32 @@ def _notes(chunks: dict[bytes, bytes], icc: bytes, block: bytes) -> tuple[str, .
 
 
 def check(file: BinaryIO, facts: Facts) -> None:
-    """Check every chunk's CRC, and that the last one is there: decoders stop at the last row.
+    """Check the CRC of every chunk that decides pixels, and that none is cut: decoders stop at the last row.
 
     Raises `ImageError` (corrupt, truncated).
     """
     file.seek(len(_SIGNATURE))
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
+        if not kind.isalpha():
+            raise ImageError(
+                "corrupt", f"the PNG has bytes {kind!r} for a chunk's name: fetch or make the file again"
+            )
         crc = zlib.crc32(kind)
         while length and (part := file.read(min(length, 2**20))):
             crc = zlib.crc32(part, crc)
             length -= len(part)
         stated = file.read(4)
-        if length or len(stated) < 4:
-            break
-        if crc != struct.unpack(">I", stated)[0]:
+        if kind == b"IEND":
+            return
+        if (length or len(stated) < 4) and decides_pixels(kind):
+            raise ImageError(
+                "truncated", f"the PNG ends at byte {file.tell()}, inside its pixels: fetch it again"
+            )
+        if decides_pixels(kind) and crc != struct.unpack(">I", stated)[0]:
             raise ImageError(
                 "corrupt", f"the PNG's {kind!r} chunk fails its checksum: fetch or make the file again"
             )
-        if kind == b"IEND":
-            return
-    raise ImageError(
-        "truncated", f"the PNG ends at byte {file.tell()} inside or before a chunk: fetch it again"
-    )
 
 
 def write_rows(file: BinaryIO, rows: Iterable[np.ndarray], raster: Raster) -> tuple[str, ...]:

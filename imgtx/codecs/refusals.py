@@ -95,8 +95,11 @@ def _header_error(format: str, error: Exception, advice: str) -> ImageError:
 
 
 @contextmanager
-def decoder_errors(format: str) -> Iterator[None]:
-    """Turn any exception of a decoder into `ImageError`: truncated, corrupt or out_of_memory."""
+def decoder_errors(format: str, *, cut: bool = False) -> Iterator[None]:
+    """Turn any exception of a decoder into `ImageError`: truncated, corrupt or out_of_memory.
+
+    cut: the file is known to lack its end.
+    """
     try:
         yield
     except ImageError:
@@ -109,7 +112,7 @@ def decoder_errors(format: str) -> Iterator[None]:
         # libvips repeats its message for every strip.
         lines = dict.fromkeys(str(error).splitlines())
         message = shorten(" ".join(lines), 400) or type(error).__name__
-        if isinstance(error, EOFError) or any(word in message.lower() for word in _TRUNCATED):
+        if cut or isinstance(error, EOFError) or any(word in message.lower() for word in _TRUNCATED):
             reason, advice = "truncated", "ends before its pixels do"
         else:
             reason, advice = "corrupt", "cannot be decoded"

@@ -17,7 +17,15 @@ from typing import BinaryIO
 
 import numpy as np
 
-from imgtx.codecs import FORMATS, admit, output_metadata, read_facts, upright_metadata, writer_for
+from imgtx.codecs import (
+    FORMATS,
+    admit,
+    output_metadata,
+    readable_facts,
+    recovery,
+    upright_metadata,
+    writer_for,
+)
 from imgtx.codecs.colour import Shown, shown_by
 from imgtx.codecs.convert import Converter, oriented, reduced
 from imgtx.codecs.format import Writer
@@ -25,6 +33,7 @@ from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import Carry, Facts
 from imgtx.codecs.refusals import decoder_errors
 from imgtx.codecs.rows import Raster
+from imgtx.errors import ImageError
 from imgtx.imageops.geometry import Tile
 from imgtx.imageops.grey import GreyTest
 
@@ -49,6 +58,8 @@ class SpooledPicture:
     notes: tuple[str, ...]
     # Three channels that are equal wherever the picture is visible (`imgtx.imageops.grey`).
     grey: bool = False
+    # As in `Picture`.
+    missing: float = 0.0
 
     def read(self, window: Tile) -> np.ndarray:
         """Read the pixels of a rectangle: (window.height, window.width, channels)."""
@@ -72,14 +83,16 @@ class SpooledPicture:
             self.alpha_path.unlink(missing_ok=True)
 
 
-def spool_in(source: str | Path | BinaryIO, directory: str | Path, *, max_pixels: int) -> SpooledPicture:
+def spool_in(
+    source: str | Path | BinaryIO, directory: str | Path, *, max_pixels: int, accept_damage: bool = False
+) -> SpooledPicture:
     """Decode an encoded file into raw files in `directory`, which must exist and be this picture's own.
 
-    A file object is copied to `directory` first. Raises `ImageError` as `imgtx.codecs.decode` does, for the same
-    files.
+    A file object is copied to `directory` first, and so is a file that lacks its end. Raises `ImageError` as
+    `imgtx.codecs.decode` does, for the same files; so does accept_damage.
     """
     directory = Path(directory)
-    copied = directory / "source"
+    copied = directory / "copy"
     if isinstance(source, str | Path):
         path = Path(source)
     else:
@@ -88,16 +101,44 @@ def spool_in(source: str | Path | BinaryIO, directory: str | Path, *, max_pixels
             shutil.copyfileobj(source, target, 2**20)
     try:
         with path.open("rb") as file:
-            facts = read_facts(file)
-            admit(facts, path.stat().st_size, max_pixels)
-            FORMATS[facts.header.format].check(file, facts)
-        return _decode_to_disk(path, directory, facts)
+            facts = readable_facts(file, accept_damage=accept_damage)
+        if facts.tail:
+            path = _with_tail(path, copied, facts.tail)
+        try:
+            return _decode_to_disk(directory, facts, _checked_strips(path, facts, max_pixels))
+        except ImageError as error:
+            if not accept_damage or error.reason != "truncated":
+                raise
+            found = recovery.assess(path, facts, error)
+            spooled = _decode_to_disk(directory, found.facts, recovery.strips(path, found.facts))
+            return replace(spooled, missing=found.missing)
     finally:
-        if path is copied:
-            copied.unlink()
+        copied.unlink(missing_ok=True)
 
 
-def _decode_to_disk(path: Path, directory: Path, facts: Facts) -> SpooledPicture:
+def _with_tail(path: Path, copied: Path, tail: bytes) -> Path:
+    """Return the file at `copied`, a copy of the one at `path`, with the bytes that it lacked."""
+    if path != copied:
+        shutil.copyfile(path, copied)
+    with copied.open("ab") as file:
+        file.write(tail)
+    return copied
+
+
+def _checked_strips(path: Path, facts: Facts, max_pixels: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (top, samples) of the stored picture, once its header and checksums are accepted."""
+    format = FORMATS[facts.header.format]
+    admit(facts, path.stat().st_size, max_pixels)
+    # A decoder's error is the image's, a full disk's is not.
+    with decoder_errors(format.name, cut=facts.cut):
+        with path.open("rb") as file:
+            format.check(file, facts)
+        yield from format.strips(path, facts.header)
+
+
+def _decode_to_disk(
+    directory: Path, facts: Facts, strips: Iterator[tuple[int, np.ndarray]]
+) -> SpooledPicture:
     header = facts.header
     converter = Converter(facts)
     block, metadata = upright_metadata(facts)
@@ -123,7 +164,9 @@ def _decode_to_disk(path: Path, directory: Path, facts: Facts) -> SpooledPicture
     alpha = _Plane(spooled.alpha_path, stored_height, header.orientation) if spooled.alpha_path else None
     test = GreyTest()
     try:
-        for top, colours, cover in _converted_strips(path, facts, converter):
+        for top, samples in strips:
+            with decoder_errors(header.format):
+                colours, cover = converter(samples)
             pixels.put(top, colours)
             if alpha and cover is not None:
                 alpha.put(top, cover)
@@ -137,15 +180,6 @@ def _decode_to_disk(path: Path, directory: Path, facts: Facts) -> SpooledPicture
         if alpha:
             alpha.close()
     return replace(spooled, grey=header.channels == 3 and test.grey)
-
-
-def _converted_strips(
-    path: Path, facts: Facts, converter: Converter
-) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
-    """Yield (top, pixels, alpha) of the stored picture. A decoder's error is the image's, a full disk's is not."""
-    with decoder_errors(facts.header.format):
-        for top, samples in FORMATS[facts.header.format].strips(path, facts.header):
-            yield top, *converter(samples)
 
 
 class _Plane:

@@ -23,6 +23,8 @@ from imgtx.codecs.tiff_writer import write_plain_rows
 
 # Pixels of the rows that are decoded together.
 _STRIP_PIXELS = 2**22
+# Rows that libvips decodes together at least.
+_ROWS_AT_ONCE = 8
 
 _ALONE = threading.Lock()
 # Of libjpeg's warnings those that leave the pixels whole: odd versions and headers, bytes behind the last pixel.
@@ -42,15 +44,48 @@ def library() -> ModuleType:
 def samples(data: bytes, header: Header) -> np.ndarray:
     """Decode a whole file: (height, width, bands) uint8 or uint16 as stored. Raises any exception of libvips."""
     with _step() as vips:
-        image = vips.Image.new_from_buffer(data, "", access="sequential", fail_on="error", **_which(header))
+        image = _opened(vips, data, header, "error")
         pixels = image.numpy().reshape(image.height, image.width, image.bands)
     return as_stated(pixels, header)
 
 
 def strips(path: Path, header: Header) -> Iterator[tuple[int, np.ndarray]]:
     """Decode a file from top to bottom: (top, samples (rows, width, bands)). Raises any exception of libvips."""
-    with _step() as vips:
-        image = vips.Image.new_from_file(str(path), access="sequential", fail_on="error", **_which(header))
+    yield from _fetched(path, header, max(_ROWS_AT_ONCE, _STRIP_PIXELS // header.stored_size[1]))
+
+
+def whole_rows(source: bytes | Path, header: Header) -> int:
+    """Return how many rows of a damaged file can be decoded before the damage, up to some eight too few."""
+    done = 0
+    try:
+        for top, samples in _fetched(source, header, _ROWS_AT_ONCE):
+            done = top + len(samples)
+    except Exception:
+        # Which damage it is has been said before.
+        return done
+    return done
+
+
+def recovered(source: bytes | Path, header: Header) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode what can be of a damaged file, as `strips` does: where there are no pixels the decoder leaves its own."""
+    yield from _fetched(
+        source, header, max(_ROWS_AT_ONCE, _STRIP_PIXELS // header.stored_size[1]), lenient=True
+    )
+
+
+def _opened(vips: ModuleType, source: bytes | Path, header: Header, fail_on: str):
+    options = {"access": "sequential", "fail_on": fail_on, **_which(header)}
+    if isinstance(source, Path):
+        return vips.Image.new_from_file(str(source), **options)
+    return vips.Image.new_from_buffer(source, "", **options)
+
+
+def _fetched(
+    source: bytes | Path, header: Header, count: int, *, lenient: bool = False
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (top, samples) of `count` rows at a time. lenient: go on after errors."""
+    with _step(lenient=lenient) as vips:
+        image = _opened(vips, source, header, "none" if lenient else "error")
         region = vips.Region.new(image)
     height, width = header.stored_size
     expected = {"uchar": np.uint8, "ushort": np.uint16}.get(image.format)
@@ -58,10 +93,9 @@ def strips(path: Path, header: Header) -> Iterator[tuple[int, np.ndarray]]:
         raise ValueError(
             f"{image.width} x {image.height} {image.format} against the header's {width} x {height}"
         )
-    count = max(8, _STRIP_PIXELS // width)
     for top in range(0, height, count):
         rows = min(count, height - top)
-        with _step():
+        with _step(lenient=lenient):
             pixels = np.frombuffer(region.fetch(0, top, width, rows), expected)
         yield top, pixels.reshape(rows, width, image.bands)
 
@@ -100,8 +134,10 @@ def image_of_rows(path: Path, rows: Iterable[np.ndarray], raster: Raster) -> Ite
 
 
 @contextmanager
-def _step() -> Iterator[ModuleType]:
+def _step(*, lenient: bool = False) -> Iterator[ModuleType]:
     """Give libvips for one step of decoding, and raise damage that libvips only logs before it continues.
+
+    lenient: do not raise it.
 
     It does so in tiles of TIFF and in JPEG even with `fail_on`. It has one error text for the whole process, so
     steps exclude one another and each begins by clearing it: else one picture's errors would be reported for the
@@ -113,7 +149,7 @@ def _step() -> Iterator[ModuleType]:
         yield vips
         # This takes the text and clears it.
         logged = vips.Error("the decoder went on after an error")
-        if any(line and not _HARMLESS.search(line) for line in logged.detail.splitlines()):
+        if not lenient and any(line and not _HARMLESS.search(line) for line in logged.detail.splitlines()):
             raise logged
 
 

@@ -119,6 +119,14 @@ def pixel_options(task: Task) -> list[Callable]:
     if task.keeps_format:
         options.append(
             click.option(
+                "--on-damage",
+                metavar="refuse|accept",
+                help="accept takes what can be recovered of truncated pictures; what is missing of them is grey or "
+                "black.  [default: refuse]",
+            )
+        )
+        options.append(
+            click.option(
                 "--self-ensemble",
                 is_flag=True,
                 default=None,

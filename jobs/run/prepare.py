@@ -13,7 +13,7 @@ from pipeline.ledger.ledger import Ledger
 from pipeline.models.resolve import ResolvedModel, resolve_model
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.sources import Source, open_source
-from pipeline.spec import Job, RunSpec
+from pipeline.spec import ACCEPT, Job, RunSpec
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import COPIES, SKIPPED
 from pipeline.tasks import get_task
@@ -86,6 +86,7 @@ def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
         older_recipes=run.job.recipe.older_digests,
         requested_format=spec.format,
         max_megapixels=spec.max_megapixels,
+        accept_damage=spec.on_damage == ACCEPT,
         retry_failed=retry_failed,
     )
     if plan.listed == plan.counts[SKIPPED]:

@@ -23,6 +23,7 @@ from pipeline.tables.schemas import (
     RETRIED_BY_A_PLAIN_RUN,
     SKIPPED,
     TOO_LARGE,
+    TRUNCATED,
     WORK,
     WRITTEN,
 )
@@ -100,6 +101,7 @@ def make_plan(
     older_recipes: Sequence[str] = (),
     requested_format: str,
     max_megapixels: float = 0.0,
+    accept_damage: bool = False,
     retry_failed: bool = False,
 ) -> Plan:
     """Classify every listed key and name the outputs of those to process.
@@ -107,7 +109,8 @@ def make_plan(
     inventory: the whole listing, because names depend on all of it, as batches of LISTED (`Source.list`) or of
     INVENTORY, where every key is an image. recipe: its digest; older_recipes: those that older versions of imgtx gave
     it (`Recipe.older_digests`). requested_format: "same" or a writable format.
-    max_megapixels: an image that an earlier, lower limit refused is processed again if it fits this one.
+    max_megapixels: an image that an earlier, lower limit refused is processed again if it fits this one; accept_damage:
+    and so is a truncated one.
     retry_failed: `work` has only the images that failed last time, of any class (`imgtx retry`).
 
     Holds one bucket of listing and ledger in memory; the rest goes through local disk. Raises UsageError if the ledger
@@ -122,7 +125,7 @@ def make_plan(
     for index, state in enumerate(ledger.state_by_bucket(buckets, ("in_height", "in_width"))):
         starts.append(images.num_rows)
         listed = listing.read(index)
-        matched = _match(listed, state, (recipe, *older_recipes), max_megapixels)
+        matched = _match(listed, state, (recipe, *older_recipes), max_megapixels, accept_damage)
         is_image = pc.equal(listed["status"], "")
         images.add(matched.select(_MATCHED.names).filter(is_image))
         others = matched.filter(pc.invert(is_image))
@@ -156,7 +159,9 @@ class _Count:
         return dict(zip(CLASSES, numbers.tolist(), strict=True))
 
 
-def _match(listed: pa.Table, state: pa.Table, recipes: Sequence[str], max_megapixels: float) -> pa.Table:
+def _match(
+    listed: pa.Table, state: pa.Table, recipes: Sequence[str], max_megapixels: float, accept_damage: bool
+) -> pa.Table:
     """Join the listing of a bucket with its ledger: columns of _MATCHED and of LEFT_OUT.
 
     The class follows from a key's own rows; `_with_files` corrects it by those of other keys.
@@ -164,7 +169,7 @@ def _match(listed: pa.Table, state: pa.Table, recipes: Sequence[str], max_megapi
     known = state.take(pc.index_in(listed["key"], state["key"].combine_chunks()))
     pending = pc.fill_null(pc.equal(known["status"], PENDING), False)
     columns = {
-        "code": pa.array(_classify(listed, known, recipes, max_megapixels)),
+        "code": pa.array(_classify(listed, known, recipes, max_megapixels, accept_damage)),
         "failed": pc.fill_null(pc.is_in(known["status"], pa.array([FAILED, PENDING])), False),
         "written_output": pc.fill_null(known["written_output"], ""),
         "pending_output": pc.if_else(pending, known["output"], ""),
@@ -196,7 +201,9 @@ def _to_run(matched: pa.Table, *, retry_failed: bool) -> pa.Table:
     return matched.select(PLANNED.names).filter(pa.array(run))
 
 
-def _classify(listed: pa.Table, known: pa.Table, recipes: Sequence[str], max_megapixels: float) -> np.ndarray:
+def _classify(
+    listed: pa.Table, known: pa.Table, recipes: Sequence[str], max_megapixels: float, accept_damage: bool
+) -> np.ndarray:
     """Return the class of each listed key: int8 (rows,). known: its STATE row, null where there is none.
 
     recipes: the digest of the recipe, then those that older versions of imgtx gave it.
@@ -205,6 +212,7 @@ def _classify(listed: pa.Table, known: pa.Table, recipes: Sequence[str], max_meg
     status = known["status"]
     failed = as_bools(pc.equal(status, FAILED))
     may_pass = failed & as_bools(pc.is_in(known["reason"], pa.array(sorted(RETRIED_BY_A_PLAIN_RUN))))
+    may_pass |= failed & accept_damage & as_bools(pc.equal(known["reason"], TRUNCATED))
     pixels = pc.multiply(known["in_height"].cast(pa.int64()), known["in_width"].cast(pa.int64()))
     fits_now = as_bools(pc.and_(pc.greater(pixels, 0), pc.less_equal(pixels, int(max_megapixels * 1e6))))
     may_pass |= failed & fits_now & as_bools(pc.equal(known["reason"], TOO_LARGE))

@@ -20,12 +20,12 @@ from imgtx.imageops.grey import as_rgb
 from imgtx.imageops.resize import imresize
 from pipeline.planning.names import format_of
 from pipeline.sources import open_source
-from pipeline.spec import Job
+from pipeline.spec import ACCEPT, Job
 from pipeline.storage.store import open_store
 from pipeline.tables.rows import Row
 from pipeline.tables.schemas import IMAGES, WRITTEN
 from pipeline.tasks import get_task
-from pipeline.tasks.images import item_of, own_version
+from pipeline.tasks.images import item_of, missing_share, own_version
 
 if TYPE_CHECKING:
     # Imports torch, which the driver does without.
@@ -40,7 +40,12 @@ def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:
         path = directory / "source"
         source = open_source(job.spec.source, task.sources, endpoint)
         source.download(item_of(row), str(path), own_version(row))
-        picture = spool_in(path, directory, max_pixels=int(job.spec.max_megapixels * 1e6))
+        picture = spool_in(
+            path,
+            directory,
+            max_pixels=int(job.spec.max_megapixels * 1e6),
+            accept_damage=job.spec.on_damage == ACCEPT,
+        )
         path.unlink()
         check_colour(picture.carry, format_of(row["output"]))
         read, measures = task.large_input(picture, row, job, directory)
@@ -59,7 +64,7 @@ def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:
         "out_width": writer.width,
         "out_bytes": size,
         "out_sha256": digest,
-        "measures": measures,
+        "measures": measures | missing_share(picture),
         "notes": [*picture.notes, *writer.notes],
     }
 

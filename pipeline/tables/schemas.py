@@ -16,7 +16,7 @@ STATUSES = {
     FAILED: "it has no output; `stage`, `reason` and `message` say why",
     PENDING: "a run is about to process it, or was interrupted before it did; the next run processes it",
 }
-TOO_LARGE = "too_large"
+TOO_LARGE, TRUNCATED, UNRECOVERABLE = "too_large", "truncated", "unrecoverable"
 NO_MASK, BAD_MASK = "no_mask", "bad_mask"
 BAD_PROMPT, BAD_VALUE, DUPLICATE = "bad_prompt", "bad_value", "duplicate"
 FORBIDDEN, CREDENTIALS, NO_SPACE = "forbidden", "credentials", "no_space"
@@ -25,7 +25,8 @@ FORBIDDEN, CREDENTIALS, NO_SPACE = "forbidden", "credentials", "no_space"
 REASONS = {
     "empty": "the object has no bytes",
     "not_an_image": "the bytes are not in an image format that imgtx reads",
-    "truncated": "the file ends before the last pixel",
+    TRUNCATED: "the file ends before the last pixel (`--on-damage accept` takes what is there)",
+    UNRECOVERABLE: "the file ends early, and nothing of it can be decoded; only with `--on-damage accept`",
     "corrupt": "the decoder rejected the bytes",
     TOO_LARGE: "more pixels than the spec or the model allows; refused from the header, before decoding",
     "animated": "more than one frame",

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 MAX_BYTES = 256 << 20
 # Of a picture on disk that are read together.
 ROWS = 256
-NOISE_LEVEL = {
-    "noise_level": "standard deviation of the source's noise, in levels of 255 (`imgtx.imageops.noise`)"
+SOURCE_MEASURES = {
+    "noise_level": "standard deviation of the source's noise, in levels of 255 (`imgtx.imageops.noise`)",
+    "missing": "share of a truncated source's rows that are not whole; only of those that were accepted",
 }
 
 
@@ -50,21 +51,22 @@ def load_image(row: Row, job: Job, *, model_input: ModelInput | None = None) -> 
     from imgtx.imageops.noise import noise_level
     from imgtx.inference.tiling import plan_for_model, split
     from pipeline.planning.names import format_of
+    from pipeline.spec import ACCEPT
     from pipeline.tables.rows import as_bytes
 
     if row.get("large"):
         return row
-    data = row.pop("data")
-    header = read_header(data)
+    data, accept = row.pop("data"), job.spec.on_damage == ACCEPT
+    header = read_header(data, accept_damage=accept)
     # Recorded for a refused picture too: a plan with a higher limit needs them.
     row |= {"in_height": header.height, "in_width": header.width}
     admit(header, job)
     if is_large(header, job):
         return row | {"large": True}
-    picture = decode(data, max_pixels=int(job.spec.max_megapixels * 1e6))
+    picture = decode(data, max_pixels=int(job.spec.max_megapixels * 1e6), accept_damage=accept)
     check_colour(picture, format_of(row["output"]))
     # Recorded for a picture whose mask is refused, too.
-    row["measures"] = {"noise_level": noise_level(picture.pixels)}
+    row["measures"] = {"noise_level": noise_level(picture.pixels)} | missing_share(picture)
     pixels, more = model_input(picture, row, job) if model_input else (shown(picture, job), {})
     row["measures"] |= more
     # A model for holes leaves the other pixels as they were, also those that nobody sees.
@@ -122,6 +124,11 @@ def shown_on_disk(
         grey = test.grey and job.info.keeps_grey
     read = VisibleColours(picture.height, picture.width, weighted) if picture.alpha_path else picture.read
     return (lambda window: read(window)[:, :, :1]) if grey else read
+
+
+def missing_share(picture: Picture | SpooledPicture) -> Measures:
+    """Return what a truncated picture lacks, as measures; none of a whole one."""
+    return {"missing": picture.missing} if picture.missing else {}
 
 
 def large_image(picture: SpooledPicture, row: Row, job: Job, folder: Path) -> tuple[ReadTile, Measures]:

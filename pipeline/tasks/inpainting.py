@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from imgtx.errors import ImageError, UsageError
 from pipeline.tasks.base import Option, Settings, Task
-from pipeline.tasks.images import NOISE_LEVEL, fetch_image, load_image, shown, shown_on_disk
+from pipeline.tasks.images import SOURCE_MEASURES, fetch_image, load_image, shown, shown_on_disk
 
 # The command line reads this file for every `--help`, so that what costs time to import is imported in functions.
 if TYPE_CHECKING:
@@ -344,5 +344,5 @@ INPAINTING = Task(
     check_inputs=check_masks,
     list=list_with_masks,
     explain=explain,
-    measures=NOISE_LEVEL | {"hole_share": "share of the pixels that were filled"},
+    measures=SOURCE_MEASURES | {"hole_share": "share of the pixels that were filled"},
 )

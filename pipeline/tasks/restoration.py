@@ -1,7 +1,7 @@
 """Restoration: remove noise, JPEG damage and mild blur at the image's own size."""
 
 from pipeline.tasks.base import Settings, Task
-from pipeline.tasks.images import NOISE_LEVEL, fetch_image, large_image, load_image
+from pipeline.tasks.images import SOURCE_MEASURES, fetch_image, large_image, load_image
 
 
 def default_model(settings: Settings) -> str:
@@ -27,5 +27,5 @@ RESTORATION = Task(
     fetch=fetch_image,
     load=load_image,
     large_input=large_image,
-    measures=NOISE_LEVEL,
+    measures=SOURCE_MEASURES,
 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from imgtx.errors import StorageError, UsageError
 from imgtx.models.style_config import STYLE_SIZE, STYLE_SIZES
 from pipeline.tasks.base import Option, Settings, Task
-from pipeline.tasks.images import NOISE_LEVEL, fetch_image, load_image, shown, shown_on_disk
+from pipeline.tasks.images import SOURCE_MEASURES, fetch_image, load_image, shown, shown_on_disk
 
 # The command line reads this file for every `--help`, so that what costs time to import is imported in functions.
 if TYPE_CHECKING:
@@ -350,5 +350,5 @@ STYLE_TRANSFER = Task(
     check_inputs=check_styles,
     list=list_in_styles,
     conditions=conditions,
-    measures=NOISE_LEVEL,
+    measures=SOURCE_MEASURES,
 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from imgtx.errors import UsageError
 from pipeline.tasks.base import Option, Settings, Task
-from pipeline.tasks.images import NOISE_LEVEL, fetch_image, large_image, load_image
+from pipeline.tasks.images import SOURCE_MEASURES, fetch_image, large_image, load_image
 
 if TYPE_CHECKING:
     from imgtx.models.info import ModelInfo
@@ -61,5 +61,5 @@ SUPER_RESOLUTION = Task(
     load=load_image,
     large_input=large_image,
     check=check,
-    measures=NOISE_LEVEL,
+    measures=SOURCE_MEASURES,
 )

@@ -402,7 +402,6 @@ def _shapes_and_names() -> dict[str, tuple[bytes, Expectation]]:
 
 
 def _broken() -> dict[str, tuple[bytes, Expectation]]:
-    rgb = photo()
     noise = np.random.default_rng(7).integers(0, 256, (64, 64, 3), np.uint8)
     jpeg, png, webp = saved(noise, "JPEG"), saved(noise), saved(noise, "WEBP")
     tiff, bmp = saved(noise, "TIFF"), saved(noise, "BMP")
@@ -424,7 +423,29 @@ def _broken() -> dict[str, tuple[bytes, Expectation]]:
         "broken/page.jpg": (html, Expectation("not_an_image")),
         "broken/text.png": (b"this is a note, not a picture\n" * 9, Expectation("not_an_image")),
         "broken/nulls.jpg": (bytes(5000), Expectation("not_an_image")),
-        "broken/tail.jpg": (saved(rgb, "JPEG") + b"trailing bytes" * 9, Expectation(size=(48, 64))),
+        **_imperfect(),
+    }
+
+
+def _imperfect() -> dict[str, tuple[bytes, Expectation]]:
+    """Return files whose pixels are complete though something else is wrong."""
+    jpeg, png = saved(photo(), "JPEG"), saved(photo())
+    progressive = saved(photo(), "JPEG", progressive=True)
+    text = bytearray(png_chunk(b"tEXt", b"Title\0night"))
+    text[-1] ^= 1
+
+    def noted(*notes: str) -> Expectation:
+        return Expectation(size=(48, 64), notes=notes)
+
+    return {
+        "imperfect/tail.jpg": (jpeg + b"trailing bytes" * 9, noted("trailing-bytes-dropped")),
+        "imperfect/tail.png": (png + b"trailing bytes" * 9, noted("trailing-bytes-dropped")),
+        "imperfect/no-eoi.jpg": (jpeg[:-2], noted("end-missing")),
+        "imperfect/zeros-for-eoi.jpg": (jpeg[:-2] + bytes(512), noted("end-missing")),
+        "imperfect/no-eoi-progressive.jpg": (progressive[:-2], noted("end-missing")),
+        "imperfect/no-iend.png": (png[:-12], noted("end-missing")),
+        "imperfect/half-iend.png": (png[:-5], noted("end-missing")),
+        "imperfect/text-crc.png": (png[:33] + bytes(text) + png[33:], noted("damaged-chunk-dropped")),
     }
 
 

@@ -120,6 +120,14 @@ def test_a_failure_runs_again_only_if_its_reason_may_pass(ledger, reason):
         assert causes(plan(ledger, "a.png", retry_failed=True)) == {"a.png": "failed_before"}
 
 
+def test_truncated_images_run_again_where_damage_is_accepted(ledger):
+    reasons = {"a.png": "truncated", "b.png": "unrecoverable"}
+    failures = [outcome(key, status=FAILED, reason=reason) for key, reason in reasons.items()]
+    ledger.append(outcomes(*failures), run="1", recipe="r1")
+    assert nonzero(plan(ledger, "a.png", "b.png")) == {"failed_before": 2}
+    assert causes(plan(ledger, "a.png", "b.png", accept_damage=True)) == {"a.png": "retry"}
+
+
 def test_pending_rows_run_again_and_skipped_rows_are_new(ledger):
     ledger.append(outcomes(outcome("a.png", status=PENDING)), recipe="", run="1")
     ledger.append(outcomes(outcome("b.png", status=SKIPPED, reason="suffix")), recipe="r1", run="1")

@@ -284,6 +284,17 @@ def test_a_damaged_large_image_becomes_a_row(job):
     assert not (Path(job.spec.destination) / "images" / "a.png").exists()
 
 
+@pytest.mark.parametrize("limit", [50.0, 0.001])
+def test_what_is_left_of_a_truncated_image_is_taken_where_that_is_asked_for(job, limit):
+    job = replace(job, spec=replace(job.spec, on_damage="accept", stream_megapixels=limit))
+    cut = saved(photo(120, 160), "JPEG", quality=100)
+    rows = through_stages(job, put(job, **{"cut.jpg": cut[: len(cut) // 2], "none.jpg": cut[:50]}))
+    taken, failed = sorted(rows, key=lambda row: row["key"])
+    assert (taken["status"], taken["notes"]) == ("written", ["damage-accepted"])
+    assert 0.2 < dict(taken["measures"])["missing"] < 1
+    assert (failed["status"], failed["reason"]) == ("failed", "unrecoverable")
+
+
 def test_a_shared_batch_that_fails_runs_again_one_by_one(job, monkeypatch, caplog):
     """On a GPU several images share one call; a bad one must not fail its neighbours."""
     transform = Transform(job)
