@@ -50,6 +50,19 @@ def remove_leftovers(path: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def removing_empty_folders(folder: Path) -> Iterator[None]:
+    """Remove at the end those of `folder` and the folders above it that were missing before and are empty."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        # From the innermost outwards; one that is not empty ends it.
+        with contextlib.suppress(OSError):
+            for path in missing:
+                path.rmdir()
+
+
 def _sync_file(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())

@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 
-from imgtx.errors import ImgtxError, UsageError
+from imgtx.errors import ImgtxError, LeaseHeldError, UsageError
 from imgtx.inference.predictor import default_device
 from imgtx.settings import parse_settings
 from imgtx.training.crops import Sampler
 from imgtx.training.device_feed import DeviceFeed
 from imgtx.training.feeds import Data, PrefetchingFeed, from_pairs
+from imgtx.training.folder import held_folder
 from imgtx.training.log import TrainingLog
 from imgtx.training.loop import train
 from imgtx.training.packed import TRAIN, VALID, pack, unpack
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
         given.command(given)
-    except UsageError as error:
+    except (UsageError, LeaseHeldError) as error:
         return _stopped(str(error), 2)
     except ImgtxError as error:
         return _stopped(str(error), 3)
@@ -79,14 +80,13 @@ def _train(given: argparse.Namespace) -> None:
     spec = load_train_spec(given.spec, settings | packed, folders=False)
     folder = given.folder or Path("runs") / spec.name
     device = given.device or default_device()
-    data = packed_data(spec, given.file, device)
-    folder.mkdir(parents=True, exist_ok=True)
-    with TrainingLog(folder, spec.loss) as record:
+    with held_folder(folder), TrainingLog(folder, spec.loss) as record:
 
         def report(values: dict[str, Any]) -> None:
             record(values)
             print("  ".join(f"{name} {value}" for name, value in values.items()), flush=True)
 
+        data = packed_data(spec, given.file, device)
         print(train(spec, folder, report, data=data, device=device))
 
 

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from imgtx.errors import UsageError
 from imgtx.imageops.metrics import psnr_y
 from imgtx.imageops.resize import imresize
 from imgtx.training.curves import SCORES, draw_curves
@@ -31,15 +32,20 @@ ROWS = 4
 
 
 class TrainingLog:
-    """Writes each report as it comes, and redraws the curves at every validation. A context manager."""
+    """Writes each report as it comes, and redraws the curves at every validation. A context manager.
+
+    New files are opened at the first report, so that a start that is refused adds none. Raises UsageError where the
+    log cannot be written.
+    """
 
     def __init__(self, folder: Path, loss: str):
         self.folder, self._loss = folder, loss
-        self._lines = (folder / LOG).open("a+", encoding="utf-8")
-        _end_last_line(self._lines)
+        self._lines: TextIO | None = None
+        self._events: Any = None
         missing = [extra for extra, (package, _) in EXTRAS.items() if find_spec(package) is None]
-        self._events = None if "tensorboard" in missing else _open_events(folder)
-        self._draws = "curves" not in missing
+        self._has_events, self._draws = "tensorboard" not in missing, "curves" not in missing
+        if (folder / LOG).exists():
+            self._lines = _open_lines(folder / LOG)
         if missing:
             log.warning(
                 "no %s: for them pip install %s",
@@ -51,11 +57,14 @@ class TrainingLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._lines.close()
-        if self._events is not None:
-            self._events.close()
+        for file in (self._lines, self._events):
+            if file is not None:
+                file.close()
 
     def __call__(self, values: dict[str, Any]) -> None:
+        self._lines = self._lines or _open_lines(self.folder / LOG)
+        if self._has_events and self._events is None:
+            self._events = _open_events(self.folder)
         self._lines.write(json.dumps(values) + "\n")
         self._lines.flush()
         if self._events is not None:
@@ -76,11 +85,18 @@ def _open_events(folder: Path) -> Any:
     return SummaryWriter(str(folder), flush_secs=1, filename_suffix=f".{uuid.uuid4().hex[:8]}")
 
 
-def _end_last_line(lines: TextIO) -> None:
-    """End a line that a killed process cut short, so that the next one starts on its own."""
+def _open_lines(path: Path) -> TextIO:
+    """Open a log to add to; a line that a killed process cut short is ended, so that the next starts on its own."""
+    try:
+        lines = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"the log {path} cannot be written to ({error.strerror}): change its permissions, or train in another folder"
+        ) from error
     lines.seek(0)
     if not lines.read().endswith("\n") and lines.tell():
         lines.write("\n")
+    return lines
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from imgtx.errors import UsageError
 from imgtx.inference.predictor import default_device
 from imgtx.inference.processor import this_processor
+from imgtx.training.folder import held_folder
 from imgtx.training.log import TrainingLog
 from imgtx.training.loop import train
 from imgtx.training.spec import TrainSpec
@@ -34,14 +34,8 @@ def run_training(spec: Spec, folder: Path, console: Console, config: RayTrainCon
 
     With a `config` several workers train on Ray, and their state is in its storage.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        record = TrainingLog(folder, spec.loss if isinstance(spec, TrainSpec) else spec.objective)
-    except OSError as error:
-        raise UsageError(
-            f"--folder {folder} cannot be written to ({error.strerror}): give another folder"
-        ) from error
-    with record, _terminal(console) as show:
+    loss = spec.loss if isinstance(spec, TrainSpec) else spec.objective
+    with held_folder(folder), TrainingLog(folder, loss) as record, _terminal(console) as show:
 
         def report(values: dict[str, Any]) -> None:
             record(values)
