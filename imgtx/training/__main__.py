@@ -21,6 +21,7 @@ from imgtx.training.crops import Sampler
 from imgtx.training.device_feed import DeviceFeed
 from imgtx.training.feeds import Data, PrefetchingFeed, from_pairs
 from imgtx.training.folder import held_folder
+from imgtx.training.left_out import LeftOut
 from imgtx.training.log import TrainingLog
 from imgtx.training.loop import train
 from imgtx.training.packed import TRAIN, VALID, pack, unpack
@@ -92,16 +93,17 @@ def _train(given: argparse.Namespace) -> None:
 
 def packed_data(spec: TrainSpec, file: Path, device: str) -> Data:
     """Return the batches of a packed file: on a GPU cut there if possible, else prepared ahead by threads."""
-    pairs = unpack(file, TRAIN, spec.scale, smallest=spec.crop)
-    valid = unpack(file, VALID, spec.scale, smallest=MIN_VALID_SIDE, most=spec.valid_images)
-    data = from_pairs(spec, pairs, valid)
+    left_out = LeftOut()
+    pairs = unpack(file, TRAIN, spec.scale, smallest=spec.crop, left_out=left_out)
+    valid = unpack(
+        file, VALID, spec.scale, smallest=MIN_VALID_SIDE, most=spec.valid_images, left_out=left_out
+    )
+    data = from_pairs(spec, pairs, valid, left_out)
     assert isinstance(data.feed, Sampler)
     if torch.device(device).type == "cpu":
         return data
-    return Data(
-        DeviceFeed(data.feed, device) if DeviceFeed.fits(data.feed) else PrefetchingFeed(data.feed),
-        data.valid,
-    )
+    feed = DeviceFeed(data.feed, device) if DeviceFeed.fits(data.feed) else PrefetchingFeed(data.feed)
+    return data._replace(feed=feed)
 
 
 if __name__ == "__main__":

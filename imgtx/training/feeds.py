@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from imgtx.training.crops import Batch, Sampler
 from imgtx.training.device_feed import DeviceBatch
+from imgtx.training.left_out import LeftOut
 from imgtx.training.pairs import MIN_VALID_SIDE, Pair, degrade_validation
 from imgtx.training.spec import TrainSpec
 
@@ -22,23 +23,30 @@ class Data(NamedTuple):
     feed: Feed
     # What the objective scores the network on: pairs, or questions.
     valid: Sequence[Any]
+    # The images that cannot be used, as far as this process knows them.
+    left_out: LeftOut | None = None
 
 
 def from_folders(spec: TrainSpec) -> Data:
-    """Decode the spec's folders into memory; UsageError for images that cannot be used."""
+    """Decode the spec's folders into memory, without images that cannot be used; UsageError if there is no other."""
     # Not above: a bare machine lacks its decoders.
     from imgtx.training.images import load_pairs
 
-    pairs = load_pairs(Path(spec.train), spec.scale, smallest=spec.crop)
-    valid = load_pairs(Path(spec.valid), spec.scale, smallest=MIN_VALID_SIDE, most=spec.valid_images)
-    return from_pairs(spec, pairs, valid)
+    left_out = LeftOut()
+    pairs = load_pairs(Path(spec.train), spec.scale, smallest=spec.crop, left_out=left_out)
+    valid = load_pairs(
+        Path(spec.valid), spec.scale, smallest=MIN_VALID_SIDE, most=spec.valid_images, left_out=left_out
+    )
+    return from_pairs(spec, pairs, valid, left_out)
 
 
-def from_pairs(spec: TrainSpec, pairs: list[Pair], valid: list[Pair]) -> Data:
+def from_pairs(
+    spec: TrainSpec, pairs: list[Pair], valid: list[Pair], left_out: LeftOut | None = None
+) -> Data:
     """Return the data of images that are in memory already."""
     settings = spec.crop_settings
     sampler = Sampler(pairs, settings, seed=spec.seed, batch=spec.batch)
-    return Data(sampler, degrade_validation(valid, settings.degradation, settings.damage))
+    return Data(sampler, degrade_validation(valid, settings.degradation, settings.damage), left_out)
 
 
 class PrefetchingFeed:

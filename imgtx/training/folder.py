@@ -56,8 +56,8 @@ def _locked(path: Path) -> int:
             holder = os.read(lock, 500).decode(errors="replace") or "another process"
             os.close(lock)
             raise LeaseHeldError(
-                f"{holder} trains in the folder {path.parent}, and one process at a time may: wait for its end, or train "
-                "in another folder"
+                f"{holder} trains in the folder {path.parent}, and one process at a time may: wait for its end, or "
+                "train in another folder"
             ) from error
         except OSError as error:
             if error.errno not in NO_LOCKS:

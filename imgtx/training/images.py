@@ -6,21 +6,25 @@ import numpy as np
 
 from imgtx.codecs import SUFFIXES, decode
 from imgtx.errors import ImageError, UsageError
+from imgtx.training.left_out import LeftOut, file_bytes, usable
 from imgtx.training.pairs import Pair, check_size, make_pair
 
 MAX_PIXELS = 10**9
 
 
-def load_pairs(folder: Path, scale: int, *, smallest: int, most: int | None = None) -> list[Pair]:
+def load_pairs(
+    folder: Path, scale: int, *, smallest: int, most: int | None = None, left_out: LeftOut | None = None
+) -> list[Pair]:
     """Return the images under `folder` as pairs, in the order of their names, at most `most`.
 
-    Raises UsageError if there is none, and for an image that cannot be decoded or whose reduction has a side below
-    `smallest` pixels.
+    Left out are images that cannot be decoded or whose reduction has a side below `smallest` pixels. Raises UsageError
+    if no other is there.
     """
-    return [
-        make_pair(key, photo_pixels(path.read_bytes(), str(path), scale, smallest), scale)
-        for key, path in find_photos(folder)[:most]
-    ]
+
+    def read(key: str, path: Path) -> Pair:
+        return make_pair(key, photo_pixels(file_bytes(path), str(path), scale, smallest), scale)
+
+    return list(usable(find_photos(folder), read, folder, most=most, left_out=left_out).values())
 
 
 def find_photos(folder: Path) -> list[tuple[str, Path]]:
@@ -36,12 +40,14 @@ def find_photos(folder: Path) -> list[tuple[str, Path]]:
 def photo_pixels(data: bytes, name: str, scale: int, smallest: int) -> np.ndarray:
     """Decode the image in `data`, upright, to (H, W, 3) uint8; grey becomes three equal channels.
 
-    Raises UsageError that names the image if it cannot be decoded or is too small.
+    Raises ImageError that names the image if it cannot be decoded or is too small.
     """
     try:
         pixels = decode(data, max_pixels=MAX_PIXELS).pixels
     except ImageError as error:
-        raise UsageError(f"{name} cannot be trained on ({error.reason}: {error}): remove it") from error
+        raise ImageError(
+            error.reason, f"{name} cannot be trained on ({error.reason}: {error}): remove it"
+        ) from error
     check_size(pixels, name, scale, smallest)
     if pixels.dtype == np.uint16:
         pixels = (pixels // 257).astype(np.uint8)

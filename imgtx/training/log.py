@@ -91,7 +91,8 @@ def _open_lines(path: Path) -> TextIO:
         lines = path.open("a+", encoding="utf-8")
     except OSError as error:
         raise UsageError(
-            f"the log {path} cannot be written to ({error.strerror}): change its permissions, or train in another folder"
+            f"the log {path} cannot be written to ({error.strerror}): change its permissions, or train in another "
+            "folder"
         ) from error
     lines.seek(0)
     if not lines.read().endswith("\n") and lines.tell():

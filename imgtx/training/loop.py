@@ -66,13 +66,13 @@ def run(training: Training, data: Data, report: Reporter, clock: Callable[[], fl
         if progress.step % REPORT_STEPS == 0:
             loss = float(np.mean(progress.losses))
             progress.losses.clear()
-            report(_line(training, loss))
+            report(_line(training, data) | {"loss": round(loss, 6)})
         if _passed(before, progress.seconds, spec.validate_minutes) and group.is_leader:
-            report(_line(training, None) | _score(training, data))
+            report(_line(training, data) | _score(training, data))
         if _passed(before, progress.seconds, spec.checkpoint_minutes):
             group.checkpoint(training)
     if group.is_leader:
-        report(_line(training, None) | _score(training, data))
+        report(_line(training, data) | _score(training, data))
     group.checkpoint(training)
     return write_weights(training)
 
@@ -87,7 +87,7 @@ def _passed(before: float, now: float, minutes: float) -> bool:
     return before // (60 * minutes) < now // (60 * minutes)
 
 
-def _line(training: Training, loss: float | None) -> dict[str, Any]:
+def _line(training: Training, data: Data) -> dict[str, Any]:
     progress = training.progress
     share = training.share
     line: dict[str, Any] = {
@@ -98,7 +98,7 @@ def _line(training: Training, loss: float | None) -> dict[str, Any]:
         "lr": training.rate,
         "samples_per_second": round(progress.step * training.spec.batch / max(progress.seconds, 1e-9), 2),
     }
-    return line if loss is None else line | {"loss": round(loss, 6)}
+    return line | {"left_out": len(data.left_out)} if data.left_out else line
 
 
 def _score(training: Training, data: Data) -> dict[str, float]:

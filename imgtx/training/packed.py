@@ -12,6 +12,7 @@ from PIL import Image
 
 from imgtx.errors import UsageError
 from imgtx.files import replacing
+from imgtx.training.left_out import LeftOut, file_bytes, usable
 from imgtx.training.pairs import Pair, check_size, make_pair
 
 TRAIN, VALID = "train/", "valid/"
@@ -20,49 +21,65 @@ TRAIN, VALID = "train/", "valid/"
 def pack(train: Path, valid: Path, out: Path, *, valid_images: int) -> int:
     """Write `out` from two folders, with the first `valid_images` by name of the second; return its size in bytes.
 
-    Raises UsageError as `imgtx.training.images.photo_pixels` does, and if `out` cannot be written.
+    Images that cannot be decoded are left out. Raises UsageError for a folder without any other, and if `out` cannot be
+    written.
     """
     # Not above: a bare machine lacks its decoders.
     from imgtx.training.images import find_photos, photo_pixels
 
-    named = [(TRAIN + key, path) for key, path in find_photos(train)]
-    named += [(VALID + key, path) for key, path in find_photos(valid)[:valid_images]]
     try:
         with (
             replacing(out, durable=False) as temporary,
             zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file,
         ):
-            for name, path in named:
-                data = path.read_bytes()
+
+            def add(name: str, path: Path) -> None:
+                data = file_bytes(path)
                 pixels = photo_pixels(data, str(path), scale=1, smallest=1)
                 # Without the time, so that the same folders give the same bytes.
-                info = zipfile.ZipInfo(name)
-                file.writestr(info, data if _same(data, pixels) else _webp(pixels))
+                file.writestr(zipfile.ZipInfo(name), data if _same(data, pixels) else _webp(pixels))
+
+            for part, folder, most in ((TRAIN, train, None), (VALID, valid, valid_images)):
+                usable(((part + key, path) for key, path in find_photos(folder)), add, folder, most=most)
     except OSError as error:
         raise UsageError(f"{out} cannot be written ({error.strerror}): give another file") from error
     return out.stat().st_size
 
 
-def unpack(path: Path, part: str, scale: int, *, smallest: int, most: int | None = None) -> list[Pair]:
+def unpack(
+    path: Path,
+    part: str,
+    scale: int,
+    *,
+    smallest: int,
+    most: int | None = None,
+    left_out: LeftOut | None = None,
+) -> list[Pair]:
     """Return the pairs of TRAIN or VALID in a packed file, in the order of their keys, at most `most`.
 
-    Raises UsageError for a file that is not a whole packed file, and for images that are too small.
+    Images that are too small are left out. Raises UsageError for a file that is not a whole packed file, and where all
+    are too small.
     """
+
+    def read(key: str, name: str) -> Pair:
+        pixels = _read(file.read(name))
+        check_size(pixels, f"{path}:{name}", scale, smallest)
+        return make_pair(key, pixels, scale)
+
     try:
         with zipfile.ZipFile(path) as file:
-            names = sorted(name for name in file.namelist() if name.startswith(part))[:most]
-            images = [(name.removeprefix(part), _read(file.read(name))) for name in names]
+            names = sorted(name for name in file.namelist() if name.startswith(part))
+            named = ((name.removeprefix(part), name) for name in names)
+            pairs = usable(named, read, f"{path}:{part}", most=most, left_out=left_out)
     except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, Image.DecompressionBombError) as error:
         raise UsageError(
             f"{path} is not a whole packed file ({error}): make one with `python -m imgtx.training pack`"
         ) from error
-    if not images:
+    if not pairs:
         raise UsageError(
             f"{path} contains no images under {part}: make it with `python -m imgtx.training pack`"
         )
-    for key, pixels in images:
-        check_size(pixels, f"{path}:{part}{key}", scale, smallest)
-    return [make_pair(key, pixels, scale) for key, pixels in images]
+    return list(pairs.values())
 
 
 def _read(data: bytes) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from imgtx.degradations.base import Degradation
-from imgtx.errors import UsageError
+from imgtx.errors import ImageError
 from imgtx.imageops.resize import imresize
 
 # Pixels a side of a reduced validation image: its borders are not measured.
@@ -36,12 +36,13 @@ class Pair:
 
 
 def check_size(pixels: np.ndarray, name: str, scale: int, min_side: int) -> None:
-    """Raise UsageError for an image whose reduction has a side below `min_side` pixels."""
+    """Raise ImageError for an image whose reduction has a side below `min_side` pixels."""
     height, width = pixels.shape[:2]
     if min(height, width) < scale * min_side:
-        raise UsageError(
+        raise ImageError(
+            "too_small",
             f"{name} is {width} x {height}; at scale {scale} a crop of {min_side} px needs "
-            f"{scale * min_side} px a side: lower crop, or remove the image"
+            f"{scale * min_side} px a side: lower crop, or remove the image",
         )
 
 

@@ -31,6 +31,8 @@ Spec = TrainSpec | TextToImageSpec | StyleSpec
 
 log = logging.getLogger("imgtx.train")
 
+CHECKPOINT = "checkpoint.pt"
+
 
 @dataclass
 class Progress:
@@ -119,7 +121,7 @@ class Training:
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
+        return self.folder / CHECKPOINT
 
     @property
     def weights(self) -> Path:
@@ -178,6 +180,7 @@ class Training:
             "average": self.average.state,
             "progress": asdict(self.progress),
             "spec": asdict(self.spec),
+            "config": asdict(self.network.config),
         }
         write_atomically(self.checkpoint, lambda part: torch.save(state, part), durable=True)
 
@@ -195,7 +198,11 @@ class Training:
                 f"{self.checkpoint} does not fit this spec, or is damaged ({complaint}): "
                 f"give another --folder, or remove the file to start over"
             ) from error
-        log.info("resumed at step %d after %.1f min", self.progress.step, self.progress.seconds / 60)
+        log.info(
+            "continuing at step %d, after %.1f minutes of training",
+            self.progress.step,
+            self.progress.seconds / 60,
+        )
 
     def averaged(self) -> Network:
         """Return a new network on the CPU with the averaged weights."""

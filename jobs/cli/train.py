@@ -6,7 +6,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from jobs.cli.options import endpoint_option, ray_address_option, set_option
+from jobs.cli.options import endpoint_option, force_unlock_option, ray_address_option, set_option
 
 
 @click.command()
@@ -24,6 +24,7 @@ from jobs.cli.options import endpoint_option, ray_address_option, set_option
 )
 @endpoint_option
 @ray_address_option
+@force_unlock_option
 def train(spec: Path, folder: Path | None, settings: tuple[str, ...], **options: Any) -> None:
     """Train a model from the TOML file SPEC.
 

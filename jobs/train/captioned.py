@@ -5,14 +5,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image, UnidentifiedImageError
 
-from imgtx.errors import UsageError
+from imgtx.errors import ImageError, UsageError, first_line
 from imgtx.inference.predictor import default_device
 from imgtx.models.text_to_image_config import TextToImageConfig
 from imgtx.models.text_to_image_tokenizer import Tokenizer, words_of
@@ -20,10 +22,12 @@ from imgtx.training.captioned import FORM_WORDS, STYLES, Subject, split_words
 from imgtx.training.captioned_feed import CaptionedFeed
 from imgtx.training.drawing_from_text import DrawingFromText
 from imgtx.training.feeds import Data
+from imgtx.training.left_out import LeftOut, usable
 from imgtx.training.loop import train
 from imgtx.training.scenes.captions import caption_words
 from imgtx.training.scenes.drawing import SIDE
 from imgtx.training.scenes.examination import KINDS, questions
+from imgtx.training.state import CHECKPOINT
 from imgtx.training.text_to_image_spec import TextToImageSpec
 
 COLUMNS = ("style", "caption", "keywords", "image")
@@ -38,14 +42,19 @@ RUN_TOGETHER, NUMBERED = "fxemoji", "streamline-emojis"
 def train_text_to_image(
     spec: TextToImageSpec, folder: Path, report: Callable[[dict[str, Any]], None]
 ) -> Path:
-    """Train, or continue training, on this machine; return the weight file."""
-    pictures, subjects = read_pictures(Path(spec.pictures)) if spec.pictures else (np.empty(0), [])
-    styles = tuple(dict.fromkeys(subject.style for subject in subjects))
-    config = TextToImageConfig(side=SIDE, vocabulary=vocabulary(subjects), styles=styles, **spec.model)
+    """Train, or continue training, on this machine; return the weight file.
+
+    The words and styles are those of the pictures that the training began with, also where others follow.
+    """
+    left_out = LeftOut()
+    none = Captioned(np.empty(0), [], vocabulary([]), ())
+    found = read_pictures(Path(spec.pictures), left_out) if spec.pictures else none
+    words = recorded_words(folder / CHECKPOINT) or {"vocabulary": found.vocabulary, "styles": found.styles}
+    config = TextToImageConfig(side=SIDE, **words, **spec.model)
     feed = CaptionedFeed(
         Tokenizer(config.vocabulary, config.max_tokens),
-        pictures,
-        subjects,
+        found.pictures,
+        found.subjects,
         batch=spec.batch,
         scene_share=spec.scene_share,
         seed=spec.seed,
@@ -56,16 +65,28 @@ def train_text_to_image(
         spec,
         folder,
         report,
-        data=Data(feed, asked),
+        data=Data(feed, asked, left_out),
         objective=DrawingFromText(spec, config),
         device=default_device(),
     )
 
 
-def read_pictures(folder: Path) -> tuple[np.ndarray, list[Subject]]:
-    """Read all Parquet files of a folder by name: (N, 64, 64, 4) uint8, and what they show.
+class Captioned(NamedTuple):
+    """Captioned pictures: (N, 64, 64, 4) uint8, what they show, and the words and styles of all captions.
 
-    Raises UsageError for a folder without them, a file without the columns, and a picture that cannot be read.
+    These include the captions of pictures that cannot be read: they decide the network's shape.
+    """
+
+    pictures: np.ndarray
+    subjects: list[Subject]
+    vocabulary: tuple[str, ...]
+    styles: tuple[str, ...]
+
+
+def read_pictures(folder: Path, left_out: LeftOut | None = None) -> Captioned:
+    """Read all Parquet files of a folder by name, without the pictures that cannot be read.
+
+    Raises UsageError for a folder without files, a file without the columns, and where no picture can be read.
     """
     files = sorted(folder.glob("*.parquet"))
     if not files:
@@ -78,12 +99,22 @@ def read_pictures(folder: Path) -> tuple[np.ndarray, list[Subject]]:
         for word in words_of(row["caption"])
         if len(word) > 2
     )
-    pictures = np.empty((len(rows), SIDE, SIDE, 4), np.uint8)
-    subjects = []
-    for at, row in enumerate(rows):
-        pictures[at] = _picture(row["image"], f"row {at} of {folder}")
-        subjects.append(_subject(row, known))
-    return pictures, subjects
+    subjects = [_subject(row, known) for row in rows]
+    named = ((f"row {at} of {folder}", row["image"]) for at, row in enumerate(rows))
+    pictures = usable(named, lambda name, data: _picture(data, name), folder, left_out=left_out)
+    kept = [subject for at, subject in enumerate(subjects) if f"row {at} of {folder}" in pictures]
+    styles = tuple(dict.fromkeys(subject.style for subject in subjects))
+    return Captioned(np.stack(list(pictures.values())), kept, vocabulary(subjects), styles)
+
+
+def recorded_words(checkpoint: Path) -> dict[str, Any]:
+    """Return vocabulary and styles of the network in a checkpoint; nothing where there is none, or it lacks them."""
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        return {name: tuple(state["config"][name]) for name in ("vocabulary", "styles")}
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError):
+        # A damaged one is named when the training resumes.
+        return {}
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
@@ -112,8 +143,11 @@ def _picture(data: bytes, where: str) -> np.ndarray:
     """Decode a picture, centre it in a square, and resize that: (64, 64, 4) uint8."""
     try:
         picture = Image.open(io.BytesIO(data)).convert("RGBA")
-    except (UnidentifiedImageError, OSError) as error:
-        raise UsageError(f"{where} has a picture that cannot be read ({error}): take it out") from error
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, TypeError, ValueError) as error:
+        # TypeError: there are no bytes.
+        raise ImageError(
+            "corrupt", f"{where} has a picture that cannot be read ({first_line(error)}): take it out"
+        ) from error
     longest = max(picture.size)
     square = Image.new("RGBA", (longest, longest))
     square.paste(picture, ((longest - picture.width) // 2, (longest - picture.height) // 2))

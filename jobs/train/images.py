@@ -1,26 +1,30 @@
 """The images of a training in storage: listed as runs list them, and checked before workers start."""
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from imgtx.codecs import SUFFIXES, read_header
+from imgtx.codecs import SUFFIXES
 from imgtx.errors import ImageError, StorageError, UsageError
 from imgtx.training.images import photo_pixels
+from imgtx.training.left_out import LeftOut, usable
 from imgtx.training.pairs import MIN_VALID_SIDE, Pair, make_pair
 from imgtx.training.spec import TrainSpec
 from pipeline.sources.images import images
 from pipeline.storage.checks import check_source
 from pipeline.storage.store import Store
+from pipeline.tables.schemas import FORBIDDEN
 
-# The number of images whose size is read before workers start.
-CHECKED_IMAGES = 16
+# The most images that are read before workers start, in search of one that can be trained on.
+CHECKED_IMAGES = 1000
 TRAIN, VALID = "train", "valid"
 KEYS = "keys.parquet"
+# Of storage errors that concern one object and do not pass.
+OF_ONE_OBJECT = ("not_found", FORBIDDEN)
 
 
 @dataclass(frozen=True)
@@ -31,57 +35,83 @@ class Sources:
     valid: Store
 
 
-def list_images(sources: Sources, spec: TrainSpec) -> pa.Table:
-    """Return columns `part` (train or valid) and `key`, sorted; only the first `valid_images` of the validation images.
+def list_training(sources: Sources, spec: TrainSpec) -> pa.Table:
+    """Return columns `part` and `key` of the training images, sorted, whether they can be used or not.
 
-    Raises UsageError if either place contains no image.
+    Raises UsageError if there is none.
     """
-    tables = []
-    for part, store, most in ((TRAIN, sources.train, None), (VALID, sources.valid, spec.valid_images)):
-        check_source(store)
-        keys = _keys(store)
-        if not len(keys):
-            raise UsageError(
-                f"{part} = {store.describe()} contains no images: give a place with {', '.join(sorted(SUFFIXES))} files"
-            )
-        keys = keys.take(pc.sort_indices(keys))[:most]
-        tables.append(pa.table({"part": pa.array([part] * len(keys)), "key": keys}))
-    return pa.concat_tables(tables)
+    return _rows(TRAIN, _listed(TRAIN, sources.train))
 
 
-def _keys(store: Store) -> pa.Array:
+def check_training(sources: Sources, keys: pa.Array, spec: TrainSpec) -> None:
+    """Raise UsageError unless one of the images, of many of them one of CHECKED_IMAGES, can be trained on."""
+    tried = random.Random(spec.seed).sample(range(len(keys)), min(CHECKED_IMAGES, len(keys)))
+    load_pairs(sources.train, (keys[at].as_py() for at in tried), spec.scale, spec.crop, part=TRAIN, most=1)
+
+
+def list_valid(sources: Sources, spec: TrainSpec, left_out: LeftOut) -> pa.Table:
+    """Return columns `part` and `key` of the first `valid_images` validation images that can be used, sorted.
+
+    Raises UsageError if there is none.
+    """
+    keys, most = _listed(VALID, sources.valid).to_pylist(), spec.valid_images
+    pairs = load_pairs(
+        sources.valid, keys, spec.scale, MIN_VALID_SIDE, part=VALID, most=most, left_out=left_out
+    )
+    return _rows(VALID, pa.array([pair.key for pair in pairs], pa.string()))
+
+
+def _listed(part: str, store: Store) -> pa.Array:
+    check_source(store, f"{part} = {store.describe()}")
     chosen = [batch.column("key") for batch in images(store, SUFFIXES, local_destination=False)]
-    return pa.concat_arrays(chosen) if chosen else pa.array([], pa.string())
+    keys = pa.concat_arrays(chosen) if chosen else pa.array([], pa.string())
+    if not len(keys):
+        raise UsageError(
+            f"{part} = {store.describe()} contains no images: give a place with {', '.join(sorted(SUFFIXES))} files"
+        )
+    return keys.take(pc.sort_indices(keys))
+
+
+def _rows(part: str, keys: pa.Array) -> pa.Table:
+    return pa.table({"part": pa.array([part] * len(keys)), "key": keys})
 
 
 def part_of(listed: pa.Table, part: str) -> pa.Array:
     return listed.filter(pc.equal(listed["part"], part))["key"].combine_chunks()
 
 
-def check_images(sources: Sources, listed: pa.Table, spec: TrainSpec) -> None:
-    """Raise UsageError unless all validation images can be used and one of a few others is large enough."""
-    load_valid(sources.valid, part_of(listed, VALID).to_pylist(), spec.scale)
-    keys = part_of(listed, TRAIN).to_pylist()
-    sample = random.Random(spec.seed).sample(keys, min(CHECKED_IMAGES, len(keys)))
-    needed, largest, complaint = spec.crop * spec.scale, 0, ""
-    for key in sample:
-        try:
-            header = read_header(sources.train.read(key))
-        except (ImageError, StorageError) as error:
-            complaint = f" ({key}: {error})"
-            continue
-        largest = max(largest, min(header.height, header.width))
-    if largest < needed:
-        raise UsageError(
-            f"crop = {spec.crop} at scale = {spec.scale} needs images of {needed} px a side; of {len(sample)} "
-            f"images checked in {sources.train.describe()} the largest has {largest}{complaint}: lower crop, or give "
-            "larger images"
-        )
+def load_valid(store: Store, keys: list[str], scale: int, left_out: LeftOut | None = None) -> list[Pair]:
+    """Return the validation pairs of the images that can be used; UsageError if there is none."""
+    return load_pairs(store, keys, scale, MIN_VALID_SIDE, part=VALID, left_out=left_out)
 
 
-def load_valid(store: Store, keys: list[str], scale: int) -> list[Pair]:
-    """Return the validation pairs; UsageError for an image that cannot be used."""
-    return [make_pair(key, photo_pixels(store.read(key), key, scale, MIN_VALID_SIDE), scale) for key in keys]
+def load_pairs(
+    store: Store,
+    keys: Iterable[str],
+    scale: int,
+    smallest: int,
+    *,
+    part: str,
+    most: int | None = None,
+    left_out: LeftOut | None = None,
+) -> list[Pair]:
+    """Return the pairs of the first `most` images that can be used; UsageError if there is none."""
+
+    def read(name: str, key: str) -> Pair:
+        return make_pair(key, photo_pixels(object_bytes(store, key), key, scale, smallest), scale)
+
+    named = ((f"{part}/{key}", key) for key in keys)
+    return list(usable(named, read, store.describe(), most=most, left_out=left_out).values())
+
+
+def object_bytes(store: Store, key: str) -> bytes:
+    """Return the bytes of an image; ImageError where it is gone or refused, StorageError where the storage fails."""
+    try:
+        return store.read(key)
+    except StorageError as error:
+        if error.reason in OF_ONE_OBJECT:
+            raise ImageError(error.reason, str(error)) from error
+        raise
 
 
 def encode_keys(keys: pa.Table) -> bytes:
@@ -92,8 +122,3 @@ def encode_keys(keys: pa.Table) -> bytes:
 
 def decode_keys(data: bytes) -> pa.Table:
     return pq.read_table(pa.BufferReader(data))
-
-
-def first_weights(spec: TrainSpec) -> str:
-    """Return the key of the starting weights under a training's root: the driver's path means nothing elsewhere."""
-    return f"begins-with/{Path(spec.init_from).stem}.safetensors"

@@ -1,15 +1,12 @@
 """Training on Ray: several workers in step (DDP), images from any storage, checkpoints in any storage.
 
-    STORAGE/<name>/spec.json             its spec; a resumed training must have the same
-    STORAGE/<name>/keys.parquet          the images it began with, which fix the order of epochs
-    STORAGE/<name>/begins-with/          the weights it began with, if any
     STORAGE/<name>/checkpoint_...        Ray Train's last ones; the same command resumes from them
     STORAGE/<name>/<name>.safetensors    the averaged weights of the last validation; strip.png and log.jsonl beside it
 
-The driver holds a lease on STORAGE/<name>, reads only a few images, and passes on what the leading worker reports.
+The rest there is what it starts with (`jobs.train.start`). The driver holds a lease on STORAGE/<name>, reads only a few
+images, and passes on what the leading worker reports.
 """
 
-import json
 import logging
 import threading
 from collections.abc import Callable
@@ -17,28 +14,28 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from imgtx.errors import ImgtxError, UsageError
-from imgtx.models.weight_file import find_weights
+from imgtx.errors import RunInterruptedError, UsageError
+from imgtx.files import removing_empty_folders
 from imgtx.training.log import CURVES, LOG, STRIP
-from imgtx.training.spec import TrainSpec, check_same
-from jobs.train.images import KEYS, Sources, check_images, encode_keys, first_weights, list_images
+from imgtx.training.spec import TrainSpec
+from jobs.train.images import Sources
+from jobs.train.reports import Relay, Reporter, ReportMailbox
 from jobs.train.restarts import Restarts
+from jobs.train.start import prepare, read_recorded, record
 from pipeline.cluster.address import check_address
 from pipeline.cluster.session import ray_session
-from pipeline.ledger.lease import Lease
+from pipeline.ledger.lease import Lease, check_free
 from pipeline.storage.arrow import arrow_filesystem
 from pipeline.storage.checks import check_destination, check_shared
 from pipeline.storage.store import Store, open_store
+from pipeline.tables.schemas import LEASES
 
 log = logging.getLogger("imgtx.train")
-
-Reporter = Callable[[dict[str, Any]], None]
 
 # In all: workers that end before their first report name no checkpoint to count by.
 MAX_RESTARTS = 100
 KEPT_CHECKPOINTS = 2
 POLL_SECONDS = 0.5
-SPEC = "spec.json"
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,7 @@ class RayTrainConfig:
     min_workers: int = 0
     endpoint_url: str | None = None
     address: str | None = None
+    force_unlock: bool = False
 
     @property
     def counts(self) -> int | tuple[int, int]:
@@ -61,7 +59,11 @@ class RayTrainConfig:
 
 def read_ray_config(options: dict[str, Any]) -> RayTrainConfig | None:
     """Return the config that the command's options give, None without --workers; UsageError if they conflict."""
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None and value is not False}
+    for name in ("workers", "min_workers"):
+        if given.get(name, 1) < 1:
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} {given[name]}: must be 1 or more; leave it out for the default")
     if "workers" not in given:
         if given:
             option = next(iter(given)).replace("_", "-")
@@ -84,12 +86,28 @@ def train_on_ray(spec: TrainSpec, config: RayTrainConfig, folder: Path, report: 
     check_address(config)
     root = open_store(f"{config.storage.rstrip('/')}/{spec.name}", endpoint_url=config.endpoint_url)
     check_shared(root)
-    check_destination(root)
-    with Lease(root, f"train-{spec.name}"):
-        sources = begin(spec, root, config.endpoint_url)
+    # Of storage on this machine; that of others has no folders.
+    local = Path(root.uri) / LEASES if root.is_local else folder
+    with removing_empty_folders(local):
+        check_destination(root)
+        if not config.force_unlock:
+            check_free(root)
+        start = prepare(spec, root, config.endpoint_url)
         with ray_session(config) as resources:
             use_gpu = check_resources(config, resources)
-            _fit(spec, config, root, sources, use_gpu=use_gpu, report=_mirrored(report, folder, root))
+            # Not before: a lease leaves its file behind.
+            with Lease(root, f"train-{spec.name}", force_unlock=config.force_unlock) as lease:
+                if read_recorded(root) != start.recorded:
+                    # Another process started it meanwhile.
+                    start = prepare(spec, root, config.endpoint_url)
+                record(start, spec, root)
+                restarts = Restarts(root)
+                relay = Relay(_mirrored(report, folder, root), restarts, start.left_out)
+
+                def make(mailbox: Any) -> Any:
+                    return _trainer(spec, config, root, start.sources, mailbox, use_gpu=use_gpu)
+
+                _fit(make, relay, restarts, lease)
     return fetched(root, folder, spec)
 
 
@@ -122,23 +140,6 @@ def check_resources(config: RayTrainConfig, resources: dict[str, float]) -> bool
     return False
 
 
-def begin(spec: TrainSpec, root: Store, endpoint_url: str | None) -> Sources:
-    """Prepare the training at `root`, or check that it is the same one; return the places of its images."""
-    if root.stat(SPEC) is not None:
-        check_same(spec, json.loads(root.read(SPEC)), root.describe())
-    sources = Sources(
-        open_store(spec.train, endpoint_url=endpoint_url), open_store(spec.valid, endpoint_url=endpoint_url)
-    )
-    if root.stat(KEYS) is None:
-        listed = list_images(sources, spec)
-        check_images(sources, listed, spec)
-        root.write(KEYS, encode_keys(listed))
-    if spec.init_from and root.stat(start := first_weights(spec)) is None:
-        root.upload(start, str(find_weights(spec.init_from)))
-    root.create(SPEC, json.dumps(asdict(spec), indent=2).encode())
-    return sources
-
-
 def fetched(root: Store, folder: Path, spec: TrainSpec) -> Path:
     """Fetch the weights and pictures of the training, beside the log that the driver wrote."""
     for name in (STRIP, f"{spec.name}.safetensors"):
@@ -159,22 +160,18 @@ def _mirrored(report: Reporter, folder: Path, root: Store) -> Reporter:
     return mirrored
 
 
-def _fit(
-    spec: TrainSpec, config: RayTrainConfig, root: Store, sources: Sources, *, use_gpu: bool, report: Reporter
-) -> None:
+def _fit(make: Callable[[Any], Any], relay: Relay, restarts: Restarts, lease: Lease) -> None:
     """Run Ray Train from its last checkpoint until it is done or makes no more progress."""
-    restarts = Restarts(root)
-
-    def make(mailbox: Any) -> Any:
-        return _trainer(spec, config, root, sources, mailbox, use_gpu=use_gpu)
-
-    while error := _attempt(make, report, restarts):
+    while error := _attempt(make, relay, lease):
         # Ray Train recovers by itself from a lost worker, but not while the workers form their group.
         restarts.count_failure(error)
 
 
-def _attempt(make: Callable[[Any], Any], report: Reporter, restarts: Restarts) -> Exception | None:
-    """Run Ray Train once, in a thread, and pass on its reports; return the error that it ended with."""
+def _attempt(make: Callable[[Any], Any], relay: Relay, lease: Lease) -> Exception | None:
+    """Run Ray Train once, in a thread, and pass on its reports; return the error that it ended with.
+
+    Raises RunInterruptedError if another process takes the lease.
+    """
     import ray
 
     mailbox = ray.remote(num_cpus=0)(ReportMailbox).remote()
@@ -192,8 +189,12 @@ def _attempt(make: Callable[[Any], Any], report: Reporter, restarts: Restarts) -
     thread.start()
     while thread.is_alive():
         thread.join(POLL_SECONDS)
-        _relay(ray.get(mailbox.take.remote()), report, restarts)
-    _relay(ray.get(mailbox.take.remote()), report, restarts)
+        relay(ray.get(mailbox.take.remote()))
+        if lease.lost:
+            raise RunInterruptedError(
+                "another process took over this training; the same command continues when that has ended"
+            )
+    relay(ray.get(mailbox.take.remote()))
     return ended[0]
 
 
@@ -225,29 +226,3 @@ def _trainer(
 def parent_uri(root: Store) -> str:
     """Return the URI above `root`: Ray Train adds the name itself."""
     return root.uri.rstrip("/").rpartition("/")[0]
-
-
-def _relay(lines: list[dict[str, Any]], report: Reporter, restarts: Restarts) -> None:
-    for line in lines:
-        if "stopped" in line:
-            raise ImgtxError(line["stopped"])
-        if "failed" in line:
-            restarts.failure = line["failed"]
-        elif "began" in line:
-            restarts.count_start(line["began"])
-        else:
-            report(line)
-
-
-class ReportMailbox:
-    """An actor in which the workers leave their reports for the driver."""
-
-    def __init__(self) -> None:
-        self._lines: list[dict[str, Any]] = []
-
-    def put(self, line: dict[str, Any]) -> None:
-        self._lines.append(line)
-
-    def take(self) -> list[dict[str, Any]]:
-        lines, self._lines = self._lines, []
-        return lines

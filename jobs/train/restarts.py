@@ -42,10 +42,12 @@ class Restarts:
             " ".join(self.failure.split())[:300]
             or "no worker reported why: it was killed, or its node was lost"
         )
-        return RunInterruptedError(
-            f"training stopped: {last_line(error)} ({failure}); its checkpoints are at {self._root.describe()}, "
-            f"the same command continues"
+        kept = (
+            f"its checkpoints are at {self._root.describe()}, the same command continues"
+            if self._checkpoint
+            else "it had reached no checkpoint, the same command starts again"
         )
+        return RunInterruptedError(f"training stopped: {last_line(error)} ({failure}); {kept}")
 
 
 def last_line(error: Exception | str) -> str:

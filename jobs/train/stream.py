@@ -8,7 +8,6 @@ the next block is fetched meanwhile, evenly.
 """
 
 import hashlib
-import logging
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,13 +17,13 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 
-from imgtx.errors import UsageError
+from imgtx.errors import ImageError, UsageError
 from imgtx.training.crops import Batch, CropSettings, DeadLeavesSource, cut, draw_place, stacked
 from imgtx.training.images import photo_pixels
+from imgtx.training.left_out import LeftOut
 from imgtx.training.pairs import Pair, make_pair
+from jobs.train.images import TRAIN, object_bytes
 from pipeline.storage.store import Store
-
-log = logging.getLogger("imgtx.train")
 
 ROTATION = 4
 # Threads: one waits for storage while the other decodes.
@@ -61,7 +60,15 @@ class Stream:
     """A feed of this shard's part of each batch; `batch(step)` is pure, and cheap for consecutive steps."""
 
     def __init__(
-        self, images: Images, settings: CropSettings, *, seed: int, batch: int, crops: int, shard: Shard
+        self,
+        images: Images,
+        settings: CropSettings,
+        *,
+        seed: int,
+        batch: int,
+        crops: int,
+        shard: Shard,
+        left_out: LeftOut | None = None,
     ):
         self._images, self._settings, self._shard = images, settings, shard
         self._seed, self._size, self._crops = seed, batch, crops
@@ -70,6 +77,7 @@ class Stream:
         self._pool = ThreadPoolExecutor(FETCHERS, thread_name_prefix="imgtx-fetch")
         self._coming: dict[int, Future[tuple[Pair, int]]] = {}
         self._cache = Cache(CACHE_BYTES)
+        self._left_out = LeftOut() if left_out is None else left_out
 
     def batch(self, step: int) -> Batch:
         """Return the shard's crops of a step; UsageError if no image can be used, StorageError from storage."""
@@ -108,23 +116,26 @@ class Stream:
     def _open(self, visit: int) -> tuple[Pair, int]:
         """Return the image of a visit and its epoch; for an image that cannot be used, the next one that can."""
         count = len(self._images.keys)
-        for replacement in range(visit, visit + count):
+        # As far as the end of the next epoch, which has every image.
+        for replacement in range(visit, visit + 2 * count):
             epoch, position = divmod(replacement, count)
             key = self._images.keys[int(self._order(epoch)[position])].as_py()
+            if f"{TRAIN}/{key}" in self._left_out:
+                continue
             pair = self._cache.get(key) or self._load(key, epoch)
             if pair is not None:
                 return pair, epoch
         raise UsageError(
             f"none of the {count} images of {self._images.store.describe()} can be used at crop = "
-            f"{self._settings.crop} and scale = {self._images.scale}: lower crop, or give larger images"
+            f"{self._settings.crop} and scale = {self._images.scale}: {self._left_out.summary()}"
         )
 
     def _load(self, key: str, epoch: int) -> Pair | None:
         scale = self._images.scale
         try:
-            pixels = photo_pixels(self._images.store.read(key), key, scale, self._settings.crop)
-        except UsageError as error:
-            log.warning("skipped: %s", error)
+            pixels = photo_pixels(object_bytes(self._images.store, key), key, scale, self._settings.crop)
+        except ImageError as error:
+            self._left_out.add(f"{TRAIN}/{key}", error)
             return None
         rng = np.random.default_rng((self._seed, epoch, _hash(key)))
         windowed = _window(pixels, max(WINDOW, scale * self._settings.crop), rng)

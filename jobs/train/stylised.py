@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from imgtx.codecs import decode
 from imgtx.degradations.dead_leaves import dead_leaves
 from imgtx.errors import ImageError, UsageError
 from imgtx.inference.predictor import default_device
 from imgtx.inference.style_picture import open_style
 from imgtx.training.feeds import Data
+from imgtx.training.images import photo_pixels
+from imgtx.training.left_out import LeftOut, file_bytes, usable
 from imgtx.training.loop import train
 from imgtx.training.style_feed import StyleBatch, StyleFeed, resize
 from imgtx.training.style_spec import StyleSpec
 from imgtx.training.stylising import Stylising
-from jobs.evaluation.datasets import as_rgb, find_datasets
+from jobs.evaluation.datasets import find_datasets
 
 # Larger pictures are reduced to this shorter side once.
 SHORTER_SIDE = 512
@@ -32,53 +33,66 @@ VALID_SIDE = 256
 def train_style(spec: StyleSpec, folder: Path, report: Callable[[dict[str, Any]], None]) -> Path:
     """Train, or continue training, on this machine; return the weight file.
 
-    Raises UsageError for pictures that cannot be used, and where the feature network is not built.
+    Pictures that cannot be used are left out. Raises UsageError where no other is there, and where the feature network
+    is not built.
     """
-    contents = read_photos(Path(spec.train), spec.crop) if spec.train else leaves(spec)
-    styles = read_styles(Path(spec.styles))
+    left_out = LeftOut()
+    contents = read_photos(Path(spec.train), spec.crop, left_out) if spec.train else leaves(spec)
+    styles = read_styles(Path(spec.styles), left_out)
     feed = StyleFeed(spec, contents, styles)
     objective = Stylising(spec, feed)
-    shown = read_photos(Path(spec.valid), spec.crop, spec.valid_images) if spec.valid else contents
-    painted = read_styles(Path(spec.valid_styles), spec.valid_images) if spec.valid_styles else styles
+    shown, painted, most = contents, styles, spec.valid_images
+    if spec.valid:
+        shown = read_photos(Path(spec.valid), spec.crop, left_out, most)
+    if spec.valid_styles:
+        painted = read_styles(Path(spec.valid_styles), left_out, most)
     return train(
         spec,
         folder,
         report,
-        data=Data(feed, valid_batches(spec, shown, painted)),
+        data=Data(feed, valid_batches(spec, shown, painted), left_out),
         objective=objective,
         device=default_device(),
     )
 
 
-def read_photos(folder: Path, smallest: int, most: int | None = None) -> dict[str, np.ndarray]:
-    """Read the images of a folder and of those right under it: (H, W, 3) uint8 by name.
+def read_photos(
+    folder: Path, smallest: int, left_out: LeftOut | None = None, most: int | None = None
+) -> dict[str, np.ndarray]:
+    """Read the images of a folder and of those right under it: (H, W, 3) uint8 by name, the first `most`.
 
-    Raises UsageError for one that cannot be read or is smaller than a crop.
+    Left out are those that cannot be read or are smaller than a crop; UsageError if no other is there.
     """
-    files = [file for dataset in find_datasets([folder]) for file in dataset.files][:most]
-    return {str(file.relative_to(folder)): reduced(read_photo(file, smallest)) for file in files}
+
+    def read(name: str, file: Path) -> np.ndarray:
+        return reduced(photo_pixels(file_bytes(file), str(file), scale=1, smallest=smallest))
+
+    return usable(find_images(folder), read, folder, most=most, left_out=left_out)
 
 
-def read_photo(file: Path, smallest: int) -> np.ndarray:
-    try:
-        pixels = as_rgb(decode(file.read_bytes(), max_pixels=200_000_000).pixels)
-    except ImageError as error:
-        raise UsageError(f"{file} cannot be read ({error}): repair it or take it out") from error
-    if pixels.dtype != np.uint8 or min(pixels.shape[:2]) < smallest:
-        height, width = pixels.shape[:2]
-        raise UsageError(
-            f"{file} is {width} x {height} of {pixels.dtype}: expected 8 bits and {smallest} pixels a side or more: "
-            f"take it out"
-        )
-    return pixels
+def read_styles(
+    path: Path, left_out: LeftOut | None = None, most: int | None = None
+) -> dict[str, np.ndarray]:
+    """Read one style picture, or the first `most` of a folder, by name.
 
-
-def read_styles(path: Path, most: int | None = None) -> dict[str, np.ndarray]:
-    """Read one style picture, or those of a folder, by name; UsageError for one that cannot be a style."""
+    Left out are those of a folder that cannot be a style; UsageError if no other is there.
+    """
     if path.is_file():
         return {path.name: reduced(open_style(path))}
-    files = [file for dataset in find_datasets([path]) for file in dataset.files][:most]
-    return {str(file.relative_to(path)): reduced(open_style(file)) for file in files}
+
+    def read(name: str, file: Path) -> np.ndarray:
+        try:
+            return reduced(open_style(file))
+        except UsageError as error:
+            raise ImageError("unusable", str(error)) from error
+
+    return usable(find_images(path), read, path, most=most, left_out=left_out)
+
+
+def find_images(folder: Path) -> list[tuple[str, Path]]:
+    """Return names and files of the images in a folder and in those right under it; UsageError if there is none."""
+    files = [file for dataset in find_datasets([folder]) for file in dataset.files]
+    return [(str(file.relative_to(folder)), file) for file in files]
 
 
 def reduced(picture: np.ndarray) -> np.ndarray:

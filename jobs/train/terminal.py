@@ -1,5 +1,6 @@
 """Training as the user sees it: a progress bar on a terminal, a line per report elsewhere, a log in the folder."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from imgtx.inference.predictor import default_device
 from imgtx.inference.processor import this_processor
+from imgtx.printable import printable
 from imgtx.training.folder import held_folder
 from imgtx.training.log import TrainingLog
 from imgtx.training.loop import train
@@ -35,7 +37,12 @@ def run_training(spec: Spec, folder: Path, console: Console, config: RayTrainCon
     With a `config` several workers train on Ray, and their state is in its storage.
     """
     loss = spec.loss if isinstance(spec, TrainSpec) else spec.objective
-    with held_folder(folder), TrainingLog(folder, loss) as record, _terminal(console) as show:
+    with (
+        _said(console),
+        held_folder(folder),
+        TrainingLog(folder, loss) as record,
+        _terminal(console) as show,
+    ):
 
         def report(values: dict[str, Any]) -> None:
             record(values)
@@ -55,6 +62,31 @@ def run_training(spec: Spec, folder: Path, console: Console, config: RayTrainCon
         if config:
             return train_on_ray(spec, config, folder, report)
         return train(spec, folder, report, device=device)
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints what training logs, above the bar of a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(printable(record.getMessage()), highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _said(console: Console) -> Iterator[None]:
+    """Print on the console what training logs: where it continues, what it leaves out."""
+    log, handler = logging.getLogger("imgtx.train"), ConsoleHandler(console)
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
 
 
 @contextmanager

@@ -13,14 +13,16 @@ import torch.distributed as dist
 from ray.train import Checkpoint
 from torch import Tensor, nn
 
-from imgtx.errors import ImgtxError
+from imgtx.errors import ImageError, ImgtxError, UsageError
 from imgtx.training.feeds import Data
+from imgtx.training.left_out import LeftOut
 from imgtx.training.log import STRIP
 from imgtx.training.loop import run
 from imgtx.training.pairs import degrade_validation
 from imgtx.training.spec import TrainSpec
 from imgtx.training.state import Training
-from jobs.train.images import KEYS, TRAIN, VALID, Sources, decode_keys, first_weights, load_valid, part_of
+from jobs.train.images import KEYS, TRAIN, VALID, Sources, decode_keys, load_valid, part_of
+from jobs.train.start import first_weights
 from jobs.train.stream import Images, Shard, Stream
 from pipeline.storage.store import Store
 
@@ -73,16 +75,23 @@ def train_worker(config: dict[str, Any]) -> None:
         if group.is_leader:
             ray.get(mailbox.put.remote(line | {"workers": group.workers}))
 
+    def tell(name: str, error: ImageError) -> None:
+        mailbox.put.remote({"left_out": name, "reason": error.reason, "message": str(error)})
+
     with tempfile.TemporaryDirectory(prefix="imgtx-train-") as folder:
         resumed = ray.train.get_checkpoint()
         report({"began": resumed.path if resumed else ""})
         if resumed:
             resumed.to_directory(folder)
         try:
-            data = worker_data(spec, root, config["sources"], Shard(group.rank, group.workers))
+            shard = Shard(group.rank, group.workers)
+            data = worker_data(spec, root, config["sources"], shard, LeftOut(tell))
             spec = with_first_weights(spec, root, Path(folder))
             training = Training(spec, Path(folder), str(ray.train.torch.get_device()), group)
             run(training, data, report)
+        except UsageError as error:
+            # No start of these workers can cure it.
+            ray.get(mailbox.put.remote({"refused": str(error)}))
         except Exception as error:
             # A value that is not finite is so on every worker; a restart may cure the rest.
             if type(error) is ImgtxError:
@@ -103,15 +112,26 @@ def with_first_weights(spec: TrainSpec, root: Store, folder: Path) -> TrainSpec:
     return replace(spec, init_from=str(path))
 
 
-def worker_data(spec: TrainSpec, root: Store, sources: Sources, shard: Shard) -> Data:
-    """Return this worker's part of the batches; the leader gets the validation images too."""
+def worker_data(
+    spec: TrainSpec, root: Store, sources: Sources, shard: Shard, left_out: LeftOut | None = None
+) -> Data:
+    """Return this worker's part of the batches; the leader gets the validation images too.
+
+    left_out: collects the images that cannot be used.
+    """
     listed = decode_keys(root.read(KEYS))
     images = Images(sources.train, part_of(listed, TRAIN), spec.scale)
     settings = spec.crop_settings
     stream = Stream(
-        images, settings, seed=spec.seed, batch=spec.batch, crops=spec.crops_per_image, shard=shard
+        images,
+        settings,
+        seed=spec.seed,
+        batch=spec.batch,
+        crops=spec.crops_per_image,
+        shard=shard,
+        left_out=left_out,
     )
     if shard.rank:
         return Data(stream, [])
-    valid = load_valid(sources.valid, part_of(listed, VALID).to_pylist(), spec.scale)
+    valid = load_valid(sources.valid, part_of(listed, VALID).to_pylist(), spec.scale, left_out)
     return Data(stream, degrade_validation(valid, settings.degradation, settings.damage))

@@ -151,7 +151,7 @@ class Lease:
             if holder.state == RELEASED or runs is False:
                 return
             if runs:
-                raise self._held_by(holder)
+                raise held_by(self._store, holder)
         until = datetime.now().astimezone() + timedelta(seconds=self._ttl)
         who = holder.describe() if holder else "a run whose lease file is not readable"
         _log.warning(
@@ -169,16 +169,9 @@ class Lease:
                 holder = _decode(content)
                 if holder is not None and holder.state == RELEASED:
                     return
-                raise self._held_by(holder)
+                raise held_by(self._store, holder)
             if asked - begin > self._ttl:
                 return
-
-    def _held_by(self, holder: Holder | None) -> LeaseHeldError:
-        who = holder.describe() if holder is not None else "a run whose lease file is not readable"
-        return LeaseHeldError(
-            f"the destination {self._store.describe()} is held by {who}; one run at a time writes to a "
-            "destination: wait for its end, or take its lease with --force-unlock if you know that it is dead"
-        )
 
     def _read(self, generation: int) -> bytes | None:
         try:
@@ -214,6 +207,22 @@ class Lease:
         for old in _generations(self._store):
             if old < generation:
                 self._store.delete(_key(old))
+
+
+def held_by(store: Store, holder: Holder | None) -> LeaseHeldError:
+    """Return the error to raise where another run holds the store's lease."""
+    who = holder.describe() if holder is not None else "a run whose lease file is not readable"
+    return LeaseHeldError(
+        f"the destination {store.describe()} is held by {who}; one run at a time writes to a "
+        "destination: wait for its end, or take its lease with --force-unlock if you know that it is dead"
+    )
+
+
+def check_free(store: Store) -> None:
+    """Raise LeaseHeldError where a living process of this machine holds the store's lease; write nothing."""
+    holder = living_holder(store)
+    if holder is not None and _runs_here(holder):
+        raise held_by(store, holder)
 
 
 def living_holder(store: Store) -> Holder | None:

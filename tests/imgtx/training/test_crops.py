@@ -12,6 +12,7 @@ from imgtx.imageops.resize import imresize
 from imgtx.training import crops
 from imgtx.training.crops import Batch, CropSettings, Sampler
 from imgtx.training.images import load_pairs
+from imgtx.training.left_out import LeftOut
 from imgtx.training.pairs import Pair, degrade_validation, make_pair
 from tests.support.zoo import exif_block, photo, saved
 
@@ -177,4 +178,22 @@ def test_an_unusable_training_folder_is_refused_before_training(tmp_path):
     (tmp_path / "small.png").write_bytes(saved(photo(40, 24)))
     assert "small.png is 24 x 40; at scale 2 a crop of 16 px needs 32 px" in complaint(tmp_path, smallest=16)
     (tmp_path / "broken.png").write_bytes(saved(photo(40, 40))[:200])
-    assert "broken.png cannot be trained on (truncated" in complaint(tmp_path, smallest=8)
+    message = complaint(tmp_path, smallest=16)
+    assert "none of the 2 images of" in message
+    assert "1 truncated, 1 too small; " in message
+    assert "broken.png cannot be trained on (truncated" in message
+
+
+def test_one_bad_file_stops_nothing_and_is_counted(tmp_path, caplog):
+    for name in ("a.png", "c.png", "d.png"):
+        (tmp_path / name).write_bytes(saved(photo(40, 40)))
+    (tmp_path / "b.png").write_bytes(b"")
+    (tmp_path / "c.png").chmod(0)
+    (tmp_path / "e.png").symlink_to(tmp_path / "gone.png")
+    left_out = LeftOut()
+    keys = [pair.key for pair in load_pairs(tmp_path, 2, smallest=8, left_out=left_out)]
+    # root may read everything.
+    assert [key for key in keys if key != "c.png"] == ["a.png", "d.png"]
+    assert len(left_out) == 5 - len(keys)
+    assert f"left out {len(left_out)} of 5 images of {tmp_path}: 1 empty" in caplog.text
+    assert [pair.key for pair in load_pairs(tmp_path, 2, smallest=8, most=1)] == ["a.png"]

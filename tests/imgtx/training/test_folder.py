@@ -27,7 +27,9 @@ def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path):
 
 
 def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path):
-    (tmp_path / LOCK).write_text("process 1 on host gone, since yesterday, and many more words than the next one's")
+    (tmp_path / LOCK).write_text(
+        "process 1 on host gone, since yesterday, and many more words than the next one's"
+    )
     with held_folder(tmp_path):
         assert "gone" not in (tmp_path / LOCK).read_text()
     assert not (tmp_path / LOCK).exists()
@@ -49,7 +51,11 @@ def test_a_lock_that_its_holder_removes_meanwhile_is_not_taken_for_one(tmp_path,
 
 
 def test_folders_that_were_made_and_stay_empty_go_away(tmp_path):
-    with pytest.raises(UsageError), held_folder(tmp_path / "runs" / "a"), TrainingLog(tmp_path / "runs" / "a", "l1"):
+    with (
+        pytest.raises(UsageError),
+        held_folder(tmp_path / "runs" / "a"),
+        TrainingLog(tmp_path / "runs" / "a", "l1"),
+    ):
         raise UsageError("no pictures")
     assert not list(tmp_path.iterdir())
     (tmp_path / "mine").mkdir()
@@ -60,7 +66,8 @@ def test_folders_that_were_made_and_stay_empty_go_away(tmp_path):
 
 def test_a_folder_that_cannot_be_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UsageError, match=r"file/run cannot be written to \(Not a directory\)"), held_folder(
-        tmp_path / "file" / "run"
+    with (
+        pytest.raises(UsageError, match=r"file/run cannot be written to \(Not a directory\)"),
+        held_folder(tmp_path / "file" / "run"),
     ):
         pass

@@ -9,32 +9,24 @@ import pyarrow as pa
 import pytest
 
 from imgtx.degradations.archive import ARCHIVE
-from imgtx.errors import StorageError, UsageError
+from imgtx.errors import LeaseHeldError, StorageError, UsageError
 from imgtx.models.weight_file import find_weights
 from imgtx.training import crops
 from imgtx.training.crops import Batch, CropSettings
+from imgtx.training.left_out import LeftOut
 from imgtx.training.spec import TrainSpec
 from jobs.train import stream
-from jobs.train.images import (
-    TRAIN,
-    VALID,
-    Sources,
-    check_images,
-    decode_keys,
-    encode_keys,
-    list_images,
-    load_valid,
-    part_of,
-)
+from jobs.train.images import TRAIN, VALID, decode_keys, encode_keys, load_valid, part_of
 from jobs.train.ray import (
     RayTrainConfig,
-    begin,
     check_ray_config,
     check_resources,
     read_ray_config,
     train_on_ray,
 )
+from jobs.train.start import prepare, record
 from jobs.train.stream import Cache, Images, Shard, Stream
+from pipeline.ledger.lease import Lease
 from pipeline.storage.store import Store, open_store
 from tests.support.zoo import photo, saved
 
@@ -58,6 +50,10 @@ def keys_of(store: Store) -> pa.Array:
 def streamed(store: Store, *, batch: int = 4, shard: Shard = ALONE, **settings) -> Stream:
     images = Images(store, keys_of(store), 2)
     return Stream(images, CropSettings(8, **settings), seed=5, batch=batch, crops=CROPS, shard=shard)
+
+
+def begin(spec: TrainSpec, root: Store) -> None:
+    record(prepare(spec, root, None), spec, root)
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -120,28 +116,58 @@ def test_each_visit_draws_a_new_crop(tmp_path):
     assert len(crops) > 20
 
 
-def test_unusable_images_are_replaced_by_the_next(store, tmp_path, caplog):
+def test_unusable_images_are_replaced_by_the_next_and_counted(store, tmp_path):
     for path in Path(store.uri).iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "03.png").write_bytes(b"no image")
     (tmp_path / "07.png").write_bytes(saved(np.zeros((8, 8, 3), np.uint8)))
     feed = streamed(open_store(str(tmp_path)))
+    # Gone since they were listed.
+    (tmp_path / "05.png").unlink()
     keys = Counter(key for step in range(36) for key in feed.batch(step).keys)
-    assert keys.keys() == set(keys_of(store).to_pylist()) - {"03.png", "07.png"}
-    assert "skipped: 03.png cannot be trained on" in caplog.text
-    assert "skipped: 07.png is 8 x 8" in caplog.text
-    assert same(streamed(open_store(str(tmp_path))).batch(9), feed.batch(9))
+    assert keys.keys() == set(keys_of(store).to_pylist()) - {"03.png", "05.png", "07.png"}
+    summary = feed._left_out.summary()
+    assert all(part in summary for part in ("1 not an image", "1 too small", "1 not found")), summary
+    listed = Images(open_store(str(tmp_path)), keys_of(store), 2)
+    again = Stream(listed, CropSettings(8), seed=5, batch=4, crops=CROPS, shard=ALONE)
+    assert same(again.batch(9), feed.batch(9))
 
 
-def test_no_usable_image_is_an_error_and_a_lost_object_is_a_storage_error(tmp_path):
+def test_an_image_that_is_left_out_is_read_once(store, tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    (tmp_path / "b.png").write_bytes(saved(photo(40, 40)))
+    read, asked = Store.read, []
+
+    def counted(self: Store, key: str, **options) -> bytes:
+        asked.append(key)
+        return read(self, key, **options)
+
+    monkeypatch.setattr(Store, "read", counted)
+    feed = streamed(open_store(str(tmp_path)))
+    for step in range(60):
+        feed.batch(step)
+    # Two threads may ask at once.
+    assert 1 <= asked.count("a.png") <= 2
+
+
+def test_no_usable_image_is_an_error_also_where_all_are_gone(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
     feed = streamed(open_store(str(tmp_path)))
     with pytest.raises(UsageError, match=r"none of the 1 images of .* can be used at crop = 8"):
         feed.batch(0)
     (tmp_path / "a.png").unlink()
     images = Images(open_store(str(tmp_path)), pa.array(["a.png"]), 2)
-    with pytest.raises(StorageError):
+    with pytest.raises(UsageError, match="1 not found; cannot read"):
         Stream(images, CropSettings(8), seed=0, batch=1, crops=1, shard=Shard()).batch(0)
+
+
+def test_storage_that_fails_is_no_missing_image(store, monkeypatch):
+    def failing(self: Store, key: str, **options) -> bytes:
+        raise StorageError("storage", "cannot read: the server failed", transient=True)
+
+    monkeypatch.setattr(Store, "read", failing)
+    with pytest.raises(StorageError):
+        streamed(store).batch(0)
 
 
 def test_each_visit_reads_one_window_of_a_large_image(tmp_path, monkeypatch):
@@ -181,10 +207,11 @@ class TestBeforeRayStarts:
     def spec(self, store) -> TrainSpec:
         return TrainSpec("tiny", store.uri, store.uri, steps=10, batch=4, crop=8, valid_images=3)
 
-    def test_images_can_be_listed_from_an_inventory(self, store, spec):
+    def test_images_can_be_listed_from_an_inventory(self, store, spec, tmp_path):
         (Path(store.uri) / "notes.txt").write_text("no image")
-        listed = list_images(Sources(store, store), spec)
+        listed = prepare(spec, open_store(str(tmp_path)), None).images
         (Path(store.uri) / "notes.txt").unlink()
+        assert not list(tmp_path.iterdir())
         assert part_of(listed, TRAIN).to_pylist() == keys_of(store).to_pylist()
         assert part_of(listed, VALID).to_pylist() == ["00.png", "01.png", "02.png"]
         assert decode_keys(encode_keys(listed)).equals(listed)
@@ -192,34 +219,76 @@ class TestBeforeRayStarts:
 
     def test_a_training_keeps_its_initial_list_of_images(self, store, spec, tmp_path):
         root = open_store(str(tmp_path / "out" / "tiny"))
-        begin(spec, root, None)
+        begin(spec, root)
         first = root.read("keys.parquet")
         (Path(store.uri) / "zz.png").write_bytes(saved(photo(40, 40)))
         try:
-            begin(spec, root, None)
+            begin(spec, root)
             assert root.read("keys.parquet") == first
         finally:
             (Path(store.uri) / "zz.png").unlink()
-        begin(replace(spec, steps=20), root, None)
+        begin(replace(spec, steps=20), root)
         with pytest.raises(UsageError, match=r"began with crop = 8, now 16"):
-            begin(replace(spec, crop=16), root, None)
+            begin(replace(spec, crop=16), root)
         with pytest.raises(UsageError, match=r"began with model = .*'dim': 48"):
-            begin(replace(spec, model={"dim": 48}), root, None)
+            begin(replace(spec, model={"dim": 48}), root)
 
-    def test_images_that_are_too_small_are_reported(self, store, spec):
-        large = replace(spec, crop=32)
-        sources = Sources(store, store)
-        with pytest.raises(
-            UsageError, match=r"needs images of 64 px a side; of 11 images checked in .* the largest has 32"
+    def test_other_places_are_listed_and_a_list_of_which_nothing_is_left(self, store, spec, tmp_path):
+        root = open_store(str(tmp_path / "out" / "tiny"))
+        begin(spec, root)
+        other = tmp_path / "other"
+        other.mkdir()
+        (other / "new.png").write_bytes(saved(photo(40, 40)))
+        begin(replace(spec, train=str(other)), root)
+        assert part_of(decode_keys(root.read("keys.parquet")), TRAIN).to_pylist() == ["new.png"]
+        assert prepare(replace(spec, train=str(other)), root, None).images is None
+        (other / "new.png").rename(other / "newer.png")
+        begin(replace(spec, train=str(other)), root)
+        assert part_of(decode_keys(root.read("keys.parquet")), TRAIN).to_pylist() == ["newer.png"]
+
+    def test_unusable_validation_images_are_left_out_and_counted(self, store, spec, tmp_path, caplog):
+        (tmp_path / "0.png").write_bytes(b"no image")
+        for name in ("1.png", "2.png", "3.png", "4.png"):
+            (tmp_path / name).write_bytes(saved(photo(40, 40)))
+        start = prepare(replace(spec, valid=str(tmp_path)), open_store(str(tmp_path / "out")), None)
+        assert part_of(start.images, VALID).to_pylist() == ["1.png", "2.png", "3.png"]
+        assert len(start.left_out) == 1
+        assert "left out 1 of 4 images of" in caplog.text
+        (tmp_path / "2.png").unlink()
+        left_out = LeftOut()
+        pairs = load_valid(open_store(str(tmp_path)), ["1.png", "2.png"], 2, left_out)
+        assert ([pair.key for pair in pairs], len(left_out)) == (["1.png"], 1)
+
+    def test_a_start_with_unusable_images_only_is_refused_and_writes_nothing(self, store, spec, tmp_path):
+        (tmp_path / "photos").mkdir()
+        for number in range(30):
+            # Whole headers: nothing but decoding tells.
+            (tmp_path / "photos" / f"{number}.png").write_bytes(saved(photo(64, 64))[:400])
+        bad = replace(spec, train=str(tmp_path / "photos"))
+        with pytest.raises(UsageError, match=r"none of the 30 images of .* can be trained on: 30 truncated"):
+            train_on_ray(bad, RayTrainConfig(2, str(tmp_path / "out")), tmp_path, print)
+        assert not (tmp_path / "out").exists()
+        (tmp_path / "photos" / "7.png").write_bytes(saved(photo(64, 64)))
+        assert len(part_of(prepare(bad, open_store(str(tmp_path / "out")), None).images, TRAIN)) == 30
+
+    def test_a_start_that_another_process_is_ahead_of_is_refused(self, spec, tmp_path):
+        root = open_store(str(tmp_path / "out" / "tiny"))
+        with (
+            Lease(root, "train-tiny"),
+            pytest.raises(LeaseHeldError, match=r"run train-tiny .* --force-unlock"),
         ):
-            check_images(sources, list_images(sources, large), large)
+            train_on_ray(spec, RayTrainConfig(2, str(tmp_path / "out")), tmp_path, print)
+
+    def test_images_that_are_too_small_are_reported(self, spec, tmp_path):
+        with pytest.raises(
+            UsageError, match=r"none of the 11 images .*: 11 too small; .* needs 64 px a side"
+        ):
+            prepare(replace(spec, crop=32), open_store(str(tmp_path)), None)
 
     @pytest.mark.parametrize("part", ["train", "valid"])
     def test_a_source_without_images_is_reported(self, store, spec, tmp_path, part):
-        empty = open_store(str(tmp_path))
-        sources = Sources(empty, store) if part == "train" else Sources(store, empty)
         with pytest.raises(UsageError, match=f"{part} = .* contains no images"):
-            list_images(sources, spec)
+            prepare(replace(spec, **{part: str(tmp_path)}), open_store(str(tmp_path / "out")), None)
 
     def test_unwritable_storage_is_reported_before_ray_starts(self, spec, tmp_path):
         (tmp_path / "file").write_text("in the way")
@@ -233,16 +302,22 @@ class TestBeforeRayStarts:
 
     def test_the_initial_weights_are_copied_to_storage(self, store, spec, tmp_path):
         root = open_store(str(tmp_path / "tiny"))
-        begin(replace(spec, init_from="sr-x2"), root, None)
+        begin(replace(spec, init_from="sr-x2"), root)
         assert root.read("begins-with/sr-x2.safetensors") == find_weights("sr-x2").read_bytes()
 
     def test_incompatible_options_are_refused(self):
         nothing = dict.fromkeys(("workers", "min_workers", "storage", "endpoint_url", "address"))
+        nothing["force_unlock"] = False
         assert read_ray_config(nothing) is None
         with pytest.raises(UsageError, match="--min-workers is for training on Ray: give --workers too"):
             read_ray_config(nothing | {"min_workers": 2})
+        with pytest.raises(UsageError, match="--force-unlock is for training on Ray"):
+            read_ray_config(nothing | {"force_unlock": True})
         with pytest.raises(UsageError, match="--workers 2: give --storage too"):
             read_ray_config(nothing | {"workers": 2})
+        for options in ({"workers": 0}, {"workers": 2, "min_workers": 0, "storage": "out"}):
+            with pytest.raises(UsageError, match="workers 0: must be 1 or more"):
+                read_ray_config(nothing | options)
         config = read_ray_config(nothing | {"workers": 4, "min_workers": 1, "storage": "out"})
         assert config == RayTrainConfig(4, "out", 1)
         assert config.counts == (1, 4)

@@ -75,9 +75,17 @@ def test_one_picture_is_a_style(values, tmp_path):
     assert run(values | {"train": "", "steps": 1}, tmp_path / "run").is_file()
 
 
-def test_photos_smaller_than_a_crop_are_named(values, tmp_path):
+def test_pictures_that_cannot_be_used_are_left_out_and_counted(values, tmp_path, capsys):
     Image.fromarray(photo(60, 70)).save(tmp_path / "photos" / "small.png")
-    with pytest.raises(UsageError, match=r"small.png is 70 x 60 of uint8: expected 8 bits and 128 pixels"):
+    (tmp_path / "styles" / "b.png").write_bytes(b"no image")
+    run(values | {"steps": 1}, tmp_path / "run")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "left out 1 of 2 images of" in said
+    assert "1 too small; " in said
+    (line,) = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert json.loads(line)["left_out"] == 2
+    (tmp_path / "styles" / "a.png").unlink()
+    with pytest.raises(UsageError, match=r"none of the 1 images of .*styles can be trained on: 1 unusable"):
         run(values, tmp_path / "run")
 
 

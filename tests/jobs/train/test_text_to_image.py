@@ -19,6 +19,7 @@ from imgtx.models.weight_file import file_digest
 from imgtx.models.weights import load_model
 from imgtx.training.captioned import Subject, caption_of, held_out, split_words
 from imgtx.training.captioned_feed import CaptionedFeed
+from imgtx.training.left_out import LeftOut
 from imgtx.training.text_to_image_spec import TextToImageSpec
 from jobs.evaluation import text_to_image, text_to_image_card
 from jobs.evaluation.model_card import package
@@ -68,7 +69,7 @@ def make(**changes: Any) -> TextToImageSpec:
 
 
 def test_pictures_are_squares_and_captions_words(pictures):
-    arrays, subjects = read_pictures(pictures)
+    arrays, subjects, *_ = read_pictures(pictures)
     assert arrays.shape == (12, 64, 64, 4)
     assert subjects[0] == Subject("red apple", "noto", ("fruit", "red food"))
     assert {(s.caption, s.style) for s in subjects[6:]} == {
@@ -203,3 +204,31 @@ def test_a_file_without_the_columns_is_named(tmp_path):
         read_pictures(tmp_path)
     with pytest.raises(UsageError, match=r"has no \.parquet file"):
         read_pictures(Path(__file__).parent)
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_and_counted(spec, pictures, tmp_path):
+    rows = pq.read_table(pictures / "a.parquet").to_pylist()
+    rows[1]["image"], rows[2]["image"] = b"no image", None
+    pq.write_table(pa.Table.from_pylist(rows), pictures / "a.parquet")
+    left_out = LeftOut()
+    found = read_pictures(pictures, left_out)
+    assert (len(found.pictures), len(found.subjects), len(left_out)) == (10, 10, 2)
+    run_training(make(pictures=str(pictures), steps=2), tmp_path / "run", Console(stderr=True))
+    assert json.loads((tmp_path / "run" / "log.jsonl").read_text())["left_out"] == 2
+    # Other words: the network keeps those that it began with.
+    other = tmp_path / "other"
+    other.mkdir()
+    plums = [row | {"caption": "plum tart"} for row in rows if row["image"] == rows[0]["image"]]
+    pq.write_table(pa.Table.from_pylist(plums), other / "a.parquet")
+    weights = run_training(make(pictures=str(other), steps=4), tmp_path / "run", Console(stderr=True))
+    model = load_model(weights)
+    assert model.info.training["steps"] == 4
+    assert "apple" in model.network.config.vocabulary
+
+
+def test_pictures_none_of_which_can_be_read_are_refused(pictures):
+    for file in pictures.glob("*.parquet"):
+        rows = [row | {"image": b"no image"} for row in pq.read_table(file).to_pylist()]
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    with pytest.raises(UsageError, match=r"none of the 12 images of .*: 12 corrupt; row 0 of"):
+        read_pictures(pictures)
