@@ -345,8 +345,8 @@ def exit_codes_page() -> str:
 
 {table(("code", "meaning"), [(f"`{code}`", text) for code, text in EXIT_CODES.items()])}
 A submitted command (`imgtx submit`, `imgtx jobs logs --follow`) ends with the code of the job, `imgtx watch` with that
-of the run. Errors are one line on standard error: what was given, what is allowed, what to do. A bug names a file that
-holds its traceback.
+of the run. `imgtx verify` and `imgtx doctor` end with 3 where they find something wrong. Errors are one line on
+standard error: what was given, what is allowed, what to do. A bug names a file that holds its traceback.
 """
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from imgtx import __version__
+from jobs.cli.doctor import doctor
 from jobs.cli.errors import EPILOG, Commands
 from jobs.cli.evaluate import evaluate
 from jobs.cli.inspect import failures, status, verify, watch
@@ -42,7 +43,7 @@ def _raise_interrupt(signum: int, frame: Any) -> None:
 
 
 main.add_section("Run", *map(run_command, commands()), plan, retry)
-main.add_section("Inspect", status, failures, verify, watch)
+main.add_section("Inspect", status, failures, verify, watch, doctor)
 main.add_section("Models", models, evaluate, train, style)
 main.add_section("Cluster", submit, submitted)
 main.add_section("Nightly", nightly, schedule)

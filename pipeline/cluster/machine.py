@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -34,13 +34,14 @@ CGROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/pids"))
 
 def check_machine() -> None:
     """Raise ClusterError where Ray cannot start here; raise a low limit of open files if this process may."""
-    _check_loopback()
+    check_loopback()
     if os.name == "posix":
-        _check_files()
-        _check_processes()
+        check_open_files()
+        check_processes()
 
 
-def _check_loopback() -> None:
+def check_loopback() -> None:
+    """Raise ClusterError where nothing can connect to this machine's own address."""
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname(), timeout=5).close()
@@ -51,7 +52,8 @@ def _check_loopback() -> None:
         ) from error
 
 
-def _check_files() -> None:
+def check_open_files() -> None:
+    """Raise ClusterError where a process may have too few open files; raise a low limit if this process may."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -65,26 +67,34 @@ def _check_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (MIN_FILES, hard))
 
 
-def _check_processes() -> None:
+def check_processes() -> None:
+    """Raise ClusterError where this user or this container may have too few processes."""
+    for whose, limit, most, now in _process_limits():
+        if now + MIN_THREADS > most:
+            raise ClusterError(
+                f"Ray cannot start here: {whose} may have {most} processes and threads ({limit}) and has {now}, Ray "
+                f"needs {MIN_THREADS} more: raise that limit, or take --engine local"
+            )
+
+
+def processes_left() -> int | None:
+    """Return how many more processes and threads this user or container may have; None where there is no limit."""
+    return min((most - now for _, _, most, now in _process_limits()), default=None)
+
+
+def _process_limits() -> Iterator[tuple[str, str, int, int]]:
+    """Yield each limit: whose it is, its name, how many processes and threads it allows, how many there are."""
     import resource
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     # The system does not hold root to this limit.
     if soft != resource.RLIM_INFINITY and os.geteuid():
-        _refuse_processes("this user", "ulimit -u", soft, _threads_of(os.getuid()))
+        yield "this user", "ulimit -u", soft, _threads_of(os.getuid())
     for cgroup in CGROUPS:
         # Not numbers, or no such files: no limit.
         with suppress(OSError, ValueError):
             most, now = (int((cgroup / name).read_text()) for name in ("pids.max", "pids.current"))
-            _refuse_processes("this container", "its pids limit", most, now)
-
-
-def _refuse_processes(whose: str, limit: str, most: int, now: int) -> None:
-    if now + MIN_THREADS > most:
-        raise ClusterError(
-            f"Ray cannot start here: {whose} may have {most} processes and threads ({limit}) and has {now}, Ray needs "
-            f"{MIN_THREADS} more: raise that limit, or take --engine local"
-        )
+            yield "this container", "its pids limit", most, now
 
 
 def _threads_of(user: int) -> int:
@@ -109,7 +119,7 @@ def ray_folder() -> Iterator[Path]:
     It stays where Ray failed (ClusterError or RayEndedError escapes the block), because its logs say why; a run after a
     day removes it. Raises ClusterError where no folder can be used.
     """
-    parent = _parent(_candidates())
+    parent = find_folder()
     _sweep(parent)
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
     keep = False
@@ -129,16 +139,16 @@ def _candidates() -> list[str]:
     return [*filter(None, named), "/tmp", "/var/tmp", str(SHARED_MEMORY)]
 
 
-def _parent(candidates: Iterable[str]) -> str:
+def find_folder() -> str:
     """Return the first folder that Ray can use; ClusterError, with what is wrong with each, where there is none."""
     wrong = []
-    for folder in candidates:
+    for folder in _candidates():
         cause = _unusable(folder)
         if not cause:
             return folder
         wrong.append(f"{folder} {cause}")
     raise ClusterError(
-        f"Ray cannot start here, it finds no folder for its sockets and logs: {'; '.join(dict.fromkeys(wrong))}; set "
+        f"Ray cannot start here, it finds no folder for its sockets and logs: {'; '.join(dict.fromkeys(wrong))}: set "
         "RAY_TMPDIR to a short path with room"
     )
 

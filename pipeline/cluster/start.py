@@ -10,12 +10,11 @@ from typing import Any
 
 from imgtx.errors import ClusterError, first_line
 from pipeline.cluster.machine import RayEndedError, check_machine, object_folder, ray_folder
+from pipeline.cluster.memory import object_store_bytes
 from pipeline.cluster.private import local_daemon_died, log_folder, patient_start, shut_down
 
 log = logging.getLogger("imgtx.pipeline")
 
-# Of a local Ray: room for the images in flight. Ray Data holds the stages back when it is full.
-OBJECT_STORE_BYTES = 1 << 30
 QUIETLY: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 # A machine with other work needs minutes. A process that ends while Ray starts is noticed at once.
 START_SECONDS = 600.0
@@ -53,7 +52,7 @@ def _start(folder: Path) -> None:
             ray.init(
                 address="local",
                 include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
+                object_store_memory=object_store_bytes(),
                 _temp_dir=str(folder),
                 _plasma_directory=object_folder(folder),
                 **QUIETLY,

@@ -47,6 +47,7 @@ def place(tmp_path_factory) -> Path:
         ("verify out", "sound"),
         ("verify out --quick", "sound"),
         ("watch out --json", ""),
+        ("doctor out", "can be written"),
         ("upscale in out --model tiny.safetensors", "2"),
         ("upscale in out --model tiny.safetensors --dry-run", "current"),
     ],

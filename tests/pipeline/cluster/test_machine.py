@@ -83,8 +83,8 @@ def test_no_loopback_is_named(monkeypatch: pytest.MonkeyPatch):
 )
 def test_a_low_limit_of_open_files_is_raised_or_named(monkeypatch: pytest.MonkeyPatch, soft, hard, ends):
     was = []
-    monkeypatch.setattr(machine, "_check_loopback", lambda: None)
-    monkeypatch.setattr(machine, "_check_processes", lambda: None)
+    monkeypatch.setattr(machine, "check_loopback", lambda: None)
+    monkeypatch.setattr(machine, "check_processes", lambda: None)
     monkeypatch.setattr(resource, "getrlimit", lambda which: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda which, limits: was.append(limits))
     if ends == "refused":
@@ -96,8 +96,8 @@ def test_a_low_limit_of_open_files_is_raised_or_named(monkeypatch: pytest.Monkey
 
 
 def test_a_limit_of_processes_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(machine, "_check_loopback", lambda: None)
-    monkeypatch.setattr(machine, "_check_files", lambda: None)
+    monkeypatch.setattr(machine, "check_loopback", lambda: None)
+    monkeypatch.setattr(machine, "check_open_files", lambda: None)
     monkeypatch.setattr(machine, "CGROUPS", (tmp_path / "none", tmp_path))
     (tmp_path / "pids.max").write_text("max\n")
     (tmp_path / "pids.current").write_text("20\n")
