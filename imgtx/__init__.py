@@ -4,6 +4,7 @@ As a library, without Ray and without storage:
 
     import imgtx
     enlarged = imgtx.load("sr-x2")(image)      # HWC uint8 or uint16 -> the same, twice the size
+    enlarged = imgtx.upscaler(4)("photo.jpg")  # by the weights for clean pictures or for photos
     stylised = imgtx.load("style")(image, style="painting.jpg", strength=0.8)
 """
 
@@ -12,11 +13,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from imgtx.inference.chooser import Chooser
     from imgtx.inference.predictor import Predictor
     from imgtx.models.info import ModelInfo
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "upscaler"]
+
+
+def upscaler(scale: int = 2, *, device: str | None = None, precision: str = "float32") -> "Chooser":
+    """Return what enlarges each picture 2, 3 or 4 times by the packaged model for its kind, as `imgtx upscale` does.
+
+    The result takes a path, a PIL image or an array (`imgtx.inference.chooser.Chooser`). `device` and `precision` are
+    as for `load`. Raises UsageError for another scale, and for a precision that does not run here.
+    """
+    from imgtx.inference.chooser import Chooser
+    from imgtx.inference.predictor import default_device
+    from imgtx.inference.processor import check_precision
+
+    chosen = device or default_device()
+    check_precision(precision, chosen)
+    return Chooser(scale, device=chosen, precision=precision)
 
 
 def load(
@@ -30,6 +47,8 @@ def load(
     conditions: dict[str, Any] | None = None,
 ) -> "Predictor":
     """Load a model, ready to run: a packaged name (`sr-x2`, `sr-x4`), an imgtx weight file, or another model.
+
+    `upscaler` loads those that suit each picture.
 
     `imgtx.models.references` lists what can be named. `device` is a torch device, by default the GPU if there is one.
     `precision` is one of the model's `info.dtypes`, by default float32; one that the processor emulates is refused.

@@ -3,6 +3,9 @@
 Every mistake in a spec is reported here, before Ray starts: what was given, what is allowed, what to do.
 """
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 from imgtx.codecs import WRITABLE
@@ -11,7 +14,7 @@ from imgtx.inference.processor import this_processor
 from imgtx.models.info import PRECISIONS, ModelInfo, refusal_to_compile
 from pipeline.cluster.address import address_of
 from pipeline.engines.choice import check_engine, uses_gpu
-from pipeline.spec import ACCEPT, AUTO, REFUSE, Job, Recipe, RunSpec
+from pipeline.spec import ACCEPT, AUTO, REFUSE, Choice, Job, Recipe, RunSpec
 from pipeline.tasks import TASKS, get_task, tasks_for
 from pipeline.tasks.base import Task
 
@@ -44,6 +47,18 @@ def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
     elif refusal := refusal_to_compile(info, spec.model, precision):
         raise UsageError(refusal)
     return Job(spec, info, recipe)
+
+
+def make_choosing_job(spec: RunSpec, choices: Sequence[Choice]) -> Job:
+    """Return the job of a run that chooses among the models of `choices`, whose jobs `make_job` has made.
+
+    Each output is recorded under the recipe of the model that made it, so that other weights for one kind of picture
+    make the outputs of that kind again and no others.
+    """
+    first = choices[0].job
+    digests = [(choice.lowest, choice.highest, choice.job.recipe.digest) for choice in choices]
+    recipe = replace(first.recipe, model_digest=hashlib.sha256(json.dumps(digests).encode()).hexdigest())
+    return Job(spec, first.info, recipe, tuple(choices))
 
 
 def _precision(spec: RunSpec, info: ModelInfo) -> str:

@@ -35,7 +35,8 @@ class RunSpec:
     destination: str
     # Set by the command. Callers that name no task, such as nightly runs, upscale.
     task: str = "super-resolution"
-    model: str = "sr-x2"
+    # A packaged name, STORE/NAME@latest, or a file. Of `imgtx upscale` also auto: a packaged one for each picture.
+    model: str = "auto"
     # The options of the task (`Task.options`) that were given.
     settings: Mapping[str, Any] = field(default_factory=dict)
     format: str = "same"
@@ -122,8 +123,26 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Job:
-    """A checked spec with its model's info and its recipe, as sent to the workers."""
+    """A checked spec with its model's info and its recipe, as sent to the workers.
+
+    choices: of a run that chooses a model for each picture, what it chooses among; `info` is then that of the first
+    one, and `recipe` that of pictures that fail before the choice.
+    """
 
     spec: RunSpec
     info: ModelInfo
     recipe: Recipe
+    choices: tuple["Choice", ...] = ()
+
+    def of(self, row: Mapping[str, Any]) -> "Job":
+        """Return the job of a row whose `model` is chosen, or this one."""
+        return next((c.job for c in self.choices if c.job.spec.model == row["model"]), self)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The job of pictures whose quality (the ledger's column) is `lowest` to `highest`, where it is for their size."""
+
+    job: Job
+    lowest: int
+    highest: int

@@ -18,6 +18,7 @@ from imgtx.codecs.convert import to_pillow
 from imgtx.codecs.density import Density, density_of
 from imgtx.codecs.format import Format, Writer
 from imgtx.codecs.jpeg_end import EOI, find_end
+from imgtx.codecs.jpeg_quality import quality_of
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import Facts, Header, Picture, displayed, dropped
 from imgtx.codecs.rows import Raster
@@ -72,6 +73,9 @@ def read_facts(file: BinaryIO) -> Facts:
         frames=1,
         orientation=orientation,
         form={"L": "grey", "RGB": "rgb", "CMYK": "cmyk"}[image.mode],
+        quality=quality_of(
+            image.quantization.get(image.layer[0][3]) or next(iter(image.quantization.values()), ())
+        ),
     )
     metadata = Metadata(_density(image.info) or exif.density(block))
     icc = image.info.get("icc_profile") or b""

@@ -58,6 +58,8 @@ class SpooledPicture:
     notes: tuple[str, ...]
     # Three channels that are equal wherever the picture is visible (`imgtx.imageops.grey`).
     grey: bool = False
+    # As in `Header`.
+    quality: int = 100
     # As in `Picture`.
     missing: float = 0.0
 
@@ -158,6 +160,7 @@ def _decode_to_disk(
             metadata=metadata,
         ),
         converter.notes,
+        quality=header.quality,
     )
     stored_height, _ = header.stored_size
     pixels = _Plane(spooled.pixels_path, stored_height, header.orientation)

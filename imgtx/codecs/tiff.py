@@ -113,6 +113,8 @@ def read_facts(file: BinaryIO) -> Facts:
         form=form,
         page=picture.page,
         sub=picture.sub,
+        # JPEG; WebP, which may be lossless too.
+        quality=0 if ifd.get(259) in (7, 50001) else 100,
     )
     _refuse_form(header, ifd, samples - colours)
     _refuse_storage(ifd)

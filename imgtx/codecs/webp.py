@@ -73,6 +73,7 @@ def read_facts(file: BinaryIO) -> Facts:
         frames=max(1, frames),
         orientation=orientation,
         form="rgb",
+        quality=0 if b"VP8 " in seen else 100,
     )
     metadata = Metadata(exif.density(block))
     return Facts(header, seen.get(b"ICCP", b""), block, notes, end, metadata=metadata)

@@ -1,10 +1,52 @@
-"""What a predictor may be given: arrays that are images, masks that fit them."""
+"""What a predictor may be given: images as arrays, PIL images or paths, masks that fit them."""
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from imgtx.codecs import decode, read_header
+from imgtx.codecs.jpeg_quality import quality_of
 from imgtx.errors import UsageError
 from imgtx.imageops.holes import WHITE
 from imgtx.models.info import ModelInfo
+
+# Of a file that a library's user names; the pipeline has its own limit (`max_megapixels`).
+LARGEST = 1000 * 10**6
+# Modes of PIL images whose samples are pixels as imgtx takes them.
+_PLAIN = ("L", "LA", "RGB", "RGBA", "I;16")
+
+
+def pixels_of(image: Any) -> tuple[Any, int]:
+    """Return a picture as an array, and the quality that its file was saved with (`imgtx.codecs.Header.quality`).
+
+    image: the path of a file, which is decoded and turned upright; a PIL image, of which a palette, black and white and
+    CMYK become RGB, with alpha where there is transparency; anything else comes back as it is, with quality 100, for
+    `check_image`. A PIL image that was changed after it was opened counts as lossless too.
+    Raises UsageError for a path that cannot be read, ImageError for a file that is no picture.
+    """
+    if isinstance(image, str | Path):
+        try:
+            data = Path(image).read_bytes()
+        except OSError as error:
+            raise UsageError(
+                f"{image} cannot be read ({error.strerror}): give the path of a picture"
+            ) from error
+        picture = decode(data, max_pixels=LARGEST)
+        pixels = picture.pixels if picture.pixels.shape[2] == 3 else picture.pixels[:, :, 0]
+        if picture.alpha is not None:
+            pixels = np.dstack([pixels, picture.alpha])
+        return pixels, read_header(data).quality
+    # PIL's own types would cost its import here.
+    if not (hasattr(image, "convert") and hasattr(image, "mode")):
+        return image, 100
+    format, tables = getattr(image, "format", None), getattr(image, "quantization", None)
+    quality = 0 if format == "WEBP" else 100
+    if format in ("JPEG", "MPO") and tables:
+        quality = quality_of(tables.get(0) or next(iter(tables.values())))
+    if image.mode not in _PLAIN:
+        image = image.convert("RGBA" if "transparency" in image.info or "A" in image.mode else "RGB")
+    return np.asarray(image), quality
 
 
 def check_image(image: np.ndarray) -> None:
@@ -12,7 +54,8 @@ def check_image(image: np.ndarray) -> None:
     if not isinstance(image, np.ndarray) or image.dtype not in (np.uint8, np.uint16):
         given = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
         raise UsageError(
-            f"image of type {given}: expected a numpy array of uint8 or uint16; scale, round and convert it"
+            f"image of type {given}: expected a numpy array of uint8 or uint16, a PIL image or a path; scale, round "
+            "and convert it"
         )
     if image.ndim not in (2, 3) or 0 in image.shape or (image.ndim == 3 and image.shape[2] > 4):
         raise UsageError(

@@ -24,7 +24,7 @@ from imgtx.imageops.hidden import weights_of, without_hidden_colours
 from imgtx.imageops.holes import with_mask
 from imgtx.imageops.resize import imresize
 from imgtx.inference.channels import fits, from_model, to_model
-from imgtx.inference.inputs import check_image, check_mask
+from imgtx.inference.inputs import check_image, check_mask, pixels_of
 from imgtx.inference.memory import (
     MAX_CALL_PIXELS,
     affordable_pixels,
@@ -106,11 +106,12 @@ class Predictor:
         return getattr(self.model, "digest", None)
 
     def __call__(
-        self, image: np.ndarray, mask: np.ndarray | None = None, conditions: Conditions | None = None
+        self, image: Any, mask: np.ndarray | None = None, conditions: Conditions | None = None
     ) -> np.ndarray:
-        """Run one image through the model; it comes back in the layout and dtype it came in.
+        """Run one image through the model; it comes back as an array in the layout and dtype it came in.
 
-        image: (H, W) or (H, W, C), uint8 or uint16; C is 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+        image: (H, W) or (H, W, C), uint8 or uint16; C is 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha. Also a path
+        or a PIL image (`imgtx.inference.inputs.pixels_of`).
         mask: (H, W) bool, or uint8 of which 128 and more is white: what a model that fills holes makes up. Every other
         pixel comes back as it was, and alpha whole. Exactly the models with `info.masks` need one.
         conditions: of this image alone (a prompt, a seed), for models that take them.
@@ -121,6 +122,7 @@ class Predictor:
         Raises UsageError for any other array, ImageError("out_of_memory") when not even the smallest tile
         fits, ImageError("bug") when the model's output is not finite.
         """
+        image, _ = pixels_of(image)
         check_image(image)
         pixels = image[:, :, None] if image.ndim == 2 else image
         alpha = None

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from imgtx.models.choice import AUTO
 from imgtx.printable import printable
 from jobs.run.progress import SMALL_IMAGE
 from jobs.run.tally import Summary
@@ -131,6 +132,9 @@ def print_summary(summary: Summary, spec: RunSpec, console: Console) -> None:
             f"{_speed(summary)}, {summary.bytes_in / 1e6:.1f} MB read, "
             f"{summary.bytes_out / 1e6:.1f} MB written; {summary.seconds_total:.1f} s in all",
         )
+    if len(summary.models) > 1 or spec.model == AUTO:
+        made = ", ".join(f"{name} {count}" for name, count in sorted(summary.models.items()))
+        _say(console, f"models: {escape(made) or 'none'} (imgtx upscale --help: --kind)")
     if summary.bottleneck:
         _say(console, summary.bottleneck)
     if summary.reasons:

@@ -224,7 +224,9 @@ class Session:
 
     def _append(self, rows: pa.Table) -> None:
         self._check_lease()
-        self.run.ledger.append(rows, recipe=self.run.job.recipe.digest, run=self.run.run_id)
+        job = self.run.job
+        recipes = {choice.job.spec.model: choice.job.recipe.digest for choice in job.choices}
+        self.run.ledger.append(rows, recipe=job.recipe.digest, run=self.run.run_id, recipes=recipes)
 
     def _wave(self, work: pa.Table, engine: Engine) -> None:
         """Run one wave until every key has a row: lost keys run again, alone, and are then recorded as failed."""

@@ -2,22 +2,23 @@
 
 import hashlib
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from imgtx.errors import UsageError
 from imgtx.models.references import with_files
-from pipeline.job import check_spec, make_job
+from pipeline.job import check_spec, make_choosing_job, make_job
 from pipeline.ledger.ledger import Ledger
 from pipeline.models.resolve import ResolvedModel, resolve_model
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.sources import Source, open_source
-from pipeline.spec import ACCEPT, Job, RunSpec
+from pipeline.spec import ACCEPT, Choice, Job, RunSpec
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import COPIES, SKIPPED
 from pipeline.tasks import get_task
-from pipeline.tasks.base import Opened
+from pipeline.tasks.base import Candidate, Opened
 
 # Rows of a plan that are in memory at a time.
 WAVE = 50_000
@@ -38,10 +39,13 @@ def prepare(spec: RunSpec) -> Prepared:
     """Resolve the model and open source and destination, each once; raises UsageError for every user mistake."""
     check_spec(spec)
     task = get_task(spec.task)
-    model = resolve_model(spec.model, spec.endpoint_url)
+    candidates = task.candidates(spec)
+    models = {
+        name: resolve_model(name, spec.endpoint_url) for name in [c.model for c in candidates] or [spec.model]
+    }
     source = open_source(spec.source, task.sources, spec.endpoint_url)
     destination = open_store(spec.destination, endpoint_url=spec.endpoint_url)
-    job = make_job(_resolved(spec, model, source, destination), model.info, model.digest)
+    job = _job(_resolved(spec, [*models.values()], source, destination), candidates, models)
     source.check(destination)
     inputs = task.open_inputs(job.spec)
     task.check_inputs(inputs, job.spec)
@@ -49,7 +53,21 @@ def prepare(spec: RunSpec) -> Prepared:
     return Prepared(job, Opened(source, inputs), destination, Ledger(destination), run_id)
 
 
-def _resolved(spec: RunSpec, model: ResolvedModel, source: Source, destination: Store) -> RunSpec:
+def _job(spec: RunSpec, candidates: Sequence[Candidate], models: Mapping[str, ResolvedModel]) -> Job:
+    """Return the job with the one model, or with those among which each picture's is chosen."""
+    if not candidates:
+        (model,) = models.values()
+        return make_job(replace(spec, model=model.reference), model.info, model.digest)
+    check_spec(spec)
+    choices = []
+    for one in candidates:
+        found = models[one.model]
+        made = make_job(replace(spec, model=found.reference), found.info, found.digest)
+        choices.append(Choice(made, one.lowest, one.highest))
+    return make_choosing_job(spec, choices)
+
+
+def _resolved(spec: RunSpec, models: Sequence[ResolvedModel], source: Source, destination: Store) -> RunSpec:
     """Return the spec with absolute references, which are the same on every worker and in every later run."""
     settings = dict(spec.settings)
     for option in get_task(spec.task).options:
@@ -63,14 +81,13 @@ def _resolved(spec: RunSpec, model: ResolvedModel, source: Source, destination: 
         source.store.endpoint_url,
         destination.endpoint_url,
         *(open_store(place, endpoint_url=spec.endpoint_url).endpoint_url for place in places),
-        spec.endpoint_url if model.fetched else None,
+        spec.endpoint_url if any(model.fetched for model in models) else None,
     ]
     return replace(
         spec,
         source=source.uri,
         destination=destination.uri,
         settings=settings,
-        model=model.reference,
         endpoint_url=next((url for url in needed if url), None),
     )
 
@@ -83,7 +100,8 @@ def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
         task.list(run.opened, spec, local_destination=run.destination.is_local),
         run.ledger,
         recipe=run.job.recipe.digest,
-        older_recipes=run.job.recipe.older_digests,
+        older_recipes=older_digests(run.job),
+        recipes_by_quality=[(c.lowest, c.highest, c.job.recipe.digest) for c in run.job.choices],
         requested_format=spec.format,
         max_megapixels=spec.max_megapixels,
         accept_damage=spec.on_damage == ACCEPT,
@@ -93,6 +111,12 @@ def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
         reasons = {r for rows in plan.left_out.tables(WAVE) for r in rows["reason"].unique().to_pylist()}
         raise UsageError(task.explain(reasons, spec) or run.opened.source.why_nothing(plan.listed))
     return plan
+
+
+def older_digests(job: Job) -> list[str]:
+    """Return the digests that older versions of imgtx gave to the recipes of a job and of its choices."""
+    jobs = [job, *(choice.job for choice in job.choices)]
+    return [digest for one in jobs for digest in one.recipe.older_digests]
 
 
 def keep_inputs(run: Prepared) -> Prepared:

@@ -61,6 +61,8 @@ class Tally:
     pool: Pool | None = None
     place: str = ""
     reasons: Counter[str] = field(default_factory=Counter)
+    # Written images of each model.
+    models: Counter[str] = field(default_factory=Counter)
     stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGE_SECONDS, 0.0))
     waited: float = 0.0
     started: float = field(default_factory=time.monotonic)
@@ -158,6 +160,7 @@ class Tally:
         self.written += written.num_rows
         self.failed += failed.num_rows
         self.reasons.update(failed["reason"].to_pylist())
+        self.models.update(counts_of(written["model"]))
         height, width = (written[c].cast(pa.float64()) for c in ("in_height", "in_width"))
         self.megapixels += (pc.sum(pc.multiply(height, width)).as_py() or 0) / 1e6
         self.bytes_in += pc.sum(written["size"]).as_py() or 0
@@ -224,6 +227,7 @@ class Tally:
             stage_seconds={k: round(v, 2) for k, v in self.stage_seconds.items()},
             seconds_waited=round(self.waited, 2),
             bottleneck=self.bottleneck(),
+            models=dict(self.models),
         )
 
     def bottleneck(self) -> str:
@@ -304,6 +308,7 @@ class Summary:
     stage_seconds: dict[str, float]
     seconds_waited: float
     bottleneck: str
+    models: dict[str, int] = field(default_factory=dict)
 
     @property
     def accounted(self) -> bool:

@@ -21,6 +21,7 @@ import click
 
 from imgtx.errors import UsageError
 from imgtx.models.adapters.pipeline_folder import split_weight
+from imgtx.models.choice import AUTO
 from imgtx.models.references import files_of, path_in, with_files
 from imgtx.models.weight_file import packaged_models
 from imgtx.settings import parse_settings
@@ -176,7 +177,7 @@ def _places_of_nightly(values: Mapping[str, Any]) -> Places:
 
 def _check_place(where: str, place: str, *, shared: bool) -> None:
     if where in MODELS:
-        if place in packaged_models() or is_fetched(place):
+        if place in (*packaged_models(), AUTO) or is_fetched(place):
             return
         place = path_in(place)
     if not open_store(place).is_local:

@@ -9,7 +9,7 @@ read was merged with others, and listing again finds its rows.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -66,10 +66,13 @@ class Ledger:
         self._clock = clock
         self._last: int | None = None
 
-    def append(self, rows: pa.Table, *, recipe: str, run: str) -> int:
+    def append(
+        self, rows: pa.Table, *, recipe: str, run: str, recipes: Mapping[str, str] | None = None
+    ) -> int:
         """Append finished OUTCOME rows as one part, durable on return; return the last row's sequence.
 
-        Of two rows of a key the later one wins. An empty table writes nothing. recipe: its digest. run: its id. Raises
+        Of two rows of a key the later one wins. An empty table writes nothing. recipe: its digest. run: its id.
+        recipes: the digests of rows by their `model`, where a run has chosen it for each; others get `recipe`. Raises
         ValueError for a row that is not finished, StorageError if the part was not written.
         """
         rows = rows.select(OUTCOME.names).cast(OUTCOME)
@@ -86,7 +89,9 @@ class Ledger:
         first = max(self._clock(), self._last + 1)
         count = rows.num_rows
         marks = [
-            pa.array([recipe], pa.string()).take(pa.array(np.zeros(count, np.int8))),
+            pa.array(
+                [(recipes or {}).get(model, recipe) for model in rows["model"].to_pylist()], pa.string()
+            ),
             pa.array([run], pa.string()).take(pa.array(np.zeros(count, np.int8))),
             pa.array(np.arange(first, first + count)),
         ]

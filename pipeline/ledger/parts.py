@@ -26,10 +26,16 @@ _READERS = 8
 # Of parts whose rows are in memory together: some 800,000 rows.
 HELD_BYTES = 64 << 20
 # Columns that ledgers from before 0.1 lack, and the older columns that they are made from.
-ADDED = ("item", "inputs", "measures")
-_FORMERLY = {"item": (), "inputs": ("mask", "version"), "measures": ("hole_share", "noise_level")}
+ADDED = ("item", "inputs", "measures", "model", "quality")
+_FORMERLY = {
+    "item": (),
+    "inputs": ("mask", "version"),
+    "measures": ("hole_share", "noise_level"),
+    "model": (),
+    "quality": (),
+}
 # Columns of few values, for which a Parquet dictionary pays.
-_REPETITIVE = ["status", "stage", "reason", "notes.list.element", "recipe", "run"]
+_REPETITIVE = ["status", "stage", "reason", "notes.list.element", "model", "recipe", "run"]
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,9 @@ def _upgraded(rows: pa.Table, added: Sequence[str]) -> pa.Table:
             ],
             LEDGER.field("inputs").type,
         )
+    if "quality" in new:
+        # Unknown, which no recipe of a run that chooses its models accepts.
+        new["quality"] = pa.repeat(pa.scalar(-1, LEDGER.field("quality").type), len(rows))
     numbers = [name for name in _FORMERLY["measures"] if name in rows.column_names]
     if "measures" in new and numbers:
         values = rows.select(numbers).to_pylist()

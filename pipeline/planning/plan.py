@@ -99,6 +99,7 @@ def make_plan(
     *,
     recipe: str,
     older_recipes: Sequence[str] = (),
+    recipes_by_quality: Sequence[tuple[int, int, str]] = (),
     requested_format: str,
     max_megapixels: float = 0.0,
     accept_damage: bool = False,
@@ -108,7 +109,8 @@ def make_plan(
 
     inventory: the whole listing, because names depend on all of it, as batches of LISTED (`Source.list`) or of
     INVENTORY, where every key is an image. recipe: its digest; older_recipes: those that older versions of imgtx gave
-    it (`Recipe.older_digests`). requested_format: "same" or a writable format.
+    it (`Recipe.older_digests`). recipes_by_quality: of a run that chooses a model for each picture: the lowest and the
+    highest `quality` of those with this recipe. requested_format: "same" or a writable format.
     max_megapixels: an image that an earlier, lower limit refused is processed again if it fits this one; accept_damage:
     and so is a truncated one.
     retry_failed: `work` has only the images that failed last time, of any class (`imgtx retry`).
@@ -122,10 +124,11 @@ def make_plan(
     buckets = listing.settle(ledger.bucket_count())
     count, files = _Count(), SupersededFiles()
     images, left_out, starts = Rows(_MATCHED), Rows(LEFT_OUT), []
-    for index, state in enumerate(ledger.state_by_bucket(buckets, ("in_height", "in_width"))):
+    recipes = Recipes(recipe, older_recipes, recipes_by_quality)
+    for index, state in enumerate(ledger.state_by_bucket(buckets, ("in_height", "in_width", "quality"))):
         starts.append(images.num_rows)
         listed = listing.read(index)
-        matched = _match(listed, state, (recipe, *older_recipes), max_megapixels, accept_damage)
+        matched = _match(listed, state, recipes, max_megapixels, accept_damage)
         is_image = pc.equal(listed["status"], "")
         images.add(matched.select(_MATCHED.names).filter(is_image))
         others = matched.filter(pc.invert(is_image))
@@ -141,6 +144,25 @@ def make_plan(
         count.add(matched)
         work.add(_to_run(matched, retry_failed=retry_failed))
     return Plan(work, left_out, count.by_class(count.images), count.by_class(count.bytes), count.vanished)
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """Digests of recipes, as `make_plan` takes them: which rows of the ledger are this run's own."""
+
+    own: str
+    older: Sequence[str]
+    by_quality: Sequence[tuple[int, int, str]]
+
+    def are_own(self, known: pa.Table) -> np.ndarray:
+        """Return where a STATE row's recipe is the one that this run gives its picture: bool (rows,)."""
+        made = as_bools(pc.equal(known["recipe"], self.own))
+        for lowest, highest, digest in self.by_quality:
+            theirs = pc.and_(
+                pc.greater_equal(known["quality"], lowest), pc.less_equal(known["quality"], highest)
+            )
+            made |= as_bools(pc.and_(theirs, pc.equal(known["recipe"], digest)))
+        return made
 
 
 class _Count:
@@ -160,7 +182,7 @@ class _Count:
 
 
 def _match(
-    listed: pa.Table, state: pa.Table, recipes: Sequence[str], max_megapixels: float, accept_damage: bool
+    listed: pa.Table, state: pa.Table, recipes: Recipes, max_megapixels: float, accept_damage: bool
 ) -> pa.Table:
     """Join the listing of a bucket with its ledger: columns of _MATCHED and of LEFT_OUT.
 
@@ -202,13 +224,9 @@ def _to_run(matched: pa.Table, *, retry_failed: bool) -> pa.Table:
 
 
 def _classify(
-    listed: pa.Table, known: pa.Table, recipes: Sequence[str], max_megapixels: float, accept_damage: bool
+    listed: pa.Table, known: pa.Table, recipes: Recipes, max_megapixels: float, accept_damage: bool
 ) -> np.ndarray:
-    """Return the class of each listed key: int8 (rows,). known: its STATE row, null where there is none.
-
-    recipes: the digest of the recipe, then those that older versions of imgtx gave it.
-    """
-    recipe, *older = recipes
+    """Return the class of each listed key: int8 (rows,). known: its STATE row, null where there is none."""
     status = known["status"]
     failed = as_bools(pc.equal(status, FAILED))
     may_pass = failed & as_bools(pc.is_in(known["reason"], pa.array(sorted(RETRIED_BY_A_PLAIN_RUN))))
@@ -223,8 +241,8 @@ def _classify(
         (as_bools(pc.is_null(status)) | as_bools(pc.equal(status, SKIPPED)), NEW),
         (~_equal(listed, known, "version"), CHANGED),
         (as_bools(pc.equal(status, PENDING)), RETRY),
-        (as_bools(pc.is_in(known["recipe"], pa.array(older, pa.string()))), OLDER),
-        (~as_bools(pc.equal(known["recipe"], recipe)), STALE),
+        (as_bools(pc.is_in(known["recipe"], pa.array(recipes.older, pa.string()))), OLDER),
+        (~recipes.are_own(known), STALE),
         (may_pass, RETRY),
         (failed, FAILED_BEFORE),
         (as_bools(pc.equal(status, WRITTEN)) & _equal(listed, known, "output"), CURRENT),

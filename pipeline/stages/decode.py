@@ -39,4 +39,9 @@ def fetch(row: Row, job: Job, opened: Opened) -> Row:
 def to_tiles(row: Row, job: Job) -> Row:
     """Return a fetched row with its tiles."""
     task = get_task(job.spec.task)
-    return run_stage("decode", row, lambda row: task.load(row, job))
+    return run_stage("decode", row, lambda row: _with_model(task.load(row, job), job))
+
+
+def _with_model(row: Row, job: Job) -> Row:
+    """Name the run's one model in the row. Where it is chosen for each picture, the choice has named it, or will."""
+    return row if row.get("model") or job.choices else row | {"model": job.spec.model}

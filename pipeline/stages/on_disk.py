@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from imgtx.inference.predictor import Predictor
 
 
-def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:
-    """Return the written outcome of a `large` row: fetch, spool, run the model on tiles, encode, upload."""
+def transform_large(row: Row, job: Job, predictor_for: Callable[[Job], "Predictor"]) -> Row:
+    """Return the written outcome of a `large` row: fetch, spool, run the model on tiles, encode, upload.
+
+    predictor_for: returns the model of a job, which is one of `job.choices` where there are any.
+    """
     endpoint, task = job.spec.endpoint_url, get_task(job.spec.task)
     with tempfile.TemporaryDirectory(prefix="imgtx-spool-") as folder:
         directory = Path(folder)
@@ -47,9 +50,13 @@ def transform_large(row: Row, job: Job, predictor: "Predictor") -> Row:
             accept_damage=job.spec.on_damage == ACCEPT,
         )
         path.unlink()
+        job = task.choose(picture, job)
+        row |= {"model": job.spec.model, "quality": picture.quality}
         check_colour(picture.carry, format_of(row["output"]))
         read, measures = task.large_input(picture, row, job, directory)
-        writer = enlarge(picture, read, directory, predictor, json.loads(row["conditions"] or "null"))
+        writer = enlarge(
+            picture, read, directory, predictor_for(job), json.loads(row["conditions"] or "null")
+        )
         picture.remove()
         path = writer.finish(format_of(row["output"]), job.spec.quality, picture.carry)
         with path.open("rb") as file:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow as pa
 from imgtx.errors import ModelError
 from imgtx.imageops.resize import imresize
 from imgtx.inference.tiling import Plan, plan_for_model
+from imgtx.models.references import read_info
 from pipeline.cluster.drain import drain_watcher
 from pipeline.models.resolve import local_model
 from pipeline.spec import Job
@@ -20,6 +22,10 @@ from pipeline.stages.on_disk import transform_large
 from pipeline.tables.rows import Row, as_bytes, rows_of, run_stage, to_table
 from pipeline.tables.schemas import PIXELS, WAITED
 from pipeline.tasks import get_task
+
+if TYPE_CHECKING:
+    # Imports torch, which the driver does without.
+    from imgtx.inference.predictor import Predictor
 
 log = logging.getLogger("imgtx.pipeline")
 
@@ -35,29 +41,18 @@ class Transform:
         # torch is imported only where a model runs: CPU stages start ten times faster without it.
         import torch
 
-        from imgtx import load
         from imgtx.inference.predictor import default_device
 
         self.job = job
-        model = local_model(job.spec.model, job.spec.endpoint_url)
-        device = device or default_device()
-        if device == "cpu":
+        self.device = device or default_device()
+        if self.device == "cpu":
             # One actor a core is faster than one process with many threads.
             torch.set_num_threads(1)
-        self.predictor = load(
-            model,
-            device=device,
-            precision=job.recipe.precision,
-            info=job.info,
-            compiled=job.recipe.compiled,
-            self_ensemble=job.recipe.self_ensemble,
-            conditions=get_task(job.spec.task).conditions(job),
-        )
-        if self.predictor.digest != job.recipe.model_digest:
-            raise ModelError(
-                f"{job.spec.model} has the digest {str(self.predictor.digest)[:12]} here and "
-                f"{job.recipe.model_digest[:12]} where the run began: put the same file on every machine, and leave it"
-            )
+        for choice in job.choices:
+            # Before the first image, although it is loaded with the first one that needs it.
+            _check_digest(choice.job, read_info(self._local(choice.job))[1])
+        self._predictors: dict[str, Predictor] = {}
+        self.predictor = self.predictor_for(job.choices[0].job if job.choices else job)
         # Tiles of several images fill one batch on a GPU, and images that are made from text anywhere; on a CPU a batch
         # of other images gains nothing and costs memory.
         self.batched = self.predictor.device.type != "cpu" or self.predictor.batch > 1
@@ -75,6 +70,27 @@ class Transform:
                 yield to_table([row], PIXELS)
                 self.free_since = time.perf_counter()
                 self.waited += self.free_since - made
+
+    def predictor_for(self, job: Job) -> "Predictor":
+        """Return the model of this run's job, or of one of its choices, loaded when it is first asked for."""
+        from imgtx import load
+
+        if job.spec.model not in self._predictors:
+            predictor = load(
+                self._local(job),
+                device=self.device,
+                precision=job.recipe.precision,
+                info=job.info,
+                compiled=job.recipe.compiled,
+                self_ensemble=job.recipe.self_ensemble,
+                conditions=get_task(job.spec.task).conditions(job),
+            )
+            _check_digest(job, predictor.digest)
+            self._predictors[job.spec.model] = predictor
+        return self._predictors[job.spec.model]
+
+    def _local(self, job: Job) -> str:
+        return local_model(job.spec.model, job.spec.endpoint_url)
 
     def outputs(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Yield the rows of whole images for rows of tiles, without the seconds that the actor waited."""
@@ -105,7 +121,7 @@ class Transform:
 
     def _transform(self, row: Row, ready: np.ndarray | None) -> Row:
         if row["large"]:
-            return transform_large(row, self.job, self.predictor)
+            return transform_large(row, self.job, self.predictor_for)
         output = self._run([row])[0] if ready is None else ready
         height, width, channels = output.shape
         return self._noted(row) | {
@@ -123,21 +139,35 @@ class Transform:
         return row | {"notes": [*row["notes"], "prompt-cut"], "measures": measures}
 
     def _run(self, rows: list[Row]) -> list[np.ndarray]:
-        """Run the model on whole rows, with the conditions of each where it has any."""
-        stacks = [self._stack(row) for row in rows]
-        conditions = [json.loads(row["conditions"] or "{}") for row in rows]
-        return self.predictor.run(stacks, conditions) if any(conditions) else self.predictor.run(stacks)
+        """Run each row's model on whole rows, with the conditions of each where it has any."""
+        outputs: dict[str, np.ndarray] = {}
+        for model in dict.fromkeys(row["model"] for row in rows):
+            theirs = [row for row in rows if row["model"] == model]
+            predictor = self.predictor_for(self.job.of(theirs[0])) if self.job.choices else self.predictor
+            stacks = [self._stack(row) for row in theirs]
+            conditions = [json.loads(row["conditions"] or "{}") for row in theirs]
+            made = predictor.run(stacks, conditions) if any(conditions) else predictor.run(stacks)
+            outputs |= {row["key"]: output for row, output in zip(theirs, made, strict=True)}
+        return [outputs[row["key"]] for row in rows]
 
     def _stack(self, row: Row) -> tuple[Plan, np.ndarray]:
         tiles = np.frombuffer(row["tiles"], row["dtype"]).reshape(row["shape"])
-        return plan_for_model(self.job.info, row["in_height"], row["in_width"]), tiles
+        return plan_for_model(self.job.of(row).info, row["in_height"], row["in_width"]), tiles
 
     def _enlarged_alpha(self, row: Row) -> pa.Buffer | bytes:
         """Return alpha enlarged by bicubic: it is a mask, not a picture that the model was trained on."""
         if not len(row["alpha"]):
             return b""
         alpha = np.frombuffer(row["alpha"], row["dtype"]).reshape(row["in_height"], row["in_width"])
-        return as_bytes(imresize(alpha, self.job.info.scale))
+        return as_bytes(imresize(alpha, self.job.of(row).info.scale))
+
+
+def _check_digest(job: Job, digest: str | None) -> None:
+    if digest != job.recipe.model_digest:
+        raise ModelError(
+            f"{job.spec.model} has the digest {str(digest)[:12]} here and {job.recipe.model_digest[:12]} where the run "
+            "began: put the same file on every machine, and leave it"
+        )
 
 
 def _groups(rows: Iterable[Row], most: int) -> Iterator[list[Row]]:

@@ -96,6 +96,8 @@ OUTCOME = pa.schema(
         ("reason", pa.string()),
         ("message", pa.string()),
         ("notes", pa.list_(pa.string())),
+        ("model", pa.string()),
+        ("quality", pa.int32()),
         ("in_height", pa.int32()),
         ("in_width", pa.int32()),
         ("out_height", pa.int32()),
@@ -133,6 +135,9 @@ COLUMNS = {
     "reason": "why it was not written: see reasons; else empty",
     "message": "the error in full, else empty",
     "notes": "what was converted or dropped: see notes",
+    "model": "the model that made the output; empty where the image failed before one was chosen",
+    "quality": "of the source's JPEG, 1 to 100 as libjpeg counts; 100 of a lossless file, 0 where only the loss is "
+    "known or the source is no image, -1 in rows of an older imgtx",
     "in_height": "pixels, after EXIF orientation",
     "in_width": "pixels, after EXIF orientation",
     "out_height": "pixels",

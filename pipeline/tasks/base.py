@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from imgtx.codecs import Header
     from imgtx.codecs.spool import SpooledPicture
     from imgtx.imageops.geometry import Tile
     from imgtx.models.info import ModelInfo
@@ -87,6 +88,15 @@ class Inline:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A packaged model that a run may choose, for pictures whose quality (the ledger's column) is in these bounds."""
+
+    model: str
+    lowest: int
+    highest: int
+
+
+@dataclass(frozen=True)
 class Opened:
     """What rows of one job are read from: the source, and what `Task.open_inputs` returned."""
 
@@ -139,6 +149,16 @@ def no_explanation(reasons: set[str], spec: RunSpec) -> str:
     return ""
 
 
+def one_model(spec: RunSpec) -> Sequence[Candidate]:
+    """Return nothing: `spec.model` names the one model of the run."""
+    return ()
+
+
+def the_only_one(picture: Header | SpooledPicture, job: Job) -> Job:
+    """Return the job itself: it has one model."""
+    return job
+
+
 def no_conditions(job: Job) -> dict[str, Any]:
     """Return no conditions: the model needs only its input."""
     return {}
@@ -157,11 +177,12 @@ class Task:
     ("upscale"); two tasks may share one, and `chosen_by` names the options that choose this one. summary, description
     and examples are its help.
 
-    default_model: from the settings to a model reference. refer: from a model reference and the settings that are
-    `of_model` to the reference with these; raises UsageError for a model that takes none. models: the tasks in a
-    model's info that it runs, by default its own. sources: the kinds of source it takes (`pipeline/sources/`);
-    source_name and source_help say what that is. inline: how items are given without one. keeps_format: whether
-    `--format same` makes sense; else `default_format` is written.
+    default_model: from the settings to a model reference. candidates: the models among which `choose` chooses one for
+    each picture, from its header to the job with that model; none where the spec names its model. refer: from a model
+    reference and the settings that are `of_model` to the reference with these; raises UsageError for a model that takes
+    none. models: the tasks in a model's info that it runs, by default its own. sources: the kinds of source it takes
+    (`pipeline/sources/`); source_name and source_help say what that is. inline: how items are given without one.
+    keeps_format: whether `--format same` makes sense; else `default_format` is written.
 
     check: raises UsageError for settings that contradict each other or the model. recipe: what of the settings
     decides pixels, as names and values that are hashed where they are set. open_inputs: opens what it reads beside
@@ -198,6 +219,8 @@ class Task:
     inline: Inline | None = None
     keeps_format: bool = True
     default_format: str = "same"
+    candidates: Callable[[RunSpec], Sequence[Candidate]] = one_model
+    choose: Callable[[Header | SpooledPicture, Job], Job] = the_only_one
     check: Callable[[RunSpec, ModelInfo], None] = accept_any
     recipe: Callable[[RunSpec], dict[str, Any]] = no_settings
     refer: Callable[[str, Settings], str] = no_reference

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.tables.rows import Row
     from pipeline.tasks.base import Measures, Opened, ReadTile
 
+    Choose = Callable[[Header | SpooledPicture, Job], Job]
     ModelInput = Callable[[Picture, Row, Job], tuple[np.ndarray, Measures]]
 
 # Of one encoded file in memory; larger ones go through local disk.
@@ -40,11 +41,13 @@ def fetch_image(row: Row, opened: Opened) -> Row:
     return row | {"data": opened.source.read(item_of(row), own_version(row))}
 
 
-def load_image(row: Row, job: Job, *, model_input: ModelInput | None = None) -> Row:
+def load_image(
+    row: Row, job: Job, *, model_input: ModelInput | None = None, choose: Choose | None = None
+) -> Row:
     """Decode `data` into `tiles`; a picture too large for memory is marked `large`, and the transform spools it.
 
     The header is read first: size and form are accepted or refused before a pixel is decoded. model_input: returns the
-    pixels that the model is given for a picture, and measures; by default those of `shown`.
+    pixels that the model is given for a picture, and measures; by default those of `shown`. choose: `Task.choose`.
     """
     from imgtx.codecs import carry_of, check_colour, decode, pack_carry, read_header
     from imgtx.imageops.hidden import hidden_part
@@ -59,7 +62,9 @@ def load_image(row: Row, job: Job, *, model_input: ModelInput | None = None) -> 
     data, accept = row.pop("data"), job.spec.on_damage == ACCEPT
     header = read_header(data, accept_damage=accept)
     # Recorded for a refused picture too: a plan with a higher limit needs them.
-    row |= {"in_height": header.height, "in_width": header.width}
+    row |= {"in_height": header.height, "in_width": header.width, "quality": header.quality}
+    job = choose(header, job) if choose else job
+    row["model"] = job.spec.model
     admit(header, job)
     if is_large(header, job):
         return row | {"large": True}

@@ -108,8 +108,9 @@ def test_masks_are_for_models_that_take_them_and_the_colour_decides_pixels():
 
 
 def test_the_scale_chooses_the_packaged_model():
-    assert read().model == "sr-x2"
-    assert read(scale=2).model == "sr-x2"
+    assert read().model == read(scale=4).model == read(kind="auto").model == "auto"
+    assert read(scale=2, kind="clean").model == "sr-x2"
+    assert (read(kind="photo").model, read(scale=4, kind="photo").model) == ("sr-x2-archive", "sr-x4-archive")
     assert read(scale=2, model="other.safetensors").model == "other.safetensors"
     for scale in (0, 7, -2):
         assert f"--scale {scale}: the packaged models enlarge by" in complaint(read, scale=scale)
@@ -197,7 +198,16 @@ def test_merging_keeps_what_is_not_changed(values, changes):
         ({"max_failed": "inf%"}, "--max-failed inf%"),
         ({"max_failed": "nan%"}, "--max-failed nan%"),
         ({"max_failed": ""}, "--max-failed"),
-        ({"settings": {"scale": 4}}, "--scale 4 contradicts --model sr-x2, which enlarges x2"),
+        (
+            {"settings": {"scale": 4}, "model": "sr-x2"},
+            "--scale 4 contradicts --model sr-x2, which enlarges x2: give --model sr-x4 for x4, or leave one out",
+        ),
+        (
+            {"settings": {"scale": 4}, "model": "sr-x2-archive"},
+            "which enlarges x2: give --model sr-x4-archive for x4, or leave one out",
+        ),
+        ({"settings": {"scale": 3}, "model": "own.safetensors"}, "which enlarges x2: leave one out"),
+        ({"settings": {"kind": "photos"}}, "--kind photos: must be one of auto, photo, clean"),
         ({"task": "restoration"}, "is for super-resolution, this command does restoration"),
     ],
 )

@@ -320,10 +320,10 @@ def test_ledgers_from_before_inputs_and_measures_are_upgraded(tmp_path):
     ledger = Ledger(store)
     ledger.append(outcomes(outcome("a"), outcome("b", version="v mask w")), recipe="r", run="x")
     (part,) = (tmp_path / LEDGER_PARTS).iterdir()
-    older = pq.read_table(part).drop_columns(["item", "inputs", "measures"])
+    older = pq.read_table(part).drop_columns(["item", "inputs", "measures", "model", "quality"])
     pq.write_table(older, part)
-    bare = [{"inputs": [], "measures": []}] * 2
-    assert Ledger(store).current(["inputs", "measures"]).to_pylist() == bare
+    bare = [{"inputs": [], "measures": [], "model": "", "quality": -1}] * 2
+    assert Ledger(store).current(["inputs", "measures", "model", "quality"]).to_pylist() == bare
     columns = {"mask": ["", "b.png"], "hole_share": [0.0, 0.5], "noise_level": [3.0, 0.0]}
     for name, values in columns.items():
         older = older.append_column(name, pa.array(values))

@@ -77,6 +77,23 @@ def test_everything_is_new_at_first_and_current_after_the_run(ledger):
     assert again.work.num_rows == 0
 
 
+def test_where_models_are_chosen_a_row_is_current_by_the_recipe_for_its_quality(ledger):
+    """Those made by one model for all, and by an older imgtx, run again where another is chosen now, and only there."""
+    rows = {"clean.png": 100, "good.jpg": 95, "bad.jpg": 50, "older.png": -1}
+    ledger.append(outcomes(*(outcome(key, quality=q) for key, q in rows.items())), recipe="sharp", run="1")
+    failed = outcome("broken.jpg", status=FAILED, reason="corrupt")
+    ledger.append(outcomes(failed), recipe="both", run="1")
+    chosen = {"recipe": "both", "recipes_by_quality": [(90, 100, "sharp"), (0, 89, "soft")]}
+    made = plan(ledger, *rows, "broken.jpg", **chosen)
+    assert causes(made) == {"bad.jpg": "stale", "older.png": "stale"}
+    assert nonzero(made) == {"stale": 2, "current": 2, "failed_before": 1}
+    ledger.append(outcomes(outcome("bad.jpg", quality=50)), recipe="soft", run="2")
+    assert causes(plan(ledger, *rows, **chosen)) == {"older.png": "stale"}
+    # One model for all again: what it made is still its own.
+    assert causes(plan(ledger, *rows, recipe="sharp")) == {"bad.jpg": "stale"}
+    assert nonzero(plan(ledger, *rows, older_recipes=["soft"]))["older_imgtx"] == 1
+
+
 def test_an_image_that_changed_at_the_source_runs_again(ledger):
     run(ledger, plan(ledger, "a.png", "b.png"))
     ledger.append(outcomes(outcome("b.png", version="v0")), recipe="r1", run="0")
