@@ -189,7 +189,7 @@ Every setting of a command that runs images: `imgtx upscale`, `imgtx restore`, `
 option, as `--set NAME=VALUE`, or in a TOML file that `--spec` names; settings win over options, options over the file,
 the file over the defaults. [jobs/specs/upscale.toml](../../jobs/specs/upscale.toml) is such a file with every default.
 
-{described(RunSpec, texts, without=("settings",))}
+{described(RunSpec, texts, without=("settings", "source_glob"))}
 {task_settings()}The spec of each run is stored at the destination, in `runs/<run id>/spec.json`, with the model
 resolved to an exact version. `imgtx retry` reads it there.
 """

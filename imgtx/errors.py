@@ -18,7 +18,7 @@ DONE, BUG, USAGE, FAILURES, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 EXIT_CODES = {
     DONE: "done",
     USAGE: "wrong usage, nothing was done",
-    FAILURES: "finished with more failures than --max-failed allows, or did not finish",
+    FAILURES: "finished with more failures or skipped files than the options allow, or did not finish",
     UNREACHABLE: "the cluster could not be reached or started, nothing was done",
     INTERRUPTED: "interrupted, the same command continues where it stopped",
     BUG: "a bug in imgtx",

@@ -5,7 +5,7 @@ Every mistake in a spec is reported here, before Ray starts: what was given, wha
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from imgtx.codecs import WRITABLE
@@ -137,9 +137,19 @@ def check_spec(spec: RunSpec) -> None:
     check_engine(spec)
     for setting in task.options:
         setting.check(spec)
+    for name in ("include", "exclude"):
+        if not all(isinstance(glob, str) for glob in getattr(spec, name) or ()):
+            raise UsageError(f"{name} = {getattr(spec, name)!r}: must be a list of globs such as '*.jpg'")
+    _check_limit("--max-failed", spec.max_failed, spec.failures_allowed)
+    if spec.max_skipped is not None:
+        _check_limit("--max-skipped", spec.max_skipped, spec.skips_allowed)
+
+
+def _check_limit(option: str, limit: str, allowed_of: Callable[[int], int]) -> None:
+    """Raise UsageError unless a limit is a share up to 100% or a count."""
     try:
-        allowed = spec.failures_allowed(100)
+        allowed = allowed_of(100)
     except (ValueError, OverflowError):
         allowed = -1
-    if allowed < 0 or (allowed > 100 and spec.max_failed.endswith("%")):
-        raise UsageError(f"--max-failed {spec.max_failed}: give a share such as 1% or a count such as 20")
+    if allowed < 0 or (allowed > 100 and limit.endswith("%")):
+        raise UsageError(f"{option} {limit}: give a share such as 1% or a count such as 20")

@@ -26,7 +26,7 @@ class RunSpec:
     """The settings of one run, as the user gave them.
 
     URIs are local paths, `s3://`, or anything that fsspec opens. `workers` model actors share `gpus` GPUs. `max_failed`
-    is a share ("1%") or a count ("20").
+    is a share ("1%") or a count ("20"). Globs are those of `pipeline.sources.globs`.
     """
 
     # Where the images are: a folder, `s3://bucket/prefix`, or another URI.
@@ -39,6 +39,14 @@ class RunSpec:
     model: str = "auto"
     # The options of the task (`Task.options`) that were given.
     settings: Mapping[str, Any] = field(default_factory=dict)
+    # Take only keys that match one of these globs.
+    include: list[str] | None = None
+    # Leave out keys that match one of these globs.
+    exclude: list[str] | None = None
+    # Take only the keys that this file lists.
+    keys: str | None = None
+    # What SOURCE names inside `source` where it is a file or a glob. Set by the command.
+    source_glob: str | None = None
     format: str = "same"
     quality: int = 92
     precision: str = "float32"
@@ -47,6 +55,8 @@ class RunSpec:
     min_workers: int | None = None
     gpus: float | None = None
     max_failed: str = "1%"
+    # A share or a count, likewise; without it any number of files may be skipped.
+    max_skipped: str | None = None
     # Larger inputs are refused from their header.
     max_megapixels: float = 1000.0
     # Larger outputs go through local disk, tile by tile, instead of memory.
@@ -76,9 +86,16 @@ class RunSpec:
 
     def failures_allowed(self, listed: int) -> int:
         """Return how many failed images this run tolerates, of `listed`."""
-        if self.max_failed.endswith("%"):
-            return int(listed * float(self.max_failed[:-1]) / 100)
-        return int(self.max_failed)
+        return _allowed(self.max_failed, listed)
+
+    def skips_allowed(self, listed: int) -> int:
+        """Return how many skipped files this run tolerates, of `listed`."""
+        return listed if self.max_skipped is None else _allowed(self.max_skipped, listed)
+
+
+def _allowed(limit: str, listed: int) -> int:
+    """Return how many of `listed` a share ("1%") or a count ("20") is."""
+    return int(listed * float(limit[:-1]) / 100) if limit.endswith("%") else int(limit)
 
 
 @dataclass(frozen=True)

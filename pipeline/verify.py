@@ -25,10 +25,23 @@ from imgtx.codecs import read_facts
 from imgtx.errors import ImageError, StorageError
 from pipeline.ledger.ledger import Ledger
 from pipeline.planning.names import fold
+from pipeline.planning.plan import source_keys
+from pipeline.sources.selection import Selection
 from pipeline.storage.store import Store
 from pipeline.tables.hashing import hash64
 from pipeline.tables.rows import as_bools, counts_of, to_table
-from pipeline.tables.schemas import IDENTITY, IMAGES, OUTCOME, PENDING, SKIPPED, WRITTEN
+from pipeline.tables.schemas import (
+    EXCLUDED,
+    HIDDEN,
+    IDENTITY,
+    IMAGES,
+    NOT_FOUND,
+    OUTCOME,
+    PENDING,
+    SKIPPED,
+    SUFFIX,
+    WRITTEN,
+)
 
 PROBLEMS = {
     "deleted": "a written output does not exist",
@@ -82,15 +95,22 @@ class VerifyReport:
 
 
 def verify(
-    listing: Iterable[pa.RecordBatch], destination: Store, ledger: Ledger, *, deep: bool = True
+    listing: Iterable[pa.RecordBatch],
+    destination: Store,
+    ledger: Ledger,
+    *,
+    deep: bool = True,
+    selection: Selection | None = None,
 ) -> VerifyReport:
     """Check every current written row, every file under `images/` and every listed row of the source.
 
-    listing: batches of LISTED (`Task.list`). deep: also read each output and compare checksum and dimensions; without
-    it only names and sizes are compared. Needs some 600 bytes of memory a key, and a few outputs of at most 32 MiB
-    each. Raises UsageError if the ledger cannot be read, StorageError if source or destination cannot be listed.
+    listing: batches of LISTED (`Task.list`), limited to `selection`. deep: also read each output and compare checksum
+    and dimensions; without it only names and sizes are compared. Needs some 600 bytes of memory a key, and a few
+    outputs of at most 32 MiB each. Raises UsageError if the ledger cannot be read, StorageError if source or
+    destination cannot be listed.
     """
-    state = pa.concat_tables(ledger.state_by_bucket(ledger.bucket_count(), _FACTS)).combine_chunks()
+    also = (*_FACTS, "item")
+    state = pa.concat_tables(ledger.state_by_bucket(ledger.bucket_count(), also)).combine_chunks()
     files = _files(destination)
     listed = _images(listing)
     state = state.append_column("redoable", pc.is_in(state["key"], listed["key"].combine_chunks()))
@@ -112,13 +132,17 @@ def verify(
     counts = {
         "written": len(written) + len(lost),
         "listed": len(listed),
-        "vanished": len(
-            state.filter(pc.and_(pc.invert(state["redoable"]), pc.not_equal(state["status"], SKIPPED)))
-        ),
+        "vanished": _vanished(state, selection),
         "read": len(whole) if deep else 0,
     }
     named = counts_of(problems["problem"])
     return VerifyReport(problems, counts | {name: named[name] for name in PROBLEMS if name in named})
+
+
+def _vanished(state: pa.Table, selection: Selection | None) -> int:
+    """Return how many images of the ledger are no longer in the source, among those that a selection takes."""
+    gone = state.filter(pc.and_(pc.invert(state["redoable"]), pc.not_equal(state["status"], SKIPPED)))
+    return int(selection.takes(source_keys(gone)).sum()) if selection else len(gone)
 
 
 def mark_pending(ledger: Ledger, keys: list[str]) -> int:
@@ -152,7 +176,8 @@ def _images(listing: Iterable[pa.RecordBatch]) -> pa.Table:
     tables = [pa.table({"key": pa.array([], pa.string()), "version": pa.array([], pa.string())})]
     for batch in listing:
         known = pa.Table.from_batches([batch])
-        tables.append(known.filter(pc.not_equal(known["reason"], "suffix")).select(["key", "version"]))
+        others = pc.is_in(known["reason"], pa.array([SUFFIX, HIDDEN, EXCLUDED, NOT_FOUND]))
+        tables.append(known.filter(pc.invert(others)).select(["key", "version"]))
     return pa.concat_tables(tables)
 
 

@@ -55,11 +55,32 @@ EXECUTION_OPTIONS = (
     click.option("--gpus", type=float, metavar="N", help="GPUs to use; 0 for none.  [default: all]"),
     click.option("--max-failed", metavar="N|P%", help="Failures to allow before exit code 3.  [default: 1%]"),
     click.option(
+        "--max-skipped",
+        metavar="N|P%",
+        help="Files that are not images by their names to allow before exit code 3.  [default: any number]",
+    ),
+    click.option(
         "--engine",
         help="Who processes the images: local (processes of this machine, without Ray), ray, or auto: local for up to "
         "2,000 images and 1 GiB on CPUs of this machine, else ray.  [default: auto]",
     ),
     ray_address_option,
+)
+SELECTION_OPTIONS = (
+    click.option(
+        "--include",
+        multiple=True,
+        metavar="GLOB",
+        help="Take only what matches, such as '*.jpg' or '2019/**'; may be repeated. Hidden names, such as .git, are "
+        "taken only if a glob spells them: docs/guides/selection.md.",
+    ),
+    click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out what matches; may be repeated."),
+    click.option(
+        "--keys",
+        metavar="FILE",
+        help="Take only the files that this list names, relative to SOURCE: a line each, or the column key of a "
+        "Parquet or CSV file.",
+    ),
 )
 SPEC_OPTIONS = (
     endpoint_option,
@@ -88,6 +109,11 @@ def click_option(option: Option) -> Callable:
     if option.type is list:
         return click.option(flag, multiple=True, metavar=metavar, help=option.help)
     return click.option(flag, type=option.type, metavar=metavar, help=option.help)
+
+
+def selection_options(task: Task) -> tuple[Callable, ...]:
+    """Return the options that choose files of a source; none where the source is a table."""
+    return SELECTION_OPTIONS if "images" in task.sources else ()
 
 
 def pixel_options(task: Task) -> list[Callable]:

@@ -24,6 +24,7 @@ from jobs.cli.options import (
     pixel_options,
     place_arguments,
     ray_address_option,
+    selection_options,
 )
 from pipeline.tasks import commands, options_of
 
@@ -41,6 +42,7 @@ def run_command(name: str) -> click.Command:
             _show_plan(spec, as_json) if dry_run else _run(spec, as_json, force_unlock=force_unlock)
 
     theirs = [
+        *selection_options(commands()[name][0]),
         *pixel_options(commands()[name][0]),
         *EXECUTION_OPTIONS,
         *SPEC_OPTIONS,
@@ -61,7 +63,23 @@ def plan_command(name: str) -> click.Command:
 
     text = f"Show what `imgtx {name}` would do, without downloading anything.\n\n{PLAN_CLASSES}"
     examples = [example.replace("imgtx ", "imgtx plan ", 1) for example in commands()[name][0].examples]
-    return _command(name, show, [*pixel_options(commands()[name][0]), *SPEC_OPTIONS], text, examples)
+    task = commands()[name][0]
+    return _command(
+        name, show, [*selection_options(task), *pixel_options(task), *SPEC_OPTIONS], text, examples
+    )
+
+
+class RunCommand(click.Command):
+    """A command that explains what a shell does with a glob that is not in quotes."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if "unexpected extra argument" not in error.message:
+                raise
+            quotes = "put a glob in quotes, or the shell makes many arguments of it"
+            raise click.UsageError(f"{error.message}: {quotes}", ctx) from error
 
 
 def _command(
@@ -70,7 +88,7 @@ def _command(
     own = [click_option(option) for option in options_of(name) if not option.rare]
     call = add_options(call, [*place_arguments(commands()[name][0]), *own, *options, json_option])
     lines = "\n".join(examples)
-    return click.command(name, help=f"{text}\n\n\b\n{lines}")(call)
+    return click.command(name, cls=RunCommand, help=f"{text}\n\n\b\n{lines}")(call)
 
 
 @contextmanager
@@ -136,6 +154,7 @@ def retry(
 
 def _run(spec: Any, as_json: bool, *, force_unlock: bool, retry_failed: bool = False) -> None:
     from jobs.cli.streams import survive_loss
+    from jobs.inspect.left_out import skipped_line
     from jobs.inspect.status import print_summary
     from jobs.run.driver import run
     from jobs.run.exit_code import exit_code
@@ -146,7 +165,12 @@ def _run(spec: Any, as_json: bool, *, force_unlock: bool, retry_failed: bool = F
     survive_loss()
     with watcher(as_json=as_json, console=Console(stderr=True)) as watch:
         summary = run(spec, watch, retry_failed=retry_failed, force_unlock=force_unlock)
-    click.echo(json.dumps(summary.to_dict())) if as_json else print_summary(summary, spec, console())
+    if as_json:
+        click.echo(json.dumps(summary.to_dict()))
+        if skipped := skipped_line(summary.skipped, summary.listed, summary.skipped_kinds):
+            click.echo(f"imgtx: warning: {skipped}", err=True)
+    else:
+        print_summary(summary, spec, console())
     raise click.exceptions.Exit(exit_code(spec, summary.to_dict()))
 
 

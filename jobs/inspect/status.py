@@ -12,17 +12,19 @@ from rich.table import Table
 
 from imgtx.models.choice import AUTO
 from imgtx.printable import printable
+from jobs.inspect.left_out import not_listed_line, skipped_line
 from jobs.run.progress import SMALL_IMAGE
 from jobs.run.tally import Summary
 from pipeline.ledger.lease import Lease, living_holder
 from pipeline.ledger.ledger import Ledger
 from pipeline.planning.plan import CLASSES, Plan
 from pipeline.runs import last_run, last_spec, read_json
-from pipeline.sources import open_source
+from pipeline.sources import open_selected
+from pipeline.sources.images import ImageFolder
 from pipeline.spec import RunSpec
 from pipeline.storage.store import open_store
 from pipeline.tables.rows import counts_of
-from pipeline.tables.schemas import FAILED, IMAGES, REASONS, RUNS
+from pipeline.tables.schemas import FAILED, IMAGES, REASONS, RUNS, SKIPPED
 from pipeline.tasks import get_task
 from pipeline.tasks.base import Opened
 from pipeline.verify import VerifyReport, mark_pending, verify
@@ -62,6 +64,9 @@ def print_status(report: dict[str, Any], console: Console) -> None:
         console,
         f"listed {run['listed']} = written {run['written']} + current {run['current']} + skipped {run['skipped']} "
         f"+ failed {run['failed']} + pending {run['pending']}",
+    )
+    _say_left_out(
+        console, run["skipped"], run["listed"], run.get("skipped_kinds", {}), run.get("not_listed", {})
     )
     _say(console, "ledger: " + (", ".join(f"{k} {v}" for k, v in report["ledger"].items()) or "empty"))
     if report["failures"]:
@@ -105,6 +110,8 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
             name: {"images": plan.counts.get(name, 0), "bytes": plan.sizes.get(name, 0)} for name in CLASSES
         },
         "vanished": plan.vanished,
+        "not_listed": plan.not_listed,
+        "skipped_kinds": plan.skipped_kinds,
     }
 
 
@@ -116,6 +123,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         if plan.counts[name]:
             table.add_row(name, str(plan.counts[name]), f"{plan.sizes[name] / 1e6:.1f}", meaning)
     console.print(table)
+    _say_left_out(console, plan.counts[SKIPPED], plan.listed, plan.skipped_kinds, plan.not_listed)
     if plan.vanished:
         _say(console, _vanished(plan.vanished))
 
@@ -139,6 +147,7 @@ def print_summary(summary: Summary, spec: RunSpec, console: Console) -> None:
         _say(console, summary.bottleneck)
     if summary.reasons:
         console.print(_failures(summary.reasons))
+    _say_left_out(console, summary.skipped, summary.listed, summary.skipped_kinds, summary.not_listed)
     root = escape(spec.destination.rstrip("/"))
     quoted = escape(_arguments(spec.destination.rstrip("/"), spec.endpoint_url))
     if summary.vanished:
@@ -163,6 +172,15 @@ def _speed(summary: Summary) -> str:
     return f"{summary.megapixels:.2f} megapixels {time} ({summary.megapixels_per_second:.2f} MP/s)"
 
 
+def _say_left_out(
+    console: Console, skipped: int, listed: int, kinds: dict[str, int], not_listed: dict[str, int]
+) -> None:
+    if line := skipped_line(skipped, listed, kinds):
+        _say(console, f"[bold]warning:[/] {escape(line)}")
+    if line := not_listed_line(not_listed):
+        _say(console, line)
+
+
 def _vanished(count: int) -> str:
     return f"in the ledger and no longer in the source: {count}; their outputs stay"
 
@@ -172,12 +190,13 @@ def run_verify(destination: str, endpoint_url: str | None, *, deep: bool, fix: b
     spec = last_spec(destination, endpoint_url)
     store = open_store(destination, endpoint_url=spec.endpoint_url)
     ledger, task = Ledger(store), get_task(spec.task)
-    source = open_source(spec.source, task.sources, spec.endpoint_url)
+    source = open_selected(spec, task.sources)
+    selection = source.selection if isinstance(source, ImageFolder) else None
     opened = Opened(source, task.open_inputs(spec))
     # Under the lease, so that what a run repairs meanwhile is not marked.
     with Lease(store, "verify") if fix else nullcontext():
         listing = task.list(opened, spec, local_destination=store.is_local)
-        report = verify(listing, store, ledger, deep=deep)
+        report = verify(listing, store, ledger, deep=deep, selection=selection)
         if fix:
             mark_pending(ledger, report.damaged_keys())
     return report

@@ -15,7 +15,7 @@ from pipeline.spec import RunSpec
 
 # Fields that the nightly run sets itself, so [train] and [upscale] cannot.
 TRAIN_DERIVED = ("name", "train", "valid", "scale", "init_from", "model", "licence", "data_note")
-UPSCALE_DERIVED = ("task", "model", "scale", "endpoint_url")
+UPSCALE_DERIVED = ("task", "model", "scale", "endpoint_url", "source_glob")
 
 
 @dataclass(frozen=True)

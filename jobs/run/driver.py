@@ -115,6 +115,17 @@ def _warn_of_another_source(run: Prepared) -> None:
     with suppress(UsageError):
         before = last_spec(run.destination.uri, run.destination.endpoint_url).source
         now = run.job.spec.source
+        if now.startswith(f"{before.rstrip('/')}/") and now.rstrip("/") != before.rstrip("/"):
+            place = now.removeprefix(before).strip("/")
+            log.warning(
+                "the last run on this destination read %s, this one reads %s, and keys are relative to the source: for "
+                "the keys of the last run give %s and --include '%s/**'",
+                before,
+                now,
+                before,
+                place,
+            )
+            return
         copies = all(f"/{COPIES}" in uri for uri in (before, now))
         # An edited table has another copy, and its rows show what changed.
         if before != now and not (copies and before.rpartition("/")[2] == now.rpartition("/")[2]):

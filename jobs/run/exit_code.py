@@ -14,6 +14,7 @@ def exit_code(spec: RunSpec, run: Mapping[str, Any]) -> int:
     """
     if run["state"] == "interrupted":
         return INTERRUPTED
-    allowed = spec.failures_allowed(run["listed"] - run["left"])
-    good = run["state"] == "done" and run.get("accounted", True) and run["failed"] <= allowed
+    meant = run["listed"] - run["left"]
+    within = run["failed"] <= spec.failures_allowed(meant) and run["skipped"] <= spec.skips_allowed(meant)
+    good = run["state"] == "done" and run.get("accounted", True) and within
     return DONE if good else FAILURES

@@ -13,8 +13,11 @@ from pipeline.job import check_spec, make_choosing_job, make_job
 from pipeline.ledger.ledger import Ledger
 from pipeline.models.resolve import ResolvedModel, resolve_model
 from pipeline.planning.plan import Plan, make_plan
-from pipeline.sources import Source, open_source
+from pipeline.sources import Source, located, open_selected
+from pipeline.sources.globs import escaped
+from pipeline.sources.images import ImageFolder
 from pipeline.spec import ACCEPT, Choice, Job, RunSpec
+from pipeline.storage.checks import place_in
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import COPIES, SKIPPED
 from pipeline.tasks import get_task
@@ -43,9 +46,12 @@ def prepare(spec: RunSpec) -> Prepared:
     models = {
         name: resolve_model(name, spec.endpoint_url) for name in [c.model for c in candidates] or [spec.model]
     }
-    source = open_source(spec.source, task.sources, spec.endpoint_url)
+    spec = located(spec, task.sources)
     destination = open_store(spec.destination, endpoint_url=spec.endpoint_url)
-    job = _job(_resolved(spec, [*models.values()], source, destination), candidates, models)
+    source = open_selected(spec, task.sources)
+    spec = _apart(_resolved(spec, [*models.values()], source, destination), source, destination)
+    source = open_selected(spec, task.sources)
+    job = _job(spec, candidates, models)
     source.check(destination)
     inputs = task.open_inputs(job.spec)
     task.check_inputs(inputs, job.spec)
@@ -76,6 +82,8 @@ def _resolved(spec: RunSpec, models: Sequence[ResolvedModel], source: Source, de
     places = [
         settings[o.name] for o in get_task(spec.task).options if (o.place or o.file) and settings.get(o.name)
     ]
+    keys = spec.keys and open_store(spec.keys, endpoint_url=spec.endpoint_url).uri.rstrip("/")
+    places += [keys] if keys else []
     # An endpoint that nothing here needs would be in the spec of every retry.
     needed = [
         source.store.endpoint_url,
@@ -86,22 +94,32 @@ def _resolved(spec: RunSpec, models: Sequence[ResolvedModel], source: Source, de
     return replace(
         spec,
         source=source.uri,
+        keys=keys,
         destination=destination.uri,
         settings=settings,
         endpoint_url=next((url for url in needed if url), None),
     )
 
 
+def _apart(spec: RunSpec, source: Source, destination: Store) -> RunSpec:
+    """Return the spec of a glob with a destination inside its root without what is there: outputs are no inputs."""
+    inside = place_in(source.store, destination) if spec.source_glob else ""
+    outputs = f"/{escaped(inside)}/" if inside else ""
+    before = spec.exclude or []
+    return replace(spec, exclude=[*before, outputs]) if outputs not in ("", *before) else spec
+
+
 def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
     """List the source and subtract the ledger; nothing is fetched. Raises UsageError if no item can be processed."""
     spec = run.job.spec
-    task = get_task(spec.task)
+    task, source = get_task(spec.task), run.opened.source
     plan = make_plan(
         task.list(run.opened, spec, local_destination=run.destination.is_local),
         run.ledger,
         recipe=run.job.recipe.digest,
         older_recipes=older_digests(run.job),
         recipes_by_quality=[(c.lowest, c.highest, c.job.recipe.digest) for c in run.job.choices],
+        selection=source.selection if isinstance(source, ImageFolder) else None,
         requested_format=spec.format,
         max_megapixels=spec.max_megapixels,
         accept_damage=spec.on_damage == ACCEPT,
@@ -109,8 +127,13 @@ def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
     )
     if plan.listed == plan.counts[SKIPPED]:
         reasons = {r for rows in plan.left_out.tables(WAVE) for r in rows["reason"].unique().to_pylist()}
-        raise UsageError(task.explain(reasons, spec) or run.opened.source.why_nothing(plan.listed))
+        besides = f" ({', '.join(_not_listed(plan))} left out)" if _not_listed(plan) else ""
+        raise UsageError(task.explain(reasons, spec) or source.why_nothing(plan.listed) + besides)
     return plan
+
+
+def _not_listed(plan: Plan) -> list[str]:
+    return [f"{count} {reason}" for reason, count in plan.not_listed.items() if count]
 
 
 def older_digests(job: Job) -> list[str]:
@@ -132,10 +155,11 @@ def keep_inputs(run: Prepared) -> Prepared:
             settings[option.name] = _kept(settings[option.name], run)
     source = _kept(spec.source, run) if run.opened.source.kind.single_file else spec.source
     model = with_files(spec.model, lambda file: _kept(file, run))
-    if (source, settings, model) == (spec.source, spec.settings, spec.model):
+    keys = spec.keys and _kept(spec.keys, run)
+    if (source, keys, settings, model) == (spec.source, spec.keys, spec.settings, spec.model):
         return run
-    spec = replace(spec, source=source, settings=settings, model=model)
-    opened = Opened(open_source(source, task.sources, spec.endpoint_url), task.open_inputs(spec))
+    spec = replace(spec, source=source, keys=keys, settings=settings, model=model)
+    opened = Opened(open_selected(spec, task.sources), task.open_inputs(spec))
     return replace(run, job=replace(run.job, spec=spec), opened=opened)
 
 

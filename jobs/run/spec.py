@@ -14,7 +14,9 @@ from pipeline.tasks import choose_task, options_of
 
 ALIASES = {"jpg": "jpeg", "tif": "tiff"}
 # What the command line itself says, so that nothing else may.
-ARGUMENTS = ("source", "destination", "task", "settings")
+ARGUMENTS = ("source", "destination", "task", "settings", "source_glob")
+# Lists, for which one text is a list of one.
+LISTS = ("include", "exclude")
 
 
 def read_run_spec(source: str, destination: str, command: str, options: dict[str, Any]) -> RunSpec:
@@ -33,6 +35,7 @@ def read_run_spec(source: str, destination: str, command: str, options: dict[str
     check_values(set_now, kinds, "--set")
     # What may be repeated and is not given is an empty tuple.
     given = {name: value for name, value in options.items() if value not in (None, ())}
+    given |= {name: list(given[name]) for name in LISTS if name in given}
     values = merge(merge(in_file, given), set_now)
     if "format" in values:
         values["format"] = ALIASES.get(str(values["format"]).lower(), values["format"])
@@ -56,7 +59,11 @@ def fields_of(command: str) -> dict[str, Any]:
 
 
 def _readable(values: dict[str, Any]) -> dict[str, Any]:
-    """Accept a count of failures as a number: `max_failed = 20` beside `max_failed = "1%"`."""
-    if type(values.get("max_failed")) is int:
-        values["max_failed"] = str(values["max_failed"])
+    """Accept a count as a number, `max_failed = 20` beside `max_failed = "1%"`, and one glob beside a list of them."""
+    for name in ("max_failed", "max_skipped"):
+        if type(values.get(name)) is int:
+            values[name] = str(values[name])
+    for name in LISTS:
+        if isinstance(values.get(name), str):
+            values[name] = [values[name]]
     return values

@@ -33,7 +33,8 @@ STAGE_SECONDS = ("decode", "transform", "encode")
 class Tally:
     """Counts of one run while it runs; megapixels are input megapixels, seconds are summed over workers.
 
-    vanished: keys of the ledger that are no longer listed.
+    vanished: keys of the ledger that are no longer in the source.
+    not_listed, skipped_kinds: as in a Plan.
     failed_before: images that would fail again, and names that no output can have.
     left: images that the plan includes and this run does not process: beyond --limit, or not selected by retry.
     engine: who processes the images; "" where there are none.
@@ -52,6 +53,8 @@ class Tally:
     to_do: int
     left: int
     causes: dict[str, int]
+    not_listed: dict[str, int] = field(default_factory=dict)
+    skipped_kinds: dict[str, int] = field(default_factory=dict)
     written: int = 0
     failed: int = 0
     megapixels: float = 0.0
@@ -89,6 +92,8 @@ class Tally:
             taken.total(),
             left,
             causes,
+            plan.not_listed,
+            plan.skipped_kinds,
         )
 
     @property
@@ -187,6 +192,8 @@ class Tally:
             "written": self.written,
             "current": self.current,
             "skipped": self.skipped,
+            "skipped_kinds": self.skipped_kinds,
+            "not_listed": self.not_listed,
             "failed": self.failed + self.failed_before,
             "failed_before": self.failed_before,
             "pending": self.pending,
@@ -228,6 +235,8 @@ class Tally:
             seconds_waited=round(self.waited, 2),
             bottleneck=self.bottleneck(),
             models=dict(self.models),
+            not_listed=self.not_listed,
+            skipped_kinds=self.skipped_kinds,
         )
 
     def bottleneck(self) -> str:
@@ -309,6 +318,8 @@ class Summary:
     seconds_waited: float
     bottleneck: str
     models: dict[str, int] = field(default_factory=dict)
+    not_listed: dict[str, int] = field(default_factory=dict)
+    skipped_kinds: dict[str, int] = field(default_factory=dict)
 
     @property
     def accounted(self) -> bool:

@@ -140,6 +140,7 @@ def _input_files(values: Mapping[str, Any], command: str) -> Iterator[Path]:
     if spec.source and open_source(spec.source, get_task(spec.task).sources).kind.single_file:
         places.append(spec.source)
     places.extend(files_of(spec.model))
+    places.append(spec.keys)
     yield from (Path(place) for place in places if place and open_store(place).is_local)
 
 
@@ -150,6 +151,8 @@ def _places_of_run(values: Mapping[str, Any], command: str) -> Places:
     if spec.source:
         yield get_task(spec.task).source_name, spec.source
     yield from (("DESTINATION", spec.destination), ("--model", spec.model))
+    if spec.keys:
+        yield "--keys", spec.keys
     for option in options_of(command):
         if option.place and (place := option.of(spec)):
             yield option.flag.strip(), place

@@ -41,18 +41,22 @@ class NameCollisions:
 
     def add(self, keys: pa.Array, hashes: np.ndarray) -> None:
         """Add keys of images, with their hashes."""
-        plain = plain_names(keys, self._requested)
+        self.add_names(plain_names(keys, self._requested), hashes)
+
+    def add_names(self, plain: pa.Array, hashes: np.ndarray) -> None:
+        """Add the names that keys have, given by their hashes, at the lowest level."""
         folded = fold(plain)
         folders = folder_hashes(folded)
         self._folders.add(_table(_FOLDER, folders), folders)
         names = hash64(folded)
-        columns = names, hashes, np.zeros(len(keys), np.int8), too_long(plain)
+        columns = names, hashes, np.zeros(len(plain), np.int8), too_long(plain)
         self._names[0].add(_table(_NAME, *columns), names)
 
     def settle(self, keys_of: Callable[[int], tuple[pa.Array, np.ndarray]], buckets: int) -> None:
         """Let names climb until none clashes.
 
-        keys_of: returns the added keys of a bucket of their hash, with these hashes.
+        keys_of: returns the added keys of a bucket of their hash, with these hashes. A key that it lacks keeps names
+        free, and gets none.
         """
         while self._climb(buckets):
             names = Spill(_NAME)

@@ -41,6 +41,16 @@ class Listing:
         images = pc.equal(table["status"], "").combine_chunks()
         self.names.add(table["key"].filter(images).combine_chunks(), hashes[np.asarray(images)])
 
+    def reserve(self, keys: pa.Array, files: pa.Array) -> None:
+        """Keep names free for keys that are not listed: those that they would have, and those of their `files`.
+
+        keys: of images, each with the file that the ledger names for it, or "".
+        """
+        hashes = hash64(keys)
+        self.names.add(keys, hashes)
+        written = np.asarray(pc.not_equal(files, ""))
+        self.names.add_names(files.filter(pa.array(written)), hashes[written])
+
     def settle(self, at_least: int) -> int:
         """Decide the names; return the number of buckets, a power of two and at least `at_least`."""
         self.buckets = max(at_least, buckets_for(self._rows.num_rows))

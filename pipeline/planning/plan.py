@@ -4,8 +4,9 @@ Nothing is fetched and the destination is not listed. An output that was deleted
 `current` here; `pipeline.verify` finds it and can mark it pending.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -15,13 +16,18 @@ import pyarrow.compute as pc
 from pipeline.ledger.ledger import Ledger
 from pipeline.planning.listing import Listing
 from pipeline.planning.superseded import SupersededFiles
-from pipeline.tables.rows import as_bools
+from pipeline.sources.selection import Selection
+from pipeline.tables.rows import as_bools, counts_of
 from pipeline.tables.schemas import (
+    EXCLUDED,
     FAILED,
+    HIDDEN,
     LISTED,
+    NOT_FOUND,
     PENDING,
     RETRIED_BY_A_PLAIN_RUN,
     SKIPPED,
+    SUFFIX,
     TOO_LARGE,
     TRUNCATED,
     WORK,
@@ -42,13 +48,16 @@ CLASSES = {
     RETRY: "failed for a reason that may pass, interrupted by a stop, or marked pending by verify",
     FAILED_BEFORE: "would fail again; processed only by `imgtx retry`",
     CURRENT: "written from this version by this recipe under this name",
-    REFUSED: "no output can have its name, or its row of a table cannot be used: fails without a download",
+    REFUSED: "no output can have its name, a table's row cannot be used, or a listed key is not there: fails unread",
     SKIPPED: "not an image by its name, without a mask where masks are given, or a row that repeats another",
 }
 # The classes that a plain run processes.
 RUN = (NEW, CHANGED, OLDER, STALE, RETRY)
 # Classes whose output may exist already, named by a row that a new output makes untrue.
 OVERWRITES = (CHANGED, OLDER, STALE, RETRY)
+# Skipped keys are counted by at most so many suffixes; the rest is one number.
+MOST_KINDS, OTHER_KINDS = 1000, "others"
+_SUFFIX = r"(?P<suffix>\.[^./ ]{1,10})$"
 _CODES = {cause: code for code, cause in enumerate(CLASSES)}
 
 # `cause` is the class; `previous_output` is a superseded file to delete once the new one is written, or "".
@@ -77,8 +86,11 @@ class Plan:
 
     work: PLANNED rows to process. left_out: LEFT_OUT rows, skipped or refused. Both are on local disk in buckets of
     the key's hash, within a bucket in the order of the listing; up to half a million keys are one bucket. counts and
-    sizes (bytes of source): an entry for each of CLASSES. vanished: number of keys of the ledger that are no longer
-    listed; their outputs stay.
+    sizes (bytes of source): an entry for each of CLASSES. vanished: number of keys of the ledger that are no longer in
+    the source; their outputs stay.
+
+    not_listed: number of files and whole folders that the selection leaves out, by HIDDEN and EXCLUDED; they do not
+    count as listed. skipped_kinds: number of skipped keys by suffix ("" for none), or by reason where it is another.
     """
 
     work: Rows
@@ -86,6 +98,8 @@ class Plan:
     counts: dict[str, int]
     sizes: dict[str, int]
     vanished: int
+    not_listed: dict[str, int] = field(default_factory=dict)
+    skipped_kinds: dict[str, int] = field(default_factory=dict)
 
     @property
     def listed(self) -> int:
@@ -101,6 +115,7 @@ def make_plan(
     older_recipes: Sequence[str] = (),
     recipes_by_quality: Sequence[tuple[int, int, str]] = (),
     requested_format: str,
+    selection: Selection | None = None,
     max_megapixels: float = 0.0,
     accept_damage: bool = False,
     retry_failed: bool = False,
@@ -111,6 +126,7 @@ def make_plan(
     INVENTORY, where every key is an image. recipe: its digest; older_recipes: those that older versions of imgtx gave
     it (`Recipe.older_digests`). recipes_by_quality: of a run that chooses a model for each picture: the lowest and the
     highest `quality` of those with this recipe. requested_format: "same" or a writable format.
+    selection: the keys that the listing is limited to; the names of the others' outputs stay theirs.
     max_megapixels: an image that an earlier, lower limit refused is processed again if it fits this one; accept_damage:
     and so is a truncated one.
     retry_failed: `work` has only the images that failed last time, of any class (`imgtx retry`).
@@ -121,21 +137,27 @@ def make_plan(
     listing = Listing(requested_format)
     for batch in inventory:
         listing.add(batch)
+    if selection and not selection.is_default:
+        for keys, written in _not_selected(ledger, selection):
+            listing.reserve(keys, written)
     buckets = listing.settle(ledger.bucket_count())
     count, files = _Count(), SupersededFiles()
     images, left_out, starts = Rows(_MATCHED), Rows(LEFT_OUT), []
     recipes = Recipes(recipe, older_recipes, recipes_by_quality)
-    for index, state in enumerate(ledger.state_by_bucket(buckets, ("in_height", "in_width", "quality"))):
+    also = ("in_height", "in_width", "quality", "item")
+    for index, state in enumerate(ledger.state_by_bucket(buckets, also)):
         starts.append(images.num_rows)
-        listed = listing.read(index)
+        listed = count.without_what_is_aside(_without_vanished(listing.read(index), state))
         matched = _match(listed, state, recipes, max_megapixels, accept_damage)
         is_image = pc.equal(listed["status"], "")
         images.add(matched.select(_MATCHED.names).filter(is_image))
         others = matched.filter(pc.invert(is_image))
         count.add(others)
+        count.skip(others)
         left_out.add(others.select(LEFT_OUT.names))
         still_listed = as_bools(pc.is_in(state["key"], listed["key"].combine_chunks()))
-        count.vanished += int((~still_listed).sum())
+        in_source = selection.takes(source_keys(state)) if selection else np.ones(len(state), bool)
+        count.vanished += int((~still_listed & in_source).sum())
         files.add(state, still_listed)
     files.settle(listing.names, buckets)
     work = Rows(PLANNED)
@@ -143,7 +165,35 @@ def make_plan(
         matched = _with_files(images.slice(start, stop - start), files, index)
         count.add(matched)
         work.add(_to_run(matched, retry_failed=retry_failed))
-    return Plan(work, left_out, count.by_class(count.images), count.by_class(count.bytes), count.vanished)
+    return Plan(
+        work,
+        left_out,
+        count.by_class(count.images),
+        count.by_class(count.bytes),
+        count.vanished,
+        count.not_listed,
+        dict(count.skipped_kinds.most_common()),
+    )
+
+
+def _not_selected(ledger: Ledger, selection: Selection) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Yield the images of the ledger that a selection does not take, and the file of each or ""."""
+    for state in ledger.state_by_bucket(ledger.bucket_count(), ("item",)):
+        images = state.filter(pc.not_equal(state["status"], SKIPPED))
+        others = images.filter(pa.array(~selection.takes(source_keys(images))))
+        yield others["key"].combine_chunks(), others["written_output"].combine_chunks()
+
+
+def source_keys(state: pa.Table) -> pa.Array:
+    """Return the source's key of each row of the ledger."""
+    return pc.if_else(pc.equal(state["item"], ""), state["key"], state["item"]).combine_chunks()
+
+
+def _without_vanished(listed: pa.Table, state: pa.Table) -> pa.Table:
+    """Return listed rows without those that are not in the source and were written before: they keep their rows."""
+    absent = pc.equal(listed["reason"], NOT_FOUND)
+    written = state["key"].filter(pc.not_equal(state["written_output"], "")).combine_chunks()
+    return listed.filter(pc.invert(pc.and_(absent, pc.is_in(listed["key"], written))))
 
 
 @dataclass(frozen=True)
@@ -171,6 +221,26 @@ class _Count:
     def __init__(self) -> None:
         self.images, self.bytes = (np.zeros(len(CLASSES), np.int64) for _ in range(2))
         self.vanished = 0
+        self.not_listed = {HIDDEN: 0, EXCLUDED: 0}
+        self.skipped_kinds = Counter[str]()
+
+    def skip(self, others: pa.Table) -> None:
+        """Count skipped rows by what they are."""
+        skipped = others.filter(pc.equal(others["status"], SKIPPED))
+        by_name = pc.equal(skipped["reason"], SUFFIX)
+        suffix = pc.struct_field(pc.extract_regex(pc.utf8_lower(skipped["key"]), _SUFFIX), "suffix")
+        kinds = counts_of(pc.if_else(by_name, pc.fill_null(suffix, ""), skipped["reason"]))
+        for kind, number in kinds.items():
+            known = kind in self.skipped_kinds or len(self.skipped_kinds) < MOST_KINDS
+            self.skipped_kinds[kind if known else OTHER_KINDS] += number
+
+    def without_what_is_aside(self, listed: pa.Table) -> pa.Table:
+        """Count the listed rows that the selection leaves out; return the others."""
+        for reason in self.not_listed:
+            rest = listed.filter(pc.not_equal(listed["reason"], reason))
+            self.not_listed[reason] += len(listed) - len(rest)
+            listed = rest
+        return listed
 
     def add(self, matched: pa.Table) -> None:
         codes = matched["code"].to_numpy()

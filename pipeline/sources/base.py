@@ -52,9 +52,13 @@ class SourceKind:
     """One kind of source.
 
     single_file: whether a source is one file; a local one is copied to `inputs/` at the destination when a run starts.
+    locate: returns the root of what a user names, and a glob of the keys in it that are meant, "" for all of them.
+    select: returns a source that lists only the keys of a selection. Both are None where items are not files.
     """
 
     name: str
     recognises: Callable[[str], bool]
     open: Callable[[str, str | None], Source]
     single_file: bool = False
+    locate: Callable[[str, str | None], tuple[str, str]] | None = None
+    select: Callable[..., Source] | None = None

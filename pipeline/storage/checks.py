@@ -59,9 +59,12 @@ def check_shared(store: Store) -> None:
         )
 
 
-def check_apart(source: Store, destination: Store) -> None:
-    """Raise UsageError where outputs would be listed as inputs, or overwrite them."""
-    if same_or_inside(source, destination):
+def check_apart(source: Store, destination: Store, *, never_listed: bool = False) -> None:
+    """Raise UsageError where outputs would be listed as inputs, or overwrite them.
+
+    never_listed: whether the destination is in a part of the source that is not listed.
+    """
+    if not never_listed and same_or_inside(source, destination):
         raise UsageError(
             f"the destination {destination.describe()} is inside the source {source.describe()}; outputs would "
             "become inputs: give a destination outside the source"
@@ -90,6 +93,16 @@ def same_or_inside(outer: Store, inner: Store) -> bool:
             return False
         path = os.path.dirname(path)
     return True
+
+
+def place_in(outer: Store, inner: Store) -> str | None:
+    """Return which folder of `outer` the root of `inner` is, "" for its root; None where it is not inside."""
+    if not same_or_inside(outer, inner):
+        return None
+    if outer.is_local:
+        place = os.path.relpath(os.path.realpath(inner.uri), os.path.realpath(outer.uri))
+        return "" if place == os.curdir else place
+    return inner.uri.rstrip("/")[len(outer.uri.rstrip("/")) + 1 :]
 
 
 def _endpoint(store: Store) -> str | None:

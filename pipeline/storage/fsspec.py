@@ -87,7 +87,7 @@ class FsspecFiles:
         info = self._ask("stat", key, look)
         return (info["size"], _version(info)) if info and info["type"] == "file" else None
 
-    def list(self, prefix: str) -> Iterator[pa.RecordBatch]:
+    def list(self, prefix: str, enters: Callable[[str], bool] | None = None) -> Iterator[pa.RecordBatch]:
         folder = f"{self._root}/{prefix.rpartition('/')[0]}".rstrip("/")
         found = self._ask("list", prefix, partial(self._find, folder))
         start = len(self._root) + 1

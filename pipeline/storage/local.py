@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from imgtx.errors import StorageError
 from imgtx.files import sync_folder
-from pipeline.storage.objects import TEMPORARY, check_version
+from pipeline.storage.objects import TEMPORARY, as_text, check_version
 from pipeline.storage.retry import Answer, RetryPolicy, retried
 from pipeline.tables.schemas import INVENTORY, NO_SPACE
 
@@ -101,26 +101,30 @@ class LocalFiles:
         status = self._ask("stat", path, look)
         return _facts(status) if status is not None and modes.S_ISREG(status.st_mode) else None
 
-    def list(self, prefix: str) -> Iterator[pa.RecordBatch]:
+    def list(self, prefix: str, enters: Callable[[str], bool] | None = None) -> Iterator[pa.RecordBatch]:
         rows: list[tuple[str, int, str]] = []
-        for key, entry in self._walk(prefix):
+        for key, entry in self._walk(prefix, enters):
             if entry.name.startswith(TEMPORARY):
                 continue
-            try:
-                status = entry.stat()
-            except OSError:
-                # A dangling link, or a file that this user cannot look at: listed, so that reading it gives the reason.
-                rows.append((_text(key), 0, ""))
-            else:
-                if not modes.S_ISREG(status.st_mode):
-                    # A FIFO or a device would block its reader.
-                    continue
-                rows.append((_text(key), *_facts(status)))
-            if len(rows) == _BATCH:
+            if key.endswith("/"):
+                rows.append((as_text(key), 0, ""))
+            elif facts := self._listed(entry):
+                rows.append((as_text(key), *facts))
+            if len(rows) >= _BATCH:
                 yield _batch(rows)
                 rows = []
         if rows:
             yield _batch(rows)
+
+    def _listed(self, entry: os.DirEntry[str]) -> tuple[int, str] | None:
+        """Return size and version of an entry that is not a directory; None for what is not a regular file."""
+        try:
+            status = entry.stat()
+        except OSError:
+            # A dangling link, or a file that this user cannot look at: listed, so that reading it gives the reason.
+            return 0, ""
+        # A FIFO or a device would block its reader.
+        return _facts(status) if modes.S_ISREG(status.st_mode) else None
 
     def sweep(self, prefix: str) -> int:
         swept = 0
@@ -131,11 +135,13 @@ class LocalFiles:
                     swept += 1
         return swept
 
-    def _walk(self, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    def _walk(
+        self, prefix: str, enters: Callable[[str], bool] | None = None
+    ) -> Iterator[tuple[str, os.DirEntry[str]]]:
         """Yield (key, entry) for everything but directories below the root whose key starts with `prefix`.
 
         Follows linked directories except to their own ancestors, as `find -L` does. Keeps one directory open at a time
-        and none in memory.
+        and none in memory. A directory for which `enters` is false is not opened; its key is yielded with a slash.
         """
         folders = [prefix.rpartition("/")[0]]
         while folders:
@@ -149,6 +155,8 @@ class LocalFiles:
                             continue
                         if not _is_directory(entry):
                             yield key, entry
+                        elif enters and not enters(as_text(key)):
+                            yield f"{key}/", entry
                         elif not (entry.is_symlink() and self._is_loop(folder, entry)):
                             folders.append(key)
             except OSError as error:
@@ -243,16 +251,6 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
 
 def _facts(status: os.stat_result) -> tuple[int, str]:
     return status.st_size, f"{status.st_mtime_ns}-{status.st_size}"
-
-
-def _text(key: str) -> str:
-    """Return `key` as valid Unicode: each byte that is not UTF-8 becomes SUBSTITUTE (U+001A) and its hexadecimal.
-
-    The control character makes the key unsafe, so that the file is counted under this name and never read.
-    """
-    if key.isascii():
-        return key
-    return "".join(f"\x1a{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else c for c in key)
 
 
 def _batch(rows: list[tuple[str, int, str]]) -> pa.RecordBatch:

@@ -158,7 +158,7 @@ class S3Objects:
 
         return self._ask("stat", key, head)
 
-    def list(self, prefix: str) -> Iterator[pa.RecordBatch]:
+    def list(self, prefix: str, enters: Callable[[str], bool] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield pages of up to 1,000 keys; a longer listing asks for several at once (`s3_listing`)."""
         first = self._page(Piece(self._root + prefix))
         if not first["IsTruncated"]:

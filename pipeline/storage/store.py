@@ -13,7 +13,7 @@ request.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -79,14 +79,19 @@ class Store:
         """Return (size in bytes, version) of an object, None where there is none; `version` as `list` returns it."""
         return self._backend.stat(key)
 
-    def list(self, prefix: str = "") -> Iterator[pa.RecordBatch]:
+    def list(
+        self, prefix: str = "", *, enters: Callable[[str], bool] | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """Yield the objects whose key starts with `prefix`: batches of schema INVENTORY, in no particular order.
+
+        enters: a folder for which it is false need not be listed. On disk it is then not opened, and stands in the
+        listing itself, as a key that ends in a slash; elsewhere its objects may be listed all the same.
 
         Takes bounded memory on disk and S3. Leaves out folder markers, temporary names of imgtx, and everything that is
         not a regular file. In a name that is not UTF-8 each bad byte is replaced by U+001A and its hexadecimal. A local
         file whose metadata cannot be read is listed with size 0 and version "".
         """
-        return self._backend.list(prefix)
+        return self._backend.list(prefix, enters)
 
     def sweep(self, prefix: str) -> int:
         """Remove what killed writers left under `prefix`; returns how many.

@@ -20,6 +20,9 @@ TOO_LARGE, TRUNCATED, UNRECOVERABLE = "too_large", "truncated", "unrecoverable"
 NO_MASK, BAD_MASK = "no_mask", "bad_mask"
 BAD_PROMPT, BAD_VALUE, DUPLICATE = "bad_prompt", "bad_value", "duplicate"
 FORBIDDEN, CREDENTIALS, NO_SPACE = "forbidden", "credentials", "no_space"
+NOT_FOUND, SUFFIX = "not_found", "suffix"
+# Of listed files and folders that a run's selection leaves out: only counted, never in the ledger.
+HIDDEN, EXCLUDED = "hidden", "excluded"
 
 # Why an image was not written.
 REASONS = {
@@ -34,14 +37,14 @@ REASONS = {
     "which_picture": "a TIFF of several pictures that does not say which is the full-size one",
     "unsupported": "a valid image in a form that imgtx cannot carry faithfully",
     "no_space_in_format": "the result exceeds a limit of the output format",
-    "suffix": "the name has no image suffix; never downloaded",
+    SUFFIX: "the name has no image suffix; never downloaded",
     NO_MASK: "it has no mask among those given; never downloaded",
     BAD_MASK: "its mask has another size or cannot be decoded",
     BAD_PROMPT: "the table's row has no prompt, or one that is not text in UTF-8",
     BAD_VALUE: "a cell of the table's row cannot be used, or the model cannot make what it asks for",
     DUPLICATE: "another row of the table asks for the same picture",
     "unsafe_key": "the key would escape the destination or cannot be a file name",
-    "not_found": "listed, but gone when it was downloaded",
+    NOT_FOUND: "listed, but gone when it was downloaded, or named by --keys and not in the source",
     FORBIDDEN: "the storage refused access to the object",
     CREDENTIALS: "the storage rejected the credentials; this stops a run and leaves the image pending",
     NO_SPACE: "the destination is full or has become read-only; this stops a run and leaves the image pending",
@@ -54,7 +57,7 @@ REASONS = {
 # A plain second run tries these again, because the cause may pass; the others wait for a changed source, a new
 # recipe or `imgtx retry`.
 RETRIED_BY_A_PLAIN_RUN = frozenset(
-    {"not_found", FORBIDDEN, CREDENTIALS, NO_SPACE, "storage", "changed", "worker_crash"}
+    {NOT_FOUND, FORBIDDEN, CREDENTIALS, NO_SPACE, "storage", "changed", "worker_crash"}
 )
 
 STAGES = ("list", "fetch", "decode", "transform", "encode", "publish")
@@ -72,7 +75,7 @@ INPUTS = pa.list_(
 IDENTITY = pa.schema([*INVENTORY, ("item", pa.string()), ("inputs", INPUTS)])
 
 # A listed row. `conditions` is what the model is given for this row alone, as JSON, or "". `status` is "" for a row to
-# process; otherwise `reason` is one of REASONS, at stage "list".
+# process; otherwise `reason` is one of REASONS, HIDDEN or EXCLUDED, at stage "list".
 LISTED = pa.schema(
     [
         *IDENTITY,

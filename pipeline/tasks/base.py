@@ -214,8 +214,8 @@ class Task:
     sources: tuple[str, ...] = ("images",)
     source_name: str = "SOURCE"
     source_help: str = (
-        "SOURCE and DESTINATION are folders, s3:// URIs or any other URI that fsspec opens. Images that are up to date "
-        "are not read."
+        "SOURCE is a folder, a file or a glob in quotes, DESTINATION a folder; either may be an s3:// URI or any other "
+        "that fsspec opens. Images that are up to date are not read."
     )
     inline: Inline | None = None
     keeps_format: bool = True

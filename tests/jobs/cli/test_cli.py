@@ -118,7 +118,16 @@ def test_the_version_is_printed():
     ("arguments", "named"),
     [
         (("nowhere", "out"), "the source cannot be read"),
-        (("in/0.png", "out"), "is a file; a source is a folder"),
+        (("in/9.png", "out"), "there is no file or folder"),
+        (("in/*.gif", "out"), "has no image that SOURCE *.gif takes"),
+        (
+            ("in", "out", "--include", "*.gif"),
+            "has no image that --include *.gif takes; globs and keys are relative",
+        ),
+        (("in", "out", "--exclude", "../*"), "--exclude '../*' matches nothing"),
+        (("in", "out", "--keys", "none.txt"), "none.txt: there is no such file"),
+        (("in", "out", "--set", "include=[1]"), "include = [1]: must be a list of globs"),
+        (("in", "out", "--set", "max_skipped=few"), "--max-skipped few: give a share"),
         (("empty", "out"), "is empty: give a folder or prefix that holds images"),
         (("in", "in/out"), "is inside the source"),
         (("in", "in"), "is inside the source"),
@@ -397,6 +406,65 @@ def test_another_source_on_the_same_destination_is_reported(place, in_process, m
     (warning,) = caplog.messages
     assert f"read {place / 'in'}, this one reads {place / 'other'}" in warning
     assert "in the ledger and no longer in the source: 1" in result.stdout
+
+
+def test_files_are_chosen_the_same_way_again_and_again(place, in_process, model, monkeypatch):
+    """A user begins with one file, goes on with a glob and a list, and leaves something out at the end."""
+    (place / "in" / "notes.txt").write_text("x")
+    (place / "in" / ".git").mkdir()
+    (place / "in" / ".git" / "x.png").write_bytes(saved(photo(12, 12)))
+    (place / "list.txt").write_text("1.png\nnone.png\n")
+
+    def run(source: str, *more: str, code: int = DONE) -> tuple[dict[str, Any], str]:
+        result = imgtx("upscale", source, "out", "--model", model, "--json", *more)
+        assert result.exit_code == code, result.output
+        return json.loads(result.stdout.splitlines()[-1]), result.stderr
+
+    def counts(summary: dict[str, Any]) -> tuple[int, ...]:
+        return tuple(
+            summary[name] for name in ("listed", "written", "current", "skipped", "failed", "vanished")
+        )
+
+    assert counts(run("in/0.png")[0]) == (1, 1, 0, 0, 0, 0)
+    assert counts(run("in/[01].*")[0]) == (2, 1, 1, 0, 0, 0)
+    assert counts(run("in", "--keys", "list.txt", code=FAILURES)[0]) == (2, 0, 1, 0, 1, 0)
+    summary, said = run("in", "--exclude", "0*")
+    assert counts(summary) == (2, 0, 1, 1, 0, 1), "the key that was only in the list is gone"
+    assert summary["not_listed"] == {"hidden": 1, "excluded": 1}
+    assert summary["skipped_kinds"] == {".txt": 1}
+    assert "imgtx: warning: 1 of 2 listed are skipped: 1 .txt" in said
+    run("in", "--exclude", "0*", "--max-skipped", "0", code=FAILURES)
+    assert sorted(path.name for path in (place / "out" / "images").iterdir()) == ["0.png", "1.png"]
+    monkeypatch.chdir("/")
+    status = imgtx("status", str(place / "out")).stdout
+    assert "warning: 1 of 2 listed are skipped: 1 .txt" in status
+    assert "not listed (files and whole folders): 1 hidden, 1 excluded" in status
+    verified = imgtx("verify", str(place / "out"), "--json")
+    assert json.loads(verified.stdout)["problems"] == []
+    retried = json.loads(imgtx("retry", str(place / "out"), "--json").stdout.splitlines()[-1])
+    assert counts(retried)[:3] == (2, 0, 1), "retry chooses as the last run did"
+
+
+def test_outputs_beside_a_glob_do_not_become_inputs(place, in_process, model, monkeypatch):
+    monkeypatch.chdir(place / "in")
+    for expected in (2, 0):
+        result = imgtx("upscale", "**/*.png", "out", "--model", model, "--json")
+        assert result.exit_code == DONE, result.output
+        summary = json.loads(result.stdout.splitlines()[-1])
+        assert (summary["listed"], summary["written"]) == (2, expected)
+    assert imgtx("upscale", "0.png", ".", "--model", model).exit_code == DONE
+    assert (place / "in" / "images" / "0.png").exists()
+    assert "is inside the source" in complaint("upscale", ".", "out", "--model", model)
+    assert (
+        imgtx("upscale", ".", "out", "--exclude", "out", "--exclude", "images", "--model", model).exit_code
+        == DONE
+    )
+
+
+def test_a_glob_without_quotes_is_explained(place):
+    result = imgtx("upscale", "in/0.png", "in/1.png", "out")
+    assert result.exit_code == USAGE
+    assert "put a glob in quotes" in result.stderr
 
 
 def test_a_killed_run_is_not_shown_as_running(place, in_process, model):

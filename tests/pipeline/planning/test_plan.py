@@ -11,11 +11,22 @@ from hypothesis import strategies as st
 from imgtx.codecs import SUFFIXES
 from pipeline.ledger import ledger as ledger_module
 from pipeline.ledger.ledger import Ledger
+from pipeline.planning import plan as plan_module
 from pipeline.planning.plan import CLASSES, LEFT_OUT, PLANNED, Plan, make_plan
 from pipeline.sources.images import classify
+from pipeline.sources.selection import Selection
 from pipeline.storage.store import open_store
 from pipeline.tables import spill
-from pipeline.tables.schemas import FAILED, INVENTORY, PENDING, REASONS, RETRIED_BY_A_PLAIN_RUN, SKIPPED
+from pipeline.tables.rows import to_table
+from pipeline.tables.schemas import (
+    FAILED,
+    INVENTORY,
+    LISTED,
+    PENDING,
+    REASONS,
+    RETRIED_BY_A_PLAIN_RUN,
+    SKIPPED,
+)
 from tests.support.ledger_rows import outcome, outcomes
 
 
@@ -172,6 +183,76 @@ def test_keys_no_longer_listed_are_counted_and_left_alone(ledger):
     assert made.vanished == 2
     assert nonzero(made) == {"current": 1}
     assert plan(ledger).vanished == 3
+
+
+def selected(ledger: Ledger, selection: Selection, *keys: str, **options) -> Plan:
+    """Return the plan of a source that holds `keys`, of which a selection lists some."""
+    divided = [selection.divide(batch.select(INVENTORY.names)) for batch in listing(*keys)]
+    taken = [classify(batch, SUFFIXES, local_destination=True) for batch, _ in divided]
+    options = {"recipe": "r1", "requested_format": "same"} | options
+    return make_plan([*taken, *(rest for _, rest in divided)], ledger, selection=selection, **options)
+
+
+def test_what_a_selection_leaves_out_is_neither_listed_nor_vanished(ledger):
+    keys = ("a.png", "b.png", "c/d.png", "notes.txt", "._a.png")
+    run(ledger, plan(ledger, *keys[:3], "gone.png"))
+    made = selected(ledger, Selection(include=("a*", "new*", "gone*")), *keys, "new.png")
+    assert nonzero(made) == {"current": 1, "new": 1}
+    assert (made.listed, made.vanished) == (2, 1)
+    assert made.not_listed == {"hidden": 1, "excluded": 3}
+    assert made.left_out.num_rows == 0, "nothing of it gets a row"
+    again = selected(ledger, Selection(), *keys)
+    assert nonzero(again) == {"current": 3, "skipped": 1}
+    assert again.not_listed == {"hidden": 1, "excluded": 0}
+
+
+def test_a_selection_by_the_source_item_is_the_same_in_every_style(ledger):
+    rows = [outcome(f"{style}/{key}", item=key) for style in ("ink", "oil") for key in ("a.png", "b.png")]
+    ledger.append(outcomes(*rows), recipe="r1", run="1")
+    assert selected(ledger, Selection(include=("a.png",))).vanished == 2
+    assert selected(ledger, Selection(include=("oil/*",))).vanished == 0
+
+
+def test_names_do_not_depend_on_what_is_selected(ledger):
+    keys = ("a.jpg", "a.png", "b.tif")
+    run(ledger, plan(ledger, *keys, format="png"))
+    for only in keys:
+        made = selected(ledger, Selection(include=(only,)), *keys, requested_format="png")
+        assert nonzero(made) == {"current": 1}
+
+
+def test_an_output_of_what_is_left_out_is_never_overwritten_or_deleted(ledger):
+    first = selected(ledger, Selection(include=("a.jpg",)), "a.jpg", "a.png", requested_format="png")
+    assert outputs(first) == {"a.jpg": ("a.png", "")}
+    run(ledger, first)
+    for format in ("png", "same"):
+        made = selected(ledger, Selection(exclude=("*.jpg",)), "a.jpg", "a.png", requested_format=format)
+        ((name, previous),) = outputs(made).values()
+        assert name.startswith("a~")
+        assert not previous
+    # All at once: both get their own, and the first is made again under its new name.
+    made = plan(ledger, "a.jpg", "a.png", format="png")
+    assert outputs(made)["a.jpg"][1] == "a.png"
+
+
+def test_a_listed_key_that_is_not_there_fails_or_has_vanished(ledger):
+    run(ledger, plan(ledger, "a.png"))
+    absent = [
+        {"key": key, "status": FAILED, "reason": "not_found", "message": "m"} for key in ("a.png", "b.png")
+    ]
+    batches = to_table(absent, LISTED).to_batches()
+    made = make_plan(batches, ledger, recipe="r1", requested_format="same")
+    assert nonzero(made) == {"refused": 1}
+    assert made.vanished == 1
+    assert made.left_out.slice()["key"].to_pylist() == ["b.png"]
+
+
+def test_skipped_keys_are_counted_by_suffix(ledger, monkeypatch):
+    keys = ("a.png", "b.MOV", "c/d.mov", "x.tar.gz", "README", ".profile", "a.x/b", "z.a long story")
+    assert plan(ledger, *keys).skipped_kinds == {".mov": 2, ".gz": 1, "": 3, ".profile": 1}
+    monkeypatch.setattr(plan_module, "MOST_KINDS", 1)
+    assert sum(plan(ledger, *keys).skipped_kinds.values()) == 7
+    assert len(plan(ledger, *keys).skipped_kinds) == 2
 
 
 def test_a_key_listed_twice_is_one_key(ledger):

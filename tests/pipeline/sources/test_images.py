@@ -50,7 +50,7 @@ def test_small_pages_become_large_batches(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "ROWS", 10)
 
     class Paged:
-        def list(self) -> Iterator[pa.RecordBatch]:
+        def list(self, prefix: str, *, enters: object) -> Iterator[pa.RecordBatch]:
             for page in range(8):
                 yield batch_of([f"{page}-{row}" for row in range(3)])
                 yield batch_of([])
