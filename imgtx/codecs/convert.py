@@ -37,10 +37,9 @@ NOTES = {
     "resolution-scaled": "dots per inch were multiplied by the scale, in EXIF too: the picture keeps its size on paper",
     "resolution-dropped": "dots per inch, or the shape of pixels, which the output format cannot hold, are not carried",
     "exif-dropped": "the EXIF block is damaged, too large, or the output format holds none",
-    "xmp-dropped": "XMP that is damaged or too large, or that the output format has no place for, is not carried",
-    "iptc->xmp": "the output format has no place for IPTC datasets: said in XMP, as IPTC maps them",
-    "iptc-dropped": "IPTC datasets that are damaged, or that the output format has no place for, are not carried",
-    "photoshop-dropped": "Photoshop's resources other than IPTC are not carried",
+    "xmp-dropped": "XMP is not carried",
+    "iptc-dropped": "IPTC is not carried",
+    "photoshop-dropped": "Photoshop's resources are not carried",
     "text-dropped": "text chunks and comments are not carried",
     "sbit-dropped": "that only some bits of a PNG's levels count (sBIT) is not true of the output",
     "chromaticities-dropped": "a TIFF's primaries, white or transfer curves, without a profile, are not carried",
@@ -48,13 +47,18 @@ NOTES = {
     "tags-dropped": "TIFF tags for which there is no other note are not carried (of maps, of programs)",
     "app-segments-dropped": "JPEG segments for which there is no other note are not carried",
     "extra-channel-dropped": "a channel that is not stated to be alpha is not carried",
+    "levels-scaled": "levels of another depth than 8 or 16 bits scaled to all levels of these",
+    "turned": "turned or mirrored as the AVIF or HEIC file says",
+    "largest-taken": "an icon of several sizes: the largest was taken",
+    "layers-merged": "the flat picture of a PSD was taken; its layers are not carried",
+    "gain-map-dropped": "the gain map, by which HDR screens show the picture brighter, is not carried",
     "end-missing": "the file lacks its end marker (JPEG's EOI, PNG's IEND), or it is damaged; every pixel is there",
     "damaged-chunk-dropped": "a PNG chunk that decides no pixel fails its checksum and was left out, as viewers do",
     "trailing-bytes-dropped": "the file goes on behind the picture's end; what follows is not carried",
     "damage-accepted": "the file ends too early; what the decoder recovered was taken, `missing` is the share of "
     "rows without pixels",
     "detail-missing": "the truncated picture is stored coarse to fine, or ends within its first rows: it lacks detail",
-    "extra-pictures-dropped": "the further pictures of a multi-picture JPEG are not carried",
+    "extra-pictures-dropped": "the further pictures in a JPEG, AVIF or HEIC file are not carried",
 }
 _FORM_NOTES = {"palette": "palette->rgb", "1bit": "1bit->grey", "lowbit": "lowbit->grey"}
 
@@ -175,6 +179,16 @@ def as_stated(samples: np.ndarray, header: Header) -> np.ndarray:
     if samples.shape[:2] != header.stored_size or samples.itemsize * 8 != header.depth:
         raise ValueError(f"the pixels are {samples.shape} {samples.dtype}, its header {header.stored_size}")
     return samples
+
+
+def widened(samples: np.ndarray, bits: int) -> np.ndarray:
+    """Scale levels of `bits`, which a decoder shifted to the top of its 8 or 16, to all levels of these."""
+    full = np.iinfo(samples.dtype)
+    if bits == full.bits:
+        return samples
+    top = 2**bits - 1
+    table = (np.arange(top + 1, dtype=np.int64) * full.max + top // 2) // top
+    return table.astype(samples.dtype)[samples >> (full.bits - bits)]
 
 
 def from_pillow(image: "Image", header: Header) -> np.ndarray:

@@ -10,15 +10,11 @@ from imgtx.errors import ImageError
 
 # Formats that are not read, by the beginning of their files: the message can name them.
 _FOREIGN = {
-    b"GIF8": "gif",
-    b"8BPS": "psd",
-    b"\0\0\0\x0cjP  ": "jpeg 2000",
     b"\0\0\0\x0cJXL ": "jpeg xl",
     b"\xff\x0a": "jpeg xl",
     b"\x76\x2f\x31\x01": "openexr",
-    b"\0\0\x01\0": "ico",
 }
-_HEIF_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"hevc")
+_HEIF_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"hevc")
 # Words of decoders' messages that mean a file which ends too early.
 _TRUNCATED = (
     "truncated",
@@ -37,16 +33,6 @@ def foreign_error(start: bytes, file: BinaryIO, advice: str) -> ImageError:
     `start` is its first 32 bytes; `advice` says what imgtx reads and ends the message.
     """
     kind = _foreign_format(start)
-    if kind == "gif":
-        from PIL.GifImagePlugin import GifImageFile
-
-        file.seek(0)
-        try:
-            animated = GifImageFile(file).is_animated
-        except Exception as error:
-            return _header_error("gif", error, advice)
-        if animated:
-            return ImageError("animated", f"an animated GIF; imgtx takes one frame: extract it. {advice}")
     if kind:
         return ImageError("unsupported", f"a {kind} image; {advice}")
     file.seek(0)
@@ -57,7 +43,7 @@ def foreign_error(start: bytes, file: BinaryIO, advice: str) -> ImageError:
 
 def _foreign_format(start: bytes) -> str:
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
-        return "avif/heic"
+        return "heic"
     return next((name for signature, name in _FOREIGN.items() if start.startswith(signature)), "")
 
 

@@ -27,9 +27,11 @@ _STRIP_PIXELS = 2**22
 _ROWS_AT_ONCE = 8
 
 _ALONE = threading.Lock()
-# Of libjpeg's warnings those that leave the pixels whole: odd versions and headers, bytes behind the last pixel.
+# Of libjpeg's warnings those that leave the pixels whole: odd versions and headers, bytes behind the last pixel. And
+# libheif tries to seek beyond the end to find it.
 _HARMLESS = re.compile(
-    r"^VipsJpeg: (?!Corrupt JPEG data|Premature)|extraneous bytes before marker 0xd9$", re.IGNORECASE
+    r"^VipsJpeg: (?!Corrupt JPEG data|Premature)|extraneous bytes before marker 0xd9$|^\s*source: bad seek to",
+    re.IGNORECASE,
 )
 
 
@@ -43,7 +45,7 @@ def library() -> ModuleType:
 
 def samples(data: bytes, header: Header) -> np.ndarray:
     """Decode a whole file: (height, width, bands) uint8 or uint16 as stored. Raises any exception of libvips."""
-    with _step() as vips:
+    with step() as vips:
         image = _opened(vips, data, header, "error")
         pixels = image.numpy().reshape(image.height, image.width, image.bands)
     return as_stated(pixels, header)
@@ -84,7 +86,7 @@ def _fetched(
     source: bytes | Path, header: Header, count: int, *, lenient: bool = False
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (top, samples) of `count` rows at a time. lenient: go on after errors."""
-    with _step(lenient=lenient) as vips:
+    with step(lenient=lenient) as vips:
         image = _opened(vips, source, header, "none" if lenient else "error")
         region = vips.Region.new(image)
     height, width = header.stored_size
@@ -95,7 +97,7 @@ def _fetched(
         )
     for top in range(0, height, count):
         rows = min(count, height - top)
-        with _step(lenient=lenient):
+        with step(lenient=lenient):
             pixels = np.frombuffer(region.fetch(0, top, width, rows), expected)
         yield top, pixels.reshape(rows, width, image.bands)
 
@@ -107,7 +109,7 @@ def through_profile(pixels: np.ndarray, icc: bytes) -> np.ndarray:
     """
     depth = pixels.itemsize * 8
     kind = {(1, 8): "b-w", (1, 16): "grey16", (3, 8): "srgb", (3, 16): "rgb16"}[pixels.shape[2], depth]
-    with _step() as vips:
+    with step() as vips:
         image = vips.Image.new_from_array(np.ascontiguousarray(pixels)).copy(interpretation=kind)
         image.set_type(vips.GValue.blob_type, "icc-profile-data", icc)
         return image.icc_transform("srgb", embedded=True, intent="perceptual", depth=depth).numpy()
@@ -134,7 +136,7 @@ def image_of_rows(path: Path, rows: Iterable[np.ndarray], raster: Raster) -> Ite
 
 
 @contextmanager
-def _step(*, lenient: bool = False) -> Iterator[ModuleType]:
+def step(*, lenient: bool = False) -> Iterator[ModuleType]:
     """Give libvips for one step of decoding, and raise damage that libvips only logs before it continues.
 
     lenient: do not raise it.

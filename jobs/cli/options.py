@@ -118,7 +118,7 @@ def selection_options(task: Task) -> tuple[Callable, ...]:
 
 def pixel_options(task: Task) -> list[Callable]:
     """Return the options that decide an image's pixels, and so what a plan says."""
-    formats = "png, jpeg, webp, tiff or bmp; same keeps the format of each image.  [default: same]"
+    formats = "png, jpeg, webp, tiff, bmp or avif; same keeps the format of each image.  [default: same]"
     options = [
         click.option(
             "--model",
@@ -129,9 +129,9 @@ def pixel_options(task: Task) -> list[Callable]:
             "--format",
             help=f"same, {formats}"
             if task.keeps_format
-            else f"png, jpeg, webp, tiff or bmp.  [default: {task.default_format}]",
+            else f"png, jpeg, webp, tiff, bmp or avif.  [default: {task.default_format}]",
         ),
-        click.option("--quality", type=int, help="Quality of JPEG and WebP, 1 to 100.  [default: 92]"),
+        click.option("--quality", type=int, help="Quality of JPEG, WebP and AVIF, 1 to 100.  [default: 92]"),
         click.option(
             "--precision", help="float32, bfloat16, float16 or auto (imgtx models probe).  [default: float32]"
         ),
@@ -142,16 +142,6 @@ def pixel_options(task: Task) -> list[Callable]:
             help="Use torch.compile where imgtx models probe --compile found it worthwhile.",
         ),
     ]
-    options.append(
-        click.option(
-            "--no-provenance",
-            "provenance",
-            is_flag=True,
-            flag_value=False,
-            default=None,
-            help="Do not say in the outputs' XMP which software, task and model made them.",
-        )
-    )
     if task.keeps_format:
         options.append(
             click.option(

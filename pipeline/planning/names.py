@@ -28,19 +28,25 @@ def plain_names(keys: pa.Array, requested: str) -> pa.Array:
 
     requested: a writable format, or "same" for the format that the key's suffix stands for. A key without an image
     suffix, such as one made from a line of a table, gets that of the requested format; with "same" it keeps its name.
+    Spaces and dots behind an image suffix are left out.
     """
-    lowered, names = pc.ascii_lower(keys), keys
+    trimmed = pc.utf8_rtrim(keys, " .")
+    lowered = pc.ascii_lower(trimmed)
+    is_image = pc.match_substring_regex(lowered, rf"({'|'.join(map(re.escape, SUFFIXES))})$")
+    names = keys = pc.if_else(is_image, trimmed, keys)
     if requested != "same":
-        is_image = pc.match_substring_regex(lowered, rf"({'|'.join(map(re.escape, SUFFIXES))})$")
         whole = pc.binary_join_element_wise(keys, suffix_for(requested), "")
         names = pc.if_else(is_image, keys, whole)
     for suffix, source_format in SUFFIXES.items():
         target = output_format(source_format, requested)
         if target == source_format:
             continue
+        ends = pc.ends_with(lowered, suffix)
+        if not pc.any(ends).as_py():
+            continue
         stems = pc.utf8_slice_codeunits(keys, 0, -len(suffix))
         replaced = pc.binary_join_element_wise(stems, suffix_for(target), "")
-        names = pc.if_else(pc.ends_with(lowered, suffix), replaced, names)
+        names = pc.if_else(ends, replaced, names)
     return names
 
 

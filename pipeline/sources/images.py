@@ -219,4 +219,5 @@ def _one(pages: list[pa.RecordBatch]) -> pa.RecordBatch:
 
 
 def _suffix_pattern(suffixes: Collection[str]) -> str:
-    return "(" + "|".join(re.escape(suffix) for suffix in suffixes) + ")$"
+    # Copies between systems leave spaces and dots behind names.
+    return "(" + "|".join(re.escape(suffix) for suffix in suffixes) + ")[ .]*$"

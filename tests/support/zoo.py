@@ -38,7 +38,10 @@ class Expectation:
 
 def build_zoo(directory: Path) -> dict[str, Expectation]:
     """Write the zoo under `directory`; return key (relative path) -> expectation."""
+    from tests.support.more_formats import more_files
+
     members = {
+        **more_files(),
         **_forms(),
         **_tiffs(),
         **paged_tiffs(),
@@ -463,7 +466,8 @@ def _refused() -> dict[str, tuple[bytes, Expectation]]:
         "refused/animated.png": (saved(frames[0], "PNG", **both), animated),
         "refused/gif-inside.png": (saved(frames[0], "GIF", **both), animated),
         "refused/pages.tif": (saved(frames[0], "TIFF", **both), Expectation("multi_page")),
-        "refused/still-gif.png": (saved(frames[0], "GIF"), unsupported),
+        "forms/still-gif.png": (saved(frames[0], "GIF"), Expectation(size=(48, 64), notes=("palette->rgb",))),
+        "refused/jpeg-xl.jpg": (b"\xff\x0a" + bytes(99), unsupported),
         "refused/float.tif": (saved(photo(channels=1).astype(np.float32), "TIFF"), unsupported),
         "refused/int32.tif": (saved(photo(channels=1).astype(np.int32), "TIFF"), unsupported),
         "refused/lab.tif": (lab.tiffsave_buffer(), unsupported),

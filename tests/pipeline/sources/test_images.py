@@ -67,7 +67,9 @@ def test_a_missing_folder_is_an_error(tmp_path: Path):
         list(inventory(Store(str(tmp_path / "missing"), retry=FAIL_FAST)))
 
 
-@pytest.mark.parametrize("key", ["a.jpg", "a.JPG", "b/c.Jpeg", "x.tar.png", ".jpg", "..a.jpg", "a..b/...jpg"])
+@pytest.mark.parametrize(
+    "key", ["a.jpg", "a.JPG", "b/c.Jpeg", "x.tar.png", ".jpg", "..a.jpg", "a..b/...jpg", "a.jpg ", "a.png. "]
+)
 def test_keys_with_an_image_suffix_are_images(key: str):
     assert verdict(key) == ("", "", "")
 

@@ -1,0 +1,160 @@
+"""AVIF: header, decoder (libvips') and encoder (Pillow's). https://aomediacodec.github.io/av1-avif/
+
+libvips decodes all bits, 10 and 12 as 16; Pillow would cut them to 8. Pillow encodes: libvips rewrites EXIF, which
+breaks maker notes. AVIF can only be decoded and encoded whole.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+import imgtx.codecs.exif as exif
+import imgtx.codecs.vips as vips
+from imgtx.codecs.convert import to_pillow, widened
+from imgtx.codecs.format import Format, Writer
+from imgtx.codecs.heif_items import Items, read_brands, read_items
+from imgtx.codecs.metadata import Metadata
+from imgtx.codecs.picture import Facts, Header, Picture, dropped
+from imgtx.codecs.rows import Raster
+from imgtx.errors import ImageError
+
+# libaom's speed, 0 to 10. Slower ones gain a few per cent of the size.
+_SPEED = 6
+# As for JPEG: from this quality on every pixel keeps its own chroma.
+_FULL_CHROMA_QUALITY = 90
+
+
+def recognise(start: bytes) -> bool:
+    brands = read_brands(start)
+    return bool(brands) and (
+        brands[0] in (b"avif", b"avis") or (brands[0] in (b"mif1", b"msf1") and b"avif" in brands)
+    )
+
+
+def read_facts(file: BinaryIO) -> Facts:
+    """Read the boxes, and the size as libvips reports it without decoding."""
+    items = read_items(file)
+    header, notes = header_of("avif", items, *(items.size if items.moving else _size(file)))
+    return facts_of(items, header, notes)
+
+
+def header_of(name: str, items: Items, height: int, width: int) -> tuple[Header, tuple[str, ...]]:
+    """Return the header of an AVIF or HEIC file of that displayed size, and notes of what is beside the picture.
+
+    Raises `ImageError` (unsupported) for colours that were multiplied by alpha.
+    """
+    if items.premultiplied:
+        raise ImageError(
+            "unsupported",
+            f"{_article(name)} {name} whose colours were multiplied by its alpha: convert it to PNG",
+        )
+    bits = max(items.bits, default=8)
+    header = Header(
+        name,
+        height,
+        width,
+        channels=1 if len(items.bits) == 1 else 3,
+        depth=16 if bits > 8 else 8,
+        alpha=items.alpha,
+        frames=2 if items.moving else 1,
+        # The decoder turns it.
+        orientation=1,
+        form="grey" if len(items.bits) == 1 else "rgb",
+    )
+    turned = ("turned",) if items.turned else ()
+    scaled = ("levels-scaled",) if bits not in (8, 16) else ()
+    lost = dropped(gain_map=items.gain_map, extra_pictures=items.others > items.gain_map)
+    return header, (*turned, *scaled, *lost)
+
+
+def _article(name: str) -> str:
+    return "an" if name[0] in "aeiou" else "a"
+
+
+def facts_of(items: Items, header: Header, notes: tuple[str, ...]) -> Facts:
+    """Return what an AVIF or HEIC file says, with its colour as a profile or a PNG chunk."""
+    block = exif.bare(items.exif)
+    colour = b""
+    if body := items.cicp:
+        colour = (
+            struct.pack(">I4s", 4, b"cICP") + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(b"cICP")))
+        )
+    notes += dropped(exif=bool(items.exif) and not block)
+    metadata = Metadata(exif.density(block), items.xmp)
+    return Facts(header, items.icc, block, notes, end=items.end, colour=colour, metadata=metadata)
+
+
+def _size(file: BinaryIO) -> tuple[int, int]:
+    file.seek(0)
+    with vips.step() as library:
+        image = library.Image.new_from_buffer(file.read(), "", access="sequential", fail_on="error")
+        return image.height, image.width
+
+
+def samples(data: bytes, header: Header) -> np.ndarray:
+    """Decode a whole file, by libvips: (height, width, 3 or 4) uint8 or uint16."""
+    made = vips.samples(data, header)
+    bits = max(read_items(io.BytesIO(data)).bits, default=8)
+    return widened(made, bits) if header.depth == 16 else made
+
+
+def strips(path: Path, header: Header) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode a file as one strip, in memory."""
+    yield 0, samples(path.read_bytes(), header)
+
+
+def encode(picture: Picture, quality: int) -> tuple[bytes, tuple[str, ...]]:
+    """Encode in memory, by Pillow."""
+    from PIL.AvifImagePlugin import AvifImageFile
+
+    out = io.BytesIO()
+    to_pillow(picture).save(
+        out,
+        AvifImageFile.format,
+        quality=quality,
+        speed=_SPEED,
+        subsampling="4:4:4" if quality >= _FULL_CHROMA_QUALITY else "4:2:0",
+        # Else the bytes depend on the number of cores.
+        max_threads=1,
+        autotiling=False,
+        icc_profile=picture.icc or None,
+        exif=exif.PREFIX + picture.exif if picture.exif else b"",
+        xmp=picture.metadata.xmp or None,
+    )
+    return out.getvalue(), ()
+
+
+def write(path: Path, rows: Iterable[np.ndarray], raster: Raster, quality: int) -> tuple[str, ...]:
+    """Encode the same on disk; the picture is held in memory."""
+    stored = np.concatenate([*rows])
+    colours = stored[:, :, : raster.bands - raster.alpha]
+    alpha = stored[:, :, -1] if raster.alpha else None
+    picture = Picture(colours, alpha, raster.icc, raster.exif, "avif", (), metadata=raster.metadata)
+    data, notes = encode(picture, quality)
+    path.write_bytes(data)
+    return notes
+
+
+FORMAT = Format(
+    name="avif",
+    title="AVIF",
+    suffixes=(".avif",),
+    recognise=recognise,
+    read_facts=read_facts,
+    samples=samples,
+    strips=strips,
+    writer=Writer(
+        encode=encode,
+        write=write,
+        side_limit=65_536,
+        alpha=True,
+        grey=True,
+        icc=True,
+        exif_limit=2**31 - 1,
+    ),
+)
