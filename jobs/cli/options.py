@@ -37,6 +37,12 @@ dashboard_option = click.option(
     metavar="URL",
     help="The dashboard of the Ray cluster, http://HOST:8265.  [default: RAY_API_SERVER_ADDRESS]",
 )
+yes_option = click.option(
+    "--yes",
+    is_flag=True,
+    help="Do not ask before most outputs of a finished archive are made again. Where nobody can be asked, it is needed "
+    "only if the old ones are deleted, as for another format.",
+)
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 
 EXECUTION_OPTIONS = (

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import click
@@ -25,6 +26,7 @@ from jobs.cli.options import (
     place_arguments,
     ray_address_option,
     selection_options,
+    yes_option,
 )
 from pipeline.tasks import commands, options_of
 
@@ -37,9 +39,9 @@ def run_command(name: str) -> click.Command:
     """Make the command that runs the tasks of that name: `imgtx upscale`."""
     tasks = commands()[name]
 
-    def start(dry_run: bool, force_unlock: bool, as_json: bool, **given: Any) -> None:
+    def start(dry_run: bool, force_unlock: bool, yes: bool, as_json: bool, **given: Any) -> None:
         with _spec(name, given) as spec:
-            _show_plan(spec, as_json) if dry_run else _run(spec, as_json, force_unlock=force_unlock)
+            _show_plan(spec, as_json) if dry_run else _run(spec, as_json, force_unlock=force_unlock, yes=yes)
 
     theirs = [
         *selection_options(commands()[name][0]),
@@ -48,6 +50,7 @@ def run_command(name: str) -> click.Command:
         *SPEC_OPTIONS,
         dry_run_option,
         force_unlock_option,
+        yes_option,
     ]
     return _command(
         name, start, theirs, f"{tasks[0].description}\n\n{tasks[0].source_help}", tasks[0].examples
@@ -152,11 +155,13 @@ def retry(
     _run(spec, as_json, force_unlock=force_unlock, retry_failed=True)
 
 
-def _run(spec: Any, as_json: bool, *, force_unlock: bool, retry_failed: bool = False) -> None:
+def _run(
+    spec: Any, as_json: bool, *, force_unlock: bool, retry_failed: bool = False, yes: bool = False
+) -> None:
     from jobs.cli.streams import survive_loss
     from jobs.inspect.left_out import skipped_line
     from jobs.inspect.status import print_summary
-    from jobs.run.driver import run
+    from jobs.run.driver import accept, run
     from jobs.run.exit_code import exit_code
     from jobs.run.progress import watcher
     from pipeline.tables.without_pandas import skip_pandas
@@ -164,7 +169,8 @@ def _run(spec: Any, as_json: bool, *, force_unlock: bool, retry_failed: bool = F
     skip_pandas()
     survive_loss()
     with watcher(as_json=as_json, console=Console(stderr=True)) as watch:
-        summary = run(spec, watch, retry_failed=retry_failed, force_unlock=force_unlock)
+        agree = accept if yes else partial(_ask, watch.paused, as_json=as_json)
+        summary = run(spec, watch, retry_failed=retry_failed, force_unlock=force_unlock, agree=agree)
     if as_json:
         click.echo(json.dumps(summary.to_dict()))
         if skipped := skipped_line(summary.skipped, summary.listed, summary.skipped_kinds):
@@ -172,6 +178,24 @@ def _run(spec: Any, as_json: bool, *, force_unlock: bool, retry_failed: bool = F
     else:
         print_summary(summary, spec, console())
     raise click.exceptions.Exit(exit_code(spec, summary.to_dict()))
+
+
+def _ask(paused: Callable[[], Any], plan: Any, spec: Any, *, as_json: bool) -> None:
+    """Ask on a terminal before most of an archive is made again; elsewhere refuse to delete most of it."""
+    from jobs.cli.submit import answers
+    from jobs.run.consent import Replacement
+
+    found = Replacement.of(plan, spec)
+    if not found.is_most:
+        return
+    what = f"this run {found}, of {found.images} images, because an option, the model or imgtx is another"
+    if answers() and not as_json:
+        with paused():
+            if click.confirm(f"{what}. Continue?", default=False, err=True):
+                return
+        raise UsageError("nothing was done: all outputs stay as they are")
+    if found.deleted:
+        raise UsageError(f"{what}: give --yes to allow it, or another destination to keep both")
 
 
 def _show_plan(spec: Any, as_json: bool) -> None:

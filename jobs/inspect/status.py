@@ -13,6 +13,7 @@ from rich.table import Table
 from imgtx.models.choice import AUTO
 from imgtx.printable import printable
 from jobs.inspect.left_out import not_listed_line, skipped_line
+from jobs.run.consent import Replacement
 from jobs.run.progress import SMALL_IMAGE
 from jobs.run.tally import Summary
 from pipeline.ledger.lease import Lease, living_holder
@@ -110,6 +111,8 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
             name: {"images": plan.counts.get(name, 0), "bytes": plan.sizes.get(name, 0)} for name in CLASSES
         },
         "vanished": plan.vanished,
+        "replaces": plan.replaces,
+        "deletes": plan.deletes,
         "not_listed": plan.not_listed,
         "skipped_kinds": plan.skipped_kinds,
     }
@@ -123,6 +126,9 @@ def print_plan(plan: Plan, console: Console) -> None:
         if plan.counts[name]:
             table.add_row(name, str(plan.counts[name]), f"{plan.sizes[name] / 1e6:.1f}", meaning)
     console.print(table)
+    if plan.replaces or plan.deletes:
+        found = Replacement(plan.replaces, plan.deletes, plan.images)
+        _say(console, f"of images that have not changed, a run {found}")
     _say_left_out(console, plan.counts[SKIPPED], plan.listed, plan.skipped_kinds, plan.not_listed)
     if plan.vanished:
         _say(console, _vanished(plan.vanished))

@@ -9,7 +9,7 @@ at most those seconds are lost, and the next run repeats only these images.
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING
 
@@ -59,9 +59,21 @@ ISOLATED_PASSES = 2
 DISTURBED_PASSES = 5
 
 
-def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, force_unlock: bool = False) -> Summary:
+def accept(plan: Plan, spec: RunSpec) -> None:
+    """Let every plan run."""
+
+
+def run(
+    spec: RunSpec,
+    watch: Watcher,
+    *,
+    retry_failed: bool = False,
+    force_unlock: bool = False,
+    agree: Callable[[Plan, RunSpec], None] = accept,
+) -> Summary:
     """Process everything that the plan asks for; return the summary, which is also in `runs/<run id>/`.
 
+    agree: called with the plan before anything is done; raises UsageError for one that must not run.
     Raises UsageError before any work, LeaseHeldError where another run is at work, RunInterruptedError after Ctrl-C.
     """
     prepared = prepare(spec)
@@ -77,6 +89,7 @@ def run(spec: RunSpec, watch: Watcher, *, retry_failed: bool = False, force_unlo
         prepared = keep_inputs(prepared)
         _warn_of_another_source(prepared)
         plan = plan_run(prepared, retry_failed=retry_failed)
+        agree(plan, prepared.job.spec)
         session = Session(prepared, plan, lease, watch)
         try:
             session.process()

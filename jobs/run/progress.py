@@ -6,7 +6,9 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -31,9 +33,20 @@ SMALL_IMAGE = 0.1
 LINE = re.compile(r"\d+/\d+ images  ")
 
 
+@dataclass(frozen=True)
+class Display:
+    """Called with every change of the tally. `paused` gives a context in which nothing is drawn."""
+
+    show: Watcher
+    paused: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    def __call__(self, tally: Tally) -> None:
+        self.show(tally)
+
+
 @contextmanager
-def watcher(*, as_json: bool, console: Console) -> Iterator[Watcher]:
-    """Yield a function to call with every change of the tally. It draws on stderr; stdout is for results."""
+def watcher(*, as_json: bool, console: Console) -> Iterator[Display]:
+    """Yield what to call with every change of the tally. It draws on stderr; stdout is for results."""
     if as_json:
         shown = _every(LINE_SECONDS, _document)
     elif console.is_terminal:
@@ -105,7 +118,16 @@ class _Speed(ProgressColumn):
 
 
 @contextmanager
-def _bar(console: Console) -> Iterator[Watcher]:
+def _stopped(progress: Progress) -> Iterator[None]:
+    progress.stop()
+    try:
+        yield
+    finally:
+        progress.start()
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Display]:
     columns = (
         SpinnerColumn(),
         BarColumn(bar_width=None),
@@ -125,11 +147,11 @@ def _bar(console: Console) -> Iterator[Watcher]:
             failures = _failures(tally.to_dict("running"))
             progress.update(task, total=tally.to_do, completed=tally.done, tally=tally, failures=failures)
 
-        yield watch
+        yield Display(watch, partial(_stopped, progress))
 
 
 @contextmanager
-def _every(seconds: float, show: Callable[[Tally], None], *, at_once: bool = False) -> Iterator[Watcher]:
+def _every(seconds: float, show: Callable[[Tally], None], *, at_once: bool = False) -> Iterator[Display]:
     """Show the tally every so many seconds, also while nothing changes, as during a slow image."""
     seen: list[Tally] = []
     said: list[str] = []
@@ -152,7 +174,7 @@ def _every(seconds: float, show: Callable[[Tally], None], *, at_once: bool = Fal
             thread.start()
 
     try:
-        yield watch
+        yield Display(watch)
     finally:
         stop.set()
         if thread.ident:

@@ -128,7 +128,7 @@ def _places(name: str, values: Mapping[str, Any]) -> Places:
 
 
 def _run_spec(values: Mapping[str, Any], command: str) -> RunSpec:
-    left_out = ("dry_run", "force_unlock", "as_json", *PARAMETERS)
+    left_out = ("dry_run", "force_unlock", "yes", "as_json", *PARAMETERS)
     options = {option: value for option, value in values.items() if option not in left_out}
     return read_run_spec(values["source"], values["destination"], command, options)
 

@@ -91,6 +91,9 @@ class Plan:
 
     not_listed: number of files and whole folders that the selection leaves out, by HIDDEN and EXCLUDED; they do not
     count as listed. skipped_kinds: number of skipped keys by suffix ("" for none), or by reason where it is another.
+
+    replaces, deletes: number of existing outputs that the work makes again, although their sources have not changed,
+    under the same name and under another.
     """
 
     work: Rows
@@ -100,6 +103,13 @@ class Plan:
     vanished: int
     not_listed: dict[str, int] = field(default_factory=dict)
     skipped_kinds: dict[str, int] = field(default_factory=dict)
+    replaces: int = 0
+    deletes: int = 0
+
+    @property
+    def images(self) -> int:
+        """Return the number of listed keys that are not skipped."""
+        return self.listed - self.counts[SKIPPED]
 
     @property
     def listed(self) -> int:
@@ -164,7 +174,9 @@ def make_plan(
     for index, (start, stop) in enumerate(pairwise([*starts, images.num_rows])):
         matched = _with_files(images.slice(start, stop - start), files, index)
         count.add(matched)
-        work.add(_to_run(matched, retry_failed=retry_failed))
+        to_run = _to_run(matched, retry_failed=retry_failed)
+        count.add_outputs(to_run)
+        work.add(to_run.select(PLANNED.names))
     return Plan(
         work,
         left_out,
@@ -173,6 +185,8 @@ def make_plan(
         count.vanished,
         count.not_listed,
         dict(count.skipped_kinds.most_common()),
+        count.replaces,
+        count.deletes,
     )
 
 
@@ -223,6 +237,15 @@ class _Count:
         self.vanished = 0
         self.not_listed = {HIDDEN: 0, EXCLUDED: 0}
         self.skipped_kinds = Counter[str]()
+        self.replaces = self.deletes = 0
+
+    def add_outputs(self, to_run: pa.Table) -> None:
+        """Count the outputs of unchanged sources that planned rows replace or delete."""
+        by_recipe = to_run.filter(pc.is_in(to_run["cause"], pa.array([STALE, OLDER])))
+        existing = by_recipe.filter(pc.not_equal(by_recipe["written_output"], ""))
+        deleted = int(as_bools(pc.not_equal(existing["previous_output"], "")).sum())
+        self.deletes += deleted
+        self.replaces += len(existing) - deleted
 
     def skip(self, others: pa.Table) -> None:
         """Count skipped rows by what they are."""
@@ -283,14 +306,14 @@ def _with_files(matched: pa.Table, files: SupersededFiles, index: int) -> pa.Tab
 
 
 def _to_run(matched: pa.Table, *, retry_failed: bool) -> pa.Table:
-    """Return the rows to process, as PLANNED."""
+    """Return the rows to process: the columns of PLANNED, and `written_output`."""
     codes = matched["code"].to_numpy()
     run = np.isin(codes, [_CODES[cause] for cause in RUN])
     if retry_failed:
         run = (run | (codes == _CODES[FAILED_BEFORE])) & np.asarray(matched["failed"])
     causes = pa.DictionaryArray.from_arrays(matched["code"].combine_chunks(), pa.array(list(CLASSES)))
     matched = matched.append_column("cause", causes.cast(pa.string()))
-    return matched.select(PLANNED.names).filter(pa.array(run))
+    return matched.select([*PLANNED.names, "written_output"]).filter(pa.array(run))
 
 
 def _classify(

@@ -118,7 +118,7 @@ def test_a_credential_that_is_used_is_written_nowhere(
         for command in (
             ["plan", "upscale", source.uri, out.uri, *run],
             ["upscale", source.uri, out.uri, *run],
-            ["upscale", source.uri, out.uri, *run, "--json", "--format", "jpeg"],
+            ["upscale", source.uri, out.uri, *run, "--json", "--format", "jpeg", "--yes"],
             ["retry", out.uri],
             ["status", out.uri],
             ["status", out.uri, "--prometheus"],

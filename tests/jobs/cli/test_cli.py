@@ -445,6 +445,40 @@ def test_files_are_chosen_the_same_way_again_and_again(place, in_process, model,
     assert counts(retried)[:3] == (2, 0, 1), "retry chooses as the last run did"
 
 
+def test_replacing_most_of_an_archive_is_asked_for(place, in_process, model, monkeypatch):
+    given = ("upscale", "in", "out", "--model", model)
+    assert imgtx(*given).exit_code == DONE
+    planned = imgtx("plan", *given, "--format", "tiff")
+    assert (
+        "of images that have not changed, a run deletes 2 existing outputs that get another name"
+        in planned.stdout
+    )
+    counts = json.loads(imgtx("plan", *given, "--quality", "50", "--json").stdout)
+    assert (counts["replaces"], counts["deletes"]) == (2, 0)
+    # Nobody can be asked: only deleting needs the option, and only that of more than half.
+    named = complaint(*given, "--format", "tiff")
+    assert "this run deletes 2 existing outputs that get another name, of 2 images" in named
+    assert "give --yes to allow it" in named
+    assert imgtx(*given, "--format", "tiff", "--limit", "1", "--dry-run").exit_code == DONE
+    assert imgtx(*given, "--quality", "50").exit_code == DONE
+
+    asked = []
+
+    def confirm(text: str, **_: Any) -> bool:
+        asked.append(text)
+        return len(asked) > 1
+
+    monkeypatch.setattr("jobs.cli.submit.answers", lambda: True)
+    monkeypatch.setattr(click, "confirm", confirm)
+    assert "nothing was done: all outputs stay as they are" in complaint(*given)
+    assert imgtx(*given).exit_code == DONE
+    assert asked[0] == asked[1]
+    assert "this run replaces 2 existing outputs, of 2 images, because an option" in asked[0]
+    assert imgtx(*given, "--format", "tiff", "--yes").exit_code == DONE
+    assert len(asked) == 2
+    assert sorted(path.name for path in (place / "out" / "images").iterdir()) == ["0.tif", "1.tif"]
+
+
 def test_outputs_beside_a_glob_do_not_become_inputs(place, in_process, model, monkeypatch):
     monkeypatch.chdir(place / "in")
     for expected in (2, 0):

@@ -247,6 +247,21 @@ def test_a_listed_key_that_is_not_there_fails_or_has_vanished(ledger):
     assert made.left_out.slice()["key"].to_pylist() == ["b.png"]
 
 
+def test_existing_outputs_that_another_recipe_replaces_or_deletes_are_counted(ledger):
+    run(ledger, plan(ledger, "a.jpg", "b.png", "c.png"))
+    ledger.append(outcomes(outcome("failed.png", status=FAILED, reason="corrupt")), recipe="r1", run="1")
+    keys = ("a.jpg", "b.png", "c.png", "failed.png", "new.png", "notes.txt")
+    made = plan(ledger, *keys)
+    assert (made.replaces, made.deletes, made.images) == (0, 0, 5)
+    assert (plan(ledger, *keys, recipe="r2").replaces, plan(ledger, *keys, recipe="r2").deletes) == (3, 0)
+    as_png = plan(ledger, *keys, recipe="r2", format="png", older_recipes=("r1",))
+    assert (as_png.replaces, as_png.deletes) == (2, 1)
+    # What changed at the source is meant to be replaced.
+    ledger.append(outcomes(outcome("b.png", version="v0")), recipe="r1", run="0")
+    assert plan(ledger, *keys, recipe="r2").replaces == 2
+    assert plan(ledger, *keys, recipe="r2", retry_failed=True).replaces == 0
+
+
 def test_skipped_keys_are_counted_by_suffix(ledger, monkeypatch):
     keys = ("a.png", "b.MOV", "c/d.mov", "x.tar.gz", "README", ".profile", "a.x/b", "z.a long story")
     assert plan(ledger, *keys).skipped_kinds == {".mov": 2, ".gz": 1, "": 3, ".profile": 1}
