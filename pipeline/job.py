@@ -85,6 +85,11 @@ def _check_model(spec: RunSpec, info: ModelInfo) -> None:
         raise UsageError(
             "--offload moves components between CPU and GPU, and this run has no GPU: leave it out"
         )
+    if info.blended and spec.self_ensemble:
+        raise UsageError(
+            f"--self-ensemble with --model {spec.model}: it draws noise by pixel position, and mirrored views would "
+            "get other noise; leave it out"
+        )
     if info.task in get_task(spec.task).models:
         return
     suitable = tasks_for(info.task)

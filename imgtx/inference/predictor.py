@@ -23,6 +23,7 @@ from imgtx.imageops.grey import as_rgb, is_grey
 from imgtx.imageops.hidden import weights_of, without_hidden_colours
 from imgtx.imageops.holes import with_mask
 from imgtx.imageops.resize import imresize
+from imgtx.inference.blending import Blender, blend
 from imgtx.inference.channels import fits, from_model, to_model
 from imgtx.inference.inputs import check_image, check_mask, pixels_of
 from imgtx.inference.memory import (
@@ -173,6 +174,7 @@ class Predictor:
             np.empty((cut.height * scale, cut.width * scale, self._out_channels(tiles)), tiles.dtype)
             for cut, tiles in stacks
         ]
+        blenders = [Blender(cut, scale) for cut, _ in stacks] if self.info.blended else []
         groups: dict[tuple, list[tuple[int, int]]] = {}
         for which, (_, tiles) in enumerate(stacks):
             agreed = shared(rows[which]) if rows is not None else ()
@@ -184,8 +186,14 @@ class Predictor:
                 places = waiting[done : done + self._tiles_per_call(*shape[:2])]
                 batch = np.stack([stacks[which][1][index] for which, index in places])
                 own = () if rows is None else tuple(rows[which] for which, _ in places)
+                if blenders:
+                    own = tuple(placed(stacks[which][0], index) for which, index in places)
                 for (which, index), tile in zip(places, self._infer(batch, own), strict=True):
-                    paste(outputs[which], tile, stacks[which][0], index, scale)
+                    if not blenders:
+                        paste(outputs[which], tile, stacks[which][0], index, scale)
+                        continue
+                    for place, pixels in blenders[which].add(tile):
+                        outputs[which][place.top : place.bottom, place.left : place.right] = pixels
                 done += len(places)
         return outputs
 
@@ -199,10 +207,12 @@ class Predictor:
 
         read_window: from a rectangle of the image to its pixels, (height, width, C) uint8 or uint16.
         conditions: of this image, for models that take them.
-        Yields each piece's place in the output, in output pixels, and its pixels, (height, width, C).
+        Yields each piece's place in the output, in output pixels, and its pixels, (height, width, C); for a model whose
+        tiles are blended (`info.blended`) these are bands of the whole width.
         Together they are what `run` returns for the same plan; memory holds the tiles of one call.
         Raises as `__call__`.
         """
+        blender = Blender(cut, self.info.scale) if self.info.blended else None
         done = 0
         while done < cut.count:
             step = self._tiles_per_call(cut.tile_height, cut.tile_width)
@@ -211,8 +221,13 @@ class Predictor:
             # This refuses what the model does not accept.
             self._out_channels(batch)
             rows = () if conditions is None else (conditions,) * len(indices)
+            if blender:
+                rows = tuple(placed(cut, index) for index in indices)
             for index, tile in zip(indices, self._infer(batch, rows), strict=True):
-                yield core_of(tile, cut, index, self.info.scale)
+                if blender:
+                    yield from blender.add(tile)
+                else:
+                    yield core_of(tile, cut, index, self.info.scale)
             done = indices.stop
 
     def _infer(self, tiles: np.ndarray, rows: Sequence[Conditions]) -> Iterator[np.ndarray]:
@@ -238,8 +253,11 @@ class Predictor:
     def _infer_in_parts(self, tile: np.ndarray, row: Sequence[Conditions]) -> np.ndarray:
         """Run one tile too large for memory, (th, tw, C) to (s th, s tw, C), cut as if it were an image."""
         cut = plan(*tile.shape[:2], tile=self.tile, halo=self.info.halo, multiple=self.info.multiple)
-        parts = self._infer(split(tile, cut), [*row] * cut.count)
-        return merge(np.stack(list(parts)), cut, self.info.scale)
+        rows = [*row] * cut.count
+        if self.info.blended:
+            rows = [placed(cut, index, row[0]["top"], row[0]["left"]) for index in range(cut.count)]
+        parts = np.stack(list(self._infer(split(tile, cut), rows)))
+        return (blend if self.info.blended else merge)(parts, cut, self.info.scale)
 
     def _try_call(self, tiles: np.ndarray, rows: Sequence[Conditions]) -> np.ndarray | None:
         """Return `_call`, or None when memory ran out."""
@@ -378,6 +396,15 @@ def _check_precision(precision: str, info: ModelInfo) -> None:
         raise UsageError(
             f"precision {precision!r} for model {info.name!r}: expected one of {', '.join(known)}"
         )
+
+
+def placed(cut: Plan, index: int, top: int = 0, left: int = 0) -> Conditions:
+    """Return where tile number `index` is in the image, for a model with `info.blended`.
+
+    top, left: of what `cut` cuts, where that is part of the image.
+    """
+    tile = cut.tiles[index]
+    return {"top": top + tile.top, "left": left + tile.left}
 
 
 def default_device() -> str:

@@ -12,7 +12,7 @@ from imgtx.models.contract import Conditions
 from imgtx.models.info import ModelInfo
 from imgtx.models.text_to_image import TextState, TextToImage
 from imgtx.models.text_to_image_config import GUIDANCE, STEPS
-from imgtx.models.text_to_image_sampler import GUIDANCE_INTERVAL, dpm_solver, guided, noise_of
+from imgtx.models.text_to_image_sampler import GUIDANCE_INTERVAL, Solver, dpm_solver, guided, noise_of
 from imgtx.models.text_to_image_tokenizer import PAD, Tokenizer, Tokens
 
 MAX_STEPS = 1000
@@ -80,8 +80,12 @@ class TextToImageModel(nn.Module):
         seeds: Sequence[int],
         steps: int,
         guidance: Sequence[float],
+        solver: Solver = dpm_solver,
     ) -> Tensor:
-        """As `sample`, from tokens: (B, 3, S, S) float32 in [0, 1]."""
+        """As `sample`, from tokens: (B, 3, S, S) float32 in [0, 1].
+
+        solver: `dpm_solver`, or `heun` to compare it with.
+        """
         weight = self.network.embed.weight
         both = self.encode([*wanted, *unwanted])
         count = len(wanted)
@@ -101,7 +105,7 @@ class TextToImageModel(nn.Module):
             return guided(with_prompt, without, strength)
 
         noise = noise_of(seeds, self.side).to(weight.device)
-        return (dpm_solver(predict, noise, steps) / 2 + 0.5).clamp(0.0, 1.0)
+        return (solver(predict, noise, steps) / 2 + 0.5).clamp(0.0, 1.0)
 
     def encode(self, prompts: Sequence[Tokens]) -> TextState:
         """Return what the decoder needs of prompts. All are padded to one length, whatever the batch."""

@@ -13,6 +13,8 @@ from torch import Tensor
 
 # Maps noisy pictures (B, 3, S, S) and a time in [0, 1] to predicted pictures.
 Predict = Callable[[Tensor, float], Tensor]
+# From what predicts, noise and a number of steps to pictures: `dpm_solver` or `heun`.
+Solver = Callable[[Predict, Tensor, int], Tensor]
 
 # Guidance acts between these times only (Kynkäänniemi et al., arXiv 2404.07724): later, all that a prompt decides is
 # decided. Flat areas average noise away, so that it is decided early.

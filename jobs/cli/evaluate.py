@@ -62,9 +62,9 @@ def evaluate(
     imgtx evaluate restore benchmarks/cbsd68.txt --protocol denoise
     imgtx evaluate inpaint benchmarks/kodak24 --protocol holes
     imgtx evaluate text-to-image --protocol scenes
+    imgtx evaluate text-to-image emoji/ --protocol captions
     imgtx evaluate style benchmarks/kodak24 paintings/ --protocol style
     """
-    from jobs.evaluation.datasets import find_datasets
     from jobs.evaluation.protocol import run_protocol
     from jobs.evaluation.protocols import PROTOCOLS
     from jobs.evaluation.report import print_protocol
@@ -75,7 +75,7 @@ def evaluate(
     folders = [on_this_machine(dataset) for dataset in datasets]
     if options["protocol"]:
         protocol = PROTOCOLS[options["protocol"]]
-        found = () if protocol.own_datasets and not folders else find_datasets(folders)
+        found = () if protocol.own_datasets and not folders else protocol.find(folders)
         rows = run_protocol(protocol, model, found, out_json=out, **shared)
         if as_json:
             click.echo(json.dumps(rows.to_dict()))

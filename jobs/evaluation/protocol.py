@@ -22,7 +22,8 @@ class Protocol:
     those of the papers: of the datasets given for a model card these are taken, or all where none of them is given.
     `published` was printed in the papers and never measured here. `in_metrics` says whether the weights carry its dB.
     `own_datasets` names what the protocol makes itself, so that no dataset is given.
-    `inputs`: what one measurement takes; where that is more than images, `rows` gets a dataset for each.
+    `inputs`: what one measurement takes; where that is more than images, `rows` gets a dataset for each. `find`: from
+    folders to datasets.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Protocol:
     in_metrics: bool = True
     own_datasets: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ("images",)
+    find: Callable[[Sequence[Path]], tuple[Dataset, ...]] = find_datasets
 
 
 @dataclass(frozen=True)

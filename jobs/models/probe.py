@@ -27,6 +27,10 @@ MIN_SIDE = 336
 MAX_SIDE = 400
 
 
+# Of upscalers of diffusers.
+NOT_PROBED = "the model draws noise, so that no halo makes its tiles agree, and they are blended"
+
+
 @dataclass(frozen=True)
 class Probed:
     """What `probe_model` found and where it was written; `sidecar` is None for imgtx's own weights."""
@@ -56,7 +60,7 @@ def describe(reference: str) -> dict[str, Any]:
     hint = f"never probed; imgtx models probe '{reference}' measures"
     if facts := adapter_of(source).facts:
         info, of_files = facts(source)
-        hint += " seconds, memory and the largest batch"
+        hint = f"none: {NOT_PROBED}" if info.blended else hint + " seconds, memory and the largest batch"
         return known | info.to_dict() | {"model": of_files, "probe": hint}
     model: Any = load_model(reference)
     hint += " halo, precisions, speed and memory"
@@ -90,6 +94,8 @@ def probe_model(reference: str, options: ProbeOptions) -> Probed:
     """
     options.check()
     source = find_source(reference)
+    if read_info(reference)[0].blended:
+        raise UsageError(f"{reference} is not probed: {NOT_PROBED}; run it as it is")
     if read_info(reference)[0].generation:
         return _probe_generation(reference, options)
     photos = read_photos(options.photos or EXAMPLES)

@@ -154,6 +154,8 @@ def keep_inputs(run: Prepared) -> Prepared:
         if option.file and settings.get(option.name):
             settings[option.name] = _kept(settings[option.name], run)
     source = _kept(spec.source, run) if run.opened.source.kind.single_file else spec.source
+    if source != spec.source:
+        settings |= task.before_copying(spec)
     model = with_files(spec.model, lambda file: _kept(file, run))
     keys = spec.keys and _kept(spec.keys, run)
     if (source, keys, settings, model) == (spec.source, spec.keys, spec.settings, spec.model):

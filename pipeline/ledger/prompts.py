@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.sources.prompt_rows import Reading, rows_of, versions_of
+from pipeline.sources.prompt_rows import Pictures, Reading, rows_of
 from pipeline.sources.prompts import PromptTable
 from pipeline.sources.tabular import Broken, Line
 from pipeline.storage.store import Store
@@ -35,13 +35,16 @@ OWN = pa.schema(
 BATCH_ROWS = 1 << 15
 
 
-def keep_prompts(table: PromptTable, reading: Reading, images: pa.Table | None, destination: Store) -> None:
-    """Write what the table says, unless it has been written; for the holder of the lease."""
+def keep_prompts(table: PromptTable, reading: Reading, images: Pictures | None, destination: Store) -> None:
+    """Write what the table says, unless it has been written; for the holder of the lease.
+
+    images: the start pictures that rows may name, of which those that they do name are known: the table was listed.
+    """
     with table.file() as path:
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        versions = versions_of(images)
-        said = json.dumps([content, astuple(reading), sorted((versions or {}).items())])
+        versions = sorted(images.known.items()) if images is not None else []
+        said = json.dumps([content, astuple(reading), versions])
         name = f"{PROMPT_RECORDS}{hashlib.sha256(said.encode()).hexdigest()[:16]}.parquet"
         if destination.stat(name) is not None:
             return
@@ -49,7 +52,7 @@ def keep_prompts(table: PromptTable, reading: Reading, images: pa.Table | None, 
         with tempfile.TemporaryDirectory(prefix="imgtx-prompts-") as folder:
             written = Path(folder) / "prompts.parquet"
             with pq.ParquetWriter(written, schema, compression="zstd") as writer:
-                for batch in _batches(table.rows(path, None), reading, versions, schema):
+                for batch in _batches(table.rows(path, None), reading, images, schema):
                     writer.write_batch(batch)
             destination.upload(name, str(written))
 
@@ -78,12 +81,12 @@ def _kept_type(kind: pa.DataType | None) -> pa.DataType:
 
 
 def _batches(
-    lines: Iterator[Line], reading: Reading, versions: dict[str, str] | None, schema: pa.Schema
+    lines: Iterator[Line], reading: Reading, images: Pictures | None, schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
         cells = {} if isinstance(line, Broken) else {_named(name): cell for name, cell in line.items()}
-        for sample, row in enumerate(rows_of(number, line, reading, versions), 1):
+        for sample, row in enumerate(rows_of(number, line, reading, images), 1):
             key, _, version, _, _, conditions, *_ = row
             own = {"key": key, "version": version, "row": number, "sample": sample, "conditions": conditions}
             rows.append(cells | own)

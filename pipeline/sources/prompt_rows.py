@@ -14,9 +14,9 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +41,8 @@ MAX_SAMPLES = 10_000
 BATCH_ROWS = 1 << 16
 # Of the prompt, in the key of a row without one, so that people find their pictures.
 SLUG = 40
+# As `json.dumps(..., ensure_ascii=False)`, which makes an encoder for each call.
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 _NO_WORDS = re.compile(r"[\W_]+")
 # `line` is the row's number in the table, from 1; `version` and `key` are hashes.
 _SEEN = pa.schema([("key", pa.uint64()), ("version", pa.uint64()), ("place", pa.int64())])
@@ -63,6 +65,17 @@ class CellError(Exception):
     def __init__(self, reason: str, message: str):
         super().__init__(message)
         self.reason = reason
+
+
+class Pictures(Protocol):
+    """Where rows find their start pictures (`pipeline.sources.start_pictures`)."""
+
+    @property
+    def known(self) -> Mapping[str, str]:
+        """The versions of pictures by key: of all, or of those that were found so far."""
+
+    def find(self, name: str) -> tuple[str, str]:
+        """Return key and version of the picture that a row names; CellError where there is none."""
 
 
 def wanted_columns(there: Types | None, reading: Reading, table: str) -> Columns:
@@ -89,16 +102,15 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def listed(
-    lines: Iterable[Line], reading: Reading, *, images: pa.Table | None, local_destination: bool
+    lines: Iterable[Line], reading: Reading, *, images: Pictures | None, local_destination: bool
 ) -> Iterator[pa.RecordBatch]:
     """Return batches of LISTED for a table's rows, in their order; rows that repeat others are marked.
 
-    images: key and version of the start pictures that rows may name. All rows go through local disk, so that memory
+    images: the start pictures that rows may name. All rows go through local disk, so that memory
     holds one batch. Raises UsageError where two rows ask for different pictures under one key.
     """
     found, seen = Rows(_NUMBERED), Spill(_SEEN)
-    known = versions_of(images)
-    every = (row for number, line in enumerate(lines, 1) for row in rows_of(number, line, reading, known))
+    every = (row for number, line in enumerate(lines, 1) for row in rows_of(number, line, reading, images))
     for rows in _in_batches(every):
         table = _checked(_as_table(rows), local_destination=local_destination)
         keys, places = hash64(table["key"]), np.arange(found.num_rows, found.num_rows + len(table))
@@ -112,13 +124,6 @@ def listed(
         if len(here):
             table = _skipped(table, here)
         yield from table.select(LISTED.names).combine_chunks().to_batches()
-
-
-def versions_of(images: pa.Table | None) -> dict[str, str] | None:
-    """Return the versions of start pictures by key, None where none are given."""
-    if images is None:
-        return None
-    return dict(zip(images["key"].to_pylist(), images["version"].to_pylist(), strict=True))
 
 
 def asked_of(values: Values, reading: Reading) -> tuple[dict[str, Any], int, int]:
@@ -212,10 +217,10 @@ def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def rows_of(number: int, line: Line, reading: Reading, images: dict[str, str] | None) -> Iterator[tuple]:
+def rows_of(number: int, line: Line, reading: Reading, images: Pictures | None) -> Iterator[tuple]:
     """Yield the columns of _NUMBERED for every sample of a row.
 
-    number: of the row in its table, from 1. images: versions of the start pictures by key, None where none are given.
+    number: of the row in its table, from 1. images: the start pictures that it may name.
     """
     key = f"row-{number}"
     try:
@@ -229,7 +234,7 @@ def rows_of(number: int, line: Line, reading: Reading, images: dict[str, str] | 
         message = f"row {number} {error}: correct the table"
         yield key, 0, _digest(repr(line)), "", None, "", FAILED, error.reason, message, number
         return
-    base = json.dumps(asked, ensure_ascii=False)
+    base = _ENCODE(asked)
     if not reading.key:
         key = f"{_slug(asked[PROMPT])}-{_digest(f'{base} {seed}')}"
     size = len(asked[PROMPT].encode())
@@ -252,16 +257,14 @@ def _key(value: Any, column: str) -> str:
     return str(value)
 
 
-def _start_picture(asked: dict[str, Any], images: dict[str, str] | None) -> tuple[str, str] | None:
+def _start_picture(asked: dict[str, Any], images: Pictures | None) -> tuple[str, str] | None:
     """Return key and version of the row's start picture, None where it has none. Raises CellError."""
-    key = asked.get(IMAGE)
-    if key is None:
+    name = asked.get(IMAGE)
+    if name is None:
         return None
     if images is None:
-        raise CellError(BAD_VALUE, f"has the start picture {key!r}, and --images does not say where it is")
-    if key not in images:
-        raise CellError(BAD_VALUE, f"has the start picture {key!r}, which is not in --images")
-    return key, images[key]
+        raise CellError(BAD_VALUE, f"has the start picture {name!r}, and nothing says where it is")
+    return images.find(name)
 
 
 def _digest(text: str) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from imgtx.errors import UsageError
 from pipeline.sources.base import SourceKind
-from pipeline.sources.prompt_rows import PROMPT, Reading, listed, wanted_columns
+from pipeline.sources.prompt_rows import PROMPT, Pictures, Reading, listed, wanted_columns
 from pipeline.sources.tabular import CSV, JSON_LINES, PARQUET, Columns, Line, TableFormat, Types, text_format
 from pipeline.storage.store import Store, open_store
 
@@ -86,9 +86,9 @@ class PromptTable:
         return self.list_as(Reading(), local_destination=local_destination)
 
     def list_as(
-        self, reading: Reading, *, local_destination: bool, images: pa.Table | None = None
+        self, reading: Reading, *, local_destination: bool, images: Pictures | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Return batches of LISTED by the options of `reading`; images: key and version of start pictures."""
+        """Return batches of LISTED by the options of `reading`; images: the start pictures that rows may name."""
         with self.file() as path:
             columns = wanted_columns(self.columns(path), reading, self.describe())
             yield from listed(

@@ -185,9 +185,10 @@ class Task:
     keeps_format: whether `--format same` makes sense; else `default_format` is written.
 
     check: raises UsageError for settings that contradict each other or the model. recipe: what of the settings
-    decides pixels, as names and values that are hashed where they are set. open_inputs: opens what it reads beside
-    the source, and check_inputs raises UsageError where that cannot be read. list: batches of LISTED rows, each an
-    output with its own key. explain: why nothing listed can be processed, or "".
+    decides pixels, as names and values that are hashed where they are set. before_copying: settings to record before a
+    local source is copied to the destination, such as the folder that paths in it are relative to. open_inputs: opens
+    what it reads beside the source, and check_inputs raises UsageError where that cannot be read. list: batches of
+    LISTED rows, each an output with its own key. explain: why nothing listed can be processed, or "".
 
     keep: writes beside the ledger what the source says of its rows, before a run's first image. arrange: the order in
     which planned rows run, so that those that can share a call of the model are neighbours. finish: what a run adds
@@ -224,6 +225,7 @@ class Task:
     check: Callable[[RunSpec, ModelInfo], None] = accept_any
     recipe: Callable[[RunSpec], dict[str, Any]] = no_settings
     refer: Callable[[str, Settings], str] = no_reference
+    before_copying: Callable[[RunSpec], dict[str, Any]] = no_settings
     open_inputs: Callable[[RunSpec], Any] = no_inputs
     check_inputs: Callable[[Any, RunSpec], None] = check_no_inputs
     list: Callable[..., Iterator[pa.RecordBatch]] = list_source

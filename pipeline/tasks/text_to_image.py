@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.contact_sheet import Cell
     from pipeline.ledger.ledger import Ledger
     from pipeline.sources.prompt_rows import Reading
+    from pipeline.sources.start_pictures import StartPictures
     from pipeline.spec import Job, RunSpec
     from pipeline.storage.store import Store
     from pipeline.tables.rows import Row
@@ -57,7 +58,14 @@ START_PICTURES = Option(
     "images",
     metavar="URI",
     place=True,
-    help="Folder or bucket of the start pictures that the column image names.",
+    help="Folder or bucket of the start pictures: the column image then names keys in it.  [default: it names URIs, or "
+    "paths relative to the table]",
+)
+TABLE_FOLDER = Option(
+    "table_folder",
+    place=True,
+    rare=True,
+    help="Where relative paths of the column image begin.  [default: where the table is]",
 )
 KEY = Option(
     "key",
@@ -191,21 +199,30 @@ def recipe(spec: RunSpec) -> dict[str, Any]:
     return given | {NO_METADATA.name: NO_METADATA.of(spec)}
 
 
-def open_images(spec: RunSpec) -> Store | None:
-    """Open the folder of start pictures, if the spec names one."""
+def open_images(spec: RunSpec) -> StartPictures:
+    """Open what holds the start pictures that rows may name."""
+    from pipeline.sources.start_pictures import PicturesAnywhere, PicturesIn
     from pipeline.storage.store import open_store
 
-    uri = START_PICTURES.of(spec)
-    return open_store(uri, endpoint_url=spec.endpoint_url) if uri else None
+    if uri := START_PICTURES.of(spec):
+        return PicturesIn(open_store(uri, endpoint_url=spec.endpoint_url), START_PICTURES.flag.strip())
+    return PicturesAnywhere(TABLE_FOLDER.of(spec) or _folder_of(spec.source), spec.endpoint_url)
 
 
-def check_inputs(images: Store | None, spec: RunSpec) -> None:
+def before_copying(spec: RunSpec) -> dict[str, Any]:
+    """Return the folder of a table that is about to be copied: paths in it are relative to that."""
+    return {TABLE_FOLDER.name: TABLE_FOLDER.of(spec) or _folder_of(spec.source)}
+
+
+def _folder_of(uri: str) -> str:
+    return uri.rpartition("/")[0] or ("/" if uri.startswith("/") else ".")
+
+
+def check_inputs(images: StartPictures, spec: RunSpec) -> None:
     """Raise UsageError where the start pictures cannot be read, or a local table lacks its columns."""
     from pipeline.sources.prompts import open_prompts
-    from pipeline.storage.checks import check_source
 
-    if images is not None:
-        check_source(images, START_PICTURES.flag.strip())
+    images.check()
     table = open_prompts(spec.source, spec.endpoint_url)
     # One in storage is fetched once, when it is listed.
     if table.store.is_local:
@@ -214,23 +231,20 @@ def check_inputs(images: Store | None, spec: RunSpec) -> None:
 
 def list_prompts(opened: Opened, spec: RunSpec, *, local_destination: bool) -> Iterator[pa.RecordBatch]:
     """Return batches of LISTED: a row for each sample of each row of the table."""
-    from pipeline.sources.images import image_versions
     from pipeline.sources.prompts import PromptTable
 
     assert isinstance(opened.source, PromptTable)
-    images = None if opened.inputs is None else image_versions(opened.inputs)
-    return opened.source.list_as(reading_of(spec), local_destination=local_destination, images=images)
+    reading = reading_of(spec)
+    return opened.source.list_as(reading, local_destination=local_destination, images=opened.inputs)
 
 
 def keep(opened: Opened, spec: RunSpec, destination: Store) -> None:
     """Keep the table's other columns by key, beside the ledger."""
     from pipeline.ledger.prompts import keep_prompts
-    from pipeline.sources.images import image_versions
     from pipeline.sources.prompts import PromptTable
 
     assert isinstance(opened.source, PromptTable)
-    images = None if opened.inputs is None else image_versions(opened.inputs)
-    keep_prompts(opened.source, reading_of(spec), images, destination)
+    keep_prompts(opened.source, reading_of(spec), opened.inputs, destination)
 
 
 def arrange(work: pa.Table) -> pa.Table:
@@ -303,7 +317,7 @@ def _cells(asked: dict[str, dict[str, Any]], outputs: dict[str, str], destinatio
 def fetch(row: Row, opened: Opened) -> Row:
     """Add the bytes of the row's start picture as `data`, if it has one."""
     for image in row["inputs"]:
-        data = opened.inputs.read(image["key"], version=image["version"])
+        data = opened.inputs.read(image["key"], image["version"])
         if len(data) > MAX_BYTES:
             raise _bad_value(
                 f"the start picture {image['key']} has {len(data)} bytes: at most {MAX_BYTES}; reduce it"
@@ -399,6 +413,7 @@ TEXT_TO_IMAGE = Task(
         SIZE,
         STYLE,
         START_PICTURES,
+        TABLE_FOLDER,
         STRENGTH,
         KEY,
         PROMPT_COLUMN,
@@ -428,6 +443,7 @@ TEXT_TO_IMAGE = Task(
     check=check,
     recipe=recipe,
     refer=refer,
+    before_copying=before_copying,
     open_inputs=open_images,
     check_inputs=check_inputs,
     list=list_prompts,

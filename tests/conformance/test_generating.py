@@ -55,12 +55,17 @@ def generator(folder: Path) -> Generator:
     return loaded
 
 
-def make(generator: Generator, asked: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
+def make(
+    generator: Generator,
+    asked: Sequence[Mapping[str, Any]],
+    starts: Sequence[np.ndarray | None] | None = None,
+) -> list[np.ndarray]:
     """Make images of `asked` through one call of `Predictor.run`, as the pipeline does."""
     stacks, rows = [], []
-    for one in asked:
-        wanted = request({"width": SIDE, "height": SIDE, "steps": STEPS} | dict(one), generator.info)
-        canvas = start_canvas(None, wanted.height, wanted.width)
+    for one, start in zip(asked, starts or [None] * len(asked), strict=True):
+        settings = {"width": SIDE, "height": SIDE, "steps": STEPS} | dict(one)
+        wanted = request(settings, generator.info, start_picture=start is not None)
+        canvas = start_canvas(start, wanted.height, wanted.width)
         cut = plan_for_model(generator.info, wanted.height, wanted.width)
         stacks.append((cut, split(canvas, cut)))
         rows.append(wanted.conditions)
@@ -99,6 +104,27 @@ def test_negative_prompts_do_not_touch_their_neighbours(generator: Generator):
     assert furthest(plain[:1], mixed[:1]) <= 1
     offers = Generation.of(generator.info).negative
     assert (furthest(plain[1:], mixed[1:]) > 0) is offers
+
+
+STARTED = ("StableDiffusionPipeline", "StableDiffusion3Pipeline", "FluxPipeline", "ZImagePipeline")
+
+
+def test_a_start_picture_shows_and_its_row_is_the_same_alone_and_in_any_batch(generator: Generator):
+    rng = np.random.default_rng(0)
+    start, other = (rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8) for _ in range(2))
+    asked = [{"prompt": prompt, "seed": 5 + n, "strength": 0.5} for n, prompt in enumerate(PROMPTS)]
+    if generator.model.folder.pipeline not in STARTED:
+        with pytest.raises(UsageError, match="takes no start pictures: leave image out"):
+            make(generator, asked[:1], [start])
+        return
+    assert Generation.of(generator.info).strength in (0.6, 0.8)
+    together = make(generator, asked, [start, other, start])
+    alone = [make(generator, [one], [s])[0] for one, s in zip(asked, [start, other, start], strict=True)]
+    assert furthest(together, alone) <= 1
+    assert furthest(make(generator, asked[:1], [other]), alone[:1]) > 1
+    assert furthest(make(generator, asked[:1]), make(generator, asked[:1])) == 0
+    with pytest.raises(ImageError, match="none are left for the strength"):
+        make(generator, [asked[0] | {"strength": 0.1}], [start])
 
 
 def test_pictures_of_other_sizes_and_one_row_of_a_larger_call(generator: Generator):

@@ -381,6 +381,68 @@ def chroma() -> Any:
     )
 
 
+def stable_diffusion_upscale() -> Any:
+    """Return an upscaler to four times the size, whose sampler draws noise in each step."""
+    from diffusers import (
+        DDPMScheduler,
+        EulerAncestralDiscreteScheduler,
+        StableDiffusionUpscalePipeline,
+        UNet2DConditionModel,
+    )
+
+    unet = UNet2DConditionModel(
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        sample_size=32,
+        # Of the latent picture, and of the small one.
+        in_channels=7,
+        out_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32,
+        norm_num_groups=4,
+        num_class_embeds=100,
+    )
+    return StableDiffusionUpscalePipeline(
+        vae=autoencoder(levels=3),
+        text_encoder=clip_text(),
+        tokenizer=clip_tokenizer(),
+        unet=unet,
+        low_res_scheduler=DDPMScheduler(),
+        scheduler=EulerAncestralDiscreteScheduler(),
+        max_noise_level=90,
+    )
+
+
+def latent_diffusion_upscale() -> Any:
+    """Return an upscaler to twice the size without a text encoder."""
+    from diffusers import DDIMScheduler, LDMSuperResolutionPipeline, UNet2DModel, VQModel
+
+    unet = UNet2DModel(
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        sample_size=32,
+        in_channels=6,
+        out_channels=3,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+    )
+    vqvae = VQModel(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=3,
+        norm_num_groups=4,
+        num_vq_embeddings=16,
+    )
+    return LDMSuperResolutionPipeline(vqvae=vqvae, unet=unet, scheduler=DDIMScheduler(clip_sample=False))
+
+
+UPSCALERS: dict[str, Callable[[], Any]] = {
+    "stable-diffusion-upscale": stable_diffusion_upscale,
+    "latent-diffusion-upscale": latent_diffusion_upscale,
+}
 PIPELINES: dict[str, Callable[[], Any]] = {
     "stable-diffusion": stable_diffusion,
     "pixart-sigma": pixart_sigma,
@@ -398,7 +460,7 @@ def save_pipeline(name: str, folder: Path) -> Path:
     """Save the pipeline `name` into `folder`, in safetensors and always with the same weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        pipeline = PIPELINES[name]()
+        pipeline = (PIPELINES | UPSCALERS)[name]()
         for network in pipeline.components.values():
             if isinstance(network, torch.nn.Module):
                 _strengthen(network)

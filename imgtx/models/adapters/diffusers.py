@@ -1,4 +1,4 @@
-"""Text-to-image pipelines of diffusers: `diffusers:FOLDER`, as `DiffusionPipeline.save_pretrained` writes it.
+"""Pipelines of diffusers: `diffusers:FOLDER`, as `DiffusionPipeline.save_pretrained` writes it.
 
     diffusers:FOLDER?lora=FILE.safetensors:0.8&vae_tiles=1&offload=1
 
@@ -7,7 +7,8 @@ on the GPU, may follow a question mark (`read_extras`).
 
 Any pipeline that makes images from a prompt alone is run (`makes_images_from_text`): PixArt, Stable Diffusion 1.5 to
 3.5, Flux, Sana, Lumina, Qwen-Image, Z-Image and so on. Weights are read from safetensors only, no code of a folder is
-run, and nothing is ever downloaded.
+run, and nothing is ever downloaded. Upscalers (UPSCALERS) run too, with steps=, noise_level= and seed= after the
+question mark.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ import importlib
 import inspect
 import json
 import math
+import re
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -27,6 +29,7 @@ from imgtx.models.adapters.pipeline_folder import (
     DENOISERS,
     INDEX,
     PRECISION_OF,
+    UPSCALERS,
     Extras,
     PipelineFolder,
     choose_files,
@@ -43,6 +46,7 @@ from imgtx.models.weight_file import file_digest
 # torch is imported only when a model is loaded: planning does not need it.
 if TYPE_CHECKING:
     from imgtx.models.adapters.diffusion_model import DiffusionModel
+    from imgtx.models.adapters.diffusion_upscaler import DiffusionUpscaler
 
 PREFIX = "diffusers"
 SUFFIXES = ()
@@ -73,6 +77,14 @@ BATCHES = frozenset(
         "ZImagePipeline",
     }
 )
+# What a reference may declare of an upscaler.
+OF_UPSCALERS = ("steps", "noise_level", "seed")
+BLENDED = (
+    "blended where they overlap; noise is drawn by pixel position, so that the same picture comes out the same, but "
+    "tiled output does not equal untiled output"
+)
+# Of a tile's side, on each side of it, that is blended with its neighbour.
+SHARE_BLENDED = 8
 # Pixels a side, where neither the pipeline nor its config says more.
 DEFAULT_SIDE, LARGEST_SIDE = 1024, 8192
 # Images in a call until `imgtx models probe` has measured how many fit.
@@ -91,15 +103,18 @@ def folder_files(names: Collection[str], read: Callable[[str], bytes], where: st
 
 def digest(source: Source) -> str:
     """Return the SHA-256 in hex of all files that the pipeline is made of."""
-    files = read_folder(source.path).files
+    folder = read_folder(source.path)
     with ThreadPoolExecutor() as pool:
-        sums = pool.map(lambda name: file_digest(source.path / name), files)
-        parts = dict(zip(files, sums, strict=True))
-    extras = read_extras(source)
+        sums = pool.map(lambda name: file_digest(source.path / name), folder.files)
+        parts = dict(zip(folder.files, sums, strict=True))
+    extras = read_extras(source, folder.pipeline)
     if extras.loras:
         parts["?lora"] = ", ".join(f"{file_digest(file)} {weight:g}" for file, weight in extras.loras)
     if extras.vae_tiles:
         parts["?vae_tiles"] = "1"
+    for name in OF_UPSCALERS:
+        if value := getattr(extras, name):
+            parts[f"?{name}"] = str(value)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -110,43 +125,55 @@ def facts(source: Source) -> tuple[ModelInfo, dict[str, Any]]:
     a folder that is not whole or cannot be trusted.
     """
     folder = read_folder(source.path)
-    read_extras(source)
-    return _info(source.path, folder, pipeline_class(source.path, folder)), _record(source.path, folder)
+    read_extras(source, folder.pipeline)
+    kind, record = pipeline_class(source.path, folder), _record(source.path, folder)
+    if folder.pipeline in UPSCALERS:
+        return _upscaler_info(source.path, folder), record | {"tiles": BLENDED}
+    return _info(source.path, folder, kind), record
 
 
-def load(source: Source, digest: str) -> "DiffusionModel":
+def load(source: Source, digest: str) -> "DiffusionModel | DiffusionUpscaler":
     """Return the pipeline, whose weights are read once it is known where and in which precision it runs.
 
     Raises as `facts`.
     """
     from imgtx.models.adapters.diffusion_model import DiffusionModel
+    from imgtx.models.adapters.diffusion_upscaler import DiffusionUpscaler
 
     folder = read_folder(source.path)
-    kind = pipeline_class(source.path, folder)
-    info, record = _info(source.path, folder, kind), _record(source.path, folder)
-    return DiffusionModel(source.path, folder, kind, info, digest, record, read_extras(source))
+    kind, extras = pipeline_class(source.path, folder), read_extras(source, folder.pipeline)
+    info, record = facts(source)
+    if folder.pipeline in UPSCALERS:
+        return DiffusionUpscaler(source.path, folder, kind, info, digest, record, extras)
+    from_image = image_to_image_class(kind)
+    return DiffusionModel(source.path, folder, kind, info, digest, record, extras, from_image)
 
 
-def read_extras(source: Source) -> Extras:
-    """Read what is declared after the folder; UsageError for what cannot be."""
+def read_extras(source: Source, pipeline: str) -> Extras:
+    """Read what is declared after the folder of a pipeline; UsageError for what cannot be."""
     declared = dict(source.declared)
     parts = [split_weight(value) for value in declared.pop("lora", "").split("\n") if value]
     loras = [(file, _number(weight.removeprefix(":")) if weight else 1.0) for file, weight in parts]
     flags = {name: declared.pop(name, "0") for name in ("vae_tiles", "offload")}
+    own = {name: declared.pop(name) for name in OF_UPSCALERS if pipeline in UPSCALERS and name in declared}
     if (
         declared
+        or not all(re.fullmatch(r"\d{1,9}", value) for value in own.values())
+        or own.get("steps") == "0"
         or not all(math.isfinite(weight) for _, weight in loras)
         or any(value not in ("0", "1") for value in flags.values())
     ):
         raise UsageError(
             f"{source}: expected diffusers:FOLDER, and after a question mark any of lora=FILE.safetensors or "
-            "lora=FILE.safetensors:WEIGHT, vae_tiles=1, offload=1, with & between them"
+            "lora=FILE.safetensors:WEIGHT, vae_tiles=1, offload=1, and for upscalers steps=N, noise_level=N, seed=N, "
+            "with & between them"
         )
     for file, _ in loras:
         if not (file.endswith(".safetensors") and Path(file).is_file()):
             raise UsageError(f"no LoRA at {file}: give a .safetensors file")
     files = tuple((Path(file), weight) for file, weight in loras)
-    return Extras(files, flags["vae_tiles"] == "1", flags["offload"] == "1")
+    numbers = {name: int(value) for name, value in own.items()}
+    return Extras(files, flags["vae_tiles"] == "1", flags["offload"] == "1", **numbers)
 
 
 def _number(text: str) -> float:
@@ -171,10 +198,11 @@ def pipeline_class(path: Path, folder: PipelineFolder) -> type:
             f"{path} holds a {folder.pipeline}, which diffusers {library.__version__} does not have: choose another "
             "pipeline, or the diffusers that wrote it"
         )
-    if not makes_images_from_text(kind):
+    if folder.pipeline not in UPSCALERS and not makes_images_from_text(kind):
         raise UsageError(
             f"{path} holds a {folder.pipeline}, which does not make images from text alone: expected a pipeline for "
-            "text-to-image, such as PixArtSigmaPipeline, StableDiffusion3Pipeline or FluxPipeline"
+            "text-to-image, such as PixArtSigmaPipeline, StableDiffusion3Pipeline or FluxPipeline, or an upscaler "
+            f"({', '.join(UPSCALERS)})"
         )
     return kind
 
@@ -196,6 +224,21 @@ def makes_images_from_text(kind: type) -> bool:
         and not any(name.startswith(OTHERS) for name in parameters)
         and any("images" in getattr(output, "__dataclass_fields__", {}) for output in outputs)
         and (not any(name in parameters for name in PICTURES) or kind in listed.values())
+    )
+
+
+def image_to_image_class(kind: type) -> type | None:
+    """Return the pipeline that begins with a picture and has the same components, None where diffusers has none."""
+    auto = importlib.import_module("diffusers.pipelines.auto_pipeline")
+    names = [name for name, found in auto.AUTO_TEXT2IMAGE_PIPELINES_MAPPING.items() if found is kind]
+    other = next(filter(None, map(auto.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING.get, names)), None)
+    if other is None or other is kind:
+        return None
+    call: Any = other.__call__
+    parameters = inspect.signature(call).parameters
+    own, theirs = (set(inspect.signature(cls).parameters) for cls in (kind, other))
+    return (
+        other if parameters.keys() >= {"prompt", "image", "strength", "generator"} and own >= theirs else None
     )
 
 
@@ -231,6 +274,7 @@ def _info(path: Path, folder: PipelineFolder, kind: type) -> ModelInfo:
         guidance=float(true_guidance or 1.0) if guidance is None else float(guidance),
         tokens=_tokens(path, folder, parameters),
         negative="negative_prompt" in parameters and (true_guidance is None or true_guidance > 1),
+        strength=_strength(kind),
         batch=UNMEASURED_BATCH,
     )
     stored = _stored(path, folder)
@@ -249,6 +293,31 @@ def _info(path: Path, folder: PipelineFolder, kind: type) -> ModelInfo:
     )
 
 
+def _upscaler_info(path: Path, folder: PipelineFolder) -> ModelInfo:
+    """Return the info of a pipeline that enlarges: its tiles have the size that its network was trained on."""
+    denoiser, autoencoder = folder.component(*DENOISERS), folder.component("vae", "vqvae")
+    config = read_config(path, denoiser)
+    levels, side = config.get("block_out_channels"), config.get("sample_size")
+    scale = _shrinks(read_config(path, autoencoder))
+    # The network halves its input, which is as large as the picture, once less than it has levels; and pipelines cut
+    # pictures to multiples of what the autoencoder shrinks by.
+    multiple = max(2 ** (len(levels) - 1) if isinstance(levels, list) and levels else 8, scale)
+    side = side if type(side) is int and side > 0 else 64
+    stored = _stored(path, folder)
+    return ModelInfo(
+        name=path.resolve().name,
+        task="super-resolution",
+        scale=scale,
+        multiple=multiple,
+        halo=-(-side // (SHARE_BLENDED * multiple)) * multiple,
+        largest=side,
+        dtypes=tuple(dict.fromkeys(("float32", "bfloat16", stored))),
+        fast=stored,
+        blended=True,
+        licence=licence_of(path),
+    )
+
+
 def _shrinks(config: dict[str, Any]) -> int:
     """Return how many pixels a side an autoencoder makes one; 1 without one."""
     for name in ("block_out_channels", "encoder_block_out_channels", "dim_mult"):
@@ -264,6 +333,13 @@ def _side(config: dict[str, Any], shrinks: int, parameters: Any, multiple: int) 
     if type(side) is not int:
         side = sample * shrinks if type(sample) is int else DEFAULT_SIDE
     return min(LARGEST_SIDE, max(multiple, side // multiple * multiple))
+
+
+def _strength(kind: type) -> float:
+    """Return how much of a start picture a pipeline replaces unasked, 0 where it takes none."""
+    other: Any = image_to_image_class(kind)
+    default = other and inspect.signature(other.__call__).parameters["strength"].default
+    return float(default) if isinstance(default, int | float) and 0 < default <= 1 else 0.6 if other else 0.0
 
 
 def _tokens(path: Path, folder: PipelineFolder, parameters: Any) -> int:

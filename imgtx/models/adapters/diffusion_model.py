@@ -38,8 +38,8 @@ OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "DIFFUSERS_OFFLINE", "HF_HU
 NO_EXTRAS = Extras()
 
 
-class DiffusionModel:
-    """A model of `imgtx.models.generation`, whose weights are read by `prepare` in the precision asked for."""
+class LoadedPipeline:
+    """A pipeline of diffusers, whose weights are read by `prepare` in the precision asked for."""
 
     def __init__(
         self,
@@ -55,11 +55,6 @@ class DiffusionModel:
         self.info, self.digest, self.record = info, digest, record
         self.device, self.precision = torch.device("cpu"), "float32"
         self.pipeline: Any = None
-        call: Any = kind.__call__
-        self._parameters = inspect.signature(call).parameters
-        self._defaults: dict[str, Any] = {"clean_caption": False, "output_type": "np"}
-        # Whether noise was seen to come from torch's shared generator.
-        self._alone = False
 
     def place(self, device: torch.device, precision: str) -> None:
         """Say where the pipeline runs and in which precision, before `prepare`."""
@@ -74,110 +69,6 @@ class DiffusionModel:
             # Weights read in inference mode could not be changed afterwards.
             with torch.inference_mode(False):
                 self.pipeline = self._placed(self._load())
-
-    def tokens_lost(self, row: Mapping[str, Any]) -> int:
-        """Return how many tokens of a row's prompt no text encoder sees."""
-        self.prepare()
-        lost = []
-        for name, tokenizer in self.pipeline.components.items():
-            if name.startswith("tokenizer") and tokenizer is not None:
-                with quiet():
-                    count = len(tokenizer(row["prompt"]).input_ids)
-                lost.append(max(0, count - self._limit(tokenizer)))
-        return min(lost, default=0)
-
-    def _limit(self, tokenizer: Any) -> int:
-        """Return how many tokens a pipeline takes of a tokenizer: those of CLIP have a limit of their own."""
-        longest = getattr(self._parameters.get("max_sequence_length"), "default", None)
-        own = tokenizer.model_max_length
-        return own if type(longest) is not int or type(tokenizer).__name__.startswith("CLIP") else longest
-
-    def __call__(self, batch: Tensor, state: None, rows: Sequence[Mapping[str, Any]] = ()) -> Tensor:
-        """Make an image of each row: (B, 3, H, W) in [0, 1] of the batch's shape, float32 on its device.
-
-        Raises ModelError for a pipeline that makes images of another size.
-        """
-        self.prepare()
-        height, width = batch.shape[2:]
-        made: list[np.ndarray | None] = [None] * len(rows)
-        # Without negative prompts a pipeline takes a path of its own, so rows with and without them do not mix.
-        for has_negative in (False, True):
-            which = [i for i, row in enumerate(rows) if bool(row["negative"]) is has_negative]
-            for index, image in zip(which, self._make([rows[i] for i in which], height, width), strict=True):
-                made[index] = image
-        pixels = torch.from_numpy(np.stack([image for image in made if image is not None]))
-        if tuple(pixels.shape) != (len(rows), height, width, 3):
-            raise ModelError(
-                f"{self.path} made images of {pixels.shape[2]} x {pixels.shape[1]} where {width} x {height} was asked: "
-                "ask for a size that it makes"
-            )
-        return pixels.permute(0, 3, 1, 2).to(batch.device, torch.float32)
-
-    def _make(self, rows: Sequence[Mapping[str, Any]], height: int, width: int) -> list[np.ndarray]:
-        """Return (H, W, 3) float32 for each row, made together where that changes no picture."""
-        if len(rows) > 1 and not self._alone:
-            made, drew = self._run(rows, height, width)
-            if not drew:
-                return made
-            self._alone = True
-        return [image for row in rows for image in self._run([row], height, width)[0]]
-
-    def _run(
-        self, rows: Sequence[Mapping[str, Any]], height: int, width: int
-    ) -> tuple[list[np.ndarray], bool]:
-        """Run the pipeline once; also return whether it drew from torch's shared generators."""
-        if not rows:
-            return [], False
-        devices = [self.device] if self.device.type == "cuda" else []
-        # Outside inference mode: some schedulers change in place what they were given before.
-        exact = torch.autocast(self.device.type, enabled=False)
-        with torch.random.fork_rng(devices), torch.inference_mode(False), torch.no_grad(), exact, quiet():
-            torch.manual_seed(rows[0]["seed"] % 2**63)
-            before = _shared_state(self.device)
-            made = self._images(self._arguments(rows, height, width))
-            drew = not all(map(torch.equal, before, _shared_state(self.device)))
-        return [np.asarray(image, np.float32) for image in made], drew
-
-    def _images(self, arguments: dict[str, Any]) -> Any:
-        """Call the pipeline; one that has no bins of sizes for its own size is asked to leave them out.
-
-        Raises ImageError for what it does not make: each pipeline has rules of its own.
-        """
-        try:
-            return self.pipeline(**arguments).images
-        except ValueError as error:
-            binned = BINS in self._parameters and BINS not in self._defaults
-            if not binned or "Invalid sample size" not in str(error):
-                raise ImageError(
-                    "bad_value",
-                    f"{self.folder.pipeline} does not make it ({first_line(error)}): ask for another",
-                ) from error
-            self._defaults[BINS] = False
-            return self._images(arguments | {BINS: False})
-
-    def _arguments(self, rows: Sequence[Mapping[str, Any]], height: int, width: int) -> dict[str, Any]:
-        first = rows[0]
-        values: dict[str, Any] = {name: v for name, v in self._defaults.items() if name in self._parameters}
-        values |= {
-            "prompt": [row["prompt"] for row in rows],
-            "height": height,
-            "width": width,
-            "num_inference_steps": first["steps"],
-            "generator": [torch.Generator("cpu").manual_seed(row["seed"]) for row in rows],
-            self._guidance: first["guidance"],
-        }
-        if first["negative"]:
-            values["negative_prompt"] = [row["negative"] for row in rows]
-        elif self._guidance == "true_cfg_scale":
-            # Without one these pipelines leave guidance out; their makers write a space.
-            values["negative_prompt"] = [" " for _ in rows]
-        return values
-
-    @property
-    def _guidance(self) -> str:
-        """Return the parameter for guidance: some pipelines keep its usual name for distilled models."""
-        usual = self._parameters.get("guidance_scale")
-        return "true_cfg_scale" if usual is None or usual.default is None else "guidance_scale"
 
     def _placed(self, pipeline: Any) -> Any:
         """Return the pipeline with its extras, on its device."""
@@ -260,6 +151,170 @@ class DiffusionModel:
             # One picture at a time: as fast, and a batch then needs no more memory to decode than one image.
             pipeline.vae.enable_slicing()
         return pipeline
+
+
+class DiffusionModel(LoadedPipeline):
+    """A model of `imgtx.models.generation`."""
+
+    def __init__(
+        self,
+        path: Path,
+        folder: PipelineFolder,
+        kind: type,
+        info: ModelInfo,
+        digest: str,
+        record: dict[str, Any],
+        extras: Extras = NO_EXTRAS,
+        from_image: type | None = None,
+    ):
+        super().__init__(path, folder, kind, info, digest, record, extras)
+        # The pipeline of the same components for rows with a start picture, made when one comes.
+        self._from_image = from_image
+        self._begun: Any = None
+        call: Any = kind.__call__
+        self._parameters = inspect.signature(call).parameters
+        self._defaults: dict[str, Any] = {"clean_caption": False, "output_type": "np"}
+        # Whether noise was seen to come from torch's shared generator.
+        self._alone = False
+
+    def place(self, device: torch.device, precision: str) -> None:
+        """As `LoadedPipeline.place`."""
+        super().place(device, precision)
+        self._begun = None
+
+    def tokens_lost(self, row: Mapping[str, Any]) -> int:
+        """Return how many tokens of a row's prompt no text encoder sees."""
+        self.prepare()
+        lost = []
+        for name, tokenizer in self.pipeline.components.items():
+            if name.startswith("tokenizer") and tokenizer is not None:
+                with quiet():
+                    count = len(tokenizer(row["prompt"]).input_ids)
+                lost.append(max(0, count - self._limit(tokenizer)))
+        return min(lost, default=0)
+
+    def _limit(self, tokenizer: Any) -> int:
+        """Return how many tokens a pipeline takes of a tokenizer: those of CLIP have a limit of their own."""
+        longest = getattr(self._parameters.get("max_sequence_length"), "default", None)
+        own = tokenizer.model_max_length
+        return own if type(longest) is not int or type(tokenizer).__name__.startswith("CLIP") else longest
+
+    def __call__(self, batch: Tensor, state: None, rows: Sequence[Mapping[str, Any]] = ()) -> Tensor:
+        """Make an image of each row: (B, 3, H, W) in [0, 1] of the batch's shape, float32 on its device.
+
+        Raises ModelError for a pipeline that makes images of another size.
+        """
+        self.prepare()
+        height, width = batch.shape[2:]
+        starts = batch.float().cpu() if rows and rows[0]["strength"] else None
+        made: list[np.ndarray | None] = [None] * len(rows)
+        # Without negative prompts a pipeline takes a path of its own, so rows with and without them do not mix.
+        for has_negative in (False, True):
+            which = [i for i, row in enumerate(rows) if bool(row["negative"]) is has_negative]
+            start = None if starts is None else starts[which]
+            done = self._make([rows[i] for i in which], height, width, start)
+            for index, image in zip(which, done, strict=True):
+                made[index] = image
+        pixels = torch.from_numpy(np.stack([image for image in made if image is not None]))
+        if tuple(pixels.shape) != (len(rows), height, width, 3):
+            raise ModelError(
+                f"{self.path} made images of {pixels.shape[2]} x {pixels.shape[1]} where {width} x {height} was asked: "
+                "ask for a size that it makes"
+            )
+        return pixels.permute(0, 3, 1, 2).to(batch.device, torch.float32)
+
+    def _make(
+        self, rows: Sequence[Mapping[str, Any]], height: int, width: int, starts: Tensor | None
+    ) -> list[np.ndarray]:
+        """Return (H, W, 3) float32 for each row, made together where that changes no picture.
+
+        starts: (B, 3, H, W) in [0, 1], the pictures that the rows begin with.
+        """
+        if len(rows) > 1 and not self._alone:
+            made, drew = self._run(rows, height, width, starts)
+            if not drew:
+                return made
+            self._alone = True
+        each = [(row, None if starts is None else starts[i : i + 1]) for i, row in enumerate(rows)]
+        return [image for row, start in each for image in self._run([row], height, width, start)[0]]
+
+    def _run(
+        self, rows: Sequence[Mapping[str, Any]], height: int, width: int, starts: Tensor | None
+    ) -> tuple[list[np.ndarray], bool]:
+        """Run the pipeline once; also return whether it drew from torch's shared generators."""
+        if not rows:
+            return [], False
+        devices = [self.device] if self.device.type == "cuda" else []
+        # Outside inference mode: some schedulers change in place what they were given before.
+        exact = torch.autocast(self.device.type, enabled=False)
+        with torch.random.fork_rng(devices), torch.inference_mode(False), torch.no_grad(), exact, quiet():
+            torch.manual_seed(rows[0]["seed"] % 2**63)
+            before = _shared_state(self.device)
+            pipeline = self.pipeline if starts is None else self._with_start(rows[0])
+            arguments = self._arguments(rows, height, width)
+            if starts is not None:
+                known = inspect.signature(type(pipeline).__call__).parameters
+                arguments = {name: value for name, value in arguments.items() if name in known}
+                arguments |= {"image": starts, "strength": rows[0]["strength"]}
+            made = self._images(pipeline, arguments)
+            drew = not all(map(torch.equal, before, _shared_state(self.device)))
+        return [np.asarray(image, np.float32) for image in made], drew
+
+    def _with_start(self, row: Mapping[str, Any]) -> Any:
+        """Return the pipeline that begins with a picture: the same networks. ImageError for a row without a step."""
+        if int(row["steps"] * row["strength"]) < 1:
+            raise ImageError(
+                "bad_value",
+                f"of {row['steps']} steps none are left for the strength {row['strength']:g}: ask for more steps",
+            )
+        if self._begun is None:
+            assert self._from_image is not None
+            parts = inspect.signature(self._from_image).parameters
+            chosen = {name: part for name, part in self.pipeline.components.items() if name in parts}
+            self._begun = self._from_image(**chosen)
+            self._begun.set_progress_bar_config(disable=True)
+        return self._begun
+
+    def _images(self, pipeline: Any, arguments: dict[str, Any]) -> Any:
+        """Call the pipeline; one that has no bins of sizes for its own size is asked to leave them out.
+
+        Raises ImageError for what it does not make: each pipeline has rules of its own.
+        """
+        try:
+            return pipeline(**arguments).images
+        except ValueError as error:
+            binned = BINS in self._parameters and BINS not in self._defaults
+            if not binned or "Invalid sample size" not in str(error):
+                raise ImageError(
+                    "bad_value",
+                    f"{self.folder.pipeline} does not make it ({first_line(error)}): ask for another",
+                ) from error
+            self._defaults[BINS] = False
+            return self._images(pipeline, arguments | {BINS: False})
+
+    def _arguments(self, rows: Sequence[Mapping[str, Any]], height: int, width: int) -> dict[str, Any]:
+        first = rows[0]
+        values: dict[str, Any] = {name: v for name, v in self._defaults.items() if name in self._parameters}
+        values |= {
+            "prompt": [row["prompt"] for row in rows],
+            "height": height,
+            "width": width,
+            "num_inference_steps": first["steps"],
+            "generator": [torch.Generator("cpu").manual_seed(row["seed"]) for row in rows],
+            self._guidance: first["guidance"],
+        }
+        if first["negative"]:
+            values["negative_prompt"] = [row["negative"] for row in rows]
+        elif self._guidance == "true_cfg_scale":
+            # Without one these pipelines leave guidance out; their makers write a space.
+            values["negative_prompt"] = [" " for _ in rows]
+        return values
+
+    @property
+    def _guidance(self) -> str:
+        """Return the parameter for guidance: some pipelines keep its usual name for distilled models."""
+        usual = self._parameters.get("guidance_scale")
+        return "true_cfg_scale" if usual is None or usual.default is None else "guidance_scale"
 
 
 def offline_libraries() -> tuple[Any, Any]:

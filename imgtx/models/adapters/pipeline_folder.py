@@ -30,6 +30,8 @@ SETTINGS = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # What other libraries call the same precision is first in this order.
 VARIANTS = ("fp16", "bf16", "fp32")
+# Pipelines that enlarge pictures and take no prompt, or may go without one.
+UPSCALERS = ("StableDiffusionUpscalePipeline", "LDMSuperResolutionPipeline")
 # The components that denoise, of which the first there is decides what the weights are stored in.
 DENOISERS = ("transformer", "unet", "prior", "decoder")
 PRECISION_OF = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -51,12 +53,15 @@ class Extras:
 
     loras: files of low-rank changes to the weights, which are multiplied by a number each and added. vae_tiles: whether
     the autoencoder decodes in tiles, whose blended seams change pixels. offload: whether each component goes to the GPU
-    only for its turn.
+    only for its turn. steps, noise_level and seed are for upscalers: None is the pipeline's own.
     """
 
     loras: tuple[tuple[Path, float], ...] = ()
     vae_tiles: bool = False
     offload: bool = False
+    steps: int | None = None
+    noise_level: int | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import pytest
 
 from imgtx.errors import UsageError
 from pipeline.sources import open_source
-from pipeline.sources.prompt_rows import Reading
+from pipeline.sources.prompt_rows import Pictures, Reading
 from pipeline.sources.prompts import PROMPTS
+from pipeline.sources.start_pictures import PicturesAnywhere, PicturesIn
 from pipeline.storage.store import open_store
 from pipeline.tables import spill
 
@@ -37,7 +38,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def listed(
-    path: Path, reading: Reading | None = None, images: pa.Table | None = None
+    path: Path, reading: Reading | None = None, images: Pictures | None = None
 ) -> list[dict[str, Any]]:
     """Return the LISTED rows of a table, with their conditions read."""
     table = PROMPTS.open(str(path), None)
@@ -112,7 +113,7 @@ def test_a_changed_cell_changes_exactly_its_row(tmp_path):
         ({"prompt": "a", "samples": 10**6}, "bad_value", "samples is 1000000"),
         ({"prompt": "a", "guidance": "inf"}, "bad_value", "guidance = 'inf'"),
         ({"prompt": "a", "negative": 3}, "bad_value", "negative = 3, which is no text"),
-        ({"prompt": "a", "image": "b.png"}, "bad_value", "--images does not say where"),
+        ({"prompt": "a", "image": "b.png"}, "bad_value", "nothing says where it is"),
     ],
 )
 def test_a_row_that_cannot_be_used_fails_alone(tmp_path, cells, reason, message):
@@ -167,11 +168,53 @@ def test_a_start_picture_is_part_of_its_row(tmp_path):
     table = write(
         tmp_path / "t.jsonl", [{"prompt": "a", "image": "x.png"}, {"prompt": "b", "image": "no.png"}]
     )
-    first, missing = listed(table, images=pa.table({"key": ["x.png"], "version": ["1"]}))
-    assert first["inputs"] == [{"role": "image", "key": "x.png", "version": "1"}]
+    folder = open_store(str(tmp_path / "pictures"))
+    folder.write("x.png", b"a picture")
+    row, missing = listed(table, images=PicturesIn(folder, "--images"))
+    (image,) = row["inputs"]
+    assert (image["role"], image["key"]) == ("image", "x.png")
     assert "not in --images" in missing["message"]
-    changed, _ = listed(table, images=pa.table({"key": ["x.png"], "version": ["2"]}))
-    assert (changed["key"], changed["version"] != first["version"]) == (first["key"], True)
+    folder.write("x.png", b"another picture")
+    changed, _ = listed(table, images=PicturesIn(folder, "--images"))
+    assert (changed["key"], changed["version"] != row["version"]) == (row["key"], True)
+
+
+def test_start_pictures_are_found_beside_the_table_and_anywhere(tmp_path):
+    (tmp_path / "more").mkdir()
+    for name in ("x.png", "more/y z.png"):
+        (tmp_path / name).write_bytes(b"a picture")
+    open_store("memory://start").write("m.png", b"a picture")
+    names = [
+        "x.png",
+        "more/y z.png",
+        f"{tmp_path}/x.png",
+        "memory://start/m.png",
+        "no.png",
+        "more/",
+        "s3:/b/x",
+    ]
+    table = write(tmp_path / "t.jsonl", [{"prompt": "a", "image": name} for name in names])
+    pictures = PicturesAnywhere(str(tmp_path))
+    rows = listed(table, images=pictures)
+    assert [row["reason"] for row in rows] == [""] * 4 + ["bad_value"] * 3
+    assert [row["inputs"][0]["key"] for row in rows[:4]] == [
+        f"{tmp_path}/x.png",
+        f"{tmp_path}/more/y z.png",
+        f"{tmp_path}/x.png",
+        "memory://start/m.png",
+    ]
+    assert "there is none at" in rows[4]["message"]
+    for row in rows[:4]:
+        (image,) = row["inputs"]
+        assert pictures.read(image["key"], image["version"]) == b"a picture"
+    (tmp_path / "x.png").write_bytes(b"another picture")
+    again = listed(table, images=PicturesAnywhere(str(tmp_path)))
+    assert [one["version"] != other["version"] for one, other in zip(rows, again, strict=True)][:4] == [
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
