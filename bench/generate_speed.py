@@ -1,6 +1,6 @@
 """Measure generation: images per second of the bare sampler, and the share of it that whole runs keep.
 
-    python -m bench.generate_speed [--model text-to-image] [--images 96] [--workers 1]
+    python -m bench.generate_speed [--model text-to-image] [--images 96] [--workers 1] [--repeats 3]
 
 The bare sampler is the model called in a loop on batches of its own size, in one process with one thread. A run is
 `imgtx generate` on the local engine with `--workers` processes; its rate leaves start-up out, as its summary does. Both
@@ -23,7 +23,6 @@ from bench.report import save
 from imgtx.models.generation import Generation, request
 from imgtx.models.references import load_model
 
-REPEATS = 3
 BATCHES = (1, 2, 4, 8, 16)
 
 
@@ -32,6 +31,7 @@ def main() -> None:
     arguments.add_argument("--model", default="text-to-image")
     arguments.add_argument("--images", type=int, default=96)
     arguments.add_argument("--workers", type=int, default=1)
+    arguments.add_argument("--repeats", type=int, default=3)
     arguments.add_argument("--name", default="generate_speed", help="of the JSON file under bench/results/")
     options = arguments.parse_args()
     torch.set_num_threads(1)
@@ -42,7 +42,7 @@ def main() -> None:
         print(f"bare sampler, batches of {batch}: {rate['images_per_second']:.3f} images/s", flush=True)
     # Alternating, so that both meet the same neighbours on the machine.
     samplers, runs = [], []
-    for _ in range(REPEATS):
+    for _ in range(options.repeats):
         samplers.append(bare_rate(model, own, options.images // 2))
         runs.append(run_rate(options.model, options.images, options.workers))
         print(f"bare {samplers[-1]}, run {runs[-1]}", flush=True)
@@ -58,7 +58,7 @@ def main() -> None:
     }
     print(result)
     command = f"python -m bench.generate_speed --model {options.model} --images {options.images}"
-    command += f" --workers {options.workers}"
+    command += f" --workers {options.workers} --repeats {options.repeats}"
     save(options.name, {"command": command, "batch": own, "bare": bare} | result)
 
 
