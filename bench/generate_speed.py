@@ -10,15 +10,14 @@ are repeated and the median is taken, because other programs share the machine; 
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import psutil
 import torch
 
+from bench.cpu_seconds import spend
 from bench.report import save
 from imgtx.models.generation import Generation, request
 from imgtx.models.references import load_model
@@ -96,16 +95,8 @@ def run_rate(model: str, images: int, workers: int) -> dict[str, float]:
 def run_seconds(model: str, table: Path, out: Path, workers: int) -> dict[str, float]:
     command = [sys.executable, "-m", "jobs.cli", "generate", str(table), str(out), "--model", model]
     command += ["--engine", "local", "--workers", str(workers), "--json", "--gpus", "0"]
-    before = children_cpu()
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    summary = json.loads(done.stdout.splitlines()[-1])
-    return {"work": summary["seconds_work"], "cpu": children_cpu() - before}
-
-
-def children_cpu() -> float:
-    """Return the CPU seconds of all ended child processes, and of theirs."""
-    times = psutil.Process().cpu_times()
-    return times.children_user + times.children_system
+    spent = spend(command)
+    return {"work": json.loads(spent.stdout.splitlines()[-1])["seconds_work"], "cpu": spent.cpu}
 
 
 if __name__ == "__main__":
