@@ -17,6 +17,7 @@ from imgtx.codecs import (
     bmp,
     exif,
     gif,
+    heic,
     ico,
     jpeg,
     jpeg2000,
@@ -51,8 +52,9 @@ __all__ = [
     "read_facts", "read_header", "suffix_for", "unpack_carry", "upright_metadata", "writer_for",
 ]  # fmt: skip
 
-_ALL = (png, jpeg, webp, tiff, bmp, avif, gif, jpeg2000, psd, ppm, ico, tga)
-# In the order in which they are asked whether they recognise a file: TGA, which has no signature, comes last.
+_ALL = (png, jpeg, webp, tiff, bmp, avif, heic, gif, jpeg2000, psd, ppm, ico, tga)
+# In the order in which they are asked whether they recognise a file: TGA, which has no signature, comes last, and HEIC
+# behind AVIF, with which it shares signatures.
 FORMATS = {module.FORMAT.name: module.FORMAT for module in _ALL}
 # The format of each suffix, which is lower case with its dot.
 SUFFIXES = {suffix: format.name for format in FORMATS.values() for suffix in format.suffixes}

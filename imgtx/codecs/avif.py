@@ -39,12 +39,12 @@ def recognise(start: bytes) -> bool:
 def read_facts(file: BinaryIO) -> Facts:
     """Read the boxes, and the size as libvips reports it without decoding."""
     items = read_items(file)
-    header, notes = header_of("avif", items, *(items.size if items.moving else _size(file)))
+    header, notes = header_of("avif", items, *((*items.size, 8) if items.moving else _size(file)))
     return facts_of(items, header, notes)
 
 
-def header_of(name: str, items: Items, height: int, width: int) -> tuple[Header, tuple[str, ...]]:
-    """Return the header of an AVIF or HEIC file of that displayed size, and notes of what is beside the picture.
+def header_of(name: str, items: Items, height: int, width: int, bits: int) -> tuple[Header, tuple[str, ...]]:
+    """Return the header of an AVIF or HEIC file of that displayed size and depth, and notes of what is not carried.
 
     Raises `ImageError` (unsupported) for colours that were multiplied by alpha.
     """
@@ -53,7 +53,6 @@ def header_of(name: str, items: Items, height: int, width: int) -> tuple[Header,
             "unsupported",
             f"{_article(name)} {name} whose colours were multiplied by its alpha: convert it to PNG",
         )
-    bits = max(items.bits, default=8)
     header = Header(
         name,
         height,
@@ -89,18 +88,18 @@ def facts_of(items: Items, header: Header, notes: tuple[str, ...]) -> Facts:
     return Facts(header, items.icc, block, notes, end=items.end, colour=colour, metadata=metadata)
 
 
-def _size(file: BinaryIO) -> tuple[int, int]:
+def _size(file: BinaryIO) -> tuple[int, int, int]:
+    """Return height, width and bits, without decoding."""
     file.seek(0)
     with vips.step() as library:
         image = library.Image.new_from_buffer(file.read(), "", access="sequential", fail_on="error")
-        return image.height, image.width
+        return image.height, image.width, image.get("bits-per-sample")
 
 
 def samples(data: bytes, header: Header) -> np.ndarray:
     """Decode a whole file, by libvips: (height, width, 3 or 4) uint8 or uint16."""
     made = vips.samples(data, header)
-    bits = max(read_items(io.BytesIO(data)).bits, default=8)
-    return widened(made, bits) if header.depth == 16 else made
+    return widened(made, _size(io.BytesIO(data))[2]) if header.depth == 16 else made
 
 
 def strips(path: Path, header: Header) -> Iterator[tuple[int, np.ndarray]]:

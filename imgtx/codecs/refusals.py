@@ -14,7 +14,6 @@ _FOREIGN = {
     b"\xff\x0a": "jpeg xl",
     b"\x76\x2f\x31\x01": "openexr",
 }
-_HEIF_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"hevc")
 # Words of decoders' messages that mean a file which ends too early.
 _TRUNCATED = (
     "truncated",
@@ -42,8 +41,6 @@ def foreign_error(start: bytes, file: BinaryIO, advice: str) -> ImageError:
 
 
 def _foreign_format(start: bytes) -> str:
-    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
-        return "heic"
     return next((name for signature, name in _FOREIGN.items() if start.startswith(signature)), "")
 
 

@@ -3,7 +3,9 @@
 Every picture is `photo()` in 48 x 64 pixels unless its name says otherwise.
 """
 
+import importlib.util
 import struct
+from pathlib import Path
 
 import numpy as np
 import pyvips
@@ -233,8 +235,31 @@ def more_files() -> dict[str, tuple[bytes, Expectation]]:
         "more/animated.avif": (avif(rgb, **frames), Expectation("animated")),
         "more/cut.avif": (avif(rgb)[:-200], broken),
     }
-    return made
+    return made | heic_files()
 # fmt: on
+
+
+def heic(name: str) -> bytes:
+    """Return a HEIC of `photo()`, encoded by pillow-heif 1.8 at quality 95: the library of imgtx encodes none."""
+    return (Path(__file__).parent / "heic" / f"{name}.heic").read_bytes()
+
+
+def heic_files() -> dict[str, tuple[bytes, Expectation]]:
+    """Return members of the zoo that need the extra `heif`; none without it."""
+    if not importlib.util.find_spec("pi_heif"):
+        return {}
+    size, sequence = (48, 64), heic("rgb")
+    return {
+        "more/rgb.heic": (heic("rgb"), Expectation(size=size)),
+        "more/grey.heic": (heic("grey"), Expectation(size=size, channels=1)),
+        "more/alpha.heic": (heic("alpha"), Expectation(size=size, alpha=True)),
+        "more/10bit.heic": (heic("10bit"), Expectation(size=size, depth=16, notes=("levels-scaled",))),
+        "more/turned.heic": (heic("turned"), Expectation(size=(64, 48), notes=("turned",))),
+        "more/profile.heif": (heic("profile"), Expectation(size=size)),
+        "more/two.heic": (heic("two"), Expectation(size=size, notes=("extra-pictures-dropped",))),
+        "more/sequence.heic": (sequence[:8] + b"hevc" + sequence[12:], Expectation("animated")),
+        "more/cut.heic": (heic("rgb")[:-99], Expectation("truncated")),
+    }
 
 
 def _turned() -> Image.Exif:

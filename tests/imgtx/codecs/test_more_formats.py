@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -207,6 +208,29 @@ class TestRefusals:
             return
         header = read_header(bytes(cut))
         assert got.pixels.shape == (header.height, header.width, header.channels)
+
+
+class TestHeic:
+    def test_without_its_extra_it_is_refused_with_the_command_that_adds_it(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pi_heif", None)
+        with pytest.raises(ImageError, match=r'a HEIC picture; .* pip install "imgtx\[heif\]"') as caught:
+            decode(made.heic("rgb"), max_pixels=MAX_PIXELS)
+        assert caught.value.reason == "unsupported"
+
+    def test_its_pixels_and_metadata(self):
+        pytest.importorskip("pi_heif")
+        wanted = zoo.photo(channels=4).astype(int)
+        for name in ("rgb", "alpha", "turned", "profile", "two"):
+            got = decode(made.heic(name), max_pixels=MAX_PIXELS)
+            turned = np.rot90(wanted, -1) if name == "turned" else wanted
+            assert np.abs(got.pixels - turned[..., :3]).mean() < 3, name
+            assert (got.alpha is not None) == (name == "alpha")
+            assert bool(got.icc) == (name == "profile")
+        turned = decode(made.heic("turned"), max_pixels=MAX_PIXELS)
+        assert exif.orientation(turned.exif) == 1
+        assert b"A. Nobody" in turned.exif
+        deep = decode(made.heic("10bit"), max_pixels=MAX_PIXELS).pixels
+        assert np.abs(deep.astype(int) - zoo.photo(depth=16)).mean() < 3 * 257
 
 
 class TestWritingAvif:
