@@ -39,6 +39,7 @@ def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
         untiled=bool(info.untiled),
         compiled=spec.compile,
         self_ensemble=spec.self_ensemble,
+        unmarked=not spec.provenance,
         settings=task.recipe(spec),
     )
     if not spec.compile:

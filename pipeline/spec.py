@@ -69,6 +69,8 @@ class RunSpec:
     self_ensemble: bool = False
     # A truncated picture: `refuse` it, or `accept` what the decoder recovers. It is no part of the recipe.
     on_damage: str = REFUSE
+    # Outputs say in XMP what made them: software, task and model.
+    provenance: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as one flat table, as in `spec.json`: the task's settings are among its own fields."""
@@ -103,7 +105,8 @@ class Recipe:
     `precision` is the one that is computed in, never `auto`. `compiled` is included because a compiled program rounds
     differently. Tile size and halo are not included: they change pixels by less than 1/255. Whether pictures are cut
     into tiles at all (`untiled` in the model's info) is, because a model that looks at the whole picture gives
-    different pixels. `settings` is what the task adds (`Task.recipe`).
+    different pixels. `unmarked` means that outputs do not say what made them. `settings` is what the task
+    adds (`Task.recipe`).
     """
 
     task: str
@@ -116,6 +119,7 @@ class Recipe:
     untiled: bool = False
     compiled: bool = False
     self_ensemble: bool = False
+    unmarked: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -125,7 +129,7 @@ class Recipe:
         An optional field counts only where it is set, so that outputs made before the field existed stay current.
         """
         values = asdict(self)
-        for name in ("untiled", "compiled", "self_ensemble"):
+        for name in ("untiled", "compiled", "self_ensemble", "unmarked"):
             if not values[name]:
                 del values[name]
         values |= {name: value for name, value in values.pop("settings").items() if value}

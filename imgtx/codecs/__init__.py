@@ -1,7 +1,7 @@
 """Bytes to pixels and back: one file a format, and what every format shares (EXIF, conversions, pictures on disk).
 
 Nothing is damaged in silence: what cannot be carried is converted by a rule of `NOTES`, which the ledger names, or
-refused. Orientation, colour profile, EXIF, alpha, bit depth and the size on paper survive.
+refused. Orientation, colour profile, EXIF, XMP, IPTC, alpha, bit depth and the size on paper survive.
 
 A new format is a file that ends with its `Format`, and a line in `FORMATS`.
 """
@@ -15,7 +15,6 @@ import numpy as np
 from imgtx.codecs import (
     avif,
     bmp,
-    exif,
     gif,
     heic,
     ico,
@@ -29,6 +28,7 @@ from imgtx.codecs import (
     tiff,
     webp,
 )
+from imgtx.codecs.carried import output_metadata, upright_metadata
 from imgtx.codecs.colour import shown_by
 from imgtx.codecs.convert import NOTES, Converter, oriented, reduced
 from imgtx.codecs.format import Format, Writer
@@ -43,13 +43,14 @@ from imgtx.codecs.picture import (
     pack_carry,
     unpack_carry,
 )
+from imgtx.codecs.provenance import Maker
 from imgtx.codecs.refusals import decoder_errors, foreign_error, header_errors
 from imgtx.errors import ImageError, UsageError
 
 __all__ = [
-    "FORMATS", "NOTES", "SUFFIXES", "WRITABLE", "Carry", "Facts", "Format", "Header", "Metadata", "Picture", "Writer",
-    "admit", "carry_of", "check_colour", "decode", "encode", "output_format", "output_metadata", "pack_carry",
-    "read_facts", "read_header", "suffix_for", "unpack_carry", "upright_metadata", "writer_for",
+    "FORMATS", "NOTES", "SUFFIXES", "WRITABLE", "Carry", "Facts", "Format", "Header", "Maker", "Metadata", "Picture",
+    "Writer", "admit", "carry_of", "check_colour", "decode", "encode", "output_format", "pack_carry", "read_facts",
+    "read_header", "suffix_for", "unpack_carry", "writer_for",
 ]  # fmt: skip
 
 _ALL = (png, jpeg, webp, tiff, bmp, avif, heic, gif, jpeg2000, psd, ppm, ico, tga)
@@ -191,20 +192,24 @@ def _samples(data: bytes, facts: Facts) -> np.ndarray:
         return format.samples(data, facts.header)
 
 
-def encode(picture: Picture, format: str, *, quality: int) -> tuple[bytes, tuple[str, ...]]:
+def encode(
+    picture: Picture, format: str, *, quality: int, maker: Maker | None = None
+) -> tuple[bytes, tuple[str, ...]]:
     """Encode a picture as one of `WRITABLE`: (file bytes, notes of this step only).
 
     The same input gives the same bytes. `quality` 1..100 is for jpeg (4:4:4 from 90 on) and webp (100 is lossless).
-    EXIF's own dimensions are set to the picture's. Raises `ImageError` for a size beyond a limit of the
-    format (no_space_in_format) and for colours that it cannot show (unsupported), UsageError for an unknown format or
-    quality.
+    Sizes in its metadata are set to the picture's. `maker` is said in XMP, where the format holds it.
+
+    Raises `ImageError` for a size beyond a limit of the format (no_space_in_format) and for colours that it cannot show
+    (unsupported), UsageError for an unknown format or quality.
     """
     height, width, _ = picture.pixels.shape
     writer = writer_for(format, height, width, quality)
     notes: list[str] = []
     shown = shown_by(writer, format, picture.icc, picture.colour, picture.pixels.shape[2])
     notes += shown.notes
-    block, metadata = output_metadata(picture, writer, (height, width), notes)
+    block, metadata, more_notes = output_metadata(picture, writer, format, (height, width), maker)
+    notes += more_notes
     pixels, alpha = reduced(picture.pixels, picture.alpha, writer, shown.convert, notes)
     if picture.texts and not writer.texts:
         notes.append("text-dropped")
@@ -240,38 +245,3 @@ def check_colour(picture: Picture | Carry, format: str) -> None:
     channels = picture.channels if isinstance(picture, Carry) else picture.pixels.shape[2]
     if writer:
         shown_by(writer, format, picture.icc, picture.colour, channels)
-
-
-def upright_metadata(facts: Facts) -> tuple[bytes, Metadata]:
-    """Return a file's EXIF block and metadata as they are true of its pixels once these are upright."""
-    header, metadata = facts.header, facts.metadata
-    block = exif.turned(facts.exif, header.orientation, *header.stored_size)
-    density = metadata.density and metadata.density.turned(header.orientation)
-    size = (header.height, header.width)
-    return exif.upright(block), replace(metadata, density=density, size=size, orientation=header.orientation)
-
-
-def output_metadata(
-    carried: Picture | Carry, writer: Writer, size: tuple[int, int], notes: list[str]
-) -> tuple[bytes, Metadata]:
-    """Return the EXIF block and the metadata that a file of `size` (height, width) may truly carry.
-
-    The size on paper stays, so that resolutions grow with the pixels. Changes and losses go to `notes`.
-    """
-    high, wide = carried.metadata.enlargement(*size)
-    block = exif.scaled(exif.resized(exif.bare(carried.exif), *size), wide, high)
-    if len(block) > writer.exif_limit:
-        block = b""
-    if carried.exif and not block:
-        notes.append("exif-dropped")
-    density = carried.metadata.density
-    if density and density.unit and (high, wide) != (1, 1):
-        density = density.times(wide, high)
-        notes.append("resolution-scaled")
-    if density and not writer.holds_density(density):
-        if writer.exif_limit and not carried.exif:
-            block = exif.of_density(density)
-        if exif.density(block) is None:
-            notes.append("resolution-dropped")
-        density = None
-    return block, Metadata(density, size=size)

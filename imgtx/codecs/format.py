@@ -20,12 +20,13 @@ def _any_size(height: int, width: int) -> bool:
     return True
 
 
-def _no_density(density: Density) -> bool:
+def holds_none(value: object) -> bool:
+    """Say that a format has no place for something."""
     return False
 
 
-def any_density(density: Density) -> bool:
-    """Say that a format holds every resolution: the `Writer.holds_density` of most."""
+def holds_any(value: object) -> bool:
+    """Say that a format has a place for something, whatever it is."""
     return True
 
 
@@ -39,8 +40,8 @@ class Writer:
     format can hold (`imgtx.codecs.convert.reduced`) and only metadata that it can carry.
 
     The largest side is `side_limit` pixels; `fits(height, width)` checks what else limits the size. `depth16`,
-    `alpha` and `grey` say whether the format holds such pixels, `icc`, `colour_chunks` (those of PNG), `texts`, `xmp`,
-    `iptc`, `holds_density` and `exif_limit` (bytes) which metadata.
+    `alpha` and `grey` say whether the format holds such pixels, `icc`, `colour_chunks` (those of PNG), `texts`, `iptc`,
+    `exif_limit` (bytes), `holds_xmp` (of a packet, or of any if it is b"") and `holds_density` which metadata.
     """
 
     encode: Callable[[Picture, int], tuple[bytes, tuple[str, ...]]]
@@ -54,9 +55,9 @@ class Writer:
     colour_chunks: bool = False
     texts: bool = False
     exif_limit: int = 0
-    xmp: bool = False
     iptc: bool = False
-    holds_density: Callable[[Density], bool] = _no_density
+    holds_xmp: Callable[[bytes], bool] = holds_none
+    holds_density: Callable[[Density], bool] = holds_none
 
 
 @dataclass(frozen=True)

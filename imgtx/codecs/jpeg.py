@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 import imgtx.codecs.exif as exif
+import imgtx.codecs.iptc as iptc
 import imgtx.codecs.vips as vips
 from imgtx.codecs.convert import to_pillow
 from imgtx.codecs.density import Density, density_of
@@ -22,6 +23,7 @@ from imgtx.codecs.jpeg_quality import quality_of
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import Facts, Header, Picture, displayed, dropped
 from imgtx.codecs.rows import Raster
+from imgtx.codecs.xmp import digest_of, joined, split
 
 # From this quality on every pixel keeps its own chroma (4:4:4); below it four pixels share one (4:2:0).
 _FULL_CHROMA_QUALITY = 90
@@ -30,12 +32,16 @@ _SEGMENT_BYTES = 65_533
 _ICC_HEAD = b"ICC_PROFILE\0"
 # Pixels per unit in JFIF.
 _JFIF_LIMIT = 0xFFFF
+_XMP_HEAD, _XMP_EXTENSION_HEAD = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
+# Bytes of an XMP packet in one segment, and of an extension in each of its segments, which says which and where it is.
+_XMP_ROOM = _SEGMENT_BYTES - len(_XMP_HEAD)
+_XMP_EXTENSION_ROOM = _SEGMENT_BYTES - len(_XMP_EXTENSION_HEAD) - 40
 # How the segments begin that are carried, or are lost by a note of their own.
 _KNOWN = {
     "APP0": (b"JFIF", b"JFXX\0"),
-    "APP1": (b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"),
+    "APP1": (b"Exif\0", _XMP_HEAD, _XMP_EXTENSION_HEAD),
     "APP2": (_ICC_HEAD, b"MPF\0"),
-    "APP13": (b"Photoshop 3.0\0",),
+    "APP13": (iptc.SEGMENT,),
     "APP14": (b"Adobe",),
 }
 
@@ -54,10 +60,14 @@ def read_facts(file: BinaryIO) -> Facts:
     block = exif.bare(raw)
     orientation = exif.orientation(block)
     segments = [(name, body) for name, body in image.applist if name != "COM"]
+    main = next(iter(_bodies(segments, "APP1", _XMP_HEAD)), b"")
+    xmp, complete = joined(main, _bodies(segments, "APP1", _XMP_EXTENSION_HEAD))
+    among, others = iptc.from_resources(b"".join(_bodies(segments, "APP13", iptc.SEGMENT)))
     notes = dropped(
         exif=bool(raw) and not block,
-        xmp=any(name == "APP1" and body.startswith(_KNOWN["APP1"][1:]) for name, body in segments),
-        iptc="photoshop" in image.info,
+        xmp=not complete,
+        iptc=not iptc.is_whole(among),
+        photoshop=others,
         text="comment" in image.info,
         extra_pictures="mpoffset" in image.info,
         app_segments=not all(body.startswith(_KNOWN.get(name, ())) for name, body in segments),
@@ -77,9 +87,14 @@ def read_facts(file: BinaryIO) -> Facts:
             image.quantization.get(image.layer[0][3]) or next(iter(image.quantization.values()), ())
         ),
     )
-    metadata = Metadata(_density(image.info) or exif.density(block))
+    metadata = Metadata(_density(image.info) or exif.density(block), xmp, iptc.datasets(among))
     icc = image.info.get("icc_profile") or b""
     return Facts(header, icc, block, notes, metadata=metadata, tail=EOI if end.missing else b"")
+
+
+def _bodies(segments: list[tuple[str, bytes]], name: str, head: bytes) -> list[bytes]:
+    """Return what follows `head` in the segments that begin with it."""
+    return [body[len(head) :] for kind, body in segments if kind == name and body.startswith(head)]
 
 
 def _density(info: dict) -> Density | None:
@@ -142,8 +157,12 @@ def _put_together(encoded: BinaryIO, file: BinaryIO, described: Picture | Raster
     file.write(_segment(0xE0, jfif))
     if described.exif:
         file.write(_segment(0xE1, exif.PREFIX + described.exif))
+    for part in _xmp_parts(described.metadata.xmp):
+        file.write(_segment(0xE1, part))
     for part in _profile_parts(described.icc):
         file.write(_segment(0xE2, part))
+    for part in _iptc_parts(described.metadata.iptc):
+        file.write(_segment(0xED, part))
     shutil.copyfileobj(encoded, file, 2**20)
 
 
@@ -152,6 +171,35 @@ def _profile_parts(icc: bytes) -> list[bytes]:
     room = _SEGMENT_BYTES - len(_ICC_HEAD) - 2
     parts = [icc[at : at + room] for at in range(0, len(icc), room)]
     return [_ICC_HEAD + bytes([number, len(parts)]) + part for number, part in enumerate(parts, 1)]
+
+
+def holds_xmp(packet: bytes) -> bool:
+    """Return whether a packet fits the main segment and its extension."""
+    if len(packet) <= _XMP_ROOM:
+        return True
+    try:
+        split(packet, _XMP_ROOM)
+    except ValueError:
+        return False
+    return True
+
+
+def _xmp_parts(packet: bytes) -> list[bytes]:
+    """Return the bodies of a packet's segments: the main packet, and parts of 64 KB of what it has no room for."""
+    if not packet:
+        return []
+    main, extension = split(packet, _XMP_ROOM)
+    head = _XMP_EXTENSION_HEAD + digest_of(extension).encode() + struct.pack(">I", len(extension))
+    starts = range(0, len(extension), _XMP_EXTENSION_ROOM)
+    parts = [head + struct.pack(">I", at) + extension[at : at + _XMP_EXTENSION_ROOM] for at in starts]
+    return [_XMP_HEAD + main, *parts]
+
+
+def _iptc_parts(datasets: bytes) -> list[bytes]:
+    """Return the bodies of the segments of the datasets' resource, which goes on from one to the next."""
+    resource = iptc.to_resource(datasets) if datasets else b""
+    room = _SEGMENT_BYTES - len(iptc.SEGMENT)
+    return [iptc.SEGMENT + resource[at : at + room] for at in range(0, len(resource), room)]
 
 
 def _segment(marker: int, body: bytes) -> bytes:
@@ -174,6 +222,8 @@ FORMAT = Format(
         grey=True,
         icc=True,
         exif_limit=_SEGMENT_BYTES - len(exif.PREFIX),
+        iptc=True,
+        holds_xmp=holds_xmp,
         holds_density=holds_density,
     ),
 )

@@ -20,9 +20,10 @@ from isal import isal_zlib
 
 import imgtx.codecs.colour as colour
 import imgtx.codecs.exif as exif
+import imgtx.codecs.iptc as iptc
 import imgtx.codecs.vips as vips
 from imgtx.codecs.density import Density, density_of
-from imgtx.codecs.format import Format, Writer
+from imgtx.codecs.format import Format, Writer, holds_any
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import METADATA_LIMIT, Facts, Header, displayed, dropped
 from imgtx.codecs.png_survey import decides_pixels, survey
@@ -36,12 +37,16 @@ _DEFLATE_LEVEL = 1
 
 # Chunks whose bytes are needed; of the others only the presence counts.
 _READ = (b"eXIf", b"iCCP", b"acTL", b"pHYs")
-# Entries for chunks without a type of their own.
-_XMP, _STRAY_KEY = b"iTXt that holds XMP", b"tRNS that decoders skip"
+# Chunks of text, and the keywords of those that hold metadata: XMP's own, and those that ImageMagick introduced.
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_XMP = b"XML:com.adobe.xmp"
+_RAW_XMP = b"Raw profile type xmp"
+# An entry for chunks without a type of their own.
+_STRAY_KEY = b"tRNS that decoders skip"
 # Chunks that are carried, or are lost by a note of their own.
 _KNOWN = {
     b"IDAT", b"IEND", b"PLTE", b"acTL", b"eXIf", b"fcTL", b"fdAT", b"iCCP", b"iTXt", b"pHYs", b"sBIT", b"tEXt", b"tRNS",
-    b"zTXt", _XMP, *colour.CHUNKS,
+    b"zTXt", _XMP, _RAW_XMP, *iptc.RAW_PROFILES, *colour.CHUNKS,
 }  # fmt: skip
 # The lengths of the chunks that readers judge colour by; one of another length counts as none.
 _COLOUR_LENGTHS = {b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
@@ -67,8 +72,10 @@ def read_facts(file: BinaryIO) -> Facts:
             width, height, depth, form = struct.unpack(">IIBB", file.read(10))
         elif kind == b"tRNS" and (b"IDAT" in chunks or not _key_fits(length, form)):
             chunks[_STRAY_KEY] = b""
-        elif kind == b"iTXt" and file.read(min(length, 18)) == b"XML:com.adobe.xmp\0":
-            chunks[_XMP] = b""
+        elif kind in _TEXTS and (name := _known_text(file.read(min(length, 80)))):
+            file.seek(body)
+            data = _text(kind, file.read(length)) if length <= METADATA_LIMIT else b""
+            chunks.setdefault(name, data)
         elif kind in colour.CHUNKS:
             if (
                 kind not in chunks
@@ -102,8 +109,18 @@ def read_facts(file: BinaryIO) -> Facts:
     if form == _GREY and depth < 8:
         header = replace(header, form="1bit" if depth == 1 else "lowbit")
     icc = _profile(chunks.get(b"iCCP", b""))
-    metadata = Metadata(_density(chunks.get(b"pHYs", b"")) or exif.density(block))
-    notes = (*_notes(chunks, icc, block), *surveyed.notes)
+    density = _density(chunks.get(b"pHYs", b"")) or exif.density(block)
+    xmp = chunks.get(_XMP) or iptc.from_raw_profile(chunks.get(_RAW_XMP, b""))
+    raw = next((iptc.from_raw_profile(chunks[name]) for name in iptc.RAW_PROFILES if name in chunks), b"")
+    among, others = iptc.from_resources(raw)
+    metadata = Metadata(density, xmp, iptc.datasets(among))
+    notes = _notes(chunks, icc, block)
+    notes += dropped(
+        xmp=bool({_XMP, _RAW_XMP} & chunks.keys()) and not xmp,
+        iptc=not iptc.is_whole(among) or (bool({*iptc.RAW_PROFILES} & chunks.keys()) and not raw),
+        photoshop=others,
+    )
+    notes += surveyed.notes
     return Facts(header, icc, block, notes, colour=colours, metadata=metadata, cut=not surveyed.ended)
 
 
@@ -134,6 +151,28 @@ def _profile(chunk: bytes) -> bytes:
         return b""
 
 
+def _known_text(start: bytes) -> bytes:
+    """Return the keyword of a text chunk that holds metadata; b"" of any other."""
+    name = start.partition(b"\0")[0]
+    return name if name in (_XMP, _RAW_XMP, *iptc.RAW_PROFILES) else b""
+
+
+def _text(kind: bytes, body: bytes) -> bytes:
+    """Return the text of a chunk without its keyword; b"" if it is damaged."""
+    text = body.partition(b"\0")[2]
+    deflated = kind == b"zTXt" or (kind == b"iTXt" and text[:1] == b"\1")
+    # The method, and in iTXt a flag before it and two texts behind it.
+    text = text[1:] if kind == b"zTXt" else text[2:].split(b"\0", 2)[-1] if kind == b"iTXt" else text
+    if not deflated:
+        return text
+    inflate = zlib.decompressobj()
+    try:
+        whole = inflate.decompress(text, METADATA_LIMIT)
+    except zlib.error:
+        return b""
+    return whole if inflate.eof else b""
+
+
 def _density(chunk: bytes) -> Density | None:
     """Return the resolution that a pHYs chunk states: pixels per metre, or the shape of pixels alone."""
     if len(chunk) != 9:
@@ -151,8 +190,7 @@ def _notes(chunks: dict[bytes, bytes], icc: bytes, block: bytes) -> tuple[str, .
         exif=b"eXIf" in chunks and not block,
         icc=b"iCCP" in chunks and not icc,
         sbit=b"sBIT" in chunks,
-        xmp=_XMP in chunks,
-        text=bool({b"tEXt", b"zTXt", b"iTXt"} & chunks.keys()),
+        text=bool({*_TEXTS} & chunks.keys()),
         chunks=bool(chunks.keys() - _KNOWN),
     )
 
@@ -198,6 +236,11 @@ def write_rows(file: BinaryIO, rows: Iterable[np.ndarray], raster: Raster) -> tu
         _chunk(file, b"pHYs", struct.pack(">IIB", *density.per("metre").rounded(), bool(density.unit)))
     if raster.exif:
         _chunk(file, b"eXIf", raster.exif)
+    if raster.metadata.xmp:
+        # Not deflated, so that readers find the packet; language and translated keyword are empty.
+        _chunk(file, b"iTXt", _XMP + bytes(5) + raster.metadata.xmp)
+    if raster.metadata.iptc:
+        _chunk(file, b"zTXt", iptc.to_raw_profile(raster.metadata.iptc))
     for keyword, text in raster.texts:
         # Neither may hold a zero byte; language and translated keyword are empty.
         plain = text.replace("\0", "").encode()
@@ -243,6 +286,8 @@ FORMAT = Format(
         colour_chunks=True,
         texts=True,
         exif_limit=2**31 - 1,
+        iptc=True,
+        holds_xmp=holds_any,
         holds_density=holds_density,
     ),
 )

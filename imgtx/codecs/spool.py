@@ -20,17 +20,17 @@ import numpy as np
 from imgtx.codecs import (
     FORMATS,
     admit,
-    output_metadata,
     readable_facts,
     recovery,
-    upright_metadata,
     writer_for,
 )
+from imgtx.codecs.carried import output_metadata, upright_metadata
 from imgtx.codecs.colour import Shown, shown_by
 from imgtx.codecs.convert import Converter, oriented, reduced
 from imgtx.codecs.format import Writer
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import Carry, Facts
+from imgtx.codecs.provenance import Maker
 from imgtx.codecs.refusals import decoder_errors
 from imgtx.codecs.rows import Raster
 from imgtx.errors import ImageError
@@ -247,7 +247,7 @@ class SpoolWriter:
         self._in_rows[top:bottom] += right - left
         self._in_columns[left:right] += bottom - top
 
-    def finish(self, format: str, quality: int, carry: Carry) -> Path:
+    def finish(self, format: str, quality: int, carry: Carry, maker: Maker | None = None) -> Path:
         """Encode the rows, with what a source carries beside its pixels, and return the path of the file.
 
         Rules, notes (in `self.notes`) and refusals are those of `imgtx.codecs.encode`.
@@ -259,7 +259,8 @@ class SpoolWriter:
             notes: list[str] = []
             shown = shown_by(writer, format, carry.icc, carry.colour, self.channels)
             notes += shown.notes
-            block, metadata = output_metadata(carry, writer, (self.height, self.width), notes)
+            block, metadata, lost = output_metadata(carry, writer, format, (self.height, self.width), maker)
+            notes += lost
             path = self._directory / f"output.{format}"
             raster = self._raster(writer, shown, block, metadata)
             strips = self._reduced_strips(writer, shown, notes)

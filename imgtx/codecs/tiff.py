@@ -11,14 +11,15 @@ from typing import BinaryIO
 from isal import isal_zlib
 
 import imgtx.codecs.exif as exif
+import imgtx.codecs.iptc as iptc
 import imgtx.codecs.vips as vips
 from imgtx.codecs.density import Density, density_of
-from imgtx.codecs.format import Format, Writer, any_density
+from imgtx.codecs.format import Format, Writer, holds_any
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import Facts, Header, displayed, dropped
 from imgtx.codecs.refusals import decoder_errors
 from imgtx.codecs.rows import in_memory, on_disk
-from imgtx.codecs.tiff_pages import Directory, read_pages
+from imgtx.codecs.tiff_pages import Directory, read_pages, tag_bytes
 from imgtx.codecs.tiff_writer import write_rows
 from imgtx.errors import ImageError
 
@@ -118,8 +119,17 @@ def read_facts(file: BinaryIO) -> Facts:
     )
     _refuse_form(header, ifd, samples - colours)
     _refuse_storage(ifd)
+    holders = (first, picture) if described is first.tags else (picture,)
+    xmp, stated, resources = (tag_bytes(file, holders, tag) for tag in (700, 33723, 34377))
+    among, others = iptc.from_resources(resources or b"")
+    datasets = among if stated is None else iptc.unswapped(stated)
     notes: tuple[str, ...] = ("full-size-taken",) if picture.offset != first.offset else ()
-    notes += _lost_tags({*ifd} | ({*first.tags} if described is first.tags else set()))
+    notes += dropped(
+        xmp=xmp == b"",
+        iptc=stated == b"" or not iptc.is_whole(datasets),
+        photoshop=others or resources == b"",
+    )
+    notes += _lost_tags({*ifd} | {*described})
     notes += dropped(extra_channel=samples > colours + header.alpha, exif=block is None)
     return Facts(
         header,
@@ -129,7 +139,7 @@ def read_facts(file: BinaryIO) -> Facts:
         end=max((offset + length for offset, length in zip(*_parts(ifd), strict=False)), default=0),
         premultiplied=header.alpha and extra[0] == 1,
         deflated=tuple(zip(*_parts(ifd), strict=False)) if ifd.get(259) in (8, 32946) else (),
-        metadata=Metadata(_density(described)),
+        metadata=Metadata(_density(described), xmp or b"", iptc.datasets(datasets)),
     )
 
 
@@ -143,7 +153,7 @@ def _lost_tags(tags: set[int]) -> tuple[str, ...]:
     if 34675 in tags:
         # A profile overrides them.
         lost.discard("chromaticities")
-    return dropped(**{name: name in lost for name in ("xmp", "iptc", "photoshop", "chromaticities", "tags")})
+    return dropped(**{name: name in lost for name in ("chromaticities", "tags")})
 
 
 def _refuse_form(header: Header, ifd, extra: int) -> None:
@@ -264,6 +274,8 @@ FORMAT = Format(
         grey=True,
         icc=True,
         exif_limit=2**31 - 1,
-        holds_density=any_density,
+        iptc=True,
+        holds_xmp=holds_any,
+        holds_density=holds_any,
     ),
 )

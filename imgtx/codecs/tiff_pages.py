@@ -4,15 +4,20 @@ TIFF 6.0 with Adobe's technical note 1 (SubIFDs). Tag 254 says whether a directo
 several (2) or a mask (4); tag 255 says the same in older files. A directory can have others below it (tag 330).
 """
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from imgtx.codecs.picture import METADATA_LIMIT
 from imgtx.errors import ImageError
 
 _REDUCED, _MASK = 1, 4
 # More directories than any pyramid has; a longer chain is judged by its first ones.
 _MAX_DIRECTORIES = 64
+# Entries of a directory at most, and the bytes of a value by its type: byte, text, 32-bit number, signed, undefined.
+_MAX_ENTRIES = 65_536
+_SIZES = {1: 1, 2: 1, 4: 4, 6: 1, 7: 1}
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,31 @@ def read_pages(file: BinaryIO) -> Pages:
             # Two pages are refused, whatever follows.
             return Pages(chain[0], chain[0], 2)
     return Pages(chain[0], _picture(chain, below), 1)
+
+
+def tag_bytes(file: BinaryIO, directories: Iterable[Directory], tag: int) -> bytes | None:
+    """Return the bytes of a tag as they are in the file, from the first directory that has it; None where none has.
+
+    Returns b"" for one that is damaged, of more than METADATA_LIMIT bytes, or of a type that is not bytes, text or
+    32-bit numbers. Not by Pillow, which keeps one number where it expects no more.
+    """
+    file.seek(0)
+    order = ">" if file.read(2) == b"MM" else "<"
+    for directory in directories:
+        count, entry = (order + "Q", order + "HHQ8s") if directory.bigger else (order + "H", order + "HHI4s")
+        file.seek(directory.offset)
+        (entries,) = struct.unpack(count, file.read(struct.calcsize(count)))
+        step = struct.calcsize(entry)
+        listed = file.read(min(entries, _MAX_ENTRIES) * step)
+        for at in range(0, len(listed) - step + 1, step):
+            number, kind, values, inline = struct.unpack_from(entry, listed, at)
+            if number == tag:
+                length = values * _SIZES.get(kind, 0)
+                if length > len(inline):
+                    file.seek(struct.unpack(order + ("Q" if directory.bigger else "I"), inline)[0])
+                    inline = file.read(length) if length <= METADATA_LIMIT else b""
+                return inline[:length] if length <= len(inline) else b""
+    return None
 
 
 def _picture(chain: list[Directory], below: list[Directory]) -> Directory:

@@ -65,7 +65,7 @@ def _write(file: BinaryIO, rows: Iterable[np.ndarray], raster: Raster, *, deflat
     return notes
 
 
-_SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8 = 3, 4, 5, 7, 16
+_BYTE, _SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8 = 1, 3, 4, 5, 7, 16
 _CODES = {_SHORT: "H", _LONG: "I", _RATIONAL: "I", _LONG8: "Q"}
 
 
@@ -101,6 +101,11 @@ def _tags(
         tags[282] = (_RATIONAL, [*as_rational(density.x)])
         tags[283] = (_RATIONAL, [*as_rational(density.y)])
         tags[296] = (_SHORT, [{"": 1, "inch": 2, "cm": 3}[density.unit]])
+    if raster.metadata.xmp:
+        tags[700] = (_BYTE, raster.metadata.xmp)
+    if raster.metadata.iptc:
+        # As 32-bit numbers, though it is bytes: so Photoshop writes it, and some programs read nothing else.
+        tags[33723] = (_LONG, raster.metadata.iptc + bytes(-len(raster.metadata.iptc) % 4))
     if raster.icc:
         tags[34675] = (_UNDEFINED, raster.icc)
     return tags
@@ -114,8 +119,11 @@ def _write_directory(file: BinaryIO, tags: dict, start: int, order: str, big: bo
         if big and tag in (273, 279):
             kind = _LONG8
         codes = f"{order}{len(values)}{_CODES.get(kind, 's')}"
-        # A rational is two numbers.
-        count = len(values) // 2 if kind == _RATIONAL else len(values)
+        count = len(values)
+        if kind == _RATIONAL:
+            count //= 2
+        elif isinstance(values, bytes) and kind == _LONG:
+            count //= 4
         packed = values if isinstance(values, bytes) else struct.pack(codes, *values)
         if len(packed) > inline:
             _align(file, start)

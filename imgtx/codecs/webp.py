@@ -17,7 +17,7 @@ import numpy as np
 import imgtx.codecs.exif as exif
 import imgtx.codecs.vips as vips
 from imgtx.codecs.convert import from_pillow, to_pillow
-from imgtx.codecs.format import Format, Writer
+from imgtx.codecs.format import Format, Writer, holds_any
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import METADATA_LIMIT, Facts, Header, Picture, displayed, dropped
 from imgtx.codecs.rows import Raster
@@ -43,7 +43,7 @@ def read_facts(file: BinaryIO) -> Facts:
     while len(head := file.read(8)) == 8 and file.tell() <= end:
         kind, length = struct.unpack("<4sI", head)
         body = file.tell()
-        whole = kind in (b"ICCP", b"EXIF") and length <= METADATA_LIMIT
+        whole = kind in (b"ICCP", b"EXIF", b"XMP ") and length <= METADATA_LIMIT
         start = file.read(length if whole else min(length, 10))
         if kind == b"VP8X":
             alpha = bool(start[0] & 0x10)
@@ -61,9 +61,7 @@ def read_facts(file: BinaryIO) -> Facts:
         raise EOFError("no VP8 chunk")
     block = exif.bare(seen.get(b"EXIF", b""))
     orientation = exif.orientation(block)
-    notes = dropped(
-        exif=b"EXIF" in seen and not block, xmp=b"XMP " in seen, chunks=bool(seen.keys() - _KNOWN)
-    )
+    notes = dropped(exif=b"EXIF" in seen and not block, chunks=bool(seen.keys() - _KNOWN))
     header = Header(
         "webp",
         *displayed(height, width, orientation),
@@ -75,7 +73,7 @@ def read_facts(file: BinaryIO) -> Facts:
         form="rgb",
         quality=0 if b"VP8 " in seen else 100,
     )
-    metadata = Metadata(exif.density(block))
+    metadata = Metadata(exif.density(block), seen.get(b"XMP ", b""))
     return Facts(header, seen.get(b"ICCP", b""), block, notes, end, metadata=metadata)
 
 
@@ -103,6 +101,7 @@ def encode(picture: Picture, quality: int) -> tuple[bytes, tuple[str, ...]]:
         exact=lossless,
         icc_profile=picture.icc or None,
         exif=exif.PREFIX + picture.exif if picture.exif else b"",
+        xmp=picture.metadata.xmp,
     )
     return out.getvalue(), ()
 
@@ -113,21 +112,22 @@ def write(path: Path, rows: Iterable[np.ndarray], raster: Raster, quality: int) 
     lossless = quality == _LOSSLESS_QUALITY
     with vips.image_of_rows(path.with_name("rows.tif"), rows, raster) as image:
         image.webpsave(str(bare), Q=quality, lossless=lossless, exact=lossless, effort=_EFFORT, keep="none")
-    if raster.icc or raster.exif:
-        _wrap(bare, path, raster.icc, raster.exif)
+    if raster.icc or raster.exif or raster.metadata.xmp:
+        _wrap(bare, path, raster)
         bare.unlink()
     else:
         bare.replace(path)
     return ()
 
 
-def _wrap(bare: Path, path: Path, icc: bytes, block: bytes) -> None:
+def _wrap(bare: Path, path: Path, raster: Raster) -> None:
     """Write the pixels of the file `bare` to `path` between the metadata's chunks."""
     with bare.open("rb") as encoded, path.open("wb") as file:
         header = read_facts(encoded).header
         encoded.seek(12)
         extended = encoded.read(4) == b"VP8X"
-        flags = 0x20 * bool(icc) | 0x10 * header.alpha | 0x08 * bool(block)
+        icc, block, xmp = raster.icc, raster.exif, raster.metadata.xmp
+        flags = 0x20 * bool(icc) | 0x10 * header.alpha | 0x08 * bool(block) | 0x04 * bool(xmp)
         sides = (header.width - 1).to_bytes(3, "little") + (header.height - 1).to_bytes(3, "little")
         encoded.seek(12 + 18 * extended)
         file.write(b"RIFF\0\0\0\0WEBP" + _chunk(b"VP8X", bytes([flags, 0, 0, 0]) + sides))
@@ -136,6 +136,8 @@ def _wrap(bare: Path, path: Path, icc: bytes, block: bytes) -> None:
         shutil.copyfileobj(encoded, file, 2**20)
         if block:
             file.write(_chunk(b"EXIF", block))
+        if xmp:
+            file.write(_chunk(b"XMP ", xmp))
         length = file.tell() - 8
         file.seek(4)
         file.write(struct.pack("<I", length))
@@ -160,5 +162,6 @@ FORMAT = Format(
         alpha=True,
         icc=True,
         exif_limit=2**31 - 1,
+        holds_xmp=holds_any,
     ),
 )

@@ -148,6 +148,16 @@ def pixel_options(task: Task) -> list[Callable]:
             help="Use torch.compile where imgtx models probe --compile found it worthwhile.",
         ),
     ]
+    options.append(
+        click.option(
+            "--no-provenance",
+            "provenance",
+            is_flag=True,
+            flag_value=False,
+            default=None,
+            help="Do not say in the outputs' XMP which software, task and model made them.",
+        )
+    )
     if task.keeps_format:
         options.append(
             click.option(

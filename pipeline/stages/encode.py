@@ -12,6 +12,7 @@ from imgtx.codecs import encode as encode_picture
 from imgtx.imageops.grey import as_rgb
 from imgtx.imageops.hidden import with_hidden_part
 from pipeline.planning.names import format_of
+from pipeline.provenance import maker_of
 from pipeline.spec import Job
 from pipeline.tables.rows import Row, rows_of, run_stage, to_table
 from pipeline.tables.schemas import ENCODED
@@ -29,7 +30,7 @@ def encode_row(row: Row, job: Job) -> Row:
 
 
 def to_file(row: Row, job: Job) -> Row:
-    """Encode in the format of the output's name, with the source's ICC profile and EXIF where that format can."""
+    """Encode in the format of the output's name, with what the source says beside its pixels, where that format can."""
     carry = unpack_carry(row["carry"])
     dtype = np.dtype(row["dtype"])
     _, height, width, channels = row["shape"]
@@ -40,7 +41,8 @@ def to_file(row: Row, job: Job) -> Row:
     picture = Picture(
         pixels, alpha, carry.icc, carry.exif, carry.format, (), carry.texts, carry.colour, carry.metadata
     )
-    data, notes = encode_picture(picture, format_of(row["output"]), quality=job.spec.quality)
+    format = format_of(row["output"])
+    data, notes = encode_picture(picture, format, quality=job.spec.quality, maker=maker_of(job))
     return row | {
         "encoded": data,
         "out_height": height,

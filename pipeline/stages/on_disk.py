@@ -19,6 +19,7 @@ from imgtx.imageops.geometry import Tile
 from imgtx.imageops.grey import as_rgb
 from imgtx.imageops.resize import imresize
 from pipeline.planning.names import format_of
+from pipeline.provenance import maker_of
 from pipeline.sources import open_source
 from pipeline.spec import ACCEPT, Job
 from pipeline.storage.store import open_store
@@ -58,7 +59,7 @@ def transform_large(row: Row, job: Job, predictor_for: Callable[[Job], "Predicto
             picture, read, directory, predictor_for(job), json.loads(row["conditions"] or "null")
         )
         picture.remove()
-        path = writer.finish(format_of(row["output"]), job.spec.quality, picture.carry)
+        path = writer.finish(format_of(row["output"]), job.spec.quality, picture.carry, maker_of(job))
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = path.stat().st_size

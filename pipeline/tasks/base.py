@@ -182,7 +182,8 @@ class Task:
     reference and the settings that are `of_model` to the reference with these; raises UsageError for a model that takes
     none. models: the tasks in a model's info that it runs, by default its own. sources: the kinds of source it takes
     (`pipeline/sources/`); source_name and source_help say what that is. inline: how items are given without one.
-    keeps_format: whether `--format same` makes sense; else `default_format` is written.
+    keeps_format: whether `--format same` makes sense; else `default_format` is written. digital_source_type: IPTC's
+    term for its outputs (`imgtx.codecs.provenance`).
 
     check: raises UsageError for settings that contradict each other or the model. recipe: what of the settings
     decides pixels, as names and values that are hashed where they are set. before_copying: settings to record before a
@@ -222,6 +223,7 @@ class Task:
     default_format: str = "same"
     candidates: Callable[[RunSpec], Sequence[Candidate]] = one_model
     choose: Callable[[Header | SpooledPicture, Job], Job] = the_only_one
+    digital_source_type: str = "algorithmicallyEnhanced"
     check: Callable[[RunSpec, ModelInfo], None] = accept_any
     recipe: Callable[[RunSpec], dict[str, Any]] = no_settings
     refer: Callable[[str, Settings], str] = no_reference

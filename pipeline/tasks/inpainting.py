@@ -332,6 +332,7 @@ INPAINTING = Task(
     summary="Fill holes in every image of a folder or bucket.",
     description="Fill holes that are white in a mask of the same name, or painted in one colour.",
     examples=("imgtx restore scans/ clean/ --masks masks/ --format png",),
+    digital_source_type="compositeWithTrainedAlgorithmicMedia",
     default_model=default_model,
     options=(MASKS, MISSING_MASK, MASK_COLOR, MASK_TOLERANCE),
     chosen_by=(MASKS.name, MASK_COLOR.name),

@@ -339,6 +339,7 @@ STYLE_TRANSFER = Task(
         "imgtx stylize photos/ out/ --style van_gogh.jpg --strength 0.6 --preserve-color",
         "imgtx stylize s3://bucket/in/ s3://bucket/out/ --styles s3://bucket/styles/",
     ),
+    digital_source_type="compositeWithTrainedAlgorithmicMedia",
     default_model=default_model,
     options=(STYLE, STYLES, STRENGTH, PRESERVE_COLOR, SIZE),
     fetch=fetch_image,

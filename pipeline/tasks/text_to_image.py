@@ -403,6 +403,7 @@ TEXT_TO_IMAGE = Task(
         'imgtx generate out/ -p "a red circle above a blue square" -p "a green star" --sheet sheet.png',
         "imgtx generate s3://bucket/prompts.parquet s3://bucket/out/ --key id",
     ),
+    digital_source_type="trainedAlgorithmicMedia",
     default_model=default_model,
     options=(
         SEED,

@@ -220,13 +220,14 @@ def test_a_job_records_what_decides_its_pixels():
     assert job.recipe == Recipe("super-resolution", "digest", 2, "same", 80, "float32")
     assert job.recipe.digest == make_job(RunSpec("other", "else", quality=80), INFO, "digest").recipe.digest
     assert make_job(RunSpec("in", "out", self_ensemble=True), INFO, "digest").recipe.self_ensemble
+    assert make_job(RunSpec("in", "out", provenance=False), INFO, "digest").recipe.unmarked
 
 
 @pytest.mark.parametrize(
     "change",
     [{"model_digest": "e"}, {"scale": 3}, {"format": "png"}, {"quality": 91}, {"precision": "bfloat16"},
      {"pixel_version": 99}, {"task": "restoration"}, {"compiled": True}, {"self_ensemble": True},
-     {"settings": {"mask_color": "#ff00ff 8"}}],
+     {"unmarked": True},     {"settings": {"mask_color": "#ff00ff 8"}}],
 )  # fmt: skip
 def test_everything_that_changes_pixels_changes_the_recipe(change):
     recipe = Recipe("super-resolution", "d", 2, "same", 92, "float32")

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import imgtx
 from imgtx.codecs import SUFFIXES, Carry, Picture, exif
 from imgtx.codecs import decode as decode_picture
+from imgtx.codecs.density import Density
 from imgtx.codecs.spool import SpooledPicture
 from imgtx.errors import ModelError
 from imgtx.imageops.resize import imresize
@@ -33,6 +35,7 @@ from pipeline.tables.rows import rows_of, to_table
 from pipeline.tables.schemas import FINISHED, PIXELS, WORK
 from pipeline.tasks import images as tasks_images
 from tests.support.archive import save_tiny_model
+from tests.support.metadata import packet, properties, xmp_in
 from tests.support.zoo import exif_block, photo, rgb_profile, saved
 
 
@@ -373,3 +376,23 @@ def test_rows_say_how_long_their_actor_waited(job, monkeypatch):
             waited.append(made["seconds_waited"][0].as_py())
             now[0] += blocked
     assert waited == [5.0, 0.5, 6.0]
+
+
+@pytest.mark.parametrize("stream_megapixels", [50, 1e-9], ids=["in memory", "on disk"])
+def test_outputs_say_what_made_them_unless_told_not_to(job, stream_megapixels):
+    job = replace(job, spec=replace(job.spec, stream_megapixels=stream_megapixels))
+    table = put(job, **{"a.jpg": saved(photo(), "JPEG", dpi=(300, 300), xmp=packet('xmp:Rating="4"'))})
+    (row,) = through_stages(job, table)
+    assert "resolution-scaled" in row["notes"]
+    assert not {"xmp-dropped", "iptc-dropped"} & {*row["notes"]}
+    path = Path(job.spec.destination) / "images" / row["output"]
+    said = properties(xmp_in(path.read_bytes()))
+    assert said["xmp:Rating"] == "4"
+    assert (said["imgtx:Task"], said["imgtx:Model"]) == ("super-resolution", job.info.name)
+    assert said["imgtx:ModelDigest"] == job.recipe.model_digest
+    assert written(job, row).metadata.density == Density(Fraction(600), Fraction(600), "inch")
+    unmarked = make_job(replace(job.spec, provenance=False), job.info, job.recipe.model_digest)
+    through_stages(unmarked, table)
+    said = properties(xmp_in(path.read_bytes()))
+    assert said["xmp:Rating"] == "4"
+    assert not any(name.startswith("imgtx:") for name in said)
