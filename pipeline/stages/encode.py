@@ -42,7 +42,7 @@ def to_file(row: Row, job: Job) -> Row:
         pixels, alpha, carry.icc, carry.exif, carry.format, (), carry.texts, carry.colour, carry.metadata
     )
     format = format_of(row["output"])
-    data, notes = encode_picture(picture, format, quality=job.spec.quality, maker=maker_of(job))
+    data, notes = encode_picture(picture, format, quality=job.spec.quality, maker=maker_of(job.of(row)))
     return row | {
         "encoded": data,
         "out_height": height,

@@ -17,6 +17,7 @@ from pipeline.tables.rows import to_table
 from pipeline.tables.schemas import OUTCOME, WORK
 from pipeline.tasks import images as tasks_images
 from tests.pipeline.stages.test_stages import through_stages
+from tests.support.metadata import properties, xmp_in
 from tests.support.zoo import photo, saved
 
 FILES = {
@@ -72,7 +73,9 @@ def test_the_header_chooses_and_the_ledger_names_the_model(folder, how, monkeypa
         row, name = rows[key], NETWORKS[kind][2]
         assert (row["status"], row["model"], row["quality"]) == ("written", name, quality), row["message"]
         source = decode_picture((folder / "in" / key).read_bytes(), max_pixels=10**6)
-        made = decode_picture((folder / "out" / "images" / row["output"]).read_bytes(), max_pixels=10**6)
+        data = (folder / "out" / "images" / row["output"]).read_bytes()
+        made = decode_picture(data, max_pixels=10**6)
+        assert properties(xmp_in(data))["imgtx:Model"] == name
         assert np.array_equal(made.pixels, imgtx.load(name, device="cpu")(source.pixels))
     assert work_of(prepared(folder)) == []
 
