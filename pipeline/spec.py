@@ -71,6 +71,8 @@ class RunSpec:
     on_damage: str = REFUSE
     # Outputs say in XMP what made them: software, task and model.
     provenance: bool = True
+    # Local outputs have the modification time of their local sources. It is no part of the recipe.
+    times: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as one flat table, as in `spec.json`: the task's settings are among its own fields."""

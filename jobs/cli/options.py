@@ -59,6 +59,14 @@ EXECUTION_OPTIONS = (
         help="Start with this many actors, and grow up to --workers with the cluster.",
     ),
     click.option("--gpus", type=float, metavar="N", help="GPUs to use; 0 for none.  [default: all]"),
+    click.option(
+        "--no-times",
+        "times",
+        is_flag=True,
+        flag_value=False,
+        default=None,
+        help="Give local outputs the time of writing, not the modification time of their sources.",
+    ),
     click.option("--max-failed", metavar="N|P%", help="Failures to allow before exit code 3.  [default: 1%]"),
     click.option(
         "--max-skipped",

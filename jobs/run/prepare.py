@@ -17,6 +17,7 @@ from pipeline.sources import Source, located, open_selected
 from pipeline.sources.globs import escaped
 from pipeline.sources.images import ImageFolder
 from pipeline.spec import ACCEPT, Choice, Job, RunSpec
+from pipeline.storage.attributes import attributes_of
 from pipeline.storage.checks import place_in
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.schemas import COPIES, SKIPPED
@@ -175,5 +176,5 @@ def _kept(uri: str, run: Prepared) -> str:
     # Named after its content: an edited table does not change what an earlier run recorded.
     name = f"{COPIES}{digest[:12]}/{Path(uri).name}"
     if run.destination.stat(name) is None:
-        run.destination.upload(name, uri)
+        run.destination.upload(name, uri, attributes_of(uri, root, times=False))
     return f"{root}/{name}"

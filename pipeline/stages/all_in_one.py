@@ -72,7 +72,7 @@ class AllStages:
 
     def behind(self, row: Row) -> Row:
         """Return the row's outcome, its output stored."""
-        return publish_row(encode_row(row, self.job) if self.beside else row, self._destination)
+        return publish_row(encode_row(row, self.job) if self.beside else row, self._destination, self.job)
 
     @cached_property
     def _opened(self) -> Opened:

@@ -18,6 +18,7 @@ from imgtx.codecs.spool import SpooledPicture, SpoolWriter, spool_in
 from imgtx.imageops.geometry import Tile
 from imgtx.imageops.grey import as_rgb
 from imgtx.imageops.resize import imresize
+from pipeline.output_attributes import output_attributes
 from pipeline.planning.names import format_of
 from pipeline.provenance import maker_of
 from pipeline.sources import open_source
@@ -63,7 +64,9 @@ def transform_large(row: Row, job: Job, predictor_for: Callable[[Job], "Predicto
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = path.stat().st_size
-        open_store(job.spec.destination, endpoint_url=endpoint).upload(IMAGES + row["output"], str(path))
+        open_store(job.spec.destination, endpoint_url=endpoint).upload(
+            IMAGES + row["output"], str(path), output_attributes(row, job)
+        )
     return row | {
         "status": WRITTEN,
         "in_height": picture.height,

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from pipeline.storage.attributes import PLAIN, Attributes
 from pipeline.storage.retry import RetryPolicy
 
 
@@ -20,9 +21,9 @@ class Backend(Protocol):
 
     def download(self, key: str, target: str, version: str) -> None: ...
 
-    def write(self, key: str, data: bytes | memoryview) -> None: ...
+    def write(self, key: str, data: bytes | memoryview, attributes: Attributes = PLAIN) -> None: ...
 
-    def upload(self, key: str, source: str) -> None: ...
+    def upload(self, key: str, source: str, attributes: Attributes = PLAIN) -> None: ...
 
     def create(self, key: str, data: bytes) -> bool: ...
 

@@ -14,6 +14,7 @@ import fsspec
 import pyarrow as pa
 
 from imgtx.errors import StorageError, UsageError, first_line
+from pipeline.storage.attributes import PLAIN, Attributes
 from pipeline.storage.objects import is_hidden
 from pipeline.storage.retry import Answer, RetryPolicy, retried
 from pipeline.tables.schemas import INVENTORY
@@ -48,10 +49,10 @@ class FsspecFiles:
     def download(self, key: str, target: str, version: str) -> None:
         self._ask("read", key, lambda: self._fs.get_file(self._path(key), target))
 
-    def write(self, key: str, data: bytes | memoryview) -> None:
+    def write(self, key: str, data: bytes | memoryview, attributes: Attributes = PLAIN) -> None:
         self._ask("write", key, lambda: self._fs.pipe_file(self._path(key), data))
 
-    def upload(self, key: str, source: str) -> None:
+    def upload(self, key: str, source: str, attributes: Attributes = PLAIN) -> None:
         if os.path.getsize(source) == 0:
             # On some file systems put_file of an empty file makes a directory.
             return self.write(key, b"")

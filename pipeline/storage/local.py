@@ -10,6 +10,7 @@ import os
 import shutil
 import stat as modes
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import BinaryIO
@@ -18,6 +19,7 @@ import pyarrow as pa
 
 from imgtx.errors import StorageError
 from imgtx.files import sync_folder
+from pipeline.storage.attributes import PLAIN, Attributes, restrict_group, set_time
 from pipeline.storage.objects import TEMPORARY, as_text, check_version
 from pipeline.storage.retry import Answer, RetryPolicy, retried
 from pipeline.tables.schemas import INVENTORY, NO_SPACE
@@ -63,19 +65,23 @@ class LocalFiles:
 
         self._ask("read", path, copy)
 
-    def write(self, key: str, data: bytes | memoryview) -> None:
-        self._put(key, lambda file: file.write(data), _replace)
+    def write(self, key: str, data: bytes | memoryview, attributes: Attributes = PLAIN) -> None:
+        self._put(key, partial(_fill, data), _replace, attributes)
 
-    def upload(self, key: str, source: str) -> None:
+    def upload(self, key: str, source: str, attributes: Attributes = PLAIN) -> None:
         # Copied even on one device: a rename would keep the spool file's private mode.
-        def copy(file: BinaryIO) -> None:
+        def copy(file: BinaryIO) -> int:
+            digest = 0
             with open(source, "rb") as spooled:
-                shutil.copyfileobj(spooled, file, 1 << 20)
+                while data := spooled.read(1 << 20):
+                    digest = zlib.crc32(data, digest)
+                    file.write(data)
+            return digest
 
-        self._put(key, copy, _replace)
+        self._put(key, copy, _replace, attributes)
 
     def create(self, key: str, data: bytes) -> bool:
-        return self._put(key, lambda file: file.write(data), _link_if_absent)
+        return self._put(key, partial(_fill, data), _link_if_absent, PLAIN)
 
     def delete(self, key: str) -> None:
         path = self._path(key)
@@ -172,7 +178,14 @@ class LocalFiles:
         ancestors = (os.path.join(self._root, *parts[:depth]) for depth in range(len(parts) + 1))
         return any(os.path.samestat(target, os.stat(ancestor)) for ancestor in ancestors)
 
-    def _put(self, key: str, fill: Callable[[BinaryIO], object], commit: Callable[[str, str], bool]) -> bool:
+    def _put(
+        self,
+        key: str,
+        fill: Callable[[BinaryIO], int],
+        commit: Callable[[str, str], bool],
+        attributes: Attributes,
+    ) -> bool:
+        """Write a file whole. `fill` returns a checksum of what it wrote."""
         path = self._path(key)
         folder = os.path.dirname(path)
 
@@ -180,9 +193,12 @@ class LocalFiles:
             temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
             _make_directories(folder)
             try:
-                with open(temporary, "xb") as file:
-                    fill(file)
+                with open(temporary, "xb", opener=partial(os.open, mode=attributes.mode)) as file:
+                    restrict_group(file.fileno(), attributes)
+                    digest = fill(file)
                     file.flush()
+                    if attributes.modified is not None:
+                        set_time(file.fileno(), attributes.modified, digest)
                     os.fsync(file.fileno())
                 committed = commit(temporary, path)
             finally:
@@ -205,6 +221,11 @@ class LocalFiles:
                 "slashes: rename the object",
             )
         return os.path.join(self._root, *parts)
+
+
+def _fill(data: bytes | memoryview, file: BinaryIO) -> int:
+    file.write(data)
+    return zlib.crc32(data)
 
 
 def _replace(temporary: str, path: str) -> bool:

@@ -29,6 +29,7 @@ from botocore.parsers import ResponseParserError
 from fsspec.asyn import sync
 
 from imgtx.errors import StorageError
+from pipeline.storage.attributes import PLAIN, Attributes
 from pipeline.storage.objects import check_version, is_hidden
 from pipeline.storage.retry import Answer, RetryPolicy, retried
 from pipeline.storage.s3_listing import Page, Piece, objects, read_contents
@@ -103,12 +104,12 @@ class S3Objects:
 
         self._ask("read", key, get)
 
-    def write(self, key: str, data: bytes | memoryview) -> None:
+    def write(self, key: str, data: bytes | memoryview, attributes: Attributes = PLAIN) -> None:
         # The client refuses a view.
         body = bytes(data)
         self._ask("write", key, lambda client: client.put_object(**self._object(key), Body=body))
 
-    def upload(self, key: str, source: str) -> None:
+    def upload(self, key: str, source: str, attributes: Attributes = PLAIN) -> None:
         if os.path.getsize(source) <= 2 * _PART:
             with open(source, "rb") as file:
                 return self.write(key, file.read())

@@ -22,6 +22,7 @@ import fsspec
 import pyarrow as pa
 
 from imgtx.errors import UsageError
+from pipeline.storage.attributes import PLAIN, Attributes
 from pipeline.storage.backends import Backend, open_backend
 from pipeline.storage.retry import DEFAULT_RETRY, RetryPolicy
 
@@ -59,13 +60,16 @@ class Store:
         """Read an object into the local file `path`, streaming; after a failure the file's content is undefined."""
         self._backend.download(key, path, version)
 
-    def write(self, key: str, data: bytes | memoryview) -> None:
-        """Store an object whole, durable on return: a reader gets the old bytes or the new, never a mixture."""
-        self._backend.write(key, data)
+    def write(self, key: str, data: bytes | memoryview, attributes: Attributes = PLAIN) -> None:
+        """Store an object whole, durable on return: a reader gets the old bytes or the new, never a mixture.
 
-    def upload(self, key: str, path: str) -> None:
+        attributes: time and permissions of a local file; objects elsewhere have none.
+        """
+        self._backend.write(key, data, attributes)
+
+    def upload(self, key: str, path: str, attributes: Attributes = PLAIN) -> None:
         """Write an object from a local file in bounded memory; on S3 a multipart upload, completed or aborted."""
-        self._backend.upload(key, path)
+        self._backend.upload(key, path, attributes)
 
     def create(self, key: str, data: bytes) -> bool:
         """Write an object unless it exists; of any number of concurrent callers exactly one gets True."""

@@ -1,6 +1,7 @@
 """Decode, transform, encode and publish, called in turn over small archives."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -396,3 +397,24 @@ def test_outputs_say_what_made_them_unless_told_not_to(job, stream_megapixels):
     said = properties(xmp_in(path.read_bytes()))
     assert said["xmp:Rating"] == "4"
     assert not any(name.startswith("imgtx:") for name in said)
+
+
+@pytest.mark.parametrize("stream_megapixels", [50, 1e-9], ids=["in memory", "on disk"])
+def test_outputs_keep_the_time_and_are_no_more_public_than_their_source(job, stream_megapixels):
+    job = replace(job, spec=replace(job.spec, stream_megapixels=stream_megapixels))
+    table = put(job, **{name: saved(photo()) for name in ("open.png", "private.png")})
+    modified = 1_500_000_000_123_456_789
+    for name, mode in (("open.png", 0o644), ("private.png", 0o600)):
+        os.utime(Path(job.spec.source) / name, ns=(modified, modified))
+        os.chmod(Path(job.spec.source) / name, mode)
+    through_stages(job, table)
+    made = {
+        name: os.stat(Path(job.spec.destination) / "images" / name) for name in ("open.png", "private.png")
+    }
+    assert {name: made[name].st_mtime_ns // 10**6 for name in made} == dict.fromkeys(made, modified // 10**6)
+    umask = os.umask(0)
+    os.umask(umask)
+    assert made["private.png"].st_mode & 0o777 == 0o600
+    assert made["open.png"].st_mode & 0o777 == 0o666 & ~umask
+    through_stages(replace(job, spec=replace(job.spec, times=False)), table)
+    assert os.stat(Path(job.spec.destination) / "images/open.png").st_mtime > 1_600_000_000
