@@ -16,7 +16,7 @@ import numpy as np
 import imgtx.codecs.exif as exif
 import imgtx.codecs.vips as vips
 from imgtx.codecs.convert import to_pillow, widened
-from imgtx.codecs.format import Format, Writer
+from imgtx.codecs.format import Format, Writer, holds_any
 from imgtx.codecs.heif_items import Items, read_brands, read_items
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import Facts, Header, Picture, dropped
@@ -155,5 +155,6 @@ FORMAT = Format(
         grey=True,
         icc=True,
         exif_limit=2**31 - 1,
+        holds_xmp=holds_any,
     ),
 )

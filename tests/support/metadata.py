@@ -103,6 +103,10 @@ def xmp_in(data: bytes) -> bytes:
         return png_chunks(data).get(b"iTXt", b"").removeprefix(b"XML:com.adobe.xmp" + bytes(5))
     if data.startswith(b"RIFF"):
         return webp_chunks(data).get(b"XMP ", b"")
+    if data[4:12] == b"ftypavif":
+        # The item's place is in tables; its own beginning and end are unmistakable.
+        start = data.find(b"<?xpacket begin")
+        return data[start : data.index(b"?>", data.index(b"<?xpacket end")) + 2] if start >= 0 else b""
     return tiff_tag(data, 700) if data[:2] in (b"II", b"MM") else b""
 
 

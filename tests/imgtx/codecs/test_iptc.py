@@ -102,15 +102,16 @@ def test_a_damaged_end_is_noted():
         assert (got.metadata.iptc, got.notes) == (kept, ("iptc-dropped",))
 
 
+@pytest.mark.parametrize("format", ["webp", "avif"])
 @pytest.mark.parametrize("with_xmp", [False, True])
-def test_webp_says_them_in_xmp(with_xmp, tmp_path):
+def test_formats_of_xmp_alone_say_them_there(format, with_xmp, tmp_path):
     xmp = Packet()
     xmp.add(
         '<rdf:Description xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" '
         f'xmlns:photoshop="{PHOTOSHOP}" photoshop:City="Rome"/>'
     )
     source = described(IIM, xmp.to_bytes() if with_xmp else b"")
-    for made in both_ways(source, "webp", tmp_path)[:2]:
+    for made in both_ways(source, format, tmp_path)[:2]:
         got = Packet(xmp_in(made))
         assert got.get(PHOTOSHOP, "DateCreated") == "2024-02-29T10:15:00+02:00"
         # What the packet says already stays.
@@ -122,7 +123,7 @@ def test_webp_says_them_in_xmp(with_xmp, tmp_path):
             "<rdf:Seq><rdf:li>A. No",
         ):
             assert part in text
-    assert both_ways(source, "webp", tmp_path)[2] == ("iptc->xmp",)
+    assert both_ways(source, format, tmp_path)[2] == ("iptc->xmp",)
 
 
 def test_datasets_without_a_place_in_xmp_are_noted(tmp_path):
