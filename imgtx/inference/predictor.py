@@ -45,7 +45,8 @@ from imgtx.inference.tiling import (
     split,
     tile_of,
 )
-from imgtx.models.contract import Conditions, ImageModel, call_model
+from imgtx.inference.whole_image import pieces_of, read_from
+from imgtx.models.contract import WHOLE_IMAGE, Conditions, ImageModel, call_model
 from imgtx.models.generation import Generation, shared
 from imgtx.models.info import PRECISIONS, ModelInfo
 
@@ -169,6 +170,12 @@ class Predictor:
         """
         if rows is not None and len(rows) != len(stacks):
             raise ValueError(f"{len(rows)} rows of conditions for {len(stacks)} images: give one per image")
+        if hasattr(self.model, "look_at"):
+            given = rows or [{}] * len(stacks)
+            rows = [
+                self._seen_whole(row, cut, read_from(merge(tiles, cut, 1)))
+                for row, (cut, tiles) in zip(given, stacks, strict=True)
+            ]
         scale = self.info.scale
         outputs = [
             np.empty((cut.height * scale, cut.width * scale, self._out_channels(tiles)), tiles.dtype)
@@ -213,6 +220,8 @@ class Predictor:
         Raises as `__call__`.
         """
         blender = Blender(cut, self.info.scale) if self.info.blended else None
+        if hasattr(self.model, "look_at"):
+            conditions = self._seen_whole(conditions or {}, cut, read_window)
         done = 0
         while done < cut.count:
             step = self._tiles_per_call(cut.tile_height, cut.tile_width)
@@ -229,6 +238,20 @@ class Predictor:
                 else:
                     yield core_of(tile, cut, index, self.info.scale)
             done = indices.stop
+
+    @torch.inference_mode()
+    def _seen_whole(
+        self, row: Conditions, cut: Plan, read_window: Callable[[Tile], np.ndarray]
+    ) -> Conditions:
+        """Return an image's conditions with what the model's `look_at` says of all of it."""
+        pieces = pieces_of(cut.height, cut.width, self.info.multiple, read_window)
+        # This refuses what the model does not accept.
+        self._out_channels(pieces)
+        with self._autocast():
+            found = self.model.look_at(  # type: ignore[attr-defined]  # only some models have it
+                self._as_batch(pieces), self._state, row
+            )
+        return {**row, WHOLE_IMAGE: found}
 
     def _infer(self, tiles: np.ndarray, rows: Sequence[Conditions]) -> Iterator[np.ndarray]:
         """Run (N, th, tw, C) to N times (s th, s tw, C) in order, integers both, in one or more calls.
@@ -291,10 +314,7 @@ class Predictor:
     def _call_model(self, tiles: np.ndarray, rows: Sequence[Conditions]) -> np.ndarray:
         """Call the model once: (B, th, tw, C) uint8 or uint16 to (B, s th, s tw, C) of the same dtype."""
         highest = np.iinfo(tiles.dtype).max
-        # torch knows uint16 only as a storage type: 16 bit crosses to the device as float32, 8 bit as it is.
-        source = torch.from_numpy(tiles.astype(np.float32) if tiles.dtype == np.uint16 else tiles)
-        batch = source.to(self.device).permute(0, 3, 1, 2).to(torch.float32).contiguous() / highest
-        batch = self._as_model_sees(batch).contiguous(memory_format=self._layout)
+        batch = self._as_batch(tiles)
         # a grey model sees each channel of an RGB tile as an image of its own (`imgtx.inference.channels`)
         rows = [row for row in rows for _ in range(len(batch) // len(tiles))]
         with self._autocast():
@@ -305,6 +325,13 @@ class Predictor:
             output.clamp(0, 1).mul_(highest).add_(0.5).to(torch.int32 if highest > 255 else torch.uint8)
         )
         return integers.permute(0, 2, 3, 1).contiguous().cpu().numpy().astype(tiles.dtype, copy=False)
+
+    def _as_batch(self, tiles: np.ndarray) -> Tensor:
+        """(B, th, tw, C) uint8 or uint16 -> (B, in_channels, th, tw) in [0, 1] on the device."""
+        # torch knows uint16 only as a storage type: 16 bit crosses to the device as float32, 8 bit as it is.
+        source = torch.from_numpy(tiles.astype(np.float32) if tiles.dtype == np.uint16 else tiles)
+        batch = source.to(self.device).permute(0, 3, 1, 2).to(torch.float32).contiguous()
+        return self._as_model_sees(batch / np.iinfo(tiles.dtype).max).contiguous(memory_format=self._layout)
 
     def _as_model_sees(self, batch: Tensor) -> Tensor:
         """Convert (B, C, H, W) in [0, 1] to the model's channels; a mask stays the last of them."""

@@ -19,6 +19,9 @@ UNMEASURED_TILE = 384
 CHANNELS = (1, 3, 4)
 
 
+# Among an image's conditions: what `look_at` returned for it.
+WHOLE_IMAGE = "whole_image"
+
 # What one image is made under beside its pixels: a prompt, a seed. One mapping per image of a batch.
 Conditions = Mapping[str, Any]
 
@@ -30,6 +33,11 @@ class ImageModel(Protocol):
 
     def prepare(self, conditions: dict[str, Any]) -> Any:
         """Compute once per job what every call needs (a style memory, say); None where there is nothing."""
+
+    # A model that needs to know the whole image while it runs a tile of it also has
+    #     look_at(pieces: Tensor, state: Any, row: Conditions) -> Any
+    # which is called once per image, with (N, in_channels, H, W) of `imgtx.inference.whole_image`; every tile's row
+    # then holds what it returned as WHOLE_IMAGE.
 
     def __call__(self, batch: Tensor, state: Any, rows: Sequence[Conditions] = ()) -> Tensor:
         """Run (B, in_channels, H, W) float32 in [0, 1] to (B, out_channels, s H, s W) in [0, 1].

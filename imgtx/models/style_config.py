@@ -20,25 +20,24 @@ MERGED_PATCH = 16
 class StyleConfig:
     """Shape of `imgtx.models.style_transfer.StyleTransfer`.
 
-    Widths are in channels, `patch` in pixels of the content, `window` in tokens. `residual`: the head's output is
-    added to the content in mapped colours. Raises ValueError for a shape that cannot be.
+    Widths are in channels, `patch` in pixels of the content, `window` in tokens; `style_dim` is the width of the style
+    encoder. `mix_blocks`: pairs of convolutions after each decoder block. Raises ValueError for a shape that cannot be.
     """
 
     patch: int = 4
-    dim: int = 128
+    dim: int = 64
+    style_dim: int = 128
     heads: int = 4
     window: int = 8
-    encoder_blocks: int = 2
-    decoder_blocks: int = 4
+    encoder_blocks: int = 1
+    decoder_blocks: int = 2
+    mix_blocks: int = 2
     style_blocks: int = 2
     merged_blocks: int = 1
     ffn_ratio: float = 2.0
-    detail_channels: int = 24
-    half_channels: int = 48
-    half_blocks: int = 2
-    detail_blocks: int = 1
-    code: int = 128
-    residual: bool = True
+    detail_channels: int = 8
+    half_channels: int = 24
+    code: int = 100
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -49,10 +48,11 @@ class StyleConfig:
             raise ValueError(f"ffn_ratio = {self.ffn_ratio!r}: expected a number greater than 0")
         if self.patch % 2:
             raise ValueError(f"patch = {self.patch}: expected an even number of pixels")
-        if self.dim % self.heads:
-            raise ValueError(
-                f"dim = {self.dim} does not divide among heads = {self.heads}: use a multiple of it"
-            )
+        for name in ("dim", "style_dim"):
+            if (width := getattr(self, name)) % self.heads:
+                raise ValueError(
+                    f"{name} = {width} does not divide among heads = {self.heads}: use a multiple of it"
+                )
 
     # What a weight file's info must agree with.
     scale = 1

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from imgtx.errors import UsageError
 from imgtx.imageops.luma import LUMA
-from imgtx.models.contract import Conditions
+from imgtx.models.contract import WHOLE_IMAGE, Conditions
 from imgtx.models.info import ModelInfo
 from imgtx.models.style_config import MERGED_PATCH, SMALLEST_STYLE, STYLE_SIZE
-from imgtx.models.style_transfer import StyleState, StyleTransfer
+from imgtx.models.style_transfer import Statistics, StyleState, StyleTransfer
 
 # Tokens of the style memory at most, so that the cost of an image does not grow with the style picture.
 MAX_MEMORY = 1024
@@ -69,9 +69,23 @@ class StyleModel(nn.Module):
         pictures = {ONLY: given.pop("style")} if "style" in given else given.get("styles", {})
         return Styles(pictures, Look().changed(given))
 
+    @torch.no_grad()
+    def look_at(self, pieces: Tensor, state: Styles, row: Conditions) -> list[tuple[Tensor, Tensor]]:
+        """Return the statistics of a whole image in its style, from pieces of it, (N, 3, H, W) in [0, 1].
+
+        They are the same for each of its tiles, so that no tile is brighter or harder than its neighbour.
+        """
+        look = state.look.changed(row)
+        if look.strength == 0:
+            return []
+        statistics = Statistics(together=True)
+        self.network(pieces, self._memory(state, look), statistics)
+        return statistics.measured
+
     def forward(self, batch: Tensor, state: Styles, rows: Sequence[Conditions] = ()) -> Tensor:
         """Run (B, 3, H, W) in [0, 1], H and W multiples of info.multiple, to the same shape in [0, 1].
 
+        Images whose rows do not hold what `look_at` found are whole ones: it is measured on each.
         Raises UsageError without a style picture, and for one below 64 pixels a side.
         """
         looks = [state.look.changed(row) for row in rows] or [state.look] * len(batch)
@@ -82,7 +96,10 @@ class StyleModel(nn.Module):
             # Memories of pictures of different shapes do not fit into one tensor.
             chosen = [index for index, other in enumerate(looks) if other == look]
             content = batch[chosen]
-            output[chosen] = blended(content, self.network(content, self._memory(state, look)).float(), look)
+            known = [rows[index][WHOLE_IMAGE] for index in chosen if rows and WHOLE_IMAGE in rows[index]]
+            statistics = Statistics(of_batch(known)) if known else None
+            styled = self.network(content, self._memory(state, look), statistics).float()
+            output[chosen] = blended(content, styled, look)
         return output
 
     @torch.no_grad()
@@ -104,6 +121,14 @@ class StyleModel(nn.Module):
         weight = self.network.embed.weight
         fitted = fit_style(picture, look.style_size, self.network.config.style_multiple)
         return self.network.encode_style(fitted.to(weight.device, weight.dtype))
+
+
+def of_batch(images: Sequence[Sequence[tuple[Tensor, Tensor]]]) -> list[tuple[Tensor, Tensor]]:
+    """Return the statistics of B images, each of 1, as those of a batch: by layer, (B, C, 1, 1) twice."""
+    return [
+        (torch.cat([mean for mean, _ in layer]), torch.cat([deviation for _, deviation in layer]))
+        for layer in zip(*images, strict=True)
+    ]
 
 
 def blended(content: Tensor, styled: Tensor, look: Look) -> Tensor:

@@ -1,19 +1,18 @@
 """The style transfer Transformer: a content image in the look of a style picture.
 
 A style encoder turns the style picture into a memory of tokens and one code, once per job (`encode_style`). The
-content's tokens meet their neighbours in windows, and the whole memory in cross-attention; the code scales and shifts
-their channels, as it does those of the detail path, and maps the content's colours, to which the head's output is
-added: an untrained network is the identity. Nothing is computed over the whole content, so that tiles with
-enough context equal the whole image.
+content's tokens meet their neighbours in windows, and the whole memory in cross-attention. Then each convolution is
+normalised by the statistics of the whole content, and the code scales and shifts its channels, down to the three of
+the output: a style decides the mean and the contrast of every channel, whatever the content's were.
 
-As in `imgtx.models.transformer`, cheap tokens carry the context, and thin convolutions at full and half resolution
-carry the detail.
+Those statistics are all that is computed over the whole content (`Statistics`). They are measured once per image and
+given to each of its tiles (`imgtx.inference.whole_image`), so that tiles with enough context equal the whole image.
 
 Shape legend: B batch, G styles, C channels, H and W height and width in pixels, D model width, p patch, M tokens of
 the memory, h heads, d = D / h, S width of the code.
 """
 
-from functools import partial
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from imgtx.models.layers import EncoderBlock, FeedForward, Residual, WindowAttention, attention, by_strips
 from imgtx.models.style_config import StyleConfig
-from imgtx.models.transformer import by_rows, conv
+from imgtx.models.transformer import by_rows
 
 # Mean and deviation of the pixels of paintings and photos, about.
 PIXEL_MEAN, PIXEL_DEVIATION = 0.45, 0.25
@@ -47,10 +46,35 @@ class StyleState(NamedTuple):
         return StyleState(self.code.repeat_interleave(times, 0), each(self.keys), each(self.values))
 
 
-class StyleTransfer(nn.Module):
-    """Maps content (B, 3, H, W) in [0, 1] and a StyleState of 1 or B styles to (B, 3, H, W), about in [0, 1].
+class Statistics:
+    """Means and deviations of the channels of each layer that is normalised, in the order of the layers.
 
-    H and W are multiples of config.multiple. The output is not clamped.
+    Measured on what goes through the network, over each image or, `together`, over all; or `known` before: those of the
+    whole image, for a tile of it. Each is (B, C, 1, 1).
+    """
+
+    def __init__(self, known: Sequence[tuple[Tensor, Tensor]] = (), *, together: bool = False):
+        self.known, self.together = tuple(known), together
+        self.measured: list[tuple[Tensor, Tensor]] = []
+
+    def of(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return those of the next layer, whose activations are (B, C, H, W)."""
+        if self.known:
+            found = self.known[len(self.measured)]
+        else:
+            over = (0, 2, 3) if self.together else (2, 3)
+            # Sums over an image need float32 at least.
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            variance, mean = torch.var_mean(wide, over, correction=0, keepdim=True)
+            found = mean, (variance + 1e-5).sqrt()
+        self.measured.append(found)
+        return found
+
+
+class StyleTransfer(nn.Module):
+    """Maps content (B, 3, H, W) in [0, 1] and a StyleState of 1 or B styles to (B, 3, H, W) in [0, 1].
+
+    H and W are multiples of config.multiple. `statistics`: those of the whole image where the content is a tile.
     """
 
     def __init__(self, config: StyleConfig):
@@ -58,14 +82,12 @@ class StyleTransfer(nn.Module):
         c = config
         self.config = config
         self.style = StyleEncoder(c)
-        self.to_keys_values = nn.ModuleList(nn.Linear(c.dim, 2 * c.dim) for _ in range(c.decoder_blocks))
-
-        self.stem = nn.Sequential(
-            conv(3, c.detail_channels),
-            nn.GELU(approximate="tanh"),
-            conv(c.detail_channels, c.detail_channels),
+        self.to_keys_values = nn.ModuleList(
+            nn.Linear(c.style_dim, 2 * c.dim) for _ in range(c.decoder_blocks)
         )
-        self.halve = nn.Sequential(conv(4 * c.detail_channels, c.half_channels), nn.GELU(approximate="tanh"))
+
+        self.stem = conv(3, c.detail_channels, 5)
+        self.halve = conv(4 * c.detail_channels, c.half_channels)
         fold = c.patch // 2
         self.embed = nn.Linear(c.half_channels * fold**2, c.dim)
         self.encoder = nn.ModuleList(
@@ -75,22 +97,16 @@ class StyleTransfer(nn.Module):
             for i in range(c.encoder_blocks)
         )
         self.decoder = nn.ModuleList(
-            StyleDecoderBlock(c, shifted=i % 2 == 1) for i in range(c.decoder_blocks)
+            StyleDecoderBlock(c, shifted=i % 2 == 0) for i in range(c.decoder_blocks)
         )
-        self.unembed = nn.Linear(c.dim, c.half_channels * fold**2)
-
-        self.coarse_gate = Modulation(c.code, c.half_channels)
-        self.coarse = nn.ModuleList(StyledDetailBlock(c.half_channels, c.code) for _ in range(c.half_blocks))
-        self.enlarge = conv(c.half_channels, 4 * c.detail_channels)
-        self.detail_gate = Modulation(c.code, c.detail_channels)
-        self.refine = nn.ModuleList(
-            StyledDetailBlock(c.detail_channels, c.code) for _ in range(c.detail_blocks)
-        )
-        self.head = conv(c.detail_channels, 3)
-        if c.residual:
-            self.colours = ColourMap(c.code)
-            nn.init.zeros_(self.head.weight)
-        nn.init.constant_(self.head.get_parameter("bias"), 0.0 if c.residual else 0.5)
+        self.to_half = conv(c.dim, c.half_channels)
+        self.skip_half = nn.Conv2d(c.half_channels, c.half_channels, 1)
+        self.half_norm = StyledNorm(c.half_channels, c.code)
+        self.to_detail = conv(c.half_channels, c.detail_channels)
+        self.skip_detail = nn.Conv2d(c.detail_channels, c.detail_channels, 1)
+        self.detail_norm = StyledNorm(c.detail_channels, c.code)
+        self.head = conv(c.detail_channels, 3, 7)
+        self.head_norm = StyledNorm(3, c.code)
 
     def encode_style(self, style: Tensor) -> StyleState:
         """(G, 3, H, W) in [0, 1], sides multiples of config.style_multiple -> the state of G styles."""
@@ -102,26 +118,21 @@ class StyleTransfer(nn.Module):
             values.append(split_heads(value, self.config.heads))
         return StyleState(code, tuple(keys), tuple(values))
 
-    def forward(self, content: Tensor, state: StyleState) -> Tensor:
-        code, fold = state.code, self.config.patch // 2
-        detail = by_rows(self.stem, standardised(content), reach=2)  # B, detail, H, W
-        half = by_rows(self.halve, F.pixel_unshuffle(detail, 2), reach=1)  # B, half, H/2, W/2
+    def forward(self, content: Tensor, state: StyleState, statistics: Statistics | None = None) -> Tensor:
+        code, fold, of = state.code, self.config.patch // 2, statistics or Statistics()
+        detail = by_rows(lambda x: F.relu(self.stem(x)), standardised(content), reach=2)  # B, detail, H, W
+        half = by_rows(lambda x: F.relu(self.halve(x)), F.pixel_unshuffle(detail, 2), reach=1)
         tokens = self.embed(F.pixel_unshuffle(half, fold).permute(0, 2, 3, 1))  # B, H/p, W/p, D
         for block in self.encoder:
             tokens = block(tokens)
         for block, key, value in zip(self.decoder, state.keys, state.values, strict=True):
-            tokens = block(tokens, key, value, code)
-        half = self.coarse_gate(half, code) + F.pixel_shuffle(self.unembed(tokens).permute(0, 3, 1, 2), fold)
-        del tokens
-        for block in self.coarse:
-            half = by_rows(partial(block, code=code), half, reach=2)
-        doubled = by_rows(lambda x: F.pixel_shuffle(self.enlarge(x), 2), half, reach=1, scale=2)
-        del half
-        detail = self.detail_gate(detail, code) + doubled
-        for block in self.refine:
-            detail = by_rows(partial(block, code=code), detail, reach=2)
-        output = by_rows(self.head, detail, reach=1)
-        return self.colours(content, code) + output if self.config.residual else output
+            tokens = block(tokens, key, value, code, of)
+        x = F.interpolate(tokens.permute(0, 3, 1, 2), scale_factor=fold)
+        x = by_rows(self.to_half, x, reach=1) + self.skip_half(half)
+        x = F.interpolate(F.relu(self.half_norm(x, code, of)), scale_factor=2)
+        x = by_rows(self.to_detail, x, reach=1) + self.skip_detail(detail)
+        x = by_rows(self.head, F.relu(self.detail_norm(x, code, of)), reach=3)
+        return torch.sigmoid(self.head_norm(x, code, of))
 
 
 class StyleEncoder(nn.Module):
@@ -134,20 +145,20 @@ class StyleEncoder(nn.Module):
         super().__init__()
         c, narrow = config, 96
         self.stem = nn.Sequential(conv(48, narrow), nn.GELU(approximate="tanh"))
-        self.embed = nn.Linear(4 * narrow, c.dim)
+        self.embed = nn.Linear(4 * narrow, c.style_dim)
         self.blocks = nn.ModuleList(self._block(c, i) for i in range(c.style_blocks))
-        self.merge = nn.Linear(4 * c.dim, c.dim)
+        self.merge = nn.Linear(4 * c.style_dim, c.style_dim)
         self.merged = nn.ModuleList(self._block(c, i) for i in range(c.merged_blocks))
         self.to_code = nn.Sequential(
-            nn.Linear(2 * narrow + 4 * c.dim, c.code), nn.GELU(approximate="tanh"), nn.Linear(c.code, c.code)
+            nn.Linear(2 * narrow + 4 * c.style_dim, 128), nn.GELU(approximate="tanh"), nn.Linear(128, c.code)
         )
         # Colours get a way of their own: from the first step on, the code differs as much as the styles' colours do.
         self.colours_to_code = nn.Linear(6, c.code)
 
     @staticmethod
     def _block(c: StyleConfig, number: int) -> EncoderBlock:
-        feed = FeedForward(c.dim, c.ffn_ratio)
-        return EncoderBlock(c.dim, c.heads, c.window, feed, "post", shifted=number % 2 == 1)
+        feed = FeedForward(c.style_dim, c.ffn_ratio)
+        return EncoderBlock(c.style_dim, c.heads, c.window, feed, "post", shifted=number % 2 == 1)
 
     def forward(self, style: Tensor) -> tuple[Tensor, Tensor]:
         pixels = standardised(style)
@@ -167,23 +178,27 @@ class StyleEncoder(nn.Module):
 
 
 class StyleDecoderBlock(nn.Module):
-    """Self-attention in windows, cross-attention to the whole style memory, FFN, each in its residual step (post-norm);
-    then the style's code scales and shifts the channels."""
+    """Self-attention in windows, cross-attention to the whole style memory, FFN, each in its residual step (post-norm:
+    a token that stood out would take the contrast from all others in the next norm, and be a blot in the image); then
+    convolutions, each normalised, scaled and shifted by the style's code."""
 
     def __init__(self, config: StyleConfig, *, shifted: bool):
         super().__init__()
         c = config
         self.attend = Residual(c.dim, WindowAttention(c.dim, c.heads, c.window, shifted=shifted), "post")
-        self.cross = MemoryAttention(c.dim, c.heads)
         self.cross_norm = nn.LayerNorm(c.dim)
+        self.cross = MemoryAttention(c.dim, c.heads)
         self.feed = Residual(c.dim, FeedForward(c.dim, c.ffn_ratio), "post")
-        self.modulate = Modulation(c.code, c.dim)
+        self.mix = nn.ModuleList(StyledBlock(c.dim, c.code) for _ in range(c.mix_blocks))
 
-    def forward(self, x: Tensor, key: Tensor, value: Tensor, code: Tensor) -> Tensor:
+    def forward(self, x: Tensor, key: Tensor, value: Tensor, code: Tensor, of: Statistics) -> Tensor:
         """(B, H, W, D), keys and values (B or 1, h, M, d), code (B or 1, S) -> (B, H, W, D)."""
         x = self.attend(x)
         x = self.cross_norm(x + self.cross(x, key, value))
-        return self.modulate(self.feed(x).permute(0, 3, 1, 2), code).permute(0, 2, 3, 1)
+        x = self.feed(x).permute(0, 3, 1, 2)
+        for block in self.mix:
+            x = block(x, code, of)
+        return x.permute(0, 2, 3, 1)
 
 
 class MemoryAttention(nn.Module):
@@ -202,44 +217,39 @@ class MemoryAttention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2)).view(x.shape)
 
 
-class Modulation(nn.Module):
-    """x (1 + a) + b for each channel of (B, C, H, W), a and b linear in the code; untrained the identity."""
+class StyledNorm(nn.Module):
+    """(B, C, H, W) normalised by the image's statistics, then x (1 + a) + b, a and b of each channel linear in the code
+    (Dumoulin et al. 2017)."""
 
-    def __init__(self, code: int, channels: int):
+    def __init__(self, channels: int, code: int):
         super().__init__()
         self.linear = nn.Linear(code, 2 * channels)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+    def forward(self, x: Tensor, code: Tensor, of: Statistics) -> Tensor:
+        mean, deviation = of.of(x)
         scale, shift = self.linear(code)[:, :, None, None].chunk(2, dim=1)
-        return x * (1 + scale) + shift
+        scale = (1 + scale) / deviation
+        return x * scale.to(x.dtype) + (shift - mean * scale).to(x.dtype)
 
 
-class ColourMap(nn.Module):
-    """A c + b for each colour c of (B, 3, H, W), A and b linear in the code; untrained the identity."""
-
-    def __init__(self, code: int):
-        super().__init__()
-        self.linear = nn.Linear(code, 12)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        change, shift = self.linear(code).unflatten(1, (3, 4)).split((3, 1), dim=2)  # B, 3, 3 and B, 3, 1
-        return x + (change @ x.flatten(2) + shift).view(x.shape)
-
-
-class StyledDetailBlock(nn.Module):
-    """x + conv(GELU(modulated conv(x))) on (B, C, H, W)."""
+class StyledBlock(nn.Module):
+    """x + norm(conv(ReLU(norm(conv(x))))) on (B, C, H, W), both normalised in the style."""
 
     def __init__(self, channels: int, code: int):
         super().__init__()
         self.first, self.second = conv(channels, channels), conv(channels, channels)
-        self.modulate = Modulation(code, channels)
+        self.first_norm, self.second_norm = StyledNorm(channels, code), StyledNorm(channels, code)
 
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        return x + self.second(F.gelu(self.modulate(self.first(x), code), approximate="tanh"))
+    def forward(self, x: Tensor, code: Tensor, of: Statistics) -> Tensor:
+        inside = F.relu(self.first_norm(by_rows(self.first, x, reach=1), code, of))
+        return x + self.second_norm(by_rows(self.second, inside, reach=1), code, of)
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
+    # Zeros beyond the edge would be a frame around every image: they are far from what is normalised.
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, padding_mode="replicate")
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

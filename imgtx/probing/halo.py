@@ -14,7 +14,8 @@ import torch
 from imgtx.errors import UsageError
 from imgtx.imageops.geometry import Tile
 from imgtx.inference.tiling import Plan, plan, split
-from imgtx.models.contract import ImageModel
+from imgtx.inference.whole_image import pieces_of, read_from
+from imgtx.models.contract import WHOLE_IMAGE, Conditions, ImageModel, call_model
 
 TOLERANCE = 1 / 255
 # Two halos in a row that differ by less than this end the search: context fades with distance.
@@ -79,15 +80,16 @@ def measure_halo(
     halos = sorted(candidates or range(finest, 6 * multiple + 1, finest))
     _check(images, halos, multiple, model.info.in_channels)
     state = model.prepare({})
-    untiled = [_untiled(model, state, image, device) for image in images]
+    rows = [_seen_whole(model, state, image, device) for image in images]
+    untiled = [_untiled(model, state, image, row, device) for image, row in zip(images, rows, strict=True)]
     differences: list[HaloDifference] = []
     for halo in halos:
         if len(differences) > 1 and all(d.as_float < NEGLIGIBLE for d in differences[-2:]):
             break
         report(f"halo of {halo} px, of at most {halos[-1]}")
         gaps = [
-            _gap(model, state, image, whole, _tiled(image, halo, multiple), device)
-            for image, whole in zip(images, untiled, strict=True)
+            _gap(model, state, image, row, whole, _tiled(image, halo, multiple), device)
+            for image, row, whole in zip(images, rows, untiled, strict=True)
         ]
         worst = max(range(len(gaps)), key=lambda i: gaps[i][0])
         differences.append(HaloDifference(halo, gaps[worst][0], max(levels for _, levels in gaps), worst))
@@ -106,22 +108,43 @@ def _tiled(image: np.ndarray, halo: int, multiple: int) -> Plan:
     return plan(height, width, tile=2 * halo + core // multiple * multiple, halo=halo, multiple=multiple)
 
 
-def _untiled(model: ImageModel, state: Any, image: np.ndarray, device: str) -> np.ndarray:
+def _seen_whole(model: ImageModel, state: Any, image: np.ndarray, device: str) -> Sequence[Conditions]:
+    """Return the conditions of a tile of the image: what a model that looks at the whole one found in it."""
+    if not hasattr(model, "look_at"):
+        return ()
+    height, width = image.shape[:2]
+    pieces = torch.from_numpy(pieces_of(height, width, model.info.multiple, read_from(image)))
+    with torch.inference_mode():
+        batch = pieces.to(device).permute(0, 3, 1, 2).float() / 255
+        return ({WHOLE_IMAGE: model.look_at(batch, state, {})},)
+
+
+def _untiled(
+    model: ImageModel, state: Any, image: np.ndarray, row: Sequence[Conditions], device: str
+) -> np.ndarray:
     """(H, W, C) uint8 -> (s H', s W', C) float32 in [0, 1], of the image padded to the model's multiple."""
     height, width = image.shape[:2]
     multiple = model.info.multiple
     whole = plan(height, width, tile=max(height, width) + multiple, halo=0, multiple=multiple)
-    return _run(model, state, split(image, whole)[0], device)
+    return _run(model, state, split(image, whole)[0], row, device)
 
 
-def _run(model: ImageModel, state: Any, tile: np.ndarray, device: str) -> np.ndarray:
+def _run(
+    model: ImageModel, state: Any, tile: np.ndarray, row: Sequence[Conditions], device: str
+) -> np.ndarray:
     with torch.inference_mode():
         batch = torch.from_numpy(tile).to(device).permute(2, 0, 1)[None].float() / 255
-        return model(batch, state).clamp(0, 1)[0].permute(1, 2, 0).float().cpu().numpy()
+        return call_model(model, batch, state, row).clamp(0, 1)[0].permute(1, 2, 0).float().cpu().numpy()
 
 
 def _gap(
-    model: ImageModel, state: Any, image: np.ndarray, untiled: np.ndarray, cut: Plan, device: str
+    model: ImageModel,
+    state: Any,
+    image: np.ndarray,
+    row: Sequence[Conditions],
+    untiled: np.ndarray,
+    cut: Plan,
+    device: str,
 ) -> tuple[float, int]:
     """Return the largest difference, in [0, 1] and in levels, of pixels with at least one halo beside them.
 
@@ -131,7 +154,7 @@ def _gap(
     scale, worst, worst_levels = model.info.scale, 0.0, 0
     for place, tile in zip(cut.tiles, split(image, cut), strict=True):
         inner = _inner(place, cut)
-        ours = _part(_run(model, state, tile, device), inner, scale, place.top, place.left)
+        ours = _part(_run(model, state, tile, row, device), inner, scale, place.top, place.left)
         theirs = _part(untiled, inner, scale, 0, 0)
         worst = max(worst, float(np.abs(ours - theirs).max()))
         levels = (np.floor(x * 255 + 0.5).astype(np.int16) for x in (ours, theirs))

@@ -27,6 +27,10 @@ class InOneStyle(nn.Module):
         """Return the state of the one style."""
         return self.state
 
+    def look_at(self, pieces: Tensor, state: Any, row: Conditions) -> Any:
+        """Return what the model knows of a whole image."""
+        return self.model.look_at(pieces, state or self.state, row)
+
     def forward(self, batch: Tensor, state: Any = None, rows: Sequence[Conditions] = ()) -> Tensor:
         """Run (B, 3, H, W) in [0, 1] to the same shape in the one style, also without its state."""
         return self.model(batch, state or self.state, rows)

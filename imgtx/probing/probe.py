@@ -125,6 +125,10 @@ class _OnGrid:
     model: ImageModel
     info: ModelInfo
 
+    def __post_init__(self) -> None:
+        if look_at := getattr(self.model, "look_at", None):
+            self.look_at = look_at
+
     def prepare(self, conditions: dict[str, Any]) -> Any:
         return self.model.prepare(conditions)
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from imgtx.errors import ModelError
+from imgtx.models.contract import Conditions
 from imgtx.models.info import ModelInfo
 from imgtx.models.style_model import StyleModel, Styles
 from imgtx.probing.halo import HaloReport, measure_halo
@@ -36,8 +37,11 @@ class InOneStyle(nn.Module):
     def prepare(self, conditions: dict[str, Any] | None = None) -> Styles:
         return self.model.prepare({"style": self.style})
 
-    def forward(self, batch: Tensor, state: Styles, rows: Sequence[Any] = ()) -> Tensor:
-        return self.model(batch, state)
+    def look_at(self, pieces: Tensor, state: Styles, row: Conditions) -> Any:
+        return self.model.look_at(pieces, state, row)
+
+    def forward(self, batch: Tensor, state: Styles, rows: Sequence[Conditions] = ()) -> Tensor:
+        return self.model(batch, state, rows)
 
 
 def measure_style_halo(

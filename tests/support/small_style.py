@@ -12,11 +12,11 @@ from imgtx.models.weight_file import STYLE_TASK
 from imgtx.models.weights import save_weights
 
 TINY = StyleConfig(
-    dim=16, heads=2, window=4, patch=4, encoder_blocks=1, decoder_blocks=1, style_blocks=1, merged_blocks=1,
-    detail_channels=4, half_channels=8, half_blocks=1, detail_blocks=1, ffn_ratio=1.0, code=8,
+    dim=16, style_dim=16, heads=2, window=4, patch=4, encoder_blocks=1, decoder_blocks=1, mix_blocks=1, style_blocks=1,
+    merged_blocks=1, detail_channels=4, half_channels=8, ffn_ratio=1.0, code=8,
 )  # fmt: skip
 # Of TINY: measured on noise, on which it reaches further than on photos.
-HALO = 32
+HALO = 40
 
 
 def save_tiny_style(path: Path, *, seed: int = 0) -> str:
@@ -25,8 +25,8 @@ def save_tiny_style(path: Path, *, seed: int = 0) -> str:
         torch.manual_seed(seed)
         network = StyleTransfer(TINY)
         for name, parameter in network.named_parameters():
-            if "linear.weight" in name or name == "head.weight":
-                torch.nn.init.normal_(parameter, std=0.2)
+            if "linear.weight" in name:
+                torch.nn.init.normal_(parameter, std=0.12)
     save_weights(path, network, ModelInfo(path.stem, STYLE_TASK, 1, TINY.multiple, halo=HALO))
     return str(path)
 

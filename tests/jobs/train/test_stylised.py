@@ -20,7 +20,7 @@ from tests.support.zoo import photo
 
 MODEL = {
     "dim": 16, "heads": 2, "window": 4, "encoder_blocks": 1, "decoder_blocks": 1, "style_blocks": 1,
-    "merged_blocks": 0, "detail_channels": 4, "half_channels": 8, "half_blocks": 1, "detail_blocks": 1,
+    "merged_blocks": 0, "detail_channels": 4, "half_channels": 8, "style_dim": 16, "mix_blocks": 1,
     "ffn_ratio": 1.0, "code": 8,
 }  # fmt: skip
 
