@@ -7,6 +7,7 @@
     ├── StorageError    object storage did not do what was asked; says whether trying again can help.
     ├── LeaseHeldError  another run holds the destination.
     ├── ClusterError    Ray, or a cluster, could not be reached or started; nothing was done. Exit code 4.
+    ├── WorkersEndedError  worker processes end again and again, and no image is finished. Exit code 3.
     └── RunInterruptedError  a run was stopped, its state is resumable. Exit code 130.
 
 Anything else that escapes is a bug and carries the key of the image it met.
@@ -49,6 +50,10 @@ class LeaseHeldError(ImgtxError):
 
 class ClusterError(ImgtxError):
     """Ray did not start here, or no cluster answers; nothing was done, and the same command may succeed later."""
+
+
+class WorkersEndedError(ImgtxError):
+    """Worker processes ended again and again, and no image was finished in between; what was done before is sound."""
 
 
 class RunInterruptedError(ImgtxError):

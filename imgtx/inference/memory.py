@@ -4,22 +4,28 @@ import torch
 
 from imgtx.errors import ImageError
 from imgtx.inference.tiling import smallest_tile
+from imgtx.memory import memory_at_hand
 from imgtx.models.info import ModelInfo
 
 # Most input pixels in one call of the model, however much memory there is.
 MAX_CALL_PIXELS = 64 * 2**20
-# What a call needs on a CUDA device per input pixel, for the first guess at a batch. The dense x2 model needs
-# 1,900 to 3,400 bytes in float32, measured on a CPU; where the guess is wrong, memory pressure corrects it.
-CUDA_BYTES_PER_PIXEL = 4096
+# What a call needs per input pixel, for the first guess at a batch. The dense x2 model needs 1,900 to 3,400 bytes in
+# float32, measured on a CPU; where the guess is wrong on CUDA, memory pressure corrects it.
+BYTES_PER_PIXEL = 4096
+# On a CPU the kernel kills the process instead: below so much memory a call takes no more than a quarter of it.
+SMALL_MEMORY = 4 << 30
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
 def affordable_pixels(device: torch.device) -> int:
-    """Return the input pixels for one call that leave half of the device's free memory alone."""
+    """Return the input pixels for one call: on a GPU so that half of its free memory is left alone."""
     if device.type != "cuda":
-        return MAX_CALL_PIXELS
+        # By what there is in all, not what is free now: the same tiles, and so the same pixels, at every start.
+        memory = memory_at_hand()
+        small = memory is not None and memory.total < SMALL_MEMORY
+        return max(1, memory.total // 4 // BYTES_PER_PIXEL) if small and memory else MAX_CALL_PIXELS
     free, _ = torch.cuda.mem_get_info(device)
-    return max(1, min(MAX_CALL_PIXELS, free // 2 // CUDA_BYTES_PER_PIXEL))
+    return max(1, min(MAX_CALL_PIXELS, free // 2 // BYTES_PER_PIXEL))
 
 
 def is_out_of_memory(error: Exception) -> bool:

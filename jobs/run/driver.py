@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgtx.errors import ImgtxError, RunInterruptedError, StorageError, UsageError
+from imgtx.errors import ImgtxError, RunInterruptedError, StorageError, UsageError, WorkersEndedError
+from imgtx.memory import killed_for_memory, memory_at_hand
 from jobs.run.access import AccessMonitor
 from jobs.run.prepare import WAVE, Prepared, keep_inputs, plan_run, prepare
 from jobs.run.tally import Summary, Tally, Watcher
@@ -108,6 +109,11 @@ def run(
                 session.finish("failed")
             if isinstance(error, StorageError) and error.reason == NO_SPACE:
                 raise session.no_space(error) from error
+            if isinstance(error, WorkersEndedError):
+                raise WorkersEndedError(
+                    f"stopped after {session.tally.done} images, {session.tally.pending} pending: {error}; then the "
+                    "same command continues"
+                ) from error
             raise
         if session.tally.to_do:
             _sweep(prepared.destination)
@@ -254,7 +260,7 @@ class Session:
 
     def _wave(self, work: pa.Table, engine: Engine) -> None:
         """Run one wave until every key has a row: lost keys run again, alone, and are then recorded as failed."""
-        there, passes, disturbed = engine.machines(), 0, 0
+        there, passes, disturbed, killed = engine.machines(), 0, 0, 0
         lost = self._pass(work, engine, alone=False)
         while lost.num_rows and passes < ISOLATED_PASSES:
             gone = bool(there - engine.machines()) and disturbed < DISTURBED_PASSES
@@ -263,7 +269,9 @@ class Session:
             log.warning("%d images came back without a row: %s", before, how)
             if self.metrics:
                 self.metrics.retried(before)
+            killed = killed_for_memory()
             lost = self._pass(lost, engine, alone=not gone)
+            killed = killed_for_memory() - killed
             # An image is not to blame if it ran beside others, or on a machine that was lost.
             if not gone and (there <= engine.machines() or disturbed == DISTURBED_PASSES):
                 # A pass that was given up has not run every image: it counts only if it brought no row.
@@ -271,6 +279,8 @@ class Session:
         if not lost.num_rows:
             return
         message = "its worker process ended each time this image ran alone"
+        if killed >= lost.num_rows and (memory := memory_at_hand()):
+            message += f", killed for memory ({memory.describe()})"
         rows = [
             row | {"status": FAILED, "stage": "transform", "reason": "worker_crash", "message": message}
             for row in lost.to_pylist()

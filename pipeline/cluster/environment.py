@@ -63,6 +63,9 @@ LOCAL_SETTINGS = QUIET | {
     # At Ray's default of 15 any other program on the machine starves the run.
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray kills workers where programs of this machine take 95 % of its memory, and starts them again without end. The
+    # kernel kills them where there is none left, which both engines count.
+    "RAY_memory_monitor_refresh_ms": "0",
     # No cloud preempts this machine: one process less.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }

@@ -52,6 +52,15 @@ def a_worker_is_ready() -> bool:
     return any(actor["ActorClassName"].startswith("MapWorker") for actor in alive)
 
 
+def actor_restarts() -> int:
+    """Return how often actors of Ray Data in this job were started again. The public state API needs the dashboard."""
+    import ray
+
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    actors = ray._private.state.state.actor_table(None, job).values()
+    return sum(actor["NumRestarts"] for actor in actors if actor["ActorClassName"].startswith("MapWorker"))
+
+
 def log_folder() -> str:
     """Return the folder of the logs of the local Ray that this process started; "" where it started none."""
     import ray

@@ -10,7 +10,7 @@ from typing import Any
 
 from imgtx.errors import ClusterError, first_line
 from pipeline.cluster.machine import RayEndedError, check_machine, object_folder, ray_folder
-from pipeline.cluster.memory import object_store_bytes
+from pipeline.cluster.memory import RAY_BASE, object_store_bytes, workers_that_fit
 from pipeline.cluster.private import local_daemon_died, log_folder, patient_start, shut_down
 
 log = logging.getLogger("imgtx.pipeline")
@@ -51,6 +51,8 @@ def _start(folder: Path) -> None:
         with own_signals(), stderr_closed(), patient_start(START_SECONDS):
             ray.init(
                 address="local",
+                # None: Ray counts the cores itself.
+                num_cpus=cores if (cores := workers_that_fit(RAY_BASE)) < (os.cpu_count() or 1) else None,
                 include_dashboard=False,
                 object_store_memory=object_store_bytes(),
                 _temp_dir=str(folder),

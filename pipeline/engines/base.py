@@ -27,8 +27,8 @@ class Engine(Protocol):
         """Yield FINISHED rows as they come. Rows of images whose process ended are missing.
 
         alone: each image has its process for itself, so that one that ends it takes no other along.
-        Raises RunInterruptedError where the run cannot go on but its state is sound, ModelError where no process can
-        load the model.
+        Raises RunInterruptedError where the run cannot go on but its state is sound, WorkersEndedError where its
+        processes end again and again, ModelError where no process can load the model.
         """
         ...
 

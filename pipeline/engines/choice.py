@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 from imgtx.errors import UsageError
+from imgtx.memory import memory_at_hand
 from pipeline.cluster.address import address_of
+from pipeline.cluster.memory import RAY_BASE, needed
 from pipeline.engines.base import AUTO, ENGINES, LOCAL, RAY
 from pipeline.spec import RunSpec
 
@@ -38,12 +40,14 @@ def check_engine(spec: RunSpec) -> None:
 def choose_engine(spec: RunSpec, images: int, size: int) -> str:
     """Return LOCAL or RAY for a run over `images` images of `size` bytes together.
 
-    `auto` is local for small work on CPUs of this machine.
+    `auto` is local for small work on CPUs of this machine, and for any work where Ray finds too little memory.
     """
     if spec.engine != AUTO:
         return spec.engine
     elsewhere = address_of(spec) or spec.min_workers
+    memory = memory_at_hand()
     small = images <= MAX_IMAGES and size <= MAX_BYTES
+    small |= memory is not None and memory.free < needed(RAY_BASE)
     return LOCAL if small and not elsewhere and not uses_gpu(spec) and ON_LINUX else RAY
 
 

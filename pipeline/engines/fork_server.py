@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("imgtx.pipeline")
 
+# Where the kernel must kill for memory it shall take a worker, which is replaced, and then this process: not the
+# driver. Of /proc/PID/oom_score_adj, from -1000 to 1000.
+SERVER_SCORE, WORKER_SCORE = 300, 600
 # Of <linux/prctl.h>.
 PR_SET_PDEATHSIG = 1
 
@@ -35,6 +38,7 @@ PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Serve the driver until it is gone."""
     skip_pandas()
+    _offer_to_the_kernel(SERVER_SCORE)
     # Ctrl-C is the driver's business.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     driver = _connect()
@@ -89,6 +93,7 @@ def _work(
     code = 1
     try:
         _end_with(server)
+        _offer_to_the_kernel(WORKER_SCORE)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         driver.close()
         forget_connections()
@@ -105,6 +110,12 @@ def _end_with(server: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != server:
         os._exit(1)
+
+
+def _offer_to_the_kernel(score: int) -> None:
+    # Not Linux, or a sandbox without this file.
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(score))
 
 
 def _reap(signum: int, frame: Any) -> None:

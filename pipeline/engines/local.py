@@ -6,6 +6,7 @@ The driver knows which images each has begun, so that those of a process that en
 missing, and the others that the process was sent go to the next. A process that ended is replaced.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from typing import IO
@@ -25,12 +27,16 @@ import pyarrow as pa
 from imgtx.errors import ModelError, RunInterruptedError
 from imgtx.models.generation import images_per_call
 from pipeline.cluster.environment import WORKER_ENVIRONMENT
+from pipeline.cluster.memory import LOCAL_BASE, workers_that_fit
 from pipeline.cluster.pool import Pool
 from pipeline.engines.choice import uses_gpu
 from pipeline.engines.cores import usable_cores
+from pipeline.engines.deaths import Deaths
 from pipeline.engines.worker import LAST, NO_MODEL, READY, STOP_SECONDS, most_begun
 from pipeline.spec import Job, RunSpec
 from pipeline.tables.schemas import FINISHED, WORK
+
+log = logging.getLogger("imgtx.pipeline")
 
 # The most rows that a process has been sent and not answered: the next ones wait in its socket, undecoded.
 MAX_SENT = 16
@@ -145,6 +151,7 @@ class LocalEngine:
         self.workers: list[Worker] = []
         self.server: ForkServer | None = None
         self.started, self.failed_starts = False, 0
+        self.deaths = Deaths(LOCAL_BASE, pool.actors)
 
     def wait(self) -> None:
         """Wait until one process has loaded the model; ModelError or RunInterruptedError where none can."""
@@ -157,6 +164,7 @@ class LocalEngine:
         waiting = deque(range(work.num_rows))
         came: list[pa.RecordBatch] = []
         handed = heard = time.monotonic()
+        self.deaths.begin()
         while waiting or any(worker.sent for worker in self.workers):
             self._start(1 if alone else min(self.pool.actors, len(waiting)))
             self._send(rows, waiting, alone=alone)
@@ -254,10 +262,13 @@ class LocalEngine:
             self.workers.remove(worker)
             worker.close()
             waiting.extendleft(reversed([*worker.sent][self.begun :]))
-            if not worker.pid:
+            if worker.pid:
+                self._count_death()
+            else:
                 self._count_failed_start("no exit code")
         elif worker.pid:
             worker.sent.popleft()
+            self.deaths.image_finished()
             came.append(pa.ipc.read_record_batch(pa.py_buffer(message), FINISHED))
         elif message.startswith(READY):
             worker.pid = int(message.removeprefix(READY))
@@ -269,9 +280,23 @@ class LocalEngine:
         cause = message.removeprefix(NO_MODEL).decode(errors="replace")
         return ModelError(f"--model {self.job.spec.model} could not be loaded by a worker ({cause})")
 
+    def _count_death(self) -> None:
+        """Note that a worker ended; of processes that are killed for memory only half is started again."""
+        self.deaths.count += 1
+        self.deaths.check()
+        if self.deaths.for_memory and self.pool.actors > 1:
+            self.pool = replace(self.pool, actors=self.pool.actors // 2)
+            log.warning(
+                "a worker process was killed for memory: continuing with %d instead of %d",
+                self.pool.actors,
+                2 * self.pool.actors,
+            )
+
     def _count_failed_start(self, how: str) -> None:
-        """Raise RunInterruptedError where processes cannot start; else wait a moment, if it may be for memory."""
+        """Raise where processes cannot start; else wait a moment, if it may be for memory."""
         self.failed_starts += 1
+        if self.failed_starts >= STARTS and self.deaths.for_memory:
+            raise self.deaths.too_little_memory()
         if self.failed_starts >= (RESTARTS if self.started else STARTS):
             raise RunInterruptedError(
                 f"{self.failed_starts} processes ended before they had loaded the model, perhaps for want of memory "
@@ -305,8 +330,8 @@ def place_of(pool: Pool) -> str:
 
 
 def size_local_pool(spec: RunSpec, images: int) -> Pool:
-    """Size the pool: one process a core, or one on the GPU."""
+    """Size the pool: one process a core, as far as there is memory, or one on the GPU."""
     gpus = 1.0 if uses_gpu(spec) else 0.0
-    wanted = spec.workers or (1 if gpus else usable_cores())
+    wanted = spec.workers or (1 if gpus else min(usable_cores(), workers_that_fit(LOCAL_BASE)))
     actors = max(1, min(wanted, images))
     return Pool(actors, 1.0, gpus / actors, 1.0, 1, 0, fused=True, decoders=actors, encoders=actors)

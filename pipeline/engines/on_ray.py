@@ -1,5 +1,6 @@
 """The Ray engine: a private local Ray or a cluster, one dataset (`pipeline/flow.py`) a pass."""
 
+import _thread
 import gc
 import logging
 import threading
@@ -8,9 +9,11 @@ from contextlib import contextmanager, suppress
 
 import pyarrow as pa
 
-from imgtx.errors import ModelError, RunInterruptedError
+from imgtx.errors import ModelError, RunInterruptedError, WorkersEndedError
 from pipeline.cluster.address import address_of
+from pipeline.cluster.memory import RAY_BASE
 from pipeline.cluster.pool import Pool, size_pool
+from pipeline.engines.deaths import Deaths
 from pipeline.models.references import is_fetched
 from pipeline.spec import Job
 
@@ -26,6 +29,9 @@ class RayEngine:
     def __init__(self, job: Job, pool: Pool):
         self.job, self.pool, self.whole = job, pool, True
         address = address_of(job.spec)
+        self.deaths = Deaths(RAY_BASE, pool.actors)
+        # Why the run was ended by `_watch`.
+        self.fatal: WorkersEndedError | None = None
         ray = f"on the Ray cluster at {address}" if address else "on Ray on this machine"
         self.place = f"{ray}, {pool.actors} model actor{'s' * (pool.actors > 1)}"
 
@@ -37,10 +43,13 @@ class RayEngine:
 
         pool = self.pool.isolated() if alone else self.pool
         self.whole = True
+        self.deaths.begin()
         try:
-            yield from build_dataset(work, self.job, pool).iter_batches(
+            for rows in build_dataset(work, self.job, pool).iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=0
-            )
+            ):
+                self.deaths.image_finished()
+                yield rows
         except Exception as error:
             # Ray gave the dataset up; every key without a row is planned again, so nothing is lost by continuing.
             if not _is_ray_failure(error):
@@ -75,30 +84,56 @@ def ray_engine(job: Job, images: int, ready: Callable[[], None]) -> Iterator[Ray
 
     ready: called in a thread of its own as soon as one actor has loaded the model.
     """
+    from pipeline.cluster.machine import RayEndedError
     from pipeline.cluster.session import configure_data, ray_session
 
-    over = threading.Event()
-    with ray_session(job.spec) as resources:
-        pool = size_pool(job.spec, resources, images)
-        configure_data(pool)
-        threading.Thread(
-            target=_wait_for_a_worker, args=(ready, over), daemon=True, name="imgtx-ready"
-        ).start()
-        try:
-            yield RayEngine(job, pool)
-        finally:
-            over.set()
+    over, started = threading.Event(), list[RayEngine]()
+    deaths = Deaths(RAY_BASE, 0)
+    try:
+        with ray_session(job.spec) as resources:
+            pool = size_pool(job.spec, resources, images)
+            configure_data(pool)
+            engine = RayEngine(job, pool)
+            started.append(engine)
+            threading.Thread(
+                target=_watch, args=(engine, ready, over), daemon=True, name="imgtx-ray-watch"
+            ).start()
+            yield engine
+    except KeyboardInterrupt:
+        if started and started[0].fatal:
+            raise started[0].fatal from None
+        raise
+    except RayEndedError as error:
+        if deaths.for_memory:
+            raise deaths.too_little_memory() from error
+        raise
+    finally:
+        over.set()
 
 
-def _wait_for_a_worker(ready: Callable[[], None], over: threading.Event) -> None:
-    from pipeline.cluster.private import a_worker_is_ready
+def _watch(engine: RayEngine, ready: Callable[[], None], over: threading.Event) -> None:
+    """Call `ready` once a worker has loaded the model; end the run where workers end again and again.
 
+    Ray restarts them without end, and its calls do not return meanwhile.
+    """
+    from pipeline.cluster.private import a_worker_is_ready, actor_restarts
+
+    is_ready, before = False, 0
     while not over.wait(ASK_SECONDS):
         # Any error: Ray is ending, which is noticed elsewhere.
         with suppress(Exception):
-            if a_worker_is_ready():
+            if not is_ready and a_worker_is_ready():
+                is_ready = True
                 ready()
-                return
+            restarts = actor_restarts()
+            engine.deaths.count += max(0, restarts - before)
+            before = restarts
+        try:
+            engine.deaths.check()
+        except WorkersEndedError as error:
+            engine.fatal = error
+            _thread.interrupt_main()
+            return
 
 
 def _why_no_model(job: Job, error: Exception) -> str:

@@ -3,6 +3,7 @@
 import pytest
 
 from imgtx.errors import UsageError
+from imgtx.memory import Memory
 from pipeline.engines import choice
 from pipeline.engines.choice import MAX_BYTES, MAX_IMAGES, check_engine, choose_engine
 from pipeline.engines.cores import usable_cores
@@ -51,6 +52,14 @@ def test_auto_is_local_for_small_work_on_cpus_of_this_machine(
 def test_what_the_local_engine_cannot_do_is_refused(given, named):
     with pytest.raises(UsageError, match=named):
         check_engine(spec(**given))
+
+
+def test_auto_is_local_where_ray_finds_too_little_memory(monkeypatch):
+    monkeypatch.setattr(choice, "gpu_in_sight", lambda: False)
+    monkeypatch.setattr(choice, "memory_at_hand", lambda: Memory(1200 << 20, 1200 << 20, "a container"))
+    assert choose_engine(spec(), MAX_IMAGES + 1, 1) == "local"
+    assert choose_engine(spec(engine="ray"), 1, 1) == "ray"
+    assert choose_engine(spec(address="head:6379"), 1, 1) == "ray"
 
 
 def test_no_gpu_is_in_sight_where_it_is_hidden(monkeypatch):
