@@ -8,9 +8,10 @@ at most those seconds are lost, and the next run repeats only these images.
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ from pipeline.cluster.address import check_address
 from pipeline.cluster.session import check_compiles
 from pipeline.engines.base import LOCAL, RAY, Engine
 from pipeline.engines.choice import choose_engine
+from pipeline.interrupt import interrupt_main
 from pipeline.ledger.lease import Lease
 from pipeline.planning.plan import OVERWRITES, PLANNED, Plan
 from pipeline.runs import last_spec
@@ -55,6 +57,8 @@ log = logging.getLogger("imgtx.run")
 
 FLUSH_ROWS, FLUSH_SECONDS = 500, 3.0
 STATUS_SECONDS = 10.0
+# How often a run that waits looks whether its lease is lost; the storage is not asked for that.
+LOOK_SECONDS = 1.0
 ISOLATED_PASSES = 2
 # Further passes after a machine was lost: the images that it was processing are not to blame.
 DISTURBED_PASSES = 5
@@ -96,7 +100,8 @@ def run(
             session.process()
         except (KeyboardInterrupt, RunInterruptedError) as stop:
             # The storage's credentials may be what ended the run; what is not recorded runs again.
-            with suppress(StorageError):
+            # So is that of a run that has lost its lease.
+            with suppress(StorageError, RunInterruptedError):
                 session.finish("interrupted")
             why = f" ({stop})" if str(stop) else ""
             raise RunInterruptedError(
@@ -190,7 +195,11 @@ class Session:
     def process(self) -> None:
         """Run all waves; raise RunInterruptedError where the run cannot continue but its state is sound."""
         try:
-            self._process()
+            with self._looking_at_the_lease():
+                self._process()
+        except KeyboardInterrupt:
+            self._check_lease()
+            raise
         except StorageError as error:
             if error.reason == CREDENTIALS:
                 raise RunInterruptedError(str(error)) from error
@@ -250,7 +259,25 @@ class Session:
                 f"{self.run.destination.describe()} was removed, or its {LEASES}, while the run wrote to it; a run "
                 "needs its destination: the same command begins again with what is there",
             )
-        raise RunInterruptedError("another run took the lease over")
+        raise RunInterruptedError(self.lease.why_lost)
+
+    @contextmanager
+    def _looking_at_the_lease(self) -> Iterator[None]:
+        """Interrupt the main thread when the lease is lost: it may wait for hours for an image."""
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.wait(LOOK_SECONDS):
+                if self.lease.lost:
+                    interrupt_main()
+                    return
+
+        thread = threading.Thread(target=look, name="imgtx-look-at-lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
 
     def _append(self, rows: pa.Table) -> None:
         self._check_lease()

@@ -50,6 +50,8 @@ class JobInfo:
     message: str
     started: float
     ended: float
+    # What Ray calls the cause of a failure.
+    cause: str = ""
 
     @property
     def over(self) -> bool:
@@ -248,6 +250,7 @@ def _job_info(details: Any) -> JobInfo:
         message=details.message or "",
         started=(details.start_time or 0) / 1000,
         ended=(details.end_time or 0) / 1000,
+        cause=str(getattr(details, "error_type", None) or ""),
     )
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from imgtx.errors import DONE, INTERRUPTED, UNREACHABLE, UsageError
+from imgtx.errors import DONE, FAILURES, INTERRUPTED, UNREACHABLE, UsageError
 from jobs.submit.command import JobCommand
-from jobs.submit.head import STOPPED, SUCCEEDED, Head, JobInfo
+from jobs.submit.head import FAILED, STOPPED, SUCCEEDED, Head, JobInfo
 from jobs.submit.package import files_to_ship, packages, write_package
 from pipeline.cluster.environment import CODE, ENDPOINTS, forwarded
 
@@ -31,6 +31,9 @@ SECRET = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL)", re.IGNOREC
 REFERENCE = re.compile(r"(_FILE|_PATH|_PROFILE|_URI|_ARN)$", re.IGNORECASE)
 # How long a stopped run has to write its ledger; Ray's default is 3 s.
 STOP_SECONDS = 60
+
+# The endings of Ray's names for what ends a job that had started.
+LOST = ("SUPERVISOR_ACTOR_DIED", "SUPERVISOR_ACTOR_UNKNOWN_FAILURE")
 
 Say = Callable[[str], None]
 
@@ -99,9 +102,14 @@ def begin(head: Head, submission: Submission, say: Say) -> JobInfo:
 
 
 def exit_code(job: JobInfo) -> int:
-    """Return the command's exit code as a shell would; 130 for a job that was stopped, 4 if it never started."""
+    """Return the command's exit code as a shell would.
+
+    130 for a job that was stopped, 4 if it never started, 3 if it was lost in the middle.
+    """
     if job.status == SUCCEEDED:
         return DONE
+    if _was_lost(job):
+        return FAILURES
     if job.exit_code is None:
         return INTERRUPTED if job.status == STOPPED else UNREACHABLE
     return job.exit_code if job.exit_code > 0 else 128 - job.exit_code
@@ -110,6 +118,11 @@ def exit_code(job: JobInfo) -> int:
 def failure_reason(job: JobInfo) -> str:
     """Return in one line why a job ended without an exit code of imgtx; "" otherwise."""
     code = exit_code(job)
+    if _was_lost(job):
+        return (
+            f"{job.id} was lost with the process or machine that watched over it; imgtx watch DESTINATION says how far "
+            "it came, and the same command continues where it stopped"
+        )
     if job.exit_code is None and job.status == "FAILED":
         lines = [line.strip() for line in job.message.splitlines() if line.strip()]
         return f"{job.id} did not start: {' '.join(lines)[:600]}"
@@ -121,6 +134,11 @@ def failure_reason(job: JobInfo) -> str:
     if code > 128 and job.exit_code is not None and job.exit_code != INTERRUPTED:
         return f"{job.id} was killed by signal {code - 128}; the same command continues where it stopped"
     return ""
+
+
+def _was_lost(job: JobInfo) -> bool:
+    """Return whether a job had started when Ray's process that watches over it ended: its command's end is unknown."""
+    return job.exit_code is None and job.status == FAILED and job.cause.endswith(LOST)
 
 
 def _how(job: JobInfo) -> str:

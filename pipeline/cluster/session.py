@@ -1,6 +1,5 @@
 """Start a private Ray or join a cluster, notice when Ray dies, set Ray Data's options."""
 
-import _thread
 import logging
 import os
 import threading
@@ -25,6 +24,7 @@ from pipeline.cluster.start import (
     started_ray,
     stderr_closed,
 )
+from pipeline.interrupt import interrupt_main
 from pipeline.spec import RunSpec
 
 WATCH_SECONDS = 1.0
@@ -65,7 +65,7 @@ def _interrupt_when_ray_ends(stop: threading.Event) -> None:
     """Interrupt the main thread when Ray is dead, before its C++ side ends this process without a message."""
     while not stop.wait(WATCH_SECONDS):
         if local_daemon_died():
-            _thread.interrupt_main()
+            interrupt_main()
             return
 
 

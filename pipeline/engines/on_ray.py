@@ -1,6 +1,5 @@
 """The Ray engine: a private local Ray or a cluster, one dataset (`pipeline/flow.py`) a pass."""
 
-import _thread
 import gc
 import logging
 import threading
@@ -14,6 +13,7 @@ from pipeline.cluster.address import address_of
 from pipeline.cluster.memory import RAY_BASE
 from pipeline.cluster.pool import Pool, size_pool
 from pipeline.engines.deaths import Deaths
+from pipeline.interrupt import interrupt_main
 from pipeline.models.references import is_fetched
 from pipeline.spec import Job
 
@@ -132,7 +132,7 @@ def _watch(engine: RayEngine, ready: Callable[[], None], over: threading.Event) 
             engine.deaths.check()
         except WorkersEndedError as error:
             engine.fatal = error
-            _thread.interrupt_main()
+            interrupt_main()
             return
 
 

@@ -89,22 +89,36 @@ class Lease:
         self._generation = 0
         # A lease that is not held yet cannot be lost.
         self._last_beat = math.inf
-        self._lost = False
+        # Why, once it is.
+        self._lost = ""
+        # One thread at a time asks the storage.
+        self._turn = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat_until_stopped, name="imgtx-lease", daemon=True)
 
     @property
     def lost(self) -> bool:
-        """True once another run may hold the lease, and from then on: stop, and write nothing more."""
-        if time.monotonic() - self._last_beat > self._ttl:
-            self._lost = True
+        """True once another run may hold the lease, and from then on: stop, and write nothing more.
+
+        A lease that could not be renewed in time, as on a machine without a moment to spare, is taken again if nobody
+        else has taken it: then the storage is asked here.
+        """
+        if self._overdue() and not self._lost:
+            with self._turn:
+                if self._overdue() and not self._lost:
+                    self._lost = self._take_again()
+        return bool(self._lost)
+
+    @property
+    def why_lost(self) -> str:
+        """Why the lease is lost, in words; "" while it is held."""
         return self._lost
 
     @property
     def removed(self) -> bool:
         """Whether the lease is lost because no lease file is there any more, of any run."""
         try:
-            return self._lost and not _generations(self._fail_fast)
+            return bool(self._lost) and not _generations(self._fail_fast)
         except StorageError as error:
             return error.reason == "not_found"
 
@@ -184,15 +198,53 @@ class Lease:
     def _beat_until_stopped(self) -> None:
         while not self._stop.wait(self._ttl / 4) and not self.lost:
             try:
-                if self._newer_exists() or not self._is_ours():
-                    self._lost = True
-                    return
-                asked = time.monotonic()
-                self._holder = replace(self._holder, beat=self._holder.beat + 1)
-                self._fail_fast.write(_key(self._generation), _encode(self._holder))
-                self._last_beat = asked
+                with self._turn:
+                    if self._lost:
+                        return
+                    if self._newer_exists() or not self._is_ours():
+                        self._lost = self._taken_over()
+                        return
+                    asked = time.monotonic()
+                    self._holder = replace(self._holder, beat=self._holder.beat + 1)
+                    self._fail_fast.write(_key(self._generation), _encode(self._holder))
+                    self._last_beat = asked
             except StorageError as error:
                 _log.warning("the lease could not be renewed, and will be tried again: %s", error)
+
+    def _overdue(self) -> bool:
+        return time.monotonic() - self._last_beat > self._ttl
+
+    def _take_again(self) -> str:
+        """Take an overdue lease again, as a new generation; return "", or why it is lost.
+
+        Not by a heartbeat: a run that has found this one dead may be about to create the next generation, and exactly
+        one of the two must succeed.
+        """
+        try:
+            if self._newer_exists() or not self._is_ours():
+                return self._taken_over()
+            old, asked = self._generation, time.monotonic()
+            if not self._fail_fast.create(_key(old + 1), _encode(self._holder)):
+                return self._taken_over()
+            self._generation = old + 1
+            if self._newer_exists():
+                self._fail_fast.delete(_key(self._generation))
+                return self._taken_over()
+            self._last_beat = asked
+            self._fail_fast.delete(_key(old))
+        except StorageError as error:
+            return f"the lease could not be renewed for {self._ttl:g} s ({error})"
+        _log.warning("the lease was not renewed for %g s; nobody took it, and the run continues", self._ttl)
+        return ""
+
+    def _taken_over(self) -> str:
+        """Return who holds the lease now, in words."""
+        # The holder is only named.
+        with contextlib.suppress(StorageError):
+            holder = living_holder(self._fail_fast)
+            if holder and holder.token != self._holder.token:
+                return f"another run took the lease over: {holder.describe()}"
+        return "another run took the lease over"
 
     def _newer_exists(self) -> bool:
         return max(_generations(self._fail_fast), default=0) > self._generation

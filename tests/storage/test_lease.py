@@ -238,13 +238,55 @@ def test_a_holder_that_cannot_renew_loses_the_lease(monkeypatch: pytest.MonkeyPa
             tried.set()
             raise StorageError("storage", "the network is cut", transient=True)
 
-        monkeypatch.setattr(Store, "write", cut)
+        for request in ("write", "create", "list"):
+            monkeypatch.setattr(Store, request, cut)
         assert tried.wait(60)
         assert not lease.lost
         clock.now += 0.39
         assert not lease.lost
         clock.now += 0.02
         assert lease.lost
+        assert "could not be renewed for 0.4 s (the network is cut)" in lease.why_lost
+
+
+def test_a_holder_that_was_starved_takes_its_lease_again(store: Store, clock: Clock, silent: None):
+    with Lease(store, "starved") as lease:
+        clock.now += 61
+        assert not lease.lost, "nobody took it"
+        assert files(store) == ["lease/000002.json"]
+        clock.now += 59
+        assert not lease.lost
+        assert files(store) == ["lease/000002.json"], "it was renewed by taking it"
+        with pytest.raises(LeaseHeldError), Lease(store, "second"):
+            pass
+    assert content(store)["state"] == RELEASED
+
+
+def test_a_starved_holder_names_who_took_its_lease(store: Store, clock: Clock, silent: None):
+    with Lease(store, "starved") as lease, Lease(store, "thief", force_unlock=True):
+        clock.now += 61
+        assert lease.lost
+        assert "another run took the lease over: run thief" in lease.why_lost
+
+
+def test_of_a_starved_holder_and_a_run_that_found_it_dead_one_succeeds(
+    store: Store, clock: Clock, silent: None
+):
+    """The other run creates its generation between our look and ours."""
+    with Lease(store, "starved") as lease:
+        clock.now += 61
+        real = lease._is_ours
+
+        def look() -> bool:
+            seen = real()
+            store.create(
+                "lease/000002.json", json.dumps(content(store) | {"run": "other", "token": "t"}).encode()
+            )
+            return seen
+
+        lease._is_ours = look
+        assert lease.lost
+        assert content(store)["run"] == "other"
 
 
 def test_a_lease_is_renewed(store: Store, clock: Clock):

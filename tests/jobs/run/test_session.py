@@ -1,11 +1,14 @@
 """A run's session without Ray: files and rows that it writes and deletes as outcomes come in."""
 
+import signal
+import time
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 
 from imgtx.errors import RunInterruptedError, StorageError
+from jobs.run import driver
 from jobs.run.driver import Session
 from jobs.run.prepare import plan_run, prepare
 from pipeline.spec import RunSpec
@@ -29,7 +32,7 @@ def session(tmp_path) -> Session:
     earlier.ledger.append(to_table([row], OUTCOME), recipe="another", run="earlier")
     run = prepare(RunSpec(**spec.to_dict() | {"format": "png"}))
     session = Session(
-        run, plan_run(run), SimpleNamespace(lost=False, removed=False), watch=lambda tally: None
+        run, plan_run(run), SimpleNamespace(lost=False, removed=False, why_lost=""), watch=lambda tally: None
     )
     (wave,) = session.waves()
     session.begin_wave(wave)
@@ -56,8 +59,8 @@ def test_a_file_under_an_old_name_is_deleted_with_the_new_row(session):
 def test_a_run_that_lost_its_lease_deletes_and_records_nothing(session):
     (old,) = session.replacing["previous_output"].to_pylist()
     session.buffer.append(outcome(session))
-    session.lease.lost = True
-    with pytest.raises(RunInterruptedError, match="another run took the lease over"):
+    session.lease.lost, session.lease.why_lost = True, "another run took the lease over: run x"
+    with pytest.raises(RunInterruptedError, match="another run took the lease over: run x"):
         session._flush()
     session.lease.removed = True
     with pytest.raises(StorageError, match="was removed, or its lease/, while the run wrote to it"):
@@ -65,3 +68,22 @@ def test_a_run_that_lost_its_lease_deletes_and_records_nothing(session):
     assert session.run.destination.stat(IMAGES + old) is not None
     (row,) = session.run.ledger.current().to_pylist()
     assert row["output"] == old
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_run_that_waits_for_an_image_notices_that_its_lease_is_lost(session, monkeypatch, removed: bool):
+    def wait_for_an_image():
+        session.lease.lost, session.lease.why_lost = True, "another run took the lease over: run x"
+        session.lease.removed = removed
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(driver, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(session, "_process", wait_for_an_image)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(StorageError if removed else RunInterruptedError, match=r"was removed|run x"):
+            session.process()
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -193,8 +193,8 @@ def test_an_invalid_name_is_refused(name):
         submission(name=name)
 
 
-def ended(status: str, code: int | None = None, message: str = "") -> JobInfo:
-    return JobInfo("j", status, code, "e", message, 0.0, 0.0)
+def ended(status: str, code: int | None = None, message: str = "", cause: str = "") -> JobInfo:
+    return JobInfo("j", status, code, "e", message, 0.0, 0.0, cause)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +209,12 @@ def ended(status: str, code: int | None = None, message: str = "") -> JobInfo:
         (ended("FAILED", 127), 127, "no `python` with Ray on its PATH"),
         (ended("FAILED", 1, "ModuleNotFoundError: No module named ray"), 1, "no `python` with Ray"),
         (ended("FAILED", None, "Failed to set up runtime environment.\npip said no"), 4, "pip said no"),
+        (
+            ended("FAILED", None, "The actor died", "JobErrorType.JOB_SUPERVISOR_ACTOR_DIED"),
+            3,
+            "was lost with the process or machine",
+        ),
+        (ended("FAILED", None, "no room", "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE"), 4, "did not start: no room"),
     ],
 )
 def test_the_exit_code_is_that_of_the_run(job, code, reason):
