@@ -22,11 +22,14 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from jobs.run.tally import Tally, Watcher
 
 LINE_SECONDS = 30.0
+# In columns of the terminal: below, speed and failures would wrap beside a bar; or there is no room for a bar at all.
+WIDE, NARROW = 100, 70
 # In megapixels: the speed of smaller images is told in images.
 SMALL_IMAGE = 0.1
 # Matches the beginning of what `line` returns, to find it in a log.
@@ -117,6 +120,18 @@ class _Speed(ProgressColumn):
         return Text(_rate(status) + _time_left(status))
 
 
+class _Narrow(ProgressColumn):
+    """All in one column, the most important first: what finds no room is cut off on the right."""
+
+    def render(self, task: Task) -> Text:
+        tally = task.fields["tally"]
+        if tally is None:
+            return Text("planning")
+        status = tally.to_dict("running")
+        text = f"{_done(status)}/{status['to_do']}{_time_left(status)}  {_rate(status)}{_failures(status)}"
+        return Text(text, no_wrap=True, overflow="crop")
+
+
 @contextmanager
 def _stopped(progress: Progress) -> Iterator[None]:
     progress.stop()
@@ -128,7 +143,7 @@ def _stopped(progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def _bar(console: Console) -> Iterator[Display]:
-    columns = (
+    columns: tuple[ProgressColumn, ...] = (
         SpinnerColumn(),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
@@ -136,6 +151,9 @@ def _bar(console: Console) -> Iterator[Display]:
         TimeElapsedColumn(),
         TextColumn("[red]{task.fields[failures]}"),
     )
+    if console.width < WIDE:
+        bar = (BarColumn(bar_width=10),) if console.width >= NARROW else ()
+        columns = (*bar, _Narrow(table_column=Column(no_wrap=True, overflow="crop")))
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("images", total=None, tally=None, failures="")
         said: list[str] = []

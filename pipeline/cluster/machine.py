@@ -170,7 +170,7 @@ def _sweep(parent: str) -> None:
         with suppress(OSError, ValueError):
             old = time.time() - folder.stat().st_mtime > KEEP_SECONDS
             if old and not Path(f"/proc/{int(folder.name.split('-')[2])}").exists():
-                shutil.rmtree(folder, ignore_errors=True)
+                folder.unlink() if folder.is_file() else shutil.rmtree(folder, ignore_errors=True)
 
 
 def object_folder(folder: Path) -> str | None:

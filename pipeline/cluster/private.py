@@ -5,7 +5,7 @@ Written against Ray 2.60, the release that pyproject.toml pins.
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -59,6 +59,19 @@ def actor_restarts() -> int:
     job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
     actors = ray._private.state.state.actor_table(None, job).values()
     return sum(actor["NumRestarts"] for actor in actors if actor["ActorClassName"].startswith("MapWorker"))
+
+
+@contextmanager
+def worker_messages_to(write: Callable[..., None]) -> Iterator[None]:
+    """Pass lines of workers and daemons to `write` instead of printing them; `log_to_driver` stops only the first."""
+    from ray._private import worker
+
+    printed = worker.print_worker_logs
+    worker.print_worker_logs = write
+    try:
+        yield
+    finally:
+        worker.print_worker_logs = printed
 
 
 def log_folder() -> str:

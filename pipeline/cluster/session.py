@@ -14,6 +14,7 @@ from pipeline.cluster.environment import (
     joined_environment,
     local_settings,
 )
+from pipeline.cluster.messages import messages_in_a_file
 from pipeline.cluster.pool import Pool
 from pipeline.cluster.private import local_daemon_died
 from pipeline.cluster.start import (
@@ -46,6 +47,7 @@ def ray_session(spec: Addressed) -> Iterator[dict[str, float]]:
 
     with ExitStack() as stack:
         if not ray.is_initialized():
+            stack.enter_context(messages_in_a_file())
             stack.enter_context(_joined(spec) if address_of(spec) else started_ray())
         stop = threading.Event()
         watch = threading.Thread(target=_interrupt_when_ray_ends, args=(stop,), daemon=True)
