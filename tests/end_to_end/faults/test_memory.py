@@ -45,7 +45,7 @@ def upscale(folder: Path, megabytes: int, *options: str, **variables: str) -> tu
     with limited(megabytes) as enter:
         done = subprocess.run(
             [sys.executable, "-m", "jobs.cli", *command, "--gpus", "0", *options],
-            env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder)} | variables,
             capture_output=True,
             text=True,
             preexec_fn=enter,
