@@ -39,18 +39,19 @@ def main() -> None:
     )
     parser.add_argument("folders", nargs="*", type=Path, default=[SET14])
     parser.add_argument("--scales", nargs="+", type=int, default=[2, 3, 4])
+    parser.add_argument("--saved", nargs="+", choices=[name for name, *_ in SAVED])
     parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
     paths = [path for folder in options.folders for path in sorted(folder.iterdir()) if path.is_file()]
     photos = [modcrop(np.asarray(Image.open(path).convert("RGB")), 12) for path in paths]
     print(machine())
-    rows = []
+    rows, names = [], [name for name, *_ in SAVED]
     for scale in options.scales:
         methods = {kind: enlarger(kind, scale, options.precision) for kind in KINDS}
         print(f"x{scale}, PSNR-Y in dB of {len(photos)} pictures: {', '.join(map(str, options.folders))}")
         print(f"{'saved as':10} {'bicubic':>8} {CLEAN:>8} {PHOTO:>8} {'auto':>8}  pictures taken as {PHOTO}")
         for name, format, settings in SAVED:
-            if scale == 2 or name in SHORT:
+            if name in (options.saved or (names if scale == 2 else SHORT)):
                 row = {"scale": scale, "saved": name, **measure(photos, scale, format, settings, methods)}
                 rows.append(row)
                 values = " ".join(f"{row[key]:8.2f}" for key in ("bicubic", CLEAN, PHOTO, "auto"))

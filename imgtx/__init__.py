@@ -21,8 +21,8 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load", "upscaler"]
 
 
-def upscaler(scale: int = 2, *, device: str | None = None, precision: str = "float32") -> "Chooser":
-    """Return what enlarges each picture 2, 3 or 4 times by the packaged model for its kind, as `imgtx upscale` does.
+def upscaler(scale: float = 2, *, device: str | None = None, precision: str = "float32") -> "Chooser":
+    """Return what enlarges each picture by a packaged model for its kind, up to 4 times, as `imgtx upscale` does.
 
     The result takes a path, a PIL image or an array (`imgtx.inference.chooser.Chooser`). `device` and `precision` are
     as for `load`. Raises UsageError for another scale, and for a precision that does not run here.

@@ -29,6 +29,10 @@ def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
     _check_model(spec, info)
     precision = _precision(spec, info)
     task.check(spec, info)
+    # The model's own scale is in the recipe already.
+    settings = {
+        name: value for name, value in task.recipe(spec).items() if (name, value) != ("scale", info.scale)
+    }
     recipe = Recipe(
         spec.task,
         model_digest,
@@ -40,7 +44,7 @@ def make_job(spec: RunSpec, info: ModelInfo, model_digest: str) -> Job:
         compiled=spec.compile,
         self_ensemble=spec.self_ensemble,
         unmarked=not spec.provenance,
-        settings=task.recipe(spec),
+        settings=settings,
     )
     if not spec.compile:
         # The size of the tiles depends on whether the model is compiled.

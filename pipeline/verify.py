@@ -47,7 +47,7 @@ PROBLEMS = {
     "deleted": "a written output does not exist",
     "truncated": "an output has fewer bytes than were written",
     "swapped": "an output has other bytes than were written",
-    "dimensions": "an output's header contradicts its row, or its size is not a whole multiple of its input's",
+    "dimensions": "an output's header contradicts its row, or it has not the proportions of its input",
     "unreadable": "the storage cannot read the output",
     "doubled": "another key has since written a file of the same name",
     "orphan": "a file under images/ that no current row names",
@@ -216,17 +216,15 @@ def _wrong_size(rows: pa.Table, size: pa.ChunkedArray) -> Iterator[pa.Table]:
 
 
 def _wrong_scale(rows: pa.Table) -> pa.Table:
-    """Report rows whose output size is not one whole multiple of the input's; rows without an input pass."""
+    """Report rows whose output has not the proportions of its input, to a pixel; rows without an input pass."""
     in_height, in_width, out_height, out_width = (
         rows[name].to_numpy().astype(np.int64)
         for name in ("in_height", "in_width", "out_height", "out_width")
     )
     known = (in_height > 0) & (in_width > 0)
-    scale = out_height // np.maximum(in_height, 1)
-    fits = (scale > 0) & (in_height * scale == out_height) & (in_width * scale == out_width)
-    message = (
-        "the row's output size is not a whole multiple of its input's: report this as a bug, with the row"
-    )
+    fits = (out_height >= in_height) & (out_width >= in_width)
+    fits &= np.abs(out_height * in_width - out_width * in_height) <= in_height + in_width
+    message = "the row's output has not the proportions of its input: report this as a bug, with the row"
     return _problems(rows.filter(pa.array(known & ~fits)), "dimensions", message)
 
 

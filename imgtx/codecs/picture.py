@@ -24,8 +24,8 @@ class Header:
     16 bits, as `decode` delivers them; `alpha` says whether it also delivers an alpha plane. `frames` above 1 is
     an animation or several pages. `orientation` is EXIF's 1..8. `form` is the stored form: 1bit, lowbit, grey,
     palette, rgb, cmyk. `page` and `sub` say which of several pictures in the file it is (`imgtx.codecs.tiff_pages`).
-    `quality` is that of a lossy file as libjpeg counts it, 1 to 100, and 0 where only the loss is known; a lossless
-    file has 100.
+    `quality` is that of a JPEG as libjpeg counts it, 1 to 100, or of a WebP in the same measure, and 0 where only the
+    loss is known; a lossless file has 100.
     """
 
     format: str

@@ -36,6 +36,7 @@ from imgtx.codecs.rows import Raster
 from imgtx.errors import ImageError
 from imgtx.imageops.geometry import Tile
 from imgtx.imageops.grey import GreyTest
+from imgtx.imageops.resize import resize_in_bands
 
 # Pixels of the rows that are encoded together.
 _STRIP_PIXELS = 2**22
@@ -246,6 +247,25 @@ class SpoolWriter:
         write_window(self._raw.fileno(), top, left, pixels, self.width)
         self._in_rows[top:bottom] += right - left
         self._in_columns[left:right] += bottom - top
+
+    def resize(self, height: int, width: int) -> None:
+        """Resize what was put, as `imresize` does, in bounded memory: after the last `put`, before `finish`."""
+        self._raw.close()
+        self._check_complete()
+        whole = self._raw_path.rename(self._directory / "whole.raw")
+        size, row = (self.height, self.width), (self.width, self.channels + self.has_alpha)
+
+        def read(top: int, bottom: int) -> np.ndarray:
+            return read_window(whole, Tile(top, 0, bottom - top, size[1]), row, self.dtype)
+
+        try:
+            with self._raw_path.open("wb", buffering=0) as self._raw:
+                for top, rows in resize_in_bands(read, size, (height, width), pixels=_STRIP_PIXELS):
+                    write_window(self._raw.fileno(), top, 0, rows, width)
+        finally:
+            whole.unlink()
+        self.height, self.width = height, width
+        self._in_rows, self._in_columns = np.full(height, width), np.full(width, height)
 
     def finish(self, format: str, quality: int, carry: Carry, maker: Maker | None = None) -> Path:
         """Encode the rows, with what a source carries beside its pixels, and return the path of the file.

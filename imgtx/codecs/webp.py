@@ -21,6 +21,7 @@ from imgtx.codecs.format import Format, Writer, holds_any
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import METADATA_LIMIT, Facts, Header, Picture, displayed, dropped
 from imgtx.codecs.rows import Raster
+from imgtx.codecs.webp_quality import HEAD_BYTES, quality_of
 
 # libwebp's effort, 0 to 6. Its default, 4, takes 2.3 times as long at quality 90 (bench/codecs.py), for files
 # that are 3 % smaller and 0.4 dB nearer.
@@ -44,7 +45,7 @@ def read_facts(file: BinaryIO) -> Facts:
         kind, length = struct.unpack("<4sI", head)
         body = file.tell()
         whole = kind in (b"ICCP", b"EXIF", b"XMP ") and length <= METADATA_LIMIT
-        start = file.read(length if whole else min(length, 10))
+        start = file.read(length if whole else min(length, HEAD_BYTES))
         if kind == b"VP8X":
             alpha = bool(start[0] & 0x10)
             width = 1 + int.from_bytes(start[4:7], "little")
@@ -71,7 +72,7 @@ def read_facts(file: BinaryIO) -> Facts:
         frames=max(1, frames),
         orientation=orientation,
         form="rgb",
-        quality=0 if b"VP8 " in seen else 100,
+        quality=quality_of(seen[b"VP8 "]) if b"VP8 " in seen else 100,
     )
     metadata = Metadata(exif.density(block), seen.get(b"XMP ", b""))
     return Facts(header, seen.get(b"ICCP", b""), block, notes, end, metadata=metadata)

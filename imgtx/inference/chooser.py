@@ -1,13 +1,15 @@
 """Enlarge each picture by the packaged model that fits it: the library's counterpart of `imgtx upscale`."""
 
+import math
 from typing import Any
 
 import numpy as np
 
 from imgtx.errors import UsageError
+from imgtx.imageops.resize import imresize
 from imgtx.inference.inputs import pixels_of
 from imgtx.inference.predictor import Predictor
-from imgtx.models.choice import CLEAN, KINDS, NETWORKS, kind_of, network_of
+from imgtx.models.choice import CLEAN, KINDS, NETWORKS, kind_of, network_for
 from imgtx.models.references import load_model
 
 
@@ -20,10 +22,11 @@ class Chooser:
     scale, device, precision: as for `imgtx.upscaler`. `models` holds those that were loaded, by their names.
     """
 
-    def __init__(self, scale: int = 2, *, device: str = "cpu", precision: str = "float32"):
-        if scale not in NETWORKS[CLEAN]:
-            known = ", ".join(map(str, NETWORKS[CLEAN]))
-            raise UsageError(f"scale {scale!r} of the packaged models: must be one of {known}")
+    def __init__(self, scale: float = 2, *, device: str = "cpu", precision: str = "float32"):
+        if not 1 < scale <= max(NETWORKS[CLEAN]):
+            raise UsageError(
+                f"scale {scale!r} of the packaged models: must be more than 1 and at most {max(NETWORKS[CLEAN])}"
+            )
         self.scale, self.device, self.precision = scale, device, precision
         self.models: dict[str, Predictor] = {}
 
@@ -35,13 +38,18 @@ class Chooser:
         file that cannot be read.
         """
         pixels, quality = pixels_of(image)
-        return self.model_for(kind or kind_of(quality))(pixels)
+        model = self.model_for(kind or kind_of(quality))
+        made = model(pixels)
+        if model.info.scale == self.scale:
+            return made
+        height, width = (max(1, math.floor(side * self.scale + 0.5)) for side in pixels.shape[:2])
+        return imresize(made, size=(height, width))
 
     def model_for(self, kind: str) -> Predictor:
         """Return the model of a kind; UsageError where there is no such kind."""
         if kind not in KINDS:
             raise UsageError(f"kind {kind!r}: must be one of {', '.join(KINDS)}")
-        name = network_of(kind, self.scale)
+        name, _ = network_for(kind, self.scale)
         if name not in self.models:
             self.models[name] = Predictor(load_model(name), device=self.device, precision=self.precision)
         return self.models[name]

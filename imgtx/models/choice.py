@@ -8,11 +8,11 @@ quality on that costs more than it gains (docs/guides/which-model.md).
 AUTO = "auto"
 CLEAN, PHOTO = "clean", "photo"
 KINDS = {
-    CLEAN: "a lossless picture, or a JPEG of the best qualities",
-    PHOTO: "any other JPEG, and what else is stored with losses: photos of phones and the web",
+    CLEAN: "a lossless picture, or a JPEG or WebP of the best qualities",
+    PHOTO: "any other JPEG or WebP, and what else is stored with losses: photos of phones and the web",
 }
 # Of a JPEG (`imgtx.codecs.Header.quality`), from which on it counts as clean.
-CLEAN_QUALITY = 92
+CLEAN_QUALITY = 90
 
 # The packaged models of each kind by their scale.
 NETWORKS = {
@@ -26,15 +26,10 @@ def kind_of(quality: int) -> str:
     return CLEAN if quality >= CLEAN_QUALITY else PHOTO
 
 
-def network_of(kind: str, scale: int) -> str:
-    """Return the packaged model of a kind and a scale: that for clean pictures where the kind has none."""
-    return NETWORKS[kind].get(scale) or NETWORKS[CLEAN][scale]
-
-
 def network_for(kind: str, factor: float) -> tuple[str, int]:
-    """Return name and scale of the packaged model of a kind that enlarges by `factor` or next more.
+    """Return name and scale of the packaged model of a kind that enlarges by `factor`, or by the next larger scale.
 
-    Beyond the largest it is that one.
+    Beyond the largest it is that one. Where the scale is larger, the result is reduced (`imresize`).
     """
     networks = NETWORKS[kind]
     scale = next((scale for scale in sorted(networks) if scale >= factor), max(networks))

@@ -124,9 +124,10 @@ def plan_run(run: Prepared, *, retry_failed: bool = False) -> Plan:
         requested_format=spec.format,
         max_megapixels=spec.max_megapixels,
         accept_damage=spec.on_damage == ACCEPT,
+        skip_larger_than=task.skip_larger_than(spec),
         retry_failed=retry_failed,
     )
-    if plan.listed == plan.counts[SKIPPED]:
+    if plan.listed == plan.counts[SKIPPED] and plan.left_out.num_rows == plan.listed:
         reasons = {r for rows in plan.left_out.tables(WAVE) for r in rows["reason"].unique().to_pylist()}
         besides = f" ({', '.join(_not_listed(plan))} left out)" if _not_listed(plan) else ""
         raise UsageError(task.explain(reasons, spec) or source.why_nothing(plan.listed) + besides)

@@ -57,6 +57,8 @@ class Tally:
     skipped_kinds: dict[str, int] = field(default_factory=dict)
     written: int = 0
     failed: int = 0
+    # Of those to do, by their size.
+    skipped_now: int = 0
     megapixels: float = 0.0
     bytes_in: int = 0
     bytes_out: int = 0
@@ -98,8 +100,8 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """Images that this run has finished: written or failed."""
-        return self.written + self.failed
+        """Images that this run has finished: written, failed, or skipped for their size."""
+        return self.written + self.failed + self.skipped_now
 
     @property
     def pending(self) -> int:
@@ -164,6 +166,7 @@ class Tally:
         failed = outcomes.filter(pc.equal(outcomes["status"], FAILED))
         self.written += written.num_rows
         self.failed += failed.num_rows
+        self.skipped_now += outcomes.num_rows - written.num_rows - failed.num_rows
         self.reasons.update(failed["reason"].to_pylist())
         self.models.update(counts_of(written["model"]))
         height, width = (written[c].cast(pa.float64()) for c in ("in_height", "in_width"))
@@ -191,7 +194,7 @@ class Tally:
             "to_do": self.to_do,
             "written": self.written,
             "current": self.current,
-            "skipped": self.skipped,
+            "skipped": self.skipped + self.skipped_now,
             "skipped_kinds": self.skipped_kinds,
             "not_listed": self.not_listed,
             "failed": self.failed + self.failed_before,
@@ -218,7 +221,7 @@ class Tally:
             vanished=self.vanished,
             written=self.written,
             current=self.current,
-            skipped=self.skipped,
+            skipped=self.skipped + self.skipped_now,
             failed=self.failed + self.failed_before,
             failed_before=self.failed_before,
             pending=self.pending,

@@ -22,6 +22,7 @@ from pipeline.tables.schemas import (
     EXCLUDED,
     FAILED,
     HIDDEN,
+    LARGE_ENOUGH,
     LISTED,
     NOT_FOUND,
     PENDING,
@@ -49,7 +50,8 @@ CLASSES = {
     FAILED_BEFORE: "would fail again; processed only by `imgtx retry`",
     CURRENT: "written from this version by this recipe under this name",
     REFUSED: "no output can have its name, a table's row cannot be used, or a listed key is not there: fails unread",
-    SKIPPED: "not an image by its name, without a mask where masks are given, or a row that repeats another",
+    SKIPPED: "not an image by its name, without a mask where masks are given, larger than --skip-larger-than (once its "
+    "header was read), or a row that repeats another",
 }
 # The classes that a plain run processes.
 RUN = (NEW, CHANGED, OLDER, STALE, RETRY)
@@ -128,6 +130,7 @@ def make_plan(
     selection: Selection | None = None,
     max_megapixels: float = 0.0,
     accept_damage: bool = False,
+    skip_larger_than: int | None = None,
     retry_failed: bool = False,
 ) -> Plan:
     """Classify every listed key and name the outputs of those to process.
@@ -138,7 +141,7 @@ def make_plan(
     highest `quality` of those with this recipe. requested_format: "same" or a writable format.
     selection: the keys that the listing is limited to; the names of the others' outputs stay theirs.
     max_megapixels: an image that an earlier, lower limit refused is processed again if it fits this one; accept_damage:
-    and so is a truncated one.
+    and so is a truncated one. skip_larger_than: an image that was skipped for a side longer than that stays skipped.
     retry_failed: `work` has only the images that failed last time, of any class (`imgtx retry`).
 
     Holds one bucket of listing and ledger in memory; the rest goes through local disk. Raises UsageError if the ledger
@@ -158,7 +161,7 @@ def make_plan(
     for index, state in enumerate(ledger.state_by_bucket(buckets, also)):
         starts.append(images.num_rows)
         listed = count.without_what_is_aside(_without_vanished(listing.read(index), state))
-        matched = _match(listed, state, recipes, max_megapixels, accept_damage)
+        matched = _match(listed, state, recipes, max_megapixels, accept_damage, skip_larger_than)
         is_image = pc.equal(listed["status"], "")
         images.add(matched.select(_MATCHED.names).filter(is_image))
         others = matched.filter(pc.invert(is_image))
@@ -275,7 +278,12 @@ class _Count:
 
 
 def _match(
-    listed: pa.Table, state: pa.Table, recipes: Recipes, max_megapixels: float, accept_damage: bool
+    listed: pa.Table,
+    state: pa.Table,
+    recipes: Recipes,
+    max_megapixels: float,
+    accept_damage: bool,
+    skip_larger_than: int | None,
 ) -> pa.Table:
     """Join the listing of a bucket with its ledger: columns of _MATCHED and of LEFT_OUT.
 
@@ -284,7 +292,7 @@ def _match(
     known = state.take(pc.index_in(listed["key"], state["key"].combine_chunks()))
     pending = pc.fill_null(pc.equal(known["status"], PENDING), False)
     columns = {
-        "code": pa.array(_classify(listed, known, recipes, max_megapixels, accept_damage)),
+        "code": pa.array(_classify(listed, known, recipes, max_megapixels, accept_damage, skip_larger_than)),
         "failed": pc.fill_null(pc.is_in(known["status"], pa.array([FAILED, PENDING])), False),
         "written_output": pc.fill_null(known["written_output"], ""),
         "pending_output": pc.if_else(pending, known["output"], ""),
@@ -317,7 +325,12 @@ def _to_run(matched: pa.Table, *, retry_failed: bool) -> pa.Table:
 
 
 def _classify(
-    listed: pa.Table, known: pa.Table, recipes: Recipes, max_megapixels: float, accept_damage: bool
+    listed: pa.Table,
+    known: pa.Table,
+    recipes: Recipes,
+    max_megapixels: float,
+    accept_damage: bool,
+    skip_larger_than: int | None,
 ) -> np.ndarray:
     """Return the class of each listed key: int8 (rows,). known: its STATE row, null where there is none."""
     status = known["status"]
@@ -327,10 +340,15 @@ def _classify(
     pixels = pc.multiply(known["in_height"].cast(pa.int64()), known["in_width"].cast(pa.int64()))
     fits_now = as_bools(pc.and_(pc.greater(pixels, 0), pc.less_equal(pixels, int(max_megapixels * 1e6))))
     may_pass |= failed & fits_now & as_bools(pc.equal(known["reason"], TOO_LARGE))
+    longest = pc.max_element_wise(known["in_height"], known["in_width"])
+    still_large = as_bools(pc.and_(pc.equal(status, SKIPPED), pc.equal(known["reason"], LARGE_ENOUGH)))
+    still_large &= _equal(listed, known, "version")
+    still_large &= as_bools(pc.greater(longest, skip_larger_than)) if skip_larger_than else False
     # The first that holds decides.
     rules = [
         (as_bools(pc.equal(listed["status"], SKIPPED)), SKIPPED),
         (as_bools(pc.not_equal(listed["status"], "")), REFUSED),
+        (still_large, SKIPPED),
         (as_bools(pc.is_null(status)) | as_bools(pc.equal(status, SKIPPED)), NEW),
         (~_equal(listed, known, "version"), CHANGED),
         (as_bools(pc.equal(status, PENDING)), RETRY),

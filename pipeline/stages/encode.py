@@ -11,11 +11,13 @@ from imgtx.codecs import Picture, unpack_carry
 from imgtx.codecs import encode as encode_picture
 from imgtx.imageops.grey import as_rgb
 from imgtx.imageops.hidden import with_hidden_part
+from imgtx.imageops.resize import imresize
 from pipeline.planning.names import format_of
 from pipeline.provenance import maker_of
 from pipeline.spec import Job
 from pipeline.tables.rows import Row, rows_of, run_stage, to_table
-from pipeline.tables.schemas import ENCODED
+from pipeline.tables.schemas import ENCODED, FILE, UNTOUCHED
+from pipeline.tasks import get_task
 
 
 def encode(batch: pa.Table, job: Job) -> Iterator[pa.Table]:
@@ -30,24 +32,40 @@ def encode_row(row: Row, job: Job) -> Row:
 
 
 def to_file(row: Row, job: Job) -> Row:
-    """Encode in the format of the output's name, with what the source says beside its pixels, where that format can."""
+    """Encode in the format of the output's name, with what the source says beside its pixels, where that format can.
+
+    Pixels of more than the output's size are reduced to it first.
+    """
+    if row["dtype"] == FILE:
+        return row | _written(row["tiles"], row["in_height"], row["in_width"])
     carry = unpack_carry(row["carry"])
     dtype = np.dtype(row["dtype"])
     _, height, width, channels = row["shape"]
     pixels = np.frombuffer(row["tiles"], dtype).reshape(height, width, channels)
     alpha = np.frombuffer(row["alpha"], dtype).reshape(height, width) if len(row["alpha"]) else None
+    size = (height, width)
+    if row["model"] != UNTOUCHED:
+        size = get_task(job.spec.task).output_size(row["in_height"], row["in_width"], job.of(row))
+    if size != (height, width):
+        pixels = imresize(pixels, size=size)
+        alpha = None if alpha is None else imresize(alpha, size=size)
     pixels = as_rgb(pixels) if channels < carry.channels else pixels
     pixels = with_hidden_part(pixels, carry.hidden)
     picture = Picture(
         pixels, alpha, carry.icc, carry.exif, carry.format, (), carry.texts, carry.colour, carry.metadata
     )
     format = format_of(row["output"])
-    data, notes = encode_picture(picture, format, quality=job.spec.quality, maker=maker_of(job.of(row)))
-    return row | {
+    maker = None if row["model"] == UNTOUCHED else maker_of(job.of(row))
+    data, notes = encode_picture(picture, format, quality=job.spec.quality, maker=maker)
+    return row | _written(data, *size) | {"notes": [*row["notes"], *notes]}
+
+
+def _written(data: bytes | pa.Buffer, height: int, width: int) -> Row:
+    """Return the columns of an output file."""
+    return {
         "encoded": data,
         "out_height": height,
         "out_width": width,
         "out_bytes": len(data),
         "out_sha256": hashlib.sha256(data).hexdigest(),
-        "notes": [*row["notes"], *notes],
     }

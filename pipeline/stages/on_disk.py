@@ -15,7 +15,7 @@ import numpy as np
 
 from imgtx.codecs import check_colour
 from imgtx.codecs.spool import SpooledPicture, SpoolWriter, spool_in
-from imgtx.imageops.geometry import Tile
+from imgtx.imageops.geometry import Tile, squares
 from imgtx.imageops.grey import as_rgb
 from imgtx.imageops.resize import imresize
 from pipeline.output_attributes import output_attributes
@@ -25,9 +25,9 @@ from pipeline.sources import open_source
 from pipeline.spec import ACCEPT, Job
 from pipeline.storage.store import open_store
 from pipeline.tables.rows import Row
-from pipeline.tables.schemas import IMAGES, WRITTEN
+from pipeline.tables.schemas import IMAGES, UNTOUCHED, WRITTEN
 from pipeline.tasks import get_task
-from pipeline.tasks.images import item_of, missing_share, own_version
+from pipeline.tasks.images import is_untouched, item_of, missing_share, own_version, skipped_for_size
 
 if TYPE_CHECKING:
     # Imports torch, which the driver does without.
@@ -51,33 +51,57 @@ def transform_large(row: Row, job: Job, predictor_for: Callable[[Job], "Predicto
             max_pixels=int(job.spec.max_megapixels * 1e6),
             accept_damage=job.spec.on_damage == ACCEPT,
         )
-        path.unlink()
+        height, width, format = picture.height, picture.width, format_of(row["output"])
+        row |= {"in_height": height, "in_width": width, "quality": picture.quality}
+        if skipped := skipped_for_size(height, width, task.skip_larger_than(job.spec)):
+            return row | skipped
         job = task.choose(picture, job)
-        row |= {"model": job.spec.model, "quality": picture.quality}
-        check_colour(picture.carry, format_of(row["output"]))
-        read, measures = task.large_input(picture, row, job, directory)
-        writer = enlarge(
-            picture, read, directory, predictor_for(job), json.loads(row["conditions"] or "null")
-        )
-        picture.remove()
-        path = writer.finish(format_of(row["output"]), job.spec.quality, picture.carry, maker_of(job))
+        size, notes, measures = task.output_size(height, width, job), picture.notes, missing_share(picture)
+        row["model"] = UNTOUCHED if is_untouched(height, width, size, job) else job.spec.model
+        if row["model"] == UNTOUCHED and format == picture.carry.format:
+            notes, measures = (), {}
+        else:
+            path.unlink()
+            check_colour(picture.carry, format)
+            maker = None
+            if row["model"] == UNTOUCHED:
+                writer = unchanged(picture, directory)
+            else:
+                read, more = task.large_input(picture, row, job, directory)
+                measures = more | measures
+                maker = maker_of(job)
+                conditions = json.loads(row["conditions"] or "null")
+                writer = enlarge(picture, read, directory, predictor_for(job), conditions)
+            picture.remove()
+            if size != (writer.height, writer.width):
+                writer.resize(*size)
+            path = writer.finish(format, job.spec.quality, picture.carry, maker)
+            notes = (*notes, *writer.notes)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = path.stat().st_size
+        bytes_out = path.stat().st_size
         open_store(job.spec.destination, endpoint_url=endpoint).upload(
             IMAGES + row["output"], str(path), output_attributes(row, job)
         )
     return row | {
         "status": WRITTEN,
-        "in_height": picture.height,
-        "in_width": picture.width,
-        "out_height": writer.height,
-        "out_width": writer.width,
-        "out_bytes": size,
+        "out_height": size[0],
+        "out_width": size[1],
+        "out_bytes": bytes_out,
         "out_sha256": digest,
-        "measures": measures | missing_share(picture),
-        "notes": [*picture.notes, *writer.notes],
+        "measures": measures,
+        "notes": [*notes],
     }
+
+
+def unchanged(picture: SpooledPicture, directory: Path) -> SpoolWriter:
+    """Return a writer of the picture's own pixels."""
+    alpha = picture.alpha_path is not None
+    writer = SpoolWriter(directory, picture.height, picture.width, picture.channels, picture.dtype, alpha)
+    for place in squares(picture.height, picture.width):
+        cover = picture.read_alpha(place) if alpha else None
+        writer.put(place.top, place.left, picture.read(place), cover)
+    return writer
 
 
 def enlarge(

@@ -20,7 +20,7 @@ from pipeline.models.resolve import local_model
 from pipeline.spec import Job
 from pipeline.stages.on_disk import transform_large
 from pipeline.tables.rows import Row, as_bytes, rows_of, run_stage, to_table
-from pipeline.tables.schemas import PIXELS, WAITED
+from pipeline.tables.schemas import PIXELS, UNTOUCHED, WAITED
 from pipeline.tasks import get_task
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Transform:
 
     def _predict_together(self, rows: list[Row]) -> dict[str, np.ndarray]:
         """Return outputs of the rows that can share batches; none if that fails, so that each row then runs alone."""
-        ready = [row for row in rows if not row["status"] and not row["large"]]
+        ready = [row for row in rows if not (row["status"] or row["large"] or row["model"] == UNTOUCHED)]
         started = time.perf_counter()
         try:
             outputs = self._run(ready)
@@ -120,6 +120,8 @@ class Transform:
         return {row["key"]: output for row, output in zip(ready, outputs, strict=True)}
 
     def _transform(self, row: Row, ready: np.ndarray | None) -> Row:
+        if row["model"] == UNTOUCHED and not row["large"]:
+            return row
         if row["large"]:
             return transform_large(row, self.job, self.predictor_for)
         output = self._run([row])[0] if ready is None else ready

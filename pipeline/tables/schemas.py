@@ -12,11 +12,17 @@ WRITTEN, CURRENT, SKIPPED, FAILED, PENDING = "written", "current", "skipped", "f
 STATUSES = {
     WRITTEN: "its output is at the destination",
     CURRENT: "an earlier run's output is still valid; only in a run's counts, never in the ledger",
-    SKIPPED: "it is not an image by its name, has no mask where one is needed, or repeats another row of a table",
+    SKIPPED: "it is not an image by its name, has no mask where one is needed, is larger than --skip-larger-than, or "
+    "repeats another row of a table",
     FAILED: "it has no output; `stage`, `reason` and `message` say why",
     PENDING: "a run is about to process it, or was interrupted before it did; the next run processes it",
 }
 TOO_LARGE, TRUNCATED, UNRECOVERABLE = "too_large", "truncated", "unrecoverable"
+LARGE_ENOUGH = "large_enough"
+# In the column `model`: the picture needs none, and its own pixels are the output.
+UNTOUCHED = "none"
+# In the column `dtype` between stages: `tiles` is the file itself, which is copied.
+FILE = "file"
 NO_MASK, BAD_MASK = "no_mask", "bad_mask"
 BAD_PROMPT, BAD_VALUE, DUPLICATE = "bad_prompt", "bad_value", "duplicate"
 FORBIDDEN, CREDENTIALS, NO_SPACE = "forbidden", "credentials", "no_space"
@@ -32,6 +38,7 @@ REASONS = {
     UNRECOVERABLE: "the file ends early, and nothing of it can be decoded; only with `--on-damage accept`",
     "corrupt": "the decoder rejected the bytes",
     TOO_LARGE: "more pixels than the spec or the model allows; refused from the header, before decoding",
+    LARGE_ENOUGH: "a side is longer than --skip-larger-than; no more than its header was read",
     "animated": "more than one frame",
     "multi_page": "a TIFF of more than one page",
     "which_picture": "a TIFF of several pictures that does not say which is the full-size one",
@@ -138,9 +145,10 @@ COLUMNS = {
     "reason": "why it was not written: see reasons; else empty",
     "message": "the error in full, else empty",
     "notes": "what was converted or dropped: see notes",
-    "model": "the model that made the output; empty where the image failed before one was chosen",
-    "quality": "of the source's JPEG, 1 to 100 as libjpeg counts; 100 of a lossless file, 0 where only the loss is "
-    "known or the source is no image, -1 in rows of an older imgtx",
+    "model": "the model that made the output; `none` where the picture was large enough and is copied; empty where it "
+    "failed before one was chosen",
+    "quality": "of the source's JPEG, 1 to 100 as libjpeg counts, or of its WebP in that measure; 100 of a lossless "
+    "file, 0 where only the loss is known or the source is no image, -1 in rows of an older imgtx",
     "in_height": "pixels, after EXIF orientation",
     "in_width": "pixels, after EXIF orientation",
     "out_height": "pixels",

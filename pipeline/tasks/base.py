@@ -159,6 +159,15 @@ def the_only_one(picture: Header | SpooledPicture, job: Job) -> Job:
     return job
 
 
+def scaled(height: int, width: int, job: Job) -> tuple[int, int]:
+    """Return the size that the model's output has."""
+    return height * job.info.scale, width * job.info.scale
+
+
+def never(spec: RunSpec) -> None:
+    """Skip no image for its size."""
+
+
 def no_conditions(job: Job) -> dict[str, Any]:
     """Return no conditions: the model needs only its input."""
     return {}
@@ -197,8 +206,10 @@ class Task:
 
     fetch: (row, opened) -> row with what must be read of storage. load: (row, job) -> row with `tiles`, `shape`,
     `dtype`, and the rest of PIXELS. large_input: the same for a picture on disk: from a tile to its pixels, and
-    measures. conditions: what `model.prepare` is given once per job and actor. A row's own conditions are in its
-    column `conditions`. measures: names of numbers in the ledger and what they mean.
+    measures. output_size: from an input's height and width to its output's; what the model makes larger is reduced.
+    skip_larger_than: the longest side in pixels of an image that `load` does not skip. conditions: what `model.prepare`
+    is given once per job and actor. A row's own conditions are in its column `conditions`. measures: names of numbers
+    in the ledger and what they mean.
     """
 
     name: str
@@ -236,6 +247,8 @@ class Task:
     arrange: Callable[[pa.Table], pa.Table] = as_planned
     finish: Callable[[Opened, RunSpec, Store, Ledger], None] = nothing_to_add
     large_input: Callable[..., tuple[ReadTile, Measures]] = no_large_input
+    output_size: Callable[[int, int, Job], tuple[int, int]] = scaled
+    skip_larger_than: Callable[[RunSpec], int | None] = never
     conditions: Callable[[Job], dict[str, Any]] = no_conditions
     measures: Mapping[str, str] = field(default_factory=dict)
 

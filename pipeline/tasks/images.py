@@ -88,6 +88,37 @@ def load_image(
     }
 
 
+def untouched(row: Row, job: Job, header: Header) -> Row:
+    """Return the row of a picture that no model sees: its file as it is, or in another format its own pixels.
+
+    `tiles` holds the whole picture then, or the file itself, where `dtype` is FILE.
+    """
+    from imgtx.codecs import carry_of, check_colour, decode, pack_carry
+    from pipeline.planning.names import format_of
+    from pipeline.spec import ACCEPT
+    from pipeline.tables.rows import as_bytes
+    from pipeline.tables.schemas import FILE, UNTOUCHED
+
+    data, height, width = row.pop("data"), header.height, header.width
+    row |= {"in_height": height, "in_width": width, "quality": header.quality, "model": UNTOUCHED}
+    admit(header, job)
+    accept = job.spec.on_damage == ACCEPT
+    # Decoded in any case: a damaged picture is not copied.
+    picture = decode(data, max_pixels=int(job.spec.max_megapixels * 1e6), accept_damage=accept)
+    if header.format == format_of(row["output"]):
+        return row | {"dtype": FILE, "shape": (1, height, width, 0), "tiles": data}
+    check_colour(picture, format_of(row["output"]))
+    return row | {
+        "dtype": str(picture.pixels.dtype),
+        "shape": (1, *picture.pixels.shape),
+        "tiles": as_bytes(picture.pixels),
+        "alpha": b"" if picture.alpha is None else as_bytes(picture.alpha),
+        "carry": pack_carry(carry_of(picture)),
+        "notes": list(picture.notes),
+        "measures": missing_share(picture),
+    }
+
+
 def shown(picture: Picture, job: Job, hole: np.ndarray | None = None) -> np.ndarray:
     """Return the colours of a picture that the model is given: (H, W, 1 or 3).
 
@@ -129,6 +160,21 @@ def shown_on_disk(
         grey = test.grey and job.info.keeps_grey
     read = VisibleColours(picture.height, picture.width, weighted) if picture.alpha_path else picture.read
     return (lambda window: read(window)[:, :, :1]) if grey else read
+
+
+def is_untouched(height: int, width: int, size: tuple[int, int], job: Job) -> bool:
+    """Return whether a picture of height x width, to become `size`, is large enough for a model that enlarges."""
+    return job.info.scale > 1 and size == (height, width)
+
+
+def skipped_for_size(height: int, width: int, limit: int | None) -> Row | None:
+    """Return the outcome of a picture with a side longer than `limit`; None for any other, or without a limit."""
+    from pipeline.tables.schemas import LARGE_ENOUGH, SKIPPED
+
+    if not limit or max(height, width) <= limit:
+        return None
+    message = f"{width} x {height} pixels, and --skip-larger-than is {limit}"
+    return {"status": SKIPPED, "stage": "decode", "reason": LARGE_ENOUGH, "message": message}
 
 
 def missing_share(picture: Picture | SpooledPicture) -> Measures:

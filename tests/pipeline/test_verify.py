@@ -137,8 +137,8 @@ def test_without_deep_nothing_is_read(archive, monkeypatch):
 def test_dimensions_are_checked_against_header_and_scale(archive):
     # The header differs from the row.
     archive.write("a.png", png(1, width=9))
-    # 4 x 3 -> 9 x 6.
-    archive.write("b.png", png(1, 9, 6), out_width=9)
+    # 4 x 3 -> 14 x 6.
+    archive.write("b.png", png(1, 14, 6), out_width=14)
     archive.write("d.png", b"not an image")
     assert archive.found() == {("dimensions", key, key) for key in ("a.png", "b.png", "d.png")}
 

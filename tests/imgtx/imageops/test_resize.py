@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from imgtx.errors import UsageError
 from imgtx.imageops import resize
-from imgtx.imageops.resize import imresize, modcrop
+from imgtx.imageops.resize import imresize, modcrop, resize_in_bands
 
 
 def cubic(x: float) -> float:
@@ -194,3 +194,12 @@ def test_modcrop_cuts_bottom_and_right():
 def test_wrong_arguments_are_refused(image, arguments, part):
     with pytest.raises(UsageError, match=part):
         imresize(image, **arguments)
+
+
+@pytest.mark.parametrize("new", [(30, 41), (57, 41), (30, 90), (1, 1), (61, 83)])
+@pytest.mark.parametrize("pixels", [1, 500, 10**6])
+def test_in_bands_it_is_the_same_to_the_bit(new, pixels):
+    image = np.random.default_rng(0).integers(0, 65_536, (61, 83, 3), np.uint16)
+    bands = [*resize_in_bands(lambda top, bottom: image[top:bottom], (61, 83), new, pixels=pixels)]
+    assert [top for top, _ in bands] == [*np.cumsum([0, *(len(rows) for _, rows in bands[:-1])])]
+    assert np.array_equal(np.concatenate([rows for _, rows in bands]), imresize(image, size=new))

@@ -6,6 +6,7 @@ from PIL import Image
 
 import imgtx
 from imgtx.errors import ImageError, UsageError
+from imgtx.imageops.resize import imresize
 from tests.support.zoo import photo, saved
 
 
@@ -30,8 +31,13 @@ def test_each_picture_gets_the_weights_for_its_kind(files):
     assert np.array_equal(enlarge(web, kind="photo"), soft(web))
     with pytest.raises(UsageError, match="kind 'photos': must be one of clean, photo"):
         enlarge(web, kind="photos")
-    with pytest.raises(UsageError, match="scale 5 of the packaged models: must be one of 2, 3, 4"):
+    with pytest.raises(UsageError, match="scale 5 of the packaged models: must be more than 1 and at most 4"):
         imgtx.upscaler(5)
+
+
+def test_any_factor_is_the_next_larger_model_reduced(files):
+    made = imgtx.upscaler(2.5, device="cpu")(photo(20, 28))
+    assert np.array_equal(made, imresize(imgtx.load("sr-x3", device="cpu")(photo(20, 28)), size=(50, 70)))
 
 
 def test_a_predictor_takes_paths_and_pil_images(files):

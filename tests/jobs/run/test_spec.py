@@ -112,7 +112,9 @@ def test_the_scale_chooses_the_packaged_model():
     assert read(scale=2, kind="clean").model == "sr-x2"
     assert (read(kind="photo").model, read(scale=4, kind="photo").model) == ("sr-x2-archive", "sr-x4-archive")
     assert read(scale=2, model="other.safetensors").model == "other.safetensors"
-    for scale in (0, 7, -2):
+    assert read(long_side=100, kind="photo").model == read(max_megapixels_out=1.5).model == "auto"
+    assert read(scale=3.0, kind="photo").model == "sr-x4-archive"
+    for scale in (0, 1, 7, -2):
         assert f"--scale {scale}: the packaged models enlarge by" in complaint(read, scale=scale)
 
 
@@ -207,6 +209,11 @@ def test_merging_keeps_what_is_not_changed(values, changes):
             "which enlarges x2: give --model sr-x4-archive for x4, or leave one out",
         ),
         ({"settings": {"scale": 3}, "model": "own.safetensors"}, "which enlarges x2: leave one out"),
+        ({"settings": {"scale": 2.5}, "model": "sr-x2"}, "give --model sr-x3 for x2.5, or leave one out"),
+        (
+            {"settings": {"scale": 3}, "model": "sr-x2-archive"},
+            "give --model sr-x4-archive for x3, or leave one out",
+        ),
         ({"settings": {"kind": "photos"}}, "--kind photos: must be one of auto, photo, clean"),
         ({"task": "restoration"}, "is for super-resolution, this command does restoration"),
     ],
