@@ -15,6 +15,7 @@ import numpy as np
 import imgtx.codecs.exif as exif
 import imgtx.codecs.iptc as iptc
 import imgtx.codecs.vips as vips
+from imgtx.codecs.attachments import ISO_GAIN_MAP, attachment_notes
 from imgtx.codecs.convert import to_pillow
 from imgtx.codecs.density import Density, density_of
 from imgtx.codecs.format import Format, Writer
@@ -40,7 +41,7 @@ _XMP_EXTENSION_ROOM = _SEGMENT_BYTES - len(_XMP_EXTENSION_HEAD) - 40
 _KNOWN = {
     "APP0": (b"JFIF", b"JFXX\0"),
     "APP1": (b"Exif\0", _XMP_HEAD, _XMP_EXTENSION_HEAD),
-    "APP2": (_ICC_HEAD, b"MPF\0"),
+    "APP2": (_ICC_HEAD, b"MPF\0", ISO_GAIN_MAP),
     "APP13": (iptc.SEGMENT,),
     "APP14": (b"Adobe",),
 }
@@ -61,7 +62,8 @@ def read_facts(file: BinaryIO) -> Facts:
     orientation = exif.orientation(block)
     segments = [(name, body) for name, body in image.applist if name != "COM"]
     main = next(iter(_bodies(segments, "APP1", _XMP_HEAD)), b"")
-    xmp, complete = joined(main, _bodies(segments, "APP1", _XMP_EXTENSION_HEAD))
+    extensions = _bodies(segments, "APP1", _XMP_EXTENSION_HEAD)
+    xmp, complete = joined(main, extensions)
     among, others = iptc.from_resources(b"".join(_bodies(segments, "APP13", iptc.SEGMENT)))
     notes = dropped(
         exif=bool(raw) and not block,
@@ -69,11 +71,11 @@ def read_facts(file: BinaryIO) -> Facts:
         iptc=not iptc.is_whole(among),
         photoshop=others,
         text="comment" in image.info,
-        extra_pictures="mpoffset" in image.info,
         app_segments=not all(body.startswith(_KNOWN.get(name, ())) for name, body in segments),
     )
     end = find_end(file)
-    notes += (("end-missing",) if end.missing else ()) + dropped(trailing_bytes=end.trailing > 0)
+    notes += ("end-missing",) if end.missing else ()
+    notes += attachment_notes(file, end.trailing, main + b"".join(extensions))
     header = Header(
         "jpeg",
         *displayed(image.height, image.width, orientation),

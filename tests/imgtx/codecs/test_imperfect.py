@@ -66,11 +66,19 @@ class TestWholePixels:
         assert got.notes == ("end-missing",)
         np.testing.assert_array_equal(got.pixels, decode(data, max_pixels=MAX_PIXELS).pixels)
 
-    @pytest.mark.parametrize("tail", [b"ftypmp42" * 999, jpeg(), b"\0", b"\xff\xd9"])
-    def test_bytes_behind_the_end_of_a_jpeg(self, tail, tmp_path):
+    @pytest.mark.parametrize(
+        ("tail", "lost"),
+        [
+            (b"ftypmp42" * 999, "motion-video"),
+            (jpeg(), "extra-pictures"),
+            (b"\0", "trailing-bytes"),
+            (b"\xff\xd9", "trailing-bytes"),
+        ],
+    )
+    def test_bytes_behind_the_end_of_a_jpeg(self, tail, lost, tmp_path):
         data = jpeg(icc_profile=zoo.rgb_profile())
         got = both(data + tail, tmp_path)
-        assert got.notes == ("trailing-bytes-dropped",)
+        assert got.notes == (f"{lost}-dropped",)
         np.testing.assert_array_equal(got.pixels, decode(data, max_pixels=MAX_PIXELS).pixels)
 
     def test_a_whole_jpeg_with_an_end_marker_in_its_thumbnail_has_no_note(self, tmp_path):
