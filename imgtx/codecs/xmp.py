@@ -20,9 +20,10 @@ _NOTE = "http://ns.adobe.com/xmp/note/"
 XMP_LIMIT = 16 * 2**20
 # Elements and attributes: each takes a kilobyte once it is parsed.
 _MAX_NODES = 200_000
+# What surrounds a packet in a file, so that programs find it in formats that they do not know.
+_BEGIN, _END = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>', '<?xpacket end="w"?>'
 _NEW = (
-    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n<x:xmpmeta xmlns:x="adobe:ns:meta/">'
-    f'<rdf:RDF xmlns:rdf="{RDF}"></rdf:RDF></x:xmpmeta>\n<?xpacket end="w"?>'
+    f'{_BEGIN}\n<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}"></rdf:RDF></x:xmpmeta>\n{_END}'
 )
 
 
@@ -116,7 +117,9 @@ class Packet:
     def to_bytes(self) -> bytes:
         """Return the packet as UTF-8: the bytes that it was parsed from, if nothing changed."""
         text = to_text(self._document)
-        return self._data if self._data and text == self._written else text.encode()
+        if self._data and text == self._written:
+            return self._data
+        return (text if "<?xpacket begin" in text else f"{_BEGIN}\n{text}\n{_END}").encode()
 
 
 def is_usable(data: bytes) -> bool:

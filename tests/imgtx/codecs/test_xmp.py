@@ -303,6 +303,15 @@ class TestPackets:
         ):
             assert Packet(data).get(NAMES["photoshop"], "City") == "Köln"
 
+    def test_a_changed_packet_is_found_by_programs_that_search_for_it(self):
+        whole = packet('photoshop:City="Rome"')
+        bare = Packet(whole[whole.index(b"<x:xmpmeta") : whole.index(b"</x:xmpmeta>") + 12])
+        assert b"xpacket" not in bare.to_bytes()
+        bare.replace(NAMES["photoshop"], "City", "Bern")
+        assert bare.to_bytes().startswith(b"<?xpacket begin")
+        assert bare.to_bytes().endswith(b'<?xpacket end="w"?>')
+        assert Packet(bare.to_bytes()).get(NAMES["photoshop"], "City") == "Bern"
+
     @pytest.mark.parametrize(
         "bad",
         [
