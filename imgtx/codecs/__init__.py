@@ -20,6 +20,7 @@ from imgtx.codecs import (
     ico,
     jpeg,
     jpeg2000,
+    jxl,
     png,
     ppm,
     psd,
@@ -31,6 +32,7 @@ from imgtx.codecs import (
 from imgtx.codecs.carried import output_metadata, upright_metadata
 from imgtx.codecs.colour import shown_by
 from imgtx.codecs.convert import NOTES, Converter, oriented, reduced
+from imgtx.codecs.extras import check_installed
 from imgtx.codecs.format import Format, Writer
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import (
@@ -53,7 +55,7 @@ __all__ = [
     "read_header", "suffix_for", "unpack_carry", "writer_for",
 ]  # fmt: skip
 
-_ALL = (png, jpeg, webp, tiff, bmp, avif, heic, gif, jpeg2000, psd, ppm, ico, tga)
+_ALL = (png, jpeg, webp, tiff, bmp, avif, heic, jxl, gif, jpeg2000, psd, ppm, ico, tga)
 # In the order in which they are asked whether they recognise a file: TGA, which has no signature, comes last, and HEIC
 # behind AVIF, with which it shares signatures.
 FORMATS = {module.FORMAT.name: module.FORMAT for module in _ALL}
@@ -71,6 +73,10 @@ def output_format(source_format: str, requested: str) -> str:
         return FORMATS[source_format].same or source_format
     if requested not in WRITABLE:
         raise UsageError(f"unknown format {requested!r}: expected one of same, {', '.join(WRITABLE)}")
+    writer = FORMATS[requested].writer
+    if writer and writer.needs:
+        module, name = writer.needs
+        check_installed(module, name, f"--format {requested}")
     return requested
 
 
@@ -160,6 +166,7 @@ def decode(data: bytes, *, max_pixels: int, accept_damage: bool = False) -> Pict
     try:
         admit(facts, len(data), max_pixels)
         samples = _samples(data, facts)
+        facts = completed(data, facts)
     except ImageError as error:
         if not accept_damage or error.reason != "truncated":
             raise
@@ -190,6 +197,15 @@ def _samples(data: bytes, facts: Facts) -> np.ndarray:
     with decoder_errors(format.name, cut=facts.cut):
         format.check(io.BytesIO(data), facts)
         return format.samples(data, facts.header)
+
+
+def completed(data: bytes, facts: Facts) -> Facts:
+    """Return what is known of an admitted file once its decoder has been asked (`Format.complete`)."""
+    format = FORMATS[facts.header.format]
+    if format.complete is None:
+        return facts
+    with decoder_errors(format.name, cut=facts.cut):
+        return format.complete(data, facts)
 
 
 def encode(

@@ -42,6 +42,7 @@ class Writer:
     The largest side is `side_limit` pixels; `fits(height, width)` checks what else limits the size. `depth16`,
     `alpha` and `grey` say whether the format holds such pixels, `icc`, `colour_chunks` (those of PNG), `texts`, `iptc`,
     `exif_limit` (bytes), `holds_xmp` (of a packet, or of any if it is b"") and `holds_density` which metadata.
+    `needs` is a module and the extra of imgtx that installs it.
     """
 
     encode: Callable[[Picture, int], tuple[bytes, tuple[str, ...]]]
@@ -55,6 +56,7 @@ class Writer:
     colour_chunks: bool = False
     texts: bool = False
     exif_limit: int = 0
+    needs: tuple[str, str] | None = None
     iptc: bool = False
     holds_xmp: Callable[[bytes], bool] = holds_none
     holds_density: Callable[[Density], bool] = holds_none
@@ -70,7 +72,8 @@ class Format:
 
     `recognise(start)` decides by the first 32 bytes; names are never asked. `read_facts(file)` reads the header of
     a seekable file without decoding or allocating by the stated size, so that a decompression bomb costs nothing.
-    `check(file, facts)` finds damage that the decoder ignores. `samples(data, header)` decodes a whole file in
+    `check(file, facts)` finds damage that the decoder ignores. `complete(data, facts)` adds what cannot be read without
+    decoding. `samples(data, header)` decodes a whole file in
     memory to (height, width, bands) uint8 or uint16 as stored, `strips(path, header)` a file on disk to (top,
     samples (rows, width, bands)) from top to bottom. Both raise any exception of the decoder.
     """
@@ -83,5 +86,6 @@ class Format:
     samples: Callable[[bytes, Header], np.ndarray]
     strips: Callable[[Path, Header], Iterator[tuple[int, np.ndarray]]]
     check: Callable[[BinaryIO, Facts], None] = _nothing_to_check
+    complete: Callable[[bytes, Facts], Facts] | None = None
     writer: Writer | None = None
     same: str = ""

@@ -10,8 +10,6 @@ from imgtx.errors import ImageError
 
 # Formats that are not read, by the beginning of their files: the message can name them.
 _FOREIGN = {
-    b"\0\0\0\x0cJXL ": "jpeg xl",
-    b"\xff\x0a": "jpeg xl",
     b"\x76\x2f\x31\x01": "openexr",
 }
 # Words of decoders' messages that mean a file which ends too early.

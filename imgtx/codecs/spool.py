@@ -20,6 +20,7 @@ import numpy as np
 from imgtx.codecs import (
     FORMATS,
     admit,
+    completed,
     readable_facts,
     recovery,
     writer_for,
@@ -108,6 +109,9 @@ def spool_in(
         if facts.tail:
             path = _with_tail(path, copied, facts.tail)
         try:
+            if FORMATS[facts.header.format].complete:
+                admit(facts, path.stat().st_size, max_pixels)
+                facts = completed(path.read_bytes(), facts)
             return _decode_to_disk(directory, facts, _checked_strips(path, facts, max_pixels))
         except ImageError as error:
             if not accept_damage or error.reason != "truncated":

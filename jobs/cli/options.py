@@ -132,7 +132,7 @@ def selection_options(task: Task) -> tuple[Callable, ...]:
 
 def pixel_options(task: Task) -> list[Callable]:
     """Return the options that decide an image's pixels, and so what a plan says."""
-    formats = "png, jpeg, webp, tiff, bmp or avif; same keeps the format of each image.  [default: same]"
+    formats = "png, jpeg, webp, tiff, bmp, avif or jxl; same keeps the format of each image.  [default: same]"
     options = [
         click.option(
             "--model",
@@ -143,9 +143,11 @@ def pixel_options(task: Task) -> list[Callable]:
             "--format",
             help=f"same, {formats}"
             if task.keeps_format
-            else f"png, jpeg, webp, tiff, bmp or avif.  [default: {task.default_format}]",
+            else f"png, jpeg, webp, tiff, bmp, avif or jxl.  [default: {task.default_format}]",
         ),
-        click.option("--quality", type=int, help="Quality of JPEG, WebP and AVIF, 1 to 100.  [default: 92]"),
+        click.option(
+            "--quality", type=int, help="Quality of JPEG, WebP, AVIF and JPEG XL, 1 to 100.  [default: 92]"
+        ),
         click.option(
             "--precision", help="float32, bfloat16, float16 or auto (imgtx models probe).  [default: float32]"
         ),

@@ -235,7 +235,7 @@ def more_files() -> dict[str, tuple[bytes, Expectation]]:
         "more/animated.avif": (avif(rgb, **frames), Expectation("animated")),
         "more/cut.avif": (avif(rgb)[:-200], broken),
     }
-    return made | heic_files()
+    return made | heic_files() | jxl_files()
 # fmt: on
 
 
@@ -266,3 +266,31 @@ def _turned() -> Image.Exif:
     block = Image.Exif()
     block[0x0112] = 6
     return block
+
+
+def jxl(pixels: np.ndarray, **options) -> bytes:
+    import pylibjxl
+
+    return pylibjxl.encode(np.ascontiguousarray(pixels), lossless=True, effort=3, **options)
+
+
+def jxl_files() -> dict[str, tuple[bytes, Expectation]]:
+    """Return members of the zoo that need the extra `jxl`; none without it."""
+    if not importlib.util.find_spec("pylibjxl"):
+        return {}
+    import pylibjxl
+
+    turned = pylibjxl.jpeg_to_jxl(saved(photo(), "JPEG", quality=95, exif=_turned()))
+    size, bare = (48, 64), jxl(photo())
+    codestream = bare if bare.startswith(b"\xff\x0a") else bare[bare.index(b"jxlc") + 4 :]
+    whole = jxl(photo(), icc=rgb_profile())
+    return {
+        "more/rgb.jxl": (bare, Expectation(size=size)),
+        "more/codestream.jxl": (codestream, Expectation(size=size)),
+        "more/grey.jxl": (jxl(photo(channels=1)), Expectation(size=size, channels=1)),
+        "more/rgba.jxl": (jxl(photo(channels=4)), Expectation(size=size, alpha=True)),
+        "more/profile.jxl": (whole, Expectation(size=size)),
+        "more/turned.jxl": (turned, Expectation(size=(64, 48))),
+        "more/cut.jxl": (whole[:-99], Expectation("truncated")),
+        "more/cut-codestream.jxl": (codestream[:-99], Expectation("corrupt")),
+    }

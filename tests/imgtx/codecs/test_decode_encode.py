@@ -332,7 +332,7 @@ class TestBadInput:
 
     def test_a_bad_format_is_a_usage_error(self):
         with pytest.raises(
-            UsageError, match="unknown format 'gif': expected one of png, jpeg, webp, tiff, bmp, avif"
+            UsageError, match="unknown format 'gif': expected one of png, jpeg, webp, tiff, bmp, avif, jxl"
         ):
             encode(picture(zoo.photo()), "gif", quality=90)
         with pytest.raises(UsageError, match="expected one of same, png"):
@@ -346,6 +346,7 @@ class TestBadInput:
             "tiff",
             "png",
             "avif",
+            "jxl",
         ]
         assert output_format("gif", "same") == output_format("psd", "same") == "png"
         assert output_format("jpeg", "webp") == "webp"

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgtx.codecs import FORMATS, Picture, decode, encode, exif, read_facts, read_header
+from imgtx.codecs import FORMATS, Picture, decode, encode, exif, output_format, read_facts, read_header
 from imgtx.codecs.colour import parsed
-from imgtx.errors import ImageError
+from imgtx.errors import ImageError, UsageError
 from tests.support import more_formats as made
 from tests.support import zoo
 from tests.support.pictures import MAX_PIXELS, picture
@@ -231,6 +231,56 @@ class TestHeic:
         assert b"A. Nobody" in turned.exif
         deep = decode(made.heic("10bit"), max_pixels=MAX_PIXELS).pixels
         assert np.abs(deep.astype(int) - zoo.photo(depth=16)).mean() < 3 * 257
+
+
+class TestJxl:
+    def test_without_its_extra_it_is_refused_with_the_command_that_adds_it(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pylibjxl", None)
+        with pytest.raises(ImageError, match=r'a JPEG XL picture; .* pip install "imgtx\[jxl\]"') as caught:
+            decode(b"\xff\x0a" + bytes(99), max_pixels=MAX_PIXELS)
+        assert caught.value.reason == "unsupported"
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(UsageError, match="--format jxl needs an extra"):
+            output_format("png", "jxl")
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("with_alpha", [False, True])
+    def test_what_is_written_without_loss_is_read(self, channels, with_alpha):
+        pytest.importorskip("pylibjxl")
+        pixels = zoo.photo(channels=channels).reshape(48, 64, channels)
+        alpha = zoo.photo(channels=4)[..., 3] if with_alpha else None
+        icc = zoo.rgb_profile() if channels == 3 else b""
+        image = Picture(pixels, alpha, icc, exif.bare(zoo.exif_block()), "png", ())
+        data, notes = encode(image, "jxl", quality=100)
+        assert data == encode(image, "jxl", quality=100)[0]
+        assert notes == (("grey->rgb",) if with_alpha and channels == 1 else ())
+        got = decode(data, max_pixels=MAX_PIXELS)
+        np.testing.assert_array_equal(
+            got.pixels, pixels.repeat(3, 2) if with_alpha and channels == 1 else pixels
+        )
+        np.testing.assert_array_equal(got.alpha, alpha)
+        assert got.icc == icc
+        assert b"maker note" in got.exif
+
+    def test_quality_decides_the_loss(self):
+        pytest.importorskip("pylibjxl")
+        noisy = picture(np.random.default_rng(1).integers(0, 256, (96, 96, 3), np.uint8))
+        sizes, errors = [], []
+        for quality in (20, 60, 90, 100):
+            data, _ = encode(noisy, "jxl", quality=quality)
+            sizes.append(len(data))
+            error = decode(data, max_pixels=MAX_PIXELS).pixels.astype(int) - noisy.pixels
+            errors.append(np.abs(error).mean())
+        assert sizes == sorted(sizes)
+        assert errors == sorted(errors, reverse=True)
+        assert errors[-1] == 0
+
+    def test_more_bits_are_refused_instead_of_cut(self):
+        pytest.importorskip("pylibjxl")
+        # The depth of a bare codestream that is not the default is in its first bytes: this one has 16 bits.
+        data = bytes.fromhex("ff0a89f19350b408001388 0200d512b5".replace(" ", "")) + bytes(99)
+        with pytest.raises(ImageError, match="channels of 16 bits; its library decodes 8"):
+            decode(data, max_pixels=MAX_PIXELS)
 
 
 class TestWritingAvif:
