@@ -4,7 +4,7 @@
     file.safetensors          our own weights, or any that spandrel knows
     file.pth .pt .ckpt        any that spandrel knows (`spandrel:PATH` says so outright)
     transformers:FOLDER       a Swin2SR folder of transformers
-    diffusers:FOLDER          a pipeline of diffusers that makes images from text
+    diffusers:FOLDER          a pipeline of diffusers that makes images from text, or an upscaler
     torchscript:PATH?scale=4  a TorchScript program with the signature that is declared for it
 
 Every kind but our own is an adapter of `imgtx.models.adapters`. Facts come without torch where the file carries them
