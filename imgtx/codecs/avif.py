@@ -64,6 +64,8 @@ def header_of(name: str, items: Items, height: int, width: int, bits: int) -> tu
         # The decoder turns it.
         orientation=1,
         form="grey" if len(items.bits) == 1 else "rgb",
+        # Both can do without loss, and hardly ever do; none says which.
+        quality=0,
     )
     turned = ("turned",) if items.turned else ()
     scaled = ("levels-scaled",) if bits not in (8, 16) else ()

@@ -24,6 +24,7 @@ from imgtx.codecs.picture import METADATA_LIMIT, Facts, Header, dropped
 from imgtx.errors import ImageError
 
 _SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
+_COD = b"\xff\x52"
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _EXIF_ID = b"JpgTiffExif->JP2"
 _XMP_ID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
@@ -89,6 +90,7 @@ def read_facts(file: BinaryIO) -> Facts:
         # Decoders show the pixels as they are stored.
         orientation=1,
         form="palette" if parts.palette else "grey" if colours == 1 else "rgb",
+        quality=0 if _is_lossy(file, parts.codestream) else 100,
     )
     scaled = ("levels-scaled",) if bits not in (8, 16) else ()
     notes = (*scaled, *dropped(exif=bool(parts.exif) and not block))
@@ -151,6 +153,14 @@ def _read_size(file: BinaryIO, at: int) -> tuple[int, int, list[int]]:
     if len(depths) < min(count, 5) or not depths:
         raise EOFError("no components")
     return right - left, bottom - top, depths
+
+
+def _is_lossy(file: BinaryIO, at: int) -> bool:
+    """Return whether the wavelet is the one that rounds, by the marker COD of the codestream's header."""
+    file.seek(at)
+    head = file.read(2**12)
+    cod = head.find(_COD)
+    return cod >= 0 and head[cod + 13 : cod + 14] == b"\0"
 
 
 def check(file: BinaryIO, facts: Facts) -> None:

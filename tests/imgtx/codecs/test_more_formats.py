@@ -159,6 +159,11 @@ class TestMetadata:
             assert "cicp->srgb" in encode(got, "jpeg", quality=90)[1]
 
 
+def test_the_loss_of_a_file_is_known_where_its_header_tells_it():
+    known = {"rgb.avif": 0, "rgb.jp2": 100, "lossy.jp2": 0, "rgb.j2k": 100, "rgb.ppm": 100, "still.gif": 100}
+    assert {name: read_header(FILES[f"more/{name}"][0]).quality for name in known} == known
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("data", "message"),
