@@ -191,8 +191,11 @@ def _ask(paused: Callable[[], Any], plan: Any, spec: Any, *, as_json: bool) -> N
     what = f"this run {found}, of {found.images} images, because an option, the model or imgtx is another"
     if answers() and not as_json:
         with paused():
-            if click.confirm(f"{what}. Continue?", default=False, err=True):
-                return
+            try:
+                if click.confirm(f"{what}. Continue?", default=False, err=True):
+                    return
+            except click.Abort:
+                raise KeyboardInterrupt from None
         raise UsageError("nothing was done: all outputs stay as they are")
     if found.deleted:
         raise UsageError(f"{what}: give --yes to allow it, or another destination to keep both")

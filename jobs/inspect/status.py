@@ -87,7 +87,7 @@ def _arguments(destination: str, endpoint_url: str | None) -> str:
 
 def _say(console: Console, line: str) -> None:
     """Print one line without wrapping it, so that paths can be copied."""
-    console.print(line, soft_wrap=True)
+    console.print(printable(line), soft_wrap=True)
 
 
 def _failures(counts: dict[str, int]) -> Table:

@@ -106,7 +106,9 @@ def _hashed_name(name: str, key: str, digits: int) -> str:
         stem, suffix = suffix, ""
     tail = f"~{sha256(key.encode()).hexdigest()[:digits]}{dot}{suffix}"
     room = max(0, _MAX_BYTES - len(tail.encode()))
-    return folder + slash + stem.encode()[:room].decode(errors="ignore") + tail
+    cut = stem.encode()[:room].decode(errors="ignore")
+    # Not half of the code of a byte (`pipeline.storage.objects`).
+    return folder + slash + (cut if cut == stem else re.sub("\x1a.?$", "", cut)) + tail
 
 
 def format_of(output: str) -> str:

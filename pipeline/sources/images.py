@@ -23,7 +23,7 @@ from pipeline.storage.objects import as_text
 from pipeline.storage.retry import FAIL_FAST
 from pipeline.storage.store import Store, open_store
 from pipeline.tables.rows import blanks
-from pipeline.tables.schemas import FAILED, INVENTORY, LISTED, NOT_FOUND, SKIPPED, SUFFIX
+from pipeline.tables.schemas import FAILED, INVENTORY, LISTED, NOT_FOUND, SKIPPED, SUFFIX, UNSAFE_KEY
 
 ROWS = 65_536
 EVERYTHING = Selection()
@@ -77,9 +77,10 @@ class ImageFolder:
         """Return LISTED rows of images as failed ones: their keys are in a list and not in the source."""
         columns = {name: rows.column(name) for name in LISTED.names}
         absent = pc.equal(columns["status"], "")
+        root = as_text(self.describe())
         message = (
-            f"--keys names it, and there is no such file in {self.describe()}: correct the list, whose keys are "
-            "relative to the source"
+            f"--keys names it, and there is no such file in {root}: correct the list, whose keys are relative to the "
+            "source"
         )
         for name, value in (("status", FAILED), ("reason", NOT_FOUND), ("message", message)):
             columns[name] = pc.if_else(absent, value, columns[name])
@@ -190,7 +191,7 @@ def classify(batch: pa.RecordBatch, suffixes: Collection[str], *, local_destinat
     is_image = pc.match_substring_regex(key, _suffix_pattern(suffixes), ignore_case=True)
     is_unsafe = pc.and_(is_image, pc.not_equal(complaint, ""))
     status = pc.case_when(pc.make_struct(pc.invert(is_image), is_unsafe), SKIPPED, FAILED, "")
-    reason = pc.case_when(pc.make_struct(pc.invert(is_image), is_unsafe), SUFFIX, "unsafe_key", "")
+    reason = pc.case_when(pc.make_struct(pc.invert(is_image), is_unsafe), SUFFIX, UNSAFE_KEY, "")
     message = pc.if_else(is_unsafe, complaint, "")
     none = blanks(LISTED, ("item", "inputs", "conditions"), len(key))
     return pa.RecordBatch.from_arrays([*batch.columns, *none, status, reason, message], schema=LISTED)

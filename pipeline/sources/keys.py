@@ -12,8 +12,10 @@ _NAME_BYTES = 255
 _ESCAPES = (
     (r"^/", "starts with a slash"),
     (r"(^|/)\.\.?(/|$)", 'has "." or ".." between slashes'),
-    (r"[\x{00}-\x{1f}\x{7f}]", "holds a control character, or a byte that is not UTF-8"),
+    (r"\x{00}", "holds a zero byte"),
 )
+# What stands for bytes of a name on a local disk that are not UTF-8 (`pipeline.storage.objects.as_text`).
+_CODE = r"\x{1a}(1a|[89a-f][0-9a-f])"
 
 
 def complaint_about(key: pa.Array, *, local_destination: bool, remedy: str = "rename the object") -> pa.Array:
@@ -25,11 +27,21 @@ def complaint_about(key: pa.Array, *, local_destination: bool, remedy: str = "re
     too_long = pc.greater(pc.binary_length(key), _KEY_BYTES)
     rules.append((too_long, f"is longer than {_KEY_BYTES} bytes"))
     if local_destination:
+        rules.append(
+            (pc.match_substring(_without_codes(key), "\x1a"), "holds U+001A, which marks bytes here")
+        )
         rules.append((pc.match_substring(key, "//"), "has nothing between two slashes"))
         rules.append((_has_long_name(key), f"has a part longer than {_NAME_BYTES} bytes"))
+    else:
+        what = "holds a byte that is not UTF-8, or U+001A, which only a local disk can keep"
+        rules.append((pc.match_substring(key, "\x1a"), what))
     conditions, words = zip(*rules, strict=True)
     texts = [f"the key {text}; expected file names joined by single slashes: {remedy}" for text in words]
     return pc.case_when(pc.make_struct(*conditions), *texts, "")
+
+
+def _without_codes(key: pa.Array) -> pa.Array:
+    return pc.replace_substring_regex(key, _CODE, "")
 
 
 def _has_long_name(key: pa.Array) -> pa.Array:

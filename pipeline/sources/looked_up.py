@@ -17,7 +17,7 @@ from pipeline.sources.globs import common_beginning
 from pipeline.sources.key_list import KeyList
 from pipeline.storage.store import Store
 from pipeline.tables.hashing import among, hash64
-from pipeline.tables.schemas import FORBIDDEN, INVENTORY
+from pipeline.tables.schemas import FORBIDDEN, INVENTORY, UNSAFE_KEY
 
 # Keys that are asked for one by one outside local disk.
 MOST = 10_000
@@ -58,7 +58,7 @@ def _ask(store: Store, key: str) -> tuple[int, str] | None:
     try:
         return store.stat(key)
     except StorageError as error:
-        if error.reason in (FORBIDDEN, "unsafe_key"):
+        if error.reason in (FORBIDDEN, UNSAFE_KEY):
             return 0, ""
         raise
 

@@ -20,9 +20,9 @@ import pyarrow as pa
 from imgtx.errors import StorageError
 from imgtx.files import sync_folder
 from pipeline.storage.attributes import PLAIN, Attributes, restrict_group, set_time
-from pipeline.storage.objects import TEMPORARY, as_text, check_version
+from pipeline.storage.objects import TEMPORARY, as_name, as_text, check_version
 from pipeline.storage.retry import Answer, RetryPolicy, retried
-from pipeline.tables.schemas import INVENTORY, NO_SPACE
+from pipeline.tables.schemas import INVENTORY, NO_SPACE, UNSAFE_KEY
 
 _BATCH = 8192
 _TRANSIENT = {errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT}
@@ -50,7 +50,7 @@ class LocalFiles:
         def whole_file() -> bytes:
             with open(path, "rb") as file:
                 data = file.read()
-                check_version(path, _facts(os.fstat(file.fileno()))[1], version)
+                check_version(as_text(path), _facts(os.fstat(file.fileno()))[1], version)
                 return data
 
         return self._ask("read", path, whole_file)
@@ -61,7 +61,7 @@ class LocalFiles:
         def copy() -> None:
             with open(path, "rb") as file, open(target, "wb") as copied:
                 shutil.copyfileobj(file, copied, 1 << 20)
-                check_version(path, _facts(os.fstat(file.fileno()))[1], version)
+                check_version(as_text(path), _facts(os.fstat(file.fileno()))[1], version)
 
         self._ask("read", path, copy)
 
@@ -109,7 +109,7 @@ class LocalFiles:
 
     def list(self, prefix: str, enters: Callable[[str], bool] | None = None) -> Iterator[pa.RecordBatch]:
         rows: list[tuple[str, int, str]] = []
-        for key, entry in self._walk(prefix, enters):
+        for key, entry in self._walk(as_name(prefix), enters):
             if entry.name.startswith(TEMPORARY):
                 continue
             if key.endswith("/"):
@@ -216,11 +216,11 @@ class LocalFiles:
         parts = key.split("/")
         if "\0" in key or any(part in ("", ".", "..") for part in parts):
             raise StorageError(
-                "unsafe_key",
+                UNSAFE_KEY,
                 f"the key {key!r} cannot be a file under {self._root}; a key is file names joined by single "
                 "slashes: rename the object",
             )
-        return os.path.join(self._root, *parts)
+        return os.path.join(self._root, *map(as_name, parts))
 
 
 def _fill(data: bytes | memoryview, file: BinaryIO) -> int:
@@ -284,8 +284,13 @@ def _explain(verb: str, path: str, error: Exception) -> StorageError | None:
 
 
 def _failure(verb: str, path: str, error: OSError) -> StorageError:
-    given = f"cannot {verb} {path}: {error.strerror or error}"
+    # Valid Unicode, because it goes into the ledger.
+    given = f"cannot {verb} {as_text(path)}: {error.strerror or error}"
     number = error.errno
+    if verb == "write" and (number == errno.EILSEQ or (number == errno.EINVAL and not path.isprintable())):
+        return StorageError(
+            UNSAFE_KEY, f"{given}; the file system there does not take every name: rename the file"
+        )
     if number in (errno.ENOENT, errno.EISDIR) or (number == errno.ENOTDIR and verb != "write"):
         return StorageError("not_found", f"{given}; there must be a file with this name: check it")
     if verb == "write" and number in _FULL:

@@ -92,8 +92,8 @@ class Store:
         listing itself, as a key that ends in a slash; elsewhere its objects may be listed all the same.
 
         Takes bounded memory on disk and S3. Leaves out folder markers, temporary names of imgtx, and everything that is
-        not a regular file. In a name that is not UTF-8 each bad byte is replaced by U+001A and its hexadecimal. A local
-        file whose metadata cannot be read is listed with size 0 and version "".
+        not a regular file. In the key of a local file each byte that is not UTF-8 is U+001A and its hexadecimal. One
+        whose metadata cannot be read is listed with size 0 and version "".
         """
         return self._backend.list(prefix, enters)
 

@@ -135,7 +135,9 @@ def run_stage(stage: str, row: Row, work: Callable[[Row], Row]) -> Row:
 def failed(row: Row, stage: str, reason: str, message: str) -> Row:
     """Return the row as an outcome, failed at `stage` and without its pixels."""
     kept = {k: v for k, v in row.items() if not isinstance(v, (pa.Buffer, np.ndarray))}
-    return kept | {"status": FAILED, "stage": stage, "reason": reason, "message": message[:500]}
+    # Arrow takes no lone surrogates, which stand in messages of the system for bytes of names.
+    message = message[:500].encode(errors="backslashreplace").decode()
+    return kept | {"status": FAILED, "stage": stage, "reason": reason, "message": message}
 
 
 def as_bytes(array: np.ndarray) -> pa.Buffer:

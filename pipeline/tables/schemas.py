@@ -26,7 +26,7 @@ FILE = "file"
 NO_MASK, BAD_MASK = "no_mask", "bad_mask"
 BAD_PROMPT, BAD_VALUE, DUPLICATE = "bad_prompt", "bad_value", "duplicate"
 FORBIDDEN, CREDENTIALS, NO_SPACE = "forbidden", "credentials", "no_space"
-NOT_FOUND, SUFFIX = "not_found", "suffix"
+NOT_FOUND, SUFFIX, UNSAFE_KEY = "not_found", "suffix", "unsafe_key"
 # Of listed files and folders that a run's selection leaves out: only counted, never in the ledger.
 HIDDEN, EXCLUDED = "hidden", "excluded"
 
@@ -50,7 +50,7 @@ REASONS = {
     BAD_PROMPT: "the table's row has no prompt, or one that is not text in UTF-8",
     BAD_VALUE: "a cell of the table's row cannot be used, or the model cannot make what it asks for",
     DUPLICATE: "another row of the table asks for the same picture",
-    "unsafe_key": "the key would escape the destination or cannot be a file name",
+    UNSAFE_KEY: "the key would escape the destination or cannot be a file name",
     NOT_FOUND: "listed, but gone when it was downloaded, or named by --keys and not in the source",
     FORBIDDEN: "the storage refused access to the object",
     CREDENTIALS: "the storage rejected the credentials; this stops a run and leaves the image pending",

@@ -34,6 +34,11 @@ ODD_KEYS = [
     "emoji 📷.jpg",
     unicodedata.normalize("NFC", "café.jpg"),
     unicodedata.normalize("NFD", "café.jpg"),
+    # No newline: moto's routes do not match it.
+    "tab\t.jpg",
+    "esc\x1b[31m\x07.jpg",
+    "del\x7f.jpg",
+    "\u202egnp.jpg",
     "A.jpg",
     "a.jpg",
     "x" * 251 + ".jpg",

@@ -1,6 +1,7 @@
 """Failures that only a disk has."""
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
@@ -142,10 +143,49 @@ def test_dangling_links_are_listed_and_pipes_are_not(store: Store, root: Path):
     assert caught.value.reason == "not_found"
 
 
-def test_a_name_that_is_not_utf8_is_listed_with_a_control_character(store: Store, root: Path):
-    root.mkdir()
-    Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9.jpg")).touch()
-    assert set(listed(store)) == {"caf\x1ae9.jpg"}
+NOT_UTF8 = {
+    b"caf\xe9.jpg": "caf\x1ae9.jpg",
+    b"\xff\xfe/\x80.jpg": "\x1aff\x1afe/\x1a80.jpg",
+    b"mark\x1a.jpg": "mark\x1a1a.jpg",
+    b"new\nline\r.jpg": "new\nline\r.jpg",
+    b"\x1a1ae9.jpg": "\x1a1a1ae9.jpg",
+    "é\u20ac.jpg".encode(): "é\u20ac.jpg",
+}
+
+
+def test_names_that_are_not_utf8_have_keys_and_keep_their_bytes(store: Store, root: Path, tmp_path: Path):
+    for name, key in NOT_UTF8.items():
+        path = Path(os.fsdecode(os.fsencode(root) + b"/" + name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name)
+        assert store.read(key) == name
+        assert store.stat(key) == listed(store, key)[key]
+    assert set(listed(store)) == {*NOT_UTF8.values()}
+    out = open_store(str(tmp_path / "out"))
+    for key in NOT_UTF8.values():
+        out.write(key, store.read(key))
+    names = {path for path in Path(out.uri).rglob("*") if path.is_file()}
+    assert {os.fsencode(path.relative_to(out.uri)) for path in names} == {*NOT_UTF8}
+
+
+def test_errors_about_such_names_are_valid_text(store: Store, root: Path):
+    store.write("caf\x1ae9.jpg", b"1")
+    with pytest.raises(StorageError) as caught:
+        store.read("caf\x1ae9.jpg", version="other")
+    str(caught.value).encode()
+    with pytest.raises(StorageError) as caught:
+        store.read("caf\x1aea.jpg")
+    str(caught.value).encode()
+
+
+def test_a_name_that_the_file_system_refuses_costs_one_image(store: Store, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EILSEQ, "Illegal byte sequence")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(StorageError, match="does not take every name") as caught:
+        store.write("caf\x1ae9.jpg", b"1")
+    assert caught.value.reason == "unsafe_key"
 
 
 def test_many_files_come_in_batches(store: Store, root: Path, monkeypatch: pytest.MonkeyPatch):

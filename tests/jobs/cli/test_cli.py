@@ -4,6 +4,7 @@ Runs use the real stages in this process; only Ray is left out (see `commands.wi
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -443,6 +444,30 @@ def test_files_are_chosen_the_same_way_again_and_again(place, in_process, model,
     assert json.loads(verified.stdout)["problems"] == []
     retried = json.loads(imgtx("retry", str(place / "out"), "--json").stdout.splitlines()[-1])
     assert counts(retried)[:3] == (2, 0, 1), "retry chooses as the last run did"
+
+
+def test_odd_names_are_processed_under_the_same_name_and_shown_escaped(place, in_process, model):
+    names = {b"new\nline.png", b"esc\x1b[31m.png", b"tab\t.png", b"caf\xe9.png", "caf\u00e9.png".encode()}
+    folder = os.path.join(os.fsencode(place), b"odd\xe9\x1b")
+    os.mkdir(folder)
+    for name in names:
+        Path(os.fsdecode(os.path.join(folder, name))).write_bytes(saved(photo(12, 12)))
+    Path(os.fsdecode(os.path.join(folder, b"bad\x1b[2J\xe9.png"))).write_bytes(b"none")
+    source = os.fsdecode(folder)
+    result = imgtx("upscale", source, "out", "--model", model, "--max-failed", "1")
+    assert result.exit_code == DONE, result.output
+    assert {os.fsencode(path.name) for path in (place / "out" / "images").iterdir()} == names
+    shown = "".join(
+        imgtx(*command).output for command in (("status", "out"), ("failures", "out"), ("verify", "out"))
+    )
+    assert r"bad\x1b[2J\x1ae9.png" in shown
+    assert all(character == "\n" or character.isprintable() for character in shown)
+    assert imgtx("verify", "out").exit_code == DONE
+    again = json.loads(imgtx("upscale", source, "out", "--model", model, "--json").stdout.splitlines()[-1])
+    assert (again["current"], again["failed"], again["vanished"]) == (5, 1, 0)
+    one = Path(os.fsdecode(os.path.join(folder, b"caf\xe9.png")))
+    alone = imgtx("upscale", str(one), "out", "--model", model, "--json")
+    assert json.loads(alone.stdout.splitlines()[-1])["current"] == 1
 
 
 def test_replacing_most_of_an_archive_is_asked_for(place, in_process, model, monkeypatch):

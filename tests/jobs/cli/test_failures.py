@@ -33,7 +33,7 @@ def done(tmp_path: Path, monkeypatch) -> Path:
 def test_every_failure_is_listed_in_each_form(done):
     lines = imgtx("failures", "out 1").stdout.splitlines()
     assert len(lines) == 15
-    assert any(line.startswith(r"red\x1b[31m\nx.png: unsafe_key: ") for line in lines)
+    assert any(line.startswith(r"red\x1b[31m\nx.png: not_an_image: ") for line in lines)
     documents = [json.loads(line) for line in imgtx("failures", "out 1", "--json").stdout.splitlines()]
     assert {row["key"] for row in documents} == {ESCAPE, *(f"{number:02}.png" for number in range(14))}
     rows = list(csv.DictReader(io.StringIO(imgtx("failures", "out 1", "--csv").stdout)))
@@ -41,7 +41,7 @@ def test_every_failure_is_listed_in_each_form(done):
 
 
 def test_failures_are_chosen_by_reason(done):
-    (line,) = imgtx("failures", "out 1", "--reason", "unsafe_key").stdout.splitlines()
+    (line,) = imgtx("failures", "out 1", "--reason", "not_an_image").stdout.splitlines()
     assert line.startswith(r"red\x1b[31m\nx.png: ")
     none = imgtx("failures", "out 1", "--reason", "truncated")
     assert not none.stdout
