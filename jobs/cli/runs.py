@@ -173,8 +173,7 @@ def _run(
         summary = run(spec, watch, retry_failed=retry_failed, force_unlock=force_unlock, agree=agree)
     if as_json:
         click.echo(json.dumps(summary.to_dict()))
-        if skipped := skipped_line(summary.skipped, summary.listed, summary.skipped_kinds):
-            click.echo(f"imgtx: warning: {skipped}", err=True)
+        _warn(skipped_line(summary.skipped, summary.listed, summary.skipped_kinds))
     else:
         print_summary(summary, spec, console())
     raise click.exceptions.Exit(exit_code(spec, summary.to_dict()))
@@ -202,10 +201,21 @@ def _ask(paused: Callable[[], Any], plan: Any, spec: Any, *, as_json: bool) -> N
 
 
 def _show_plan(spec: Any, as_json: bool) -> None:
+    from jobs.inspect.left_out import skipped_line
     from jobs.inspect.status import plan_dict, print_plan
     from jobs.run.prepare import plan_run, prepare
     from pipeline.tables.without_pandas import skip_pandas
 
     skip_pandas()
     made = plan_run(prepare(spec))
-    click.echo(json.dumps(plan_dict(made))) if as_json else print_plan(made, console())
+    if as_json:
+        click.echo(json.dumps(plan_dict(made)))
+        _warn(skipped_line(made.listed - made.images, made.listed, made.skipped_kinds))
+    else:
+        print_plan(made, console())
+
+
+def _warn(text: str) -> None:
+    """Say a warning beside a document on stdout; nothing for ""."""
+    if text:
+        click.echo(f"imgtx: warning: {text}", err=True)

@@ -94,6 +94,11 @@ class ImageFolder:
 
     def why_nothing(self, listed: int) -> str:
         what = f"holds no image among {listed} files" if listed else "is empty"
+        if self.selection.named:
+            place = f"{as_text(self.store.uri).rstrip('/')}/{self.selection.named}"
+            if not listed:
+                return f"there is no file {place} any more: give a file that is there"
+            return f"{place} is not an image by its name: give one that is named {' '.join(SUFFIXES)}"
         if not self.selection.is_default:
             return (
                 f"the source {self.describe()} has no image that {self.selection.describe()}; globs and keys are "

@@ -4,9 +4,10 @@ On disk a key is looked up in microseconds, however many there are; a bucket ans
 thousand keys of a listing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -42,8 +43,12 @@ def look_up(store: Store, keys: KeyList) -> Iterator[Found]:
 
 def one_by_one(store: Store, keys: pa.Array) -> Iterator[Found]:
     """Yield the keys that are there, then those that are absent."""
+    names = keys.to_pylist()
+    # Several keys at a time: on a disk, handing one to a thread takes longer than looking it up.
+    size = -(-len(names) // (4 * _ASKING)) or 1
+    pieces = [names[start : start + size] for start in range(0, len(names), size)]
     with ThreadPoolExecutor(_ASKING) as pool:
-        answers = list(pool.map(partial(_ask, store), keys.to_pylist()))
+        answers = list(chain.from_iterable(pool.map(partial(_ask_for, store), pieces)))
     there = np.array([answer is not None for answer in answers], bool)
     if there.any():
         sizes, versions = zip(*filter(None, answers), strict=True)
@@ -51,6 +56,10 @@ def one_by_one(store: Store, keys: pa.Array) -> Iterator[Found]:
         yield pa.RecordBatch.from_arrays(columns, schema=INVENTORY), True
     if not there.all():
         yield _absent(keys.filter(pa.array(~there))), False
+
+
+def _ask_for(store: Store, keys: Sequence[str]) -> list[tuple[int, str] | None]:
+    return [_ask(store, key) for key in keys]
 
 
 def _ask(store: Store, key: str) -> tuple[int, str] | None:

@@ -120,6 +120,7 @@ def test_the_version_is_printed():
     [
         (("nowhere", "out"), "the source cannot be read"),
         (("in/9.png", "out"), "there is no file or folder"),
+        (("bad.safetensors", "out"), "is not an image by its name: give one that is named .png"),
         (("in/*.gif", "out"), "has no image that SOURCE *.gif takes"),
         (
             ("in", "out", "--include", "*.gif"),

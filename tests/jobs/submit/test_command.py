@@ -83,6 +83,20 @@ def test_a_spec_file_is_renamed_in_every_form_of_the_option(tmp_path, form):
     assert " ".join(arguments).replace("=", " ").endswith("--spec specs/up.toml")
 
 
+@pytest.mark.parametrize("command", [("upscale",), ("plan", "restore")])
+def test_a_selection_travels_with_the_command(tmp_path, command):
+    keys = tmp_path / "keys.txt"
+    keys.write_text("a.jpg\n")
+    chosen = ("--include", "*.jpg", "--include=2019/**", "--exclude", "raw/", "--keys", str(keys))
+    sent = checked(*command, *ENDS, *chosen)
+    assert sent.files == {"inputs/0/keys.txt": keys}
+    assert sent.arguments == (*command, *ENDS, *chosen[:-1], "inputs/0/keys.txt")
+    keys.write_text("b.jpg\n")
+    assert checked(*command, *ENDS, *chosen).digest != sent.digest
+    in_storage = checked(*command, *ENDS, "--keys", "s3://bucket/keys.parquet")
+    assert not in_storage.files
+
+
 def test_a_nightly_spec_is_checked_too(tmp_path):
     file = tmp_path / "nightly.toml"
     file.write_text(NIGHT)
