@@ -5,6 +5,7 @@ from functools import lru_cache
 
 from pipeline.spec import Job
 from pipeline.storage.attributes import PLAIN, Attributes, attributes_of
+from pipeline.storage.objects import as_name
 from pipeline.storage.store import open_store
 from pipeline.tables.rows import Row
 from pipeline.tasks.images import item_of
@@ -15,7 +16,7 @@ def output_attributes(row: Row, job: Job) -> Attributes:
     source, destination = _local_place(job.spec.source), _local_place(job.spec.destination)
     if not source or not destination:
         return PLAIN
-    path = os.path.join(source, item_of(row))
+    path = os.path.join(source, as_name(item_of(row)))
     if os.path.isfile(source):
         # A table: what is made from its rows was not made when it was written, and says no less than it does.
         return attributes_of(source, destination, times=False)
