@@ -47,7 +47,7 @@ def recorded(folder: Path, **changes: object) -> str:
 def test_a_run_before_0_1_0_is_read_without_the_options_of_other_tasks(tmp_path: Path):
     out = recorded(tmp_path)
     assert last_spec(out, None) == RunSpec(
-        "in", out, settings={"scale": 2}, workers=3, min_workers=2, gpus=0, max_megapixels=100
+        "in", out, model="sr-x2", settings={"scale": 2}, workers=3, min_workers=2, gpus=0, max_megapixels=100
     )
 
 
