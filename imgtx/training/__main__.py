@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from imgtx.errors import ImgtxError, LeaseHeldError, UsageError
+from imgtx.inference.cores import usable_cores
 from imgtx.inference.predictor import default_device
 from imgtx.settings import parse_settings
 from imgtx.training.crops import Sampler
@@ -27,6 +28,7 @@ from imgtx.training.loop import train
 from imgtx.training.packed import TRAIN, VALID, pack, unpack
 from imgtx.training.pairs import MIN_VALID_SIDE
 from imgtx.training.spec import TrainSpec, load_train_spec
+from imgtx.training.threads import Threads
 
 MEGABYTE = 1_000_000
 
@@ -88,7 +90,8 @@ def _train(given: argparse.Namespace) -> None:
             print("  ".join(f"{name} {value}" for name, value in values.items()), flush=True)
 
         data = packed_data(spec, given.file, device)
-        print(train(spec, folder, report, data=data, device=device))
+        threads = Threads(usable_cores()) if torch.device(device).type == "cpu" else None
+        print(train(spec, folder, report, data=data, device=device, threads=threads))
 
 
 def packed_data(spec: TrainSpec, file: Path, device: str) -> Data:

@@ -6,6 +6,7 @@ production.
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,6 +20,9 @@ from imgtx.training.feeds import Data, from_folders
 from imgtx.training.objective import Objective
 from imgtx.training.spec import TrainSpec
 from imgtx.training.state import Spec, Training, write_weights
+from imgtx.training.threads import Threads
+
+log = logging.getLogger("imgtx.train")
 
 Reporter = Callable[[dict[str, Any]], None]
 
@@ -34,14 +38,16 @@ def train(
     objective: Objective | None = None,
     device: str = "cpu",
     clock: Callable[[], float] | None = None,
+    threads: Threads | None = None,
 ) -> Path:
     """Train, or continue training, in `folder`; return the weight file. Ctrl-C leaves a resumable state.
 
     `data`: the batches and validation images, by default from the spec's folders. `objective`: what is learned from
     them, by default what a TrainSpec means.
-    `clock` returns the seconds that the schedule counts: on a CPU by default those that the process computed, so that
+    `clock` returns the seconds that the schedule counts: on a CPU by default those that this thread computed, so that
     a busy machine takes longer and trains as much; elsewhere those that passed. With a clock that counts its calls,
     training repeats bit for bit.
+    `threads` chooses the number of threads of a training on a CPU; by default torch's stays.
     """
     if data is None:
         # Data of other kinds is made by who knows them.
@@ -50,19 +56,35 @@ def train(
     training = Training(spec, folder, device, objective=objective)
     (folder / "spec.json").write_text(json.dumps(asdict(spec), indent=2))
     try:
-        return run(training, data, report, clock)
+        return run(training, data, report, clock, threads)
     finally:
         training.save()
 
 
-def run(training: Training, data: Data, report: Reporter, clock: Callable[[], float] | None = None) -> Path:
+def run(
+    training: Training,
+    data: Data,
+    report: Reporter,
+    clock: Callable[[], float] | None = None,
+    threads: Threads | None = None,
+) -> Path:
     """Run the loop to the end of `training`, alone or as one of a group of workers in step."""
     spec, progress, group = training.spec, training.progress, training.group
     clock = clock or clock_of(training.device)
+    first_step, first_seconds, passed = progress.step, progress.seconds, time.perf_counter()
+
+    def trial() -> None:
+        training.trial(data.feed.batch(progress.step))
+
+    if threads and training.share < 1.0:
+        threads.choose(trial)
     while training.share < 1.0:
-        started, before = clock(), progress.seconds
+        started, began, before = clock(), time.perf_counter(), progress.seconds
         progress.losses.append(training.step(data.feed.batch(progress.step)))
-        progress.seconds += float(group.mean(torch.tensor(clock() - started, dtype=torch.float64)))
+        seconds = threads.trained(clock() - started) if threads else clock() - started
+        progress.seconds += float(group.mean(torch.tensor(seconds, dtype=torch.float64)))
+        if threads:
+            threads.watch(time.perf_counter() - began, trial)
         if progress.step % REPORT_STEPS == 0:
             loss = float(np.mean(progress.losses))
             progress.losses.clear()
@@ -74,12 +96,22 @@ def run(training: Training, data: Data, report: Reporter, clock: Callable[[], fl
     if group.is_leader:
         report(_line(training, data) | _score(training, data))
     group.checkpoint(training)
+    if progress.step > first_step:
+        log.info(
+            "trained %d steps: %.2g minutes of computing, in %.2g that passed",
+            progress.step - first_step,
+            (progress.seconds - first_seconds) / 60,
+            (time.perf_counter() - passed) / 60,
+        )
     return write_weights(training)
 
 
 def clock_of(device: str) -> Callable[[], float]:
-    """Return the default clock: seconds that this process computed on a CPU, seconds that passed elsewhere."""
-    return time.process_time if torch.device(device).type == "cpu" else time.perf_counter
+    """Return the default clock: seconds that this thread computed on a CPU, seconds that passed elsewhere.
+
+    Other threads share its work, or wait: with them counted too, waiting would be training.
+    """
+    return time.thread_time if torch.device(device).type == "cpu" else time.perf_counter
 
 
 def _passed(before: float, now: float, minutes: float) -> bool:

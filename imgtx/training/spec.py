@@ -49,9 +49,11 @@ class TrainSpec:
     train: str
     # Folder or URI of other clean images of the same kind, for the learning curve only.
     valid: str
-    # Number of updates. Give `steps`, which repeats exactly on the same machine, or `minutes`.
+    # Number of updates. Give `steps`, which repeats exactly on the same machine with the same number of threads, or
+    # `minutes`.
     steps: int = 0
-    # Minutes of computing, which end in time; neither interruptions nor waiting count.
+    # Minutes of computing, which end in time: those that pass on an idle machine. Neither interruptions nor waiting
+    # count.
     minutes: float = 0.0
     # Enlargement: 2, 3 or 4; 1 with `restoration` and `holes`.
     scale: int = 2

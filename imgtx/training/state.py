@@ -162,6 +162,13 @@ class Training:
         self.mid_update = False
         return value
 
+    def trial(self, batch: Any) -> None:
+        """Compute a step without an update, for the time it takes."""
+        with torch.random.fork_rng(devices=[]):
+            loss = self.objective.loss(self.compute, batch, self.progress.step, self.device)
+            loss.backward()
+        self.optimizer.zero_grad(set_to_none=True)
+
     def _check_finite(self, what: str, value: float, batch: Any) -> None:
         if not math.isfinite(value):
             raise ImgtxError(

@@ -31,9 +31,11 @@ class StyleSpec:
     valid: str = ""
     # Folder of other style pictures for them; leave out whole artists, who repeat themselves. Empty: `styles`.
     valid_styles: str = ""
-    # Number of updates. Give `steps`, which repeats exactly on the same machine, or `minutes`.
+    # Number of updates. Give `steps`, which repeats exactly on the same machine with the same number of threads, or
+    # `minutes`.
     steps: int = 0
-    # Minutes of computing, which end in time; neither interruptions nor waiting count.
+    # Minutes of computing, which end in time: those that pass on an idle machine. Neither interruptions nor waiting
+    # count.
     minutes: float = 0.0
     # What the model card says of the weights' licence.
     licence: str = "unknown"

@@ -111,6 +111,9 @@ def fit(picture: Path, output: Path, **options: Any) -> None:
     """
     from rich.console import Console
 
+    from imgtx.training.waiting import wait_briefly
+
+    wait_briefly()
     from jobs.style.fit import FitOptions
     from jobs.style.fit import fit as fit_weights
 

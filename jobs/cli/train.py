@@ -41,6 +41,9 @@ def train(spec: Path, folder: Path | None, settings: tuple[str, ...], **options:
     imgtx train jobs/specs/sr-x2.toml --workers 2 --storage s3://bucket/training
     """
     from imgtx.settings import merge, parse_settings, read_toml
+    from imgtx.training.waiting import wait_briefly
+
+    wait_briefly()
     from jobs.train.ray import read_ray_config
     from jobs.train.specs import make_spec
     from jobs.train.terminal import run_training

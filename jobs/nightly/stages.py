@@ -10,6 +10,7 @@ from typing import Any
 
 from imgtx.errors import DONE, ModelError
 from imgtx.models.weight_file import file_digest
+from imgtx.training.waiting import wait_briefly
 from jobs.models.admin import facts_of
 from jobs.nightly.context import NightlyRun, latest, training_spec, upscale_spec
 from jobs.nightly.gate import Verdict, judge
@@ -51,6 +52,7 @@ def train(nightly: NightlyRun, stages: Stages) -> dict[str, Any]:
     if not usable:
         return _skipped(f"no image could be trained on: {dict(left_out)}")
     # Imported late: it brings torch.
+    wait_briefly()
     from jobs.train.terminal import run_training
 
     weights = run_training(spec, nightly.folder / "training", nightly.display.console)

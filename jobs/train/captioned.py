@@ -20,11 +20,15 @@ from imgtx.training.scenes.drawing import SIDE
 from imgtx.training.scenes.examination import KINDS, questions
 from imgtx.training.state import CHECKPOINT
 from imgtx.training.text_to_image_spec import TextToImageSpec
+from imgtx.training.threads import Threads
 from jobs.evaluation.captioned_pictures import Captioned, read_pictures, vocabulary
 
 
 def train_text_to_image(
-    spec: TextToImageSpec, folder: Path, report: Callable[[dict[str, Any]], None]
+    spec: TextToImageSpec,
+    folder: Path,
+    report: Callable[[dict[str, Any]], None],
+    threads: Threads | None = None,
 ) -> Path:
     """Train, or continue training, on this machine; return the weight file.
 
@@ -52,6 +56,7 @@ def train_text_to_image(
         data=Data(feed, asked, left_out),
         objective=DrawingFromText(spec, config),
         device=default_device(),
+        threads=threads,
     )
 
 

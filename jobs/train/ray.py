@@ -8,18 +8,17 @@ images, and passes on what the leading worker reports.
 """
 
 import logging
-import threading
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from imgtx.errors import RunInterruptedError, UsageError
+from imgtx.errors import UsageError
 from imgtx.files import removing_empty_folders
 from imgtx.training.log import CURVES, LOG, STRIP
 from imgtx.training.spec import TrainSpec
+from jobs.train.attempts import fit
 from jobs.train.images import Sources
-from jobs.train.reports import Relay, Reporter, ReportMailbox
+from jobs.train.reports import Relay, Reporter
 from jobs.train.restarts import Restarts
 from jobs.train.start import prepare, read_recorded, record
 from pipeline.cluster.address import check_address
@@ -35,7 +34,6 @@ log = logging.getLogger("imgtx.train")
 # In all: workers that end before their first report name no checkpoint to count by.
 MAX_RESTARTS = 100
 KEPT_CHECKPOINTS = 2
-POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def train_on_ray(spec: TrainSpec, config: RayTrainConfig, folder: Path, report: 
                 def make(mailbox: Any) -> Any:
                     return _trainer(spec, config, root, start.sources, mailbox, use_gpu=use_gpu)
 
-                _fit(make, relay, restarts, lease)
+                fit(make, relay, restarts, lease)
     return fetched(root, folder, spec)
 
 
@@ -158,44 +156,6 @@ def _mirrored(report: Reporter, folder: Path, root: Store) -> Reporter:
                     root.write(name, (folder / name).read_bytes())
 
     return mirrored
-
-
-def _fit(make: Callable[[Any], Any], relay: Relay, restarts: Restarts, lease: Lease) -> None:
-    """Run Ray Train from its last checkpoint until it is done or makes no more progress."""
-    while error := _attempt(make, relay, lease):
-        # Ray Train recovers by itself from a lost worker, but not while the workers form their group.
-        restarts.count_failure(error)
-
-
-def _attempt(make: Callable[[Any], Any], relay: Relay, lease: Lease) -> Exception | None:
-    """Run Ray Train once, in a thread, and pass on its reports; return the error that it ended with.
-
-    Raises RunInterruptedError if another process takes the lease.
-    """
-    import ray
-
-    mailbox = ray.remote(num_cpus=0)(ReportMailbox).remote()
-    trainer = make(mailbox)
-    ended: list[Exception | None] = []
-
-    def fit() -> None:
-        try:
-            trainer.fit()
-            ended.append(None)
-        except Exception as error:
-            ended.append(error)
-
-    thread = threading.Thread(target=fit, name="imgtx-train", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(POLL_SECONDS)
-        relay(ray.get(mailbox.take.remote()))
-        if lease.lost:
-            raise RunInterruptedError(
-                "another process took over this training; the same command continues when that has ended"
-            )
-    relay(ray.get(mailbox.take.remote()))
-    return ended[0]
 
 
 def _trainer(

@@ -16,6 +16,11 @@ Reporter = Callable[[dict[str, Any]], None]
 NAMED = 5
 
 
+def name_of(checkpoint: str) -> str:
+    """Return what a user calls a checkpoint's path, "" being none."""
+    return checkpoint.rstrip("/").rpartition("/")[2] or "the beginning"
+
+
 class ReportMailbox:
     """An actor in which the workers leave their reports for the driver."""
 
@@ -38,6 +43,8 @@ class Relay:
 
     def __init__(self, report: Reporter, restarts: Restarts, left_out: LeftOut) -> None:
         self._report, self._restarts, self._left_out = report, restarts, left_out
+        # Of all workers together.
+        self.starts = 0
 
     def __call__(self, lines: list[dict[str, Any]]) -> None:
         for line in lines:
@@ -48,6 +55,9 @@ class Relay:
             if "failed" in line:
                 self._restarts.failure = line["failed"]
             elif "began" in line:
+                self.starts += 1
+                if self.starts > 1:
+                    log.warning("the workers started again, from %s", name_of(line["began"]))
                 self._restarts.count_start(line["began"])
             elif "message" in line:
                 self._leave_out(line["left_out"], ImageError(line["reason"], line["message"]))

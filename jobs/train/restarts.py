@@ -34,7 +34,9 @@ class Restarts:
         self._started += 1
         if self._started > 1 + RESTARTS:
             raise self.interruption(error) from error
-        log.warning("training ended (%s): continuing from its last checkpoint", last_line(error))
+        log.warning(
+            "training ended (%s): continuing from its last checkpoint", last_line(error).partition(". ")[0]
+        )
 
     def interruption(self, error: Exception | str) -> RunInterruptedError:
         """Return the error to raise, in one line: a worker's report, if there is one, and the last line of `error`."""

@@ -18,6 +18,7 @@ from imgtx.training.loop import train
 from imgtx.training.style_feed import StyleBatch, StyleFeed, resize
 from imgtx.training.style_spec import StyleSpec
 from imgtx.training.stylising import Stylising
+from imgtx.training.threads import Threads
 from jobs.evaluation.datasets import find_datasets
 
 # Larger pictures are reduced to this shorter side once.
@@ -30,7 +31,9 @@ FIRST_VALID_PIECE = -1
 VALID_SIDE = 256
 
 
-def train_style(spec: StyleSpec, folder: Path, report: Callable[[dict[str, Any]], None]) -> Path:
+def train_style(
+    spec: StyleSpec, folder: Path, report: Callable[[dict[str, Any]], None], threads: Threads | None = None
+) -> Path:
     """Train, or continue training, on this machine; return the weight file.
 
     Pictures that cannot be used are left out. Raises UsageError where no other is there, and where the feature network
@@ -53,6 +56,7 @@ def train_style(spec: StyleSpec, folder: Path, report: Callable[[dict[str, Any]]
         data=Data(feed, valid_batches(spec, shown, painted), left_out),
         objective=objective,
         device=default_device(),
+        threads=threads,
     )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from imgtx.inference.cores import usable_cores
 from imgtx.inference.predictor import default_device
 from imgtx.inference.processor import this_processor
 from imgtx.printable import printable
@@ -19,6 +20,7 @@ from imgtx.training.loop import train
 from imgtx.training.spec import TrainSpec
 from imgtx.training.state import Spec
 from imgtx.training.style_spec import StyleSpec
+from imgtx.training.threads import Threads
 from jobs.train.captioned import train_text_to_image
 from jobs.train.ray import RayTrainConfig, train_on_ray
 from jobs.train.stylised import train_style
@@ -52,16 +54,18 @@ def run_training(spec: Spec, folder: Path, console: Console, config: RayTrainCon
             spec = replace(
                 spec, init_from=local_model(spec.init_from, config.endpoint_url if config else None)
             )
-        device = default_device()
-        if not config and device == "cpu" and spec.precision in this_processor().emulated:
-            console.print(EMULATED, highlight=False)
-        if isinstance(spec, StyleSpec):
-            return train_style(spec, folder, report)
-        if not isinstance(spec, TrainSpec):
-            return train_text_to_image(spec, folder, report)
         if config:
+            assert isinstance(spec, TrainSpec)
             return train_on_ray(spec, config, folder, report)
-        return train(spec, folder, report, device=device)
+        device = default_device()
+        if device == "cpu" and spec.precision in this_processor().emulated:
+            console.print(EMULATED, highlight=False)
+        with closing(Threads(usable_cores())) if device == "cpu" else nullcontext() as threads:
+            if isinstance(spec, StyleSpec):
+                return train_style(spec, folder, report, threads)
+            if not isinstance(spec, TrainSpec):
+                return train_text_to_image(spec, folder, report, threads)
+            return train(spec, folder, report, device=device, threads=threads)
 
 
 class ConsoleHandler(logging.Handler):

@@ -24,6 +24,7 @@ from pipeline.cluster.start import (
     shut_down_at_the_end,
     started_ray,
     stderr_closed,
+    unheard_ray,
 )
 from pipeline.interrupt import interrupt_main
 from pipeline.spec import RunSpec
@@ -45,7 +46,7 @@ def ray_session(spec: Addressed) -> Iterator[dict[str, float]]:
         os.environ.setdefault(name, value)
     import ray
 
-    with ExitStack() as stack:
+    with ExitStack() as stack, unheard_ray():
         if not ray.is_initialized():
             stack.enter_context(messages_in_a_file())
             stack.enter_context(_joined(spec) if address_of(spec) else started_ray())

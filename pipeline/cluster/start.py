@@ -105,6 +105,20 @@ def stderr_closed() -> Iterator[None]:
         os.close(nowhere)
 
 
+@contextmanager
+def unheard_ray() -> Iterator[None]:
+    """Keep what Ray says of processes that ended off standard output, which is the command's; ours says what it means."""
+    from ray._private import worker
+
+    # Ray's debugger switches it off in the same way.
+    before = getattr(worker, "_worker_logs_enabled", True)
+    vars(worker)["_worker_logs_enabled"] = False
+    try:
+        yield
+    finally:
+        vars(worker)["_worker_logs_enabled"] = before
+
+
 def ray_ended() -> RayEndedError:
     """Return the error for a local Ray whose processes have ended."""
     return RayEndedError(

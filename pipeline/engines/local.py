@@ -25,12 +25,12 @@ from typing import IO
 import pyarrow as pa
 
 from imgtx.errors import ModelError, RunInterruptedError
+from imgtx.inference.cores import usable_cores
 from imgtx.models.generation import images_per_call
 from pipeline.cluster.environment import WORKER_ENVIRONMENT
 from pipeline.cluster.memory import LOCAL_BASE, workers_that_fit
 from pipeline.cluster.pool import Pool
 from pipeline.engines.choice import uses_gpu
-from pipeline.engines.cores import usable_cores
 from pipeline.engines.deaths import Deaths
 from pipeline.engines.worker import LAST, NO_MODEL, READY, STOP_SECONDS, most_begun
 from pipeline.spec import Job, RunSpec

@@ -168,7 +168,15 @@ def test_a_training_on_s3_survives_kills_of_driver_and_worker(start, tmp_path):
         second.wait_for(lambda: second.reports() >= before + 2)
         worker = next(p for p in second.family() if "RayTrainWorker" in title(p))
         worker.kill()
+        after = second.reports()
+        second.wait_for(lambda: second.reports() >= after + 2)
+        # It holds the workers' CPUs, and nobody but the driver is left to free them.
+        controller = next(p for p in second.family() if "TrainController" in title(p))
+        controller.kill()
         second.finish()
+        said = second.said.read_text()
+        assert said.count("the workers started again, from checkpoint_") == 2, said
+        assert "raylet" not in said
 
     assert second.losses() == undisturbed.losses()
     one, other = (load_file(t.folder / "tiny.safetensors") for t in (undisturbed, second))

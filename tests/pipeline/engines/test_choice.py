@@ -3,10 +3,10 @@
 import pytest
 
 from imgtx.errors import UsageError
+from imgtx.inference.cores import usable_cores
 from imgtx.memory import Memory
 from pipeline.engines import choice
 from pipeline.engines.choice import MAX_BYTES, MAX_IMAGES, check_engine, choose_engine
-from pipeline.engines.cores import usable_cores
 from pipeline.spec import RunSpec
 
 
