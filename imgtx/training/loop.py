@@ -39,6 +39,7 @@ def train(
     device: str = "cpu",
     clock: Callable[[], float] | None = None,
     threads: Threads | None = None,
+    first_weights: str = "",
 ) -> Path:
     """Train, or continue training, in `folder`; return the weight file. Ctrl-C leaves a resumable state.
 
@@ -47,13 +48,14 @@ def train(
     `clock` returns the seconds that the schedule counts: on a CPU by default those that this thread computed, so that
     a busy machine takes longer and trains as much; elsewhere those that passed. With a clock that counts its calls,
     training repeats bit for bit.
-    `threads` chooses the number of threads of a training on a CPU; by default torch's stays.
+    `threads` chooses the number of threads of a training on a CPU; by default torch's stays. `first_weights`: where
+    `init_from` is on this machine, if that is elsewhere.
     """
     if data is None:
         # Data of other kinds is made by who knows them.
         assert isinstance(spec, TrainSpec)
         data = from_folders(spec)
-    training = Training(spec, folder, device, objective=objective)
+    training = Training(spec, folder, device, objective=objective, first_weights=first_weights)
     (folder / "spec.json").write_text(json.dumps(asdict(spec), indent=2))
     try:
         return run(training, data, report, clock, threads)

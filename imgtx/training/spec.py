@@ -237,6 +237,7 @@ def _check_folders(spec: TrainSpec, path: Path) -> None:
         if not Path(getattr(spec, name)).is_dir():
             raise UsageError(
                 f"{path}: {name} = {getattr(spec, name)!r} is not a folder: give one that contains images"
+                f"{', or --workers and --storage for images in storage' if '://' in getattr(spec, name) else ''}"
             )
 
 

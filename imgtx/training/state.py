@@ -95,7 +95,9 @@ class Training:
         group: WorkerGroup | None = None,
         *,
         objective: Objective | None = None,
+        first_weights: str = "",
     ):
+        """first_weights: where `init_from` is on this machine, if that is elsewhere."""
         torch.manual_seed(spec.seed)
         self.objective: Objective = objective or default_objective(spec)
         self.group: WorkerGroup = group or SingleProcess()
@@ -109,7 +111,7 @@ class Training:
         )
         self.progress = Progress()
         if spec.init_from and not self.checkpoint.exists():
-            self.progress.started_from = warm_start(self.network, spec.init_from)
+            self.progress.started_from = warm_start(self.network, first_weights or spec.init_from)
         self.average = WeightAverage(self.network, spec.average)
         # During an update network, optimizer and average belong to different steps.
         self.mid_update = False

@@ -50,5 +50,7 @@ def train(spec: Path, folder: Path | None, settings: tuple[str, ...], **options:
 
     config = read_ray_config(options)
     loaded = make_spec(merge(read_toml(spec), parse_settings(settings)), spec, on_ray=config is not None)
-    path = run_training(loaded, folder or Path("runs") / loaded.name, Console(stderr=True), config)
+    folder = folder or Path("runs") / loaded.name
+    url = options["endpoint_url"]
+    path = run_training(loaded, folder, Console(stderr=True), config, endpoint_url=url)
     click.echo(path)

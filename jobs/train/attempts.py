@@ -12,14 +12,14 @@ from pipeline.ledger.lease import Lease
 
 POLL_SECONDS = 0.5
 # Of an attempt after the first, until its workers start; the first may wait for machines.
-START_SECONDS = 600.0
+START_SECONDS = 1200.0
 
 
 def fit(make: Callable[[Any], Any], relay: Relay, restarts: Restarts, lease: Lease) -> None:
     """Run the trainer that `make` returns for a mailbox, from its last checkpoint, until the training is done.
 
-    Ray Train recovers by itself from a lost worker, but not while the workers form their group, nor from the loss of its
-    controller. Raises RunInterruptedError if it makes no more progress or another process takes the lease.
+    Ray Train recovers by itself from a lost worker, but not while the workers form their group, nor from the loss of
+    its controller. Raises RunInterruptedError if it makes no more progress or another process takes the lease.
     """
     patience = float("inf")
     while error := _attempt(make, relay, lease, patience):

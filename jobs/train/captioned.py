@@ -29,8 +29,9 @@ def train_text_to_image(
     folder: Path,
     report: Callable[[dict[str, Any]], None],
     threads: Threads | None = None,
+    first_weights: str = "",
 ) -> Path:
-    """Train, or continue training, on this machine; return the weight file.
+    """Train, or continue training, on this machine, as `imgtx.training.loop.train`; return the weight file.
 
     The words and styles are those of the pictures that the training began with, also where others follow.
     """
@@ -57,6 +58,7 @@ def train_text_to_image(
         objective=DrawingFromText(spec, config),
         device=default_device(),
         threads=threads,
+        first_weights=first_weights,
     )
 
 

@@ -63,8 +63,8 @@ def read_ray_config(options: dict[str, Any]) -> RayTrainConfig | None:
             option = name.replace("_", "-")
             raise UsageError(f"--{option} {given[name]}: must be 1 or more; leave it out for the default")
     if "workers" not in given:
-        if given:
-            option = next(iter(given)).replace("_", "-")
+        if unfit := [name for name in given if name != "endpoint_url"]:
+            option = unfit[0].replace("_", "-")
             raise UsageError(f"--{option} is for training on Ray: give --workers too, or omit it")
         return None
     if "storage" not in given:
@@ -98,7 +98,7 @@ def train_on_ray(spec: TrainSpec, config: RayTrainConfig, folder: Path, report: 
                 if read_recorded(root) != start.recorded:
                     # Another process started it meanwhile.
                     start = prepare(spec, root, config.endpoint_url)
-                record(start, spec, root)
+                record(start, spec, root, config.endpoint_url)
                 restarts = Restarts(root)
                 relay = Relay(_mirrored(report, folder, root), restarts, start.left_out)
 

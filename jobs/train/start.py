@@ -29,6 +29,7 @@ from jobs.train.images import (
     list_valid,
     part_of,
 )
+from pipeline.models.resolve import local_model
 from pipeline.storage.store import Store, open_store
 
 log = logging.getLogger("imgtx.train")
@@ -60,7 +61,7 @@ def prepare(spec: TrainSpec, root: Store, endpoint_url: str | None) -> Start:
     if recorded is not None:
         check_same(spec, recorded, root.describe())
     if spec.init_from and root.stat(first_weights(spec)) is None:
-        find_weights(spec.init_from)
+        find_weights(local_model(spec.init_from, endpoint_url))
     sources, left_out = places(spec, endpoint_url), LeftOut()
     before = decode_keys(root.read(KEYS)) if recorded is not None and root.stat(KEYS) is not None else None
     if before is not None and _same_images(spec, recorded or {}, endpoint_url):
@@ -75,12 +76,12 @@ def prepare(spec: TrainSpec, root: Store, endpoint_url: str | None) -> Start:
     return Start(sources, recorded, listed, left_out)
 
 
-def record(start: Start, spec: TrainSpec, root: Store) -> None:
+def record(start: Start, spec: TrainSpec, root: Store, endpoint_url: str | None) -> None:
     """Write what the training starts with. Only the holder of its lease may."""
     if start.images is not None:
         root.write(KEYS, encode_keys(start.images))
     if spec.init_from and root.stat(key := first_weights(spec)) is None:
-        root.upload(key, str(find_weights(spec.init_from)))
+        root.upload(key, str(find_weights(local_model(spec.init_from, endpoint_url))))
     # Last: a start that was killed before it lists the images again.
     root.write(SPEC, json.dumps(asdict(spec), indent=2).encode())
 

@@ -32,9 +32,13 @@ VALID_SIDE = 256
 
 
 def train_style(
-    spec: StyleSpec, folder: Path, report: Callable[[dict[str, Any]], None], threads: Threads | None = None
+    spec: StyleSpec,
+    folder: Path,
+    report: Callable[[dict[str, Any]], None],
+    threads: Threads | None = None,
+    first_weights: str = "",
 ) -> Path:
-    """Train, or continue training, on this machine; return the weight file.
+    """Train, or continue training, on this machine, as `imgtx.training.loop.train`; return the weight file.
 
     Pictures that cannot be used are left out. Raises UsageError where no other is there, and where the feature network
     is not built.
@@ -57,6 +61,7 @@ def train_style(
         objective=objective,
         device=default_device(),
         threads=threads,
+        first_weights=first_weights,
     )
 
 

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from imgtx.training.folder import held_folder
 from imgtx.training.log import TrainingLog
 from imgtx.training.loop import train
 from imgtx.training.spec import TrainSpec
-from imgtx.training.state import Spec
+from imgtx.training.state import CHECKPOINT, Spec
 from imgtx.training.style_spec import StyleSpec
 from imgtx.training.threads import Threads
 from jobs.train.captioned import train_text_to_image
@@ -33,10 +32,17 @@ EMULATED = (
 )
 
 
-def run_training(spec: Spec, folder: Path, console: Console, config: RayTrainConfig | None = None) -> Path:
+def run_training(
+    spec: Spec,
+    folder: Path,
+    console: Console,
+    config: RayTrainConfig | None = None,
+    *,
+    endpoint_url: str | None = None,
+) -> Path:
     """Train in `folder` (state, log, weights); return the weight file. The same call continues where it stopped.
 
-    With a `config` several workers train on Ray, and their state is in its storage.
+    With a `config` several workers train on Ray, and their state is in its storage. endpoint_url: of `init_from`.
     """
     loss = spec.loss if isinstance(spec, TrainSpec) else spec.objective
     with (
@@ -50,22 +56,21 @@ def run_training(spec: Spec, folder: Path, console: Console, config: RayTrainCon
             record(values)
             show(values)
 
-        if spec.init_from:
-            spec = replace(
-                spec, init_from=local_model(spec.init_from, config.endpoint_url if config else None)
-            )
         if config:
             assert isinstance(spec, TrainSpec)
             return train_on_ray(spec, config, folder, report)
+        # A training that has begun does without them.
+        began = not spec.init_from or (folder / CHECKPOINT).exists()
+        weights = "" if began else local_model(spec.init_from, endpoint_url)
         device = default_device()
         if device == "cpu" and spec.precision in this_processor().emulated:
             console.print(EMULATED, highlight=False)
         with closing(Threads(usable_cores())) if device == "cpu" else nullcontext() as threads:
             if isinstance(spec, StyleSpec):
-                return train_style(spec, folder, report, threads)
+                return train_style(spec, folder, report, threads, weights)
             if not isinstance(spec, TrainSpec):
-                return train_text_to_image(spec, folder, report, threads)
-            return train(spec, folder, report, device=device, threads=threads)
+                return train_text_to_image(spec, folder, report, threads, weights)
+            return train(spec, folder, report, device=device, threads=threads, first_weights=weights)
 
 
 class ConsoleHandler(logging.Handler):

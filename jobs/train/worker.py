@@ -3,7 +3,6 @@
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +85,9 @@ def train_worker(config: dict[str, Any]) -> None:
         try:
             shard = Shard(group.rank, group.workers)
             data = worker_data(spec, root, config["sources"], shard, LeftOut(tell))
-            spec = with_first_weights(spec, root, Path(folder))
-            training = Training(spec, Path(folder), str(ray.train.torch.get_device()), group)
+            weights = "" if resumed else fetch_first_weights(spec, root, Path(folder))
+            device = str(ray.train.torch.get_device())
+            training = Training(spec, Path(folder), device, group, first_weights=weights)
             run(training, data, report)
         except UsageError as error:
             # No start of these workers can cure it.
@@ -101,15 +101,15 @@ def train_worker(config: dict[str, Any]) -> None:
             raise
 
 
-def with_first_weights(spec: TrainSpec, root: Store, folder: Path) -> TrainSpec:
-    """Return the spec with the weights to start from fetched to this machine."""
+def fetch_first_weights(spec: TrainSpec, root: Store, folder: Path) -> str:
+    """Fetch the weights to start from to this machine; return their path, "" where there are none."""
     if not spec.init_from:
-        return spec
+        return ""
     key = first_weights(spec)
     path = folder / key
     path.parent.mkdir()
     root.download(key, str(path))
-    return replace(spec, init_from=str(path))
+    return str(path)
 
 
 def worker_data(

@@ -107,7 +107,7 @@ def stderr_closed() -> Iterator[None]:
 
 @contextmanager
 def unheard_ray() -> Iterator[None]:
-    """Keep what Ray says of processes that ended off standard output, which is the command's; ours says what it means."""
+    """Keep off standard output what Ray says there of processes that ended: it is the command's."""
     from ray._private import worker
 
     # Ray's debugger switches it off in the same way.

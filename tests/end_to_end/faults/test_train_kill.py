@@ -175,7 +175,7 @@ def test_a_training_on_s3_survives_kills_of_driver_and_worker(start, tmp_path):
         controller.kill()
         second.finish()
         said = second.said.read_text()
-        assert said.count("the workers started again, from checkpoint_") == 2, said
+        assert said.count("the workers started again, from checkpoint_") >= 2, said
         assert "raylet" not in said
 
     assert second.losses() == undisturbed.losses()

@@ -7,7 +7,9 @@ import pytest
 from rich.console import Console
 
 from imgtx.errors import LeaseHeldError, UsageError
+from imgtx.models.weights import load_model
 from imgtx.training.folder import held_folder
+from jobs.train import terminal
 from jobs.train.specs import make_spec
 from jobs.train.terminal import run_training
 from tests.support.zoo import photo, saved
@@ -79,3 +81,34 @@ def test_a_folder_in_use_is_refused_and_untouched(kind, photos, tmp_path):
         with pytest.raises(LeaseHeldError, match="one process at a time may"):
             start(values, folder)
         assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_weights_in_storage_are_fetched_once_and_recorded_as_they_were_named(photos, tmp_path, monkeypatch):
+    values = RESTORING | {"train": str(photos), "valid": str(photos)}
+    reference, asked = "s3://bucket/models/first@0001", []
+    first = start(values, tmp_path / "first")
+
+    def local(given: str, endpoint_url: str | None) -> str:
+        asked.append(given)
+        return str(first)
+
+    monkeypatch.setattr(terminal, "local_model", local)
+    start(values | {"init_from": reference}, tmp_path / "run")
+    weights = start(values | {"init_from": reference, "steps": 6}, tmp_path / "run")
+    assert asked == [reference]
+    training = load_model(weights).info.training
+    assert (training["spec"]["init_from"], training["started_from"]["steps"]) == (reference, 4)
+
+
+def test_a_training_says_where_it_continues_and_what_it_trained(photos, tmp_path, capsys):
+    values = RESTORING | {"train": str(photos), "valid": str(photos)}
+    start(values, tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "continuing" not in said
+    assert "trained 4 steps: " in said
+    start(values | {"steps": 6}, tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "continuing at step 4, after " in said
+    assert "trained 2 steps: " in said
+    start(values | {"steps": 6}, tmp_path / "run")
+    assert "trained" not in capsys.readouterr().err

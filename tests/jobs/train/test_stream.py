@@ -53,7 +53,7 @@ def streamed(store: Store, *, batch: int = 4, shard: Shard = ALONE, **settings) 
 
 
 def begin(spec: TrainSpec, root: Store) -> None:
-    record(prepare(spec, root, None), spec, root)
+    record(prepare(spec, root, None), spec, root, None)
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -309,6 +309,8 @@ class TestBeforeRayStarts:
         nothing = dict.fromkeys(("workers", "min_workers", "storage", "endpoint_url", "address"))
         nothing["force_unlock"] = False
         assert read_ray_config(nothing) is None
+        # Of the weights to start from.
+        assert read_ray_config(nothing | {"endpoint_url": "http://127.0.0.1"}) is None
         with pytest.raises(UsageError, match="--min-workers is for training on Ray: give --workers too"):
             read_ray_config(nothing | {"min_workers": 2})
         with pytest.raises(UsageError, match="--force-unlock is for training on Ray"):
