@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     packing.add_argument("train", type=Path)
     packing.add_argument("valid", type=Path)
     packing.add_argument("file", type=Path)
+    packing.add_argument("--max-megabytes", type=float, metavar="N", help="leave images out of a larger file")
     packing.add_argument("--valid-images", type=int, default=10, help="use the first N by name (default: 10)")
     training = commands.add_parser("train", help="train on a packed file")
     training.set_defaults(command=_train)
@@ -73,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pack(given: argparse.Namespace) -> None:
-    size = pack(given.train, given.valid, given.file, valid_images=given.valid_images)
+    most = None if given.max_megabytes is None else int(given.max_megabytes * MEGABYTE)
+    size = pack(given.train, given.valid, given.file, valid_images=given.valid_images, max_bytes=most)
     print(f"{given.file}: {size / MEGABYTE:.1f} MB")
 
 

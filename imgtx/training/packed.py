@@ -4,7 +4,10 @@ Every image goes in as its own file where plain Pillow reads the training's pixe
 """
 
 import io
+import logging
+import math
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +18,17 @@ from imgtx.files import replacing
 from imgtx.training.left_out import LeftOut, file_bytes, usable
 from imgtx.training.pairs import Pair, check_size, make_pair
 
+log = logging.getLogger("imgtx.train")
+
 TRAIN, VALID = "train/", "valid/"
+# What a zip adds to an image and twice its name, and once at its end.
+ENTRY_BYTES, END_BYTES = 76, 22
 
 
-def pack(train: Path, valid: Path, out: Path, *, valid_images: int) -> int:
+def pack(train: Path, valid: Path, out: Path, *, valid_images: int, max_bytes: int | None = None) -> int:
     """Write `out` from two folders, with the first `valid_images` by name of the second; return its size in bytes.
 
+    max_bytes: the largest size of `out`; training images that it has no room for are left out, any in any order.
     Images that cannot be decoded are left out. Raises UsageError for a folder without any other, and if `out` cannot be
     written.
     """
@@ -32,15 +40,33 @@ def pack(train: Path, valid: Path, out: Path, *, valid_images: int) -> int:
             replacing(out, durable=False) as temporary,
             zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file,
         ):
+            room = math.inf if max_bytes is None else max_bytes - END_BYTES
 
-            def add(name: str, path: Path) -> None:
+            def add(name: str, path: Path) -> bool:
+                nonlocal room
                 data = file_bytes(path)
                 pixels = photo_pixels(data, str(path), scale=1, smallest=1)
+                data = data if _same(data, pixels) else _webp(pixels)
+                needed = len(data) + 2 * len(name.encode()) + ENTRY_BYTES
+                if needed > room:
+                    return False
+                room -= needed
                 # Without the time, so that the same folders give the same bytes.
-                file.writestr(zipfile.ZipInfo(name), data if _same(data, pixels) else _webp(pixels))
+                file.writestr(zipfile.ZipInfo(name), data)
+                return True
 
-            for part, folder, most in ((TRAIN, train, None), (VALID, valid, valid_images)):
-                usable(((part + key, path) for key, path in find_photos(folder)), add, folder, most=most)
+            for part, folder, most in ((VALID, valid, valid_images), (TRAIN, train, None)):
+                found = find_photos(folder)
+                if max_bytes is not None and part == TRAIN:
+                    # Not those of the first names, which may show one subject.
+                    found.sort(key=lambda image: zlib.crc32(image[0].encode()))
+                packed = usable(
+                    ((part + key, path) for key, path in found), add, folder, most=most, left_out=LeftOut()
+                )
+                if not any(packed.values()):
+                    raise UsageError(f"{out} has no room for an image of {folder}: allow a larger file")
+                if missing := len(packed) - sum(packed.values()):
+                    log.warning("left out %d of %d images of %s: no room", missing, len(packed), folder)
     except OSError as error:
         raise UsageError(f"{out} cannot be written ({error.strerror}): give another file") from error
     return out.stat().st_size

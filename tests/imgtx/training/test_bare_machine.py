@@ -10,6 +10,7 @@ from PIL import Image
 
 from imgtx.degradations.archive import ARCHIVE
 from imgtx.errors import UsageError
+from imgtx.models.weights import load_model
 from imgtx.training.__main__ import main
 from imgtx.training.crops import CropSettings, Sampler
 from imgtx.training.device_feed import DeviceFeed
@@ -18,9 +19,10 @@ from imgtx.training.images import load_pairs
 from imgtx.training.packed import TRAIN, VALID, pack, unpack
 from imgtx.training.pairs import make_pair
 from tests.support.archive import TINY_NETWORK
-from tests.support.source_tree import LAYERS, imports, packages, source_modules
+from tests.support.source_tree import LAYERS, ROOT, imports, packages, source_modules
 from tests.support.zoo import exif_block, photo, saved
 
+SPECS = ROOT / "jobs" / "specs"
 BARE = {"torch", "numpy", "PIL", "safetensors"}
 SPEC = f"""
 name = "tiny"
@@ -85,6 +87,38 @@ def test_files_that_pillow_reads_identically_are_packed_unchanged(packed, tmp_pa
         assert opened.read("train/b/turned.jpg") != (folder / "b" / "turned.jpg").read_bytes()
     pack(folder, folder, tmp_path / "again.zip", valid_images=2)
     assert (tmp_path / "again.zip").read_bytes() == file.read_bytes()
+
+
+def test_a_packed_file_keeps_to_a_size(packed, tmp_path, caplog):
+    folder, whole = packed
+    small, most = tmp_path / "small.zip", whole.stat().st_size - 1
+    assert pack(folder, folder, small, valid_images=1, max_bytes=most) <= most
+    with zipfile.ZipFile(small) as file:
+        kept = file.namelist()
+    pack(folder, folder, small, valid_images=1)
+    with zipfile.ZipFile(small) as file:
+        everything = file.namelist()
+    size = small.stat().st_size
+    assert set(kept) <= set(everything)
+    # To the byte.
+    assert pack(folder, folder, small, valid_images=1, max_bytes=size) == size
+    assert pack(folder, folder, small, valid_images=1, max_bytes=size - 1) < size - 1
+    assert "left out 1 of 4 images of" in caplog.text
+    with pytest.raises(UsageError, match="no room for an image of"):
+        pack(folder, folder, small, valid_images=1, max_bytes=100)
+
+
+def test_the_trainings_for_a_gpu_follow_each_other(packed, tmp_path, monkeypatch):
+    """As the guide says, but on a CPU, for one step each: sr-x2, sr-x4 from it, restore."""
+    monkeypatch.chdir(tmp_path)
+    small = ["steps=1", "minutes=0", "batch=1", "crop=16", "precision=float32", "valid_images=1"]
+    for name, begun_with in (("sr-x2", "sr-x2"), ("sr-x4", "sr-x2"), ("restore", "restore")):
+        spec = SPECS / f"{name}-gpu.toml"
+        settings = small if name != "sr-x4" else [*small, "crop=8", "model.window=4"]
+        arguments = [part for setting in settings for part in ("--set", setting)]
+        assert main(["train", str(spec), str(packed[1]), "--device", "cpu", *arguments]) == 0
+        info = load_model(tmp_path / "runs" / name / f"{name}.safetensors").info
+        assert (info.training["steps"], info.training["started_from"]["name"]) == (1, begun_with)
 
 
 def test_an_unusable_packed_file_is_one_line(packed, tmp_path):
