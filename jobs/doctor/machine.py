@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from imgtx.errors import ClusterError, UsageError
+from imgtx.inference.cores import usable_cores
 from imgtx.memory import CONTAINER, Memory, memory_at_hand
 from jobs.doctor.findings import OK, PROBLEM, WARNING, Finding
 from pipeline.cluster.address import address_of, check_address
@@ -25,7 +26,6 @@ from pipeline.cluster.machine import (
 from pipeline.cluster.memory import LOCAL_BASE, RAY_BASE, needed, object_store_bytes, workers_that_fit
 from pipeline.engines.base import LOCAL, RAY
 from pipeline.engines.choice import ON_LINUX, gpu_in_sight
-from pipeline.engines.cores import usable_cores
 from pipeline.models.cache import cache_folder
 
 LIBRARIES = ("torch", "ray", "pyarrow", "pyvips")
