@@ -6,6 +6,7 @@ so is found out by trying, and again when steps become slow.
 """
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -38,7 +39,9 @@ class Threads:
         self.most, self._before = most, torch.get_num_threads()
         self.count = 1
         self._patience = PATIENCE
-        self._forget()
+        # Steps since the choice, the seconds of the shortest of the first, and those since steps were last judged.
+        self._steps, self._calm = 0, math.inf
+        self._looked_at: list[float] = []
 
     @property
     def chosen_by_user(self) -> bool:
@@ -52,7 +55,8 @@ class Threads:
             return
         self.count, why = self._fastest(trial)
         torch.set_num_threads(self.count)
-        self._forget()
+        self._steps, self._calm = 0, math.inf
+        self._looked_at.clear()
         log.info("computing with %s of %d%s", _threads(self.count), self.most, why)
 
     def trained(self, seconds: float) -> float:
@@ -79,10 +83,6 @@ class Threads:
 
     def close(self) -> None:
         torch.set_num_threads(self._before)
-
-    def _forget(self) -> None:
-        self._steps, self._calm = 0, float("inf")
-        self._looked_at: list[float] = []
 
     def _fastest(self, trial: Callable[[], object]) -> tuple[int, str]:
         """Return the number of threads from which on more do not pay, and why."""
