@@ -178,3 +178,17 @@ def _is_there(services: Any, node: Any) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+@contextmanager
+def unheard_ray() -> Iterator[None]:
+    """Keep off standard output what Ray says there of processes that ended: it is the command's."""
+    from ray._private import worker
+
+    # Ray's debugger switches it off in the same way.
+    before = getattr(worker, "_worker_logs_enabled", True)
+    vars(worker)["_worker_logs_enabled"] = False
+    try:
+        yield
+    finally:
+        vars(worker)["_worker_logs_enabled"] = before

@@ -16,7 +16,7 @@ from pipeline.cluster.environment import (
 )
 from pipeline.cluster.messages import messages_in_a_file
 from pipeline.cluster.pool import Pool
-from pipeline.cluster.private import local_daemon_died
+from pipeline.cluster.private import local_daemon_died, unheard_ray
 from pipeline.cluster.start import (
     QUIETLY,
     own_signals,
@@ -24,7 +24,6 @@ from pipeline.cluster.start import (
     shut_down_at_the_end,
     started_ray,
     stderr_closed,
-    unheard_ray,
 )
 from pipeline.interrupt import interrupt_main
 from pipeline.spec import RunSpec

@@ -105,20 +105,6 @@ def stderr_closed() -> Iterator[None]:
         os.close(nowhere)
 
 
-@contextmanager
-def unheard_ray() -> Iterator[None]:
-    """Keep off standard output what Ray says there of processes that ended: it is the command's."""
-    from ray._private import worker
-
-    # Ray's debugger switches it off in the same way.
-    before = getattr(worker, "_worker_logs_enabled", True)
-    vars(worker)["_worker_logs_enabled"] = False
-    try:
-        yield
-    finally:
-        vars(worker)["_worker_logs_enabled"] = before
-
-
 def ray_ended() -> RayEndedError:
     """Return the error for a local Ray whose processes have ended."""
     return RayEndedError(
