@@ -88,8 +88,6 @@ def file_digest(path: Path) -> str:
 # What a task takes by default and imgtx does not have yet, and where a user gets it.
 NOT_PACKAGED = {
     "style": "trained by imgtx train jobs/specs/style.toml (docs/guides/training.md)",
-    "text-to-image": "such as a pipeline, diffusers:FOLDER (docs/guides/your-models.md), or trained by imgtx train "
-    "jobs/specs/text-to-image.toml",
 }
 
 

@@ -23,8 +23,9 @@ from imgtx.models.weights import load_model
 EXAMPLES = Path(__file__).parents[3] / "examples"
 BICUBIC, ARCHIVE = ("sr-x2", "sr-x3", "sr-x4"), ("sr-x2-archive", "sr-x4-archive")
 NAMES = BICUBIC + ARCHIVE
-# Their tests: test_packaged_restoring.py.
+# Their tests: test_packaged_restoring.py and test_packaged_drawing.py.
 RESTORING = ("restore", "inpaint")
+DRAWING = ("text-to-image",)
 DATASETS = {"set5": 5, "set14": 14, "b100": 100, "kodak24": 24}
 
 # What a packaged model must reach: PSNR-Y of Set5 in dB, and dB above bicubic on parts of photos, where these
@@ -55,11 +56,11 @@ def part(photo: str, top: int, left: int, height: int, width: int) -> np.ndarray
 
 class TestWhatIsSaid:
     def test_each_model_has_weights_a_card_and_scores(self):
-        assert set(packaged_models()) == {*NAMES, *RESTORING}
+        assert set(packaged_models()) == {*NAMES, *RESTORING, *DRAWING}
         found = {path.name for path in packaged_folder().iterdir()}
         pictures = {f"{name}-{kind}.png" for name in NAMES + RESTORING for kind in ("curves", "strip")}
         assert {
-            f"{name}{end}" for name in NAMES + RESTORING for end in (".safetensors", ".md", ".json")
+            f"{name}{end}" for name in packaged_models() for end in (".safetensors", ".md", ".json")
         } == found - pictures
 
     def test_the_digest_is_that_of_the_file_everywhere(self, name, scores, card):
