@@ -56,6 +56,9 @@ def actor_restarts() -> int:
     """Return how often actors of Ray Data in this job were started again. The public state API needs the dashboard."""
     import ray
 
+    if not ray.is_initialized():
+        # The context below would start one.
+        return 0
     job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
     actors = ray._private.state.state.actor_table(None, job).values()
     return sum(actor["NumRestarts"] for actor in actors if actor["ActorClassName"].startswith("MapWorker"))

@@ -98,7 +98,11 @@ def ray_engine(job: Job, images: int, ready: Callable[[], None]) -> Iterator[Ray
             threading.Thread(
                 target=_watch, args=(engine, ready, over), daemon=True, name="imgtx-ray-watch"
             ).start()
-            yield engine
+            try:
+                yield engine
+            finally:
+                # Before Ray is shut down: what asks it then would start another.
+                over.set()
     except KeyboardInterrupt:
         if started and started[0].fatal:
             raise started[0].fatal from None
@@ -107,8 +111,6 @@ def ray_engine(job: Job, images: int, ready: Callable[[], None]) -> Iterator[Ray
         if deaths.for_memory:
             raise deaths.too_little_memory() from error
         raise
-    finally:
-        over.set()
 
 
 def _watch(engine: RayEngine, ready: Callable[[], None], over: threading.Event) -> None:
