@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from imgtx.codecs import decode, read_header
-from imgtx.codecs.jpeg_quality import quality_of
 from imgtx.errors import UsageError
 from imgtx.imageops.holes import WHITE
 from imgtx.models.info import ModelInfo
@@ -26,6 +24,9 @@ def pixels_of(image: Any) -> tuple[Any, int]:
     Raises UsageError for a path that cannot be read, ImageError for a file that is no picture.
     """
     if isinstance(image, str | Path):
+        # Not above: a bare machine, which trains on arrays, lacks the decoders.
+        from imgtx.codecs import decode, read_header
+
         try:
             data = Path(image).read_bytes()
         except OSError as error:
@@ -43,6 +44,8 @@ def pixels_of(image: Any) -> tuple[Any, int]:
     format, tables = getattr(image, "format", None), getattr(image, "quantization", None)
     quality = 0 if format == "WEBP" else 100
     if format in ("JPEG", "MPO") and tables:
+        from imgtx.codecs.jpeg_quality import quality_of
+
         quality = quality_of(tables.get(0) or next(iter(tables.values())))
     if image.mode not in _PLAIN:
         image = image.convert("RGBA" if "transparency" in image.info or "A" in image.mode else "RGB")
