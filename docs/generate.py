@@ -33,7 +33,7 @@ from jobs.nightly.spec import NightlySpec
 from pipeline.cluster.metrics import METRICS, STATUS_METRICS, Metric
 from pipeline.spec import RunSpec
 from pipeline.tables import schemas
-from pipeline.tasks import TASKS
+from pipeline.tasks import TASKS, super_resolution
 
 FOLDER = Path(__file__).parent / "reference"
 HEADER = "<!-- Written by `make docs` from the code. Do not edit this page: edit the code and run it again. -->\n\n"
@@ -260,6 +260,7 @@ def ledger_page() -> str:
     reasons = [
         (f"`{name}`", text, "yes" if name in retried else "") for name, text in schemas.REASONS.items()
     ]
+    notes = NOTES | generation.NOTES | super_resolution.NOTES
     return f"""# Ledger
 
 The ledger at `ledger/*.parquet` under a destination says what became of every image. The newest row of a key, the one
@@ -284,10 +285,10 @@ The others wait for a changed source, other settings, or `imgtx retry`.
 {table(("reason", "meaning", "retried"), reasons)}
 ## Notes
 
-What was converted or dropped on the way from the source to the output, and what a model that makes images from text
-left out of what was asked for.
+What was converted or dropped on the way from the source to the output, and what of the options was not reached or left
+out.
 
-{table(("note", "meaning"), [(f"`{name}`", text) for name, text in (NOTES | generation.NOTES).items()])}"""
+{table(("note", "meaning"), [(f"`{name}`", text) for name, text in notes.items()])}"""
 
 
 METRIC_HEAD = ("metric", "kind", "tags", "meaning")

@@ -91,6 +91,17 @@ def read_facts(file: BinaryIO) -> Facts:
             break
     if width < 0:
         raise EOFError("no IHDR chunk")
+    if b"CgBI" in chunks:
+        raise ImageError(
+            "unsupported",
+            "a PNG in the form that Apple's tools give to apps' pictures (CgBI), which is not standard PNG; imgtx "
+            "reads standard PNG: take the original, or convert it on a Mac",
+        )
+    if form == _PALETTE and b"IDAT" in chunks and b"PLTE" not in chunks and not surveyed.damaged:
+        raise ImageError(
+            "corrupt",
+            "a PNG of palette colours without its palette; it must have one (PLTE): fetch or make the file again",
+        )
     if form not in (_GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGB_ALPHA) or depth not in (1, 2, 4, 8, 16):
         raise ValueError(f"colour type {form} at {depth} bit")
     block = exif.bare(chunks.get(b"eXIf", b""))

@@ -42,6 +42,11 @@ FILES = ("lora",)
 
 def find_source(reference: str | Path) -> Source:
     """Find what `reference` names; UsageError where there is no such model, ModelError for a broken file."""
+    if not isinstance(reference, str | os.PathLike):
+        raise UsageError(
+            f"a model given as {type(reference).__name__}: expected a packaged name such as 'sr-x2' (imgtx models "
+            "list) or the path of a weight file"
+        )
     prefix, colon, rest = str(reference).partition(":")
     path = Path(reference)
     for adapter in ADAPTERS:

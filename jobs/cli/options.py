@@ -132,7 +132,10 @@ def selection_options(task: Task) -> tuple[Callable, ...]:
 
 def pixel_options(task: Task) -> list[Callable]:
     """Return the options that decide an image's pixels, and so what a plan says."""
-    formats = "png, jpeg, webp, tiff, bmp, avif or jxl; same keeps the format of each image.  [default: same]"
+    formats = (
+        "png, jpeg, webp, tiff, bmp, avif or jxl; same keeps the format of each image, but BMP becomes PNG.  "
+        "[default: same]"
+    )
     options = [
         click.option(
             "--model",

@@ -18,7 +18,7 @@ from jobs.run.progress import SMALL_IMAGE
 from jobs.run.tally import Summary
 from pipeline.ledger.lease import Lease, living_holder
 from pipeline.ledger.ledger import Ledger
-from pipeline.planning.plan import CLASSES, Plan
+from pipeline.planning.plan import CLASSES, REFUSED, Plan
 from pipeline.runs import last_run, last_spec, read_json
 from pipeline.sources import open_selected
 from pipeline.sources.images import ImageFolder
@@ -159,14 +159,21 @@ def print_summary(summary: Summary, spec: RunSpec, console: Console) -> None:
     if summary.vanished:
         _say(console, _vanished(summary.vanished))
     if summary.failed:
-        before = f", {summary.failed_before} of them before" if summary.failed_before else ""
         _say(
             console,
-            f"{summary.failed} failed{before}: imgtx failures {quoted} names them, imgtx retry {quoted} tries again",
+            f"{summary.failed} failed{_which_failed(summary)}: imgtx failures {quoted} names them, "
+            f"imgtx retry {quoted} tries again",
         )
     _say(console, f"results  {root}/{IMAGES}")
     _say(console, f"ledger   {root}/ledger/")
     _say(console, f"summary  {root}/{RUNS}{summary.run}/summary.json")
+
+
+def _which_failed(summary: Summary) -> str:
+    """Return how many failures are not of this run's work: ", 2 of them before, 1 of them unread"."""
+    unread = summary.causes.get(REFUSED, 0)
+    counts = {"before": summary.failed_before - unread, "unread": unread}
+    return "".join(f", {count} of them {which}" for which, count in counts.items() if count > 0)
 
 
 def _speed(summary: Summary) -> str:

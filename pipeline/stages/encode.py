@@ -43,9 +43,10 @@ def to_file(row: Row, job: Job) -> Row:
     _, height, width, channels = row["shape"]
     pixels = np.frombuffer(row["tiles"], dtype).reshape(height, width, channels)
     alpha = np.frombuffer(row["alpha"], dtype).reshape(height, width) if len(row["alpha"]) else None
-    size = (height, width)
+    size, size_notes = (height, width), tuple[str, ...]()
     if row["model"] != UNTOUCHED:
-        size = get_task(job.spec.task).output_size(row["in_height"], row["in_width"], job.of(row))
+        task, given = get_task(job.spec.task), (row["in_height"], row["in_width"], job.of(row))
+        size, size_notes = task.output_size(*given), task.size_notes(*given)
     if size != (height, width):
         pixels = imresize(pixels, size=size)
         alpha = None if alpha is None else imresize(alpha, size=size)
@@ -57,7 +58,7 @@ def to_file(row: Row, job: Job) -> Row:
     format = format_of(row["output"])
     maker = None if row["model"] == UNTOUCHED else maker_of(job.of(row))
     data, notes = encode_picture(picture, format, quality=job.spec.quality, maker=maker)
-    return row | _written(data, *size) | {"notes": [*row["notes"], *notes]}
+    return row | _written(data, *size) | {"notes": [*row["notes"], *notes, *size_notes]}
 
 
 def _written(data: bytes | pa.Buffer, height: int, width: int) -> Row:

@@ -77,6 +77,8 @@ def transform_large(row: Row, job: Job, predictor_for: Callable[[Job], "Predicto
                 writer.resize(*size)
             path = writer.finish(format, job.spec.quality, picture.carry, maker)
             notes = (*notes, *writer.notes)
+            if row["model"] != UNTOUCHED:
+                notes += task.size_notes(height, width, job)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         bytes_out = path.stat().st_size

@@ -283,6 +283,21 @@ def _explain(verb: str, path: str, error: Exception) -> StorageError | None:
     return _failure(verb, path, error) if isinstance(error, OSError) else None
 
 
+def _loop_in(path: str) -> str:
+    """Return the symbolic link in `path` that leads back to itself, and what it says: `a/b -> b`; "" if none does."""
+    steps = [path]
+    while (above := os.path.dirname(steps[-1])) != steps[-1]:
+        steps.append(above)
+    for step in reversed(steps):
+        try:
+            os.stat(step)
+        except OSError as error:
+            if error.errno == errno.ELOOP and os.path.islink(step):
+                return f"{step} -> {os.readlink(step)}"
+            return ""
+    return ""
+
+
 def _failure(verb: str, path: str, error: OSError) -> StorageError:
     # Valid Unicode, because it goes into the ledger.
     given = f"cannot {verb} {as_text(path)}: {error.strerror or error}"
@@ -304,5 +319,9 @@ def _failure(verb: str, path: str, error: OSError) -> StorageError:
         return StorageError("storage", f"{given}; the disk must have room: free some space and run again")
     if number in (errno.ENOTDIR, errno.EEXIST):
         return StorageError("storage", f"{given}; there is a file where a folder is needed: move it")
+    if number == errno.ELOOP and (loop := _loop_in(path)):
+        return StorageError(
+            "storage", f"{given}; {as_text(loop)} must lead to a file or folder: change or remove the link"
+        )
     again = "run again" if number in _TRANSIENT else "check the disk and its mount"
     return StorageError("storage", f"{given}; {again}", transient=number in _TRANSIENT)

@@ -104,6 +104,11 @@ class Opened:
     inputs: Any = None
 
 
+def no_notes(height: int, width: int, job: Job) -> tuple[str, ...]:
+    """Note nothing."""
+    return ()
+
+
 def accept_any(spec: RunSpec, info: ModelInfo) -> None:
     """Check nothing."""
 
@@ -207,6 +212,7 @@ class Task:
     fetch: (row, opened) -> row with what must be read of storage. load: (row, job) -> row with `tiles`, `shape`,
     `dtype`, and the rest of PIXELS. large_input: the same for a picture on disk: from a tile to its pixels, and
     measures. output_size: from an input's height and width to its output's; what the model makes larger is reduced.
+    size_notes: from an input's height and width to notes of its output's size, of an image that went through a model.
     skip_larger_than: the longest side in pixels of an image that `load` does not skip. conditions: what `model.prepare`
     is given once per job and actor. A row's own conditions are in its column `conditions`. measures: names of numbers
     in the ledger and what they mean.
@@ -248,6 +254,7 @@ class Task:
     finish: Callable[[Opened, RunSpec, Store, Ledger], None] = nothing_to_add
     large_input: Callable[..., tuple[ReadTile, Measures]] = no_large_input
     output_size: Callable[[int, int, Job], tuple[int, int]] = scaled
+    size_notes: Callable[[int, int, Job], tuple[str, ...]] = no_notes
     skip_larger_than: Callable[[RunSpec], int | None] = never
     conditions: Callable[[Job], dict[str, Any]] = no_conditions
     measures: Mapping[str, str] = field(default_factory=dict)

@@ -58,9 +58,14 @@ SKIPPED_ABOVE = Option(
     metavar="N",
     help="Skip pictures with a side of more than N pixels: they get no output.",
 )
+LARGEST = max(NETWORKS[CLEAN])
+# What the ledger notes of outputs.
+NOTES = {
+    "below-long-side": "the output's longer side has fewer pixels than --long-side asks for: packaged models enlarge "
+    f"up to {LARGEST} times, others by their own scale",
+}
 # The ledger's `quality` of the pictures of each kind.
 BOUNDS = {CLEAN: (CLEAN_QUALITY, 100), PHOTO: (0, CLEAN_QUALITY - 1)}
-LARGEST = max(NETWORKS[CLEAN])
 
 
 def model_for(settings: Settings) -> str:
@@ -144,6 +149,16 @@ def output_size(height: int, width: int, job: Job) -> tuple[int, int]:
     return size[0], size[1]
 
 
+def size_notes(height: int, width: int, job: Job) -> tuple[str, ...]:
+    """Return the note of an output that stays smaller than `--long-side` though no other option keeps it small."""
+    long_side = LONG_SIDE.of(job.spec)
+    if not long_side or SCALE.of(job.spec):
+        return ()
+    most = job.info.scale
+    reached = enlargement(height, width, job.spec, most) < most or max(height, width) * most >= long_side
+    return () if reached else ("below-long-side",)
+
+
 def skip_larger_than(spec: RunSpec) -> int | None:
     """Return the longest side of a picture that is not skipped."""
     return SKIPPED_ABOVE.of(spec)
@@ -220,6 +235,7 @@ SUPER_RESOLUTION = Task(
     check=check,
     recipe=recipe,
     output_size=output_size,
+    size_notes=size_notes,
     skip_larger_than=skip_larger_than,
     measures=SOURCE_MEASURES,
 )

@@ -141,6 +141,11 @@ def test_dangling_links_are_listed_and_pipes_are_not(store: Store, root: Path):
     with pytest.raises(StorageError) as caught:
         store.read("dangling.jpg")
     assert caught.value.reason == "not_found"
+    (root / "two").symlink_to("three")
+    (root / "three").symlink_to("two")
+    for key, loop in (("ouroboros.jpg", "ouroboros.jpg -> ouroboros.jpg"), ("two/a.jpg", "two -> three")):
+        with pytest.raises(StorageError, match=rf"/{loop} must lead to a file or folder: change"):
+            store.read(key)
 
 
 NOT_UTF8 = {

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from imgtx.codecs import decode
+from imgtx.errors import ImageError
 from tests.support import zoo
 from tests.support.pictures import MAX_PIXELS, assert_equal, picture
 
@@ -99,3 +100,17 @@ class TestPngForms:
             got = decode(data, max_pixels=MAX_PIXELS)
             assert_equal(got, picture(rgb))
             assert got.notes == ("chunks-dropped",)
+
+
+@pytest.mark.parametrize(
+    ("colour", "chunk", "reason", "message"),
+    [
+        (3, b"", "corrupt", "a PNG of palette colours without its palette"),
+        (6, zoo.png_chunk(b"CgBI", b"\x50\0\x20\2"), "unsupported", "CgBI"),
+    ],
+)
+def test_pngs_that_no_decoder_takes_are_refused_by_name(colour, chunk, reason, message):
+    samples = np.zeros((4, 5, 4 if colour == 6 else 1), np.uint8)
+    with pytest.raises(ImageError, match=message) as caught:
+        decode(raw_png(samples, colour, 8, chunk), max_pixels=MAX_PIXELS)
+    assert caught.value.reason == reason

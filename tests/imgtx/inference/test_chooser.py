@@ -58,6 +58,11 @@ def test_a_predictor_takes_paths_and_pil_images(files):
         model(files / "none.png")
     with pytest.raises(UsageError, match="image of type int: expected a numpy array"):
         model(5)
+    for given in (5, None, ["sr-x2"]):
+        with pytest.raises(
+            UsageError, match=r"a model given as .*: expected a packaged name such as 'sr-x2'"
+        ):
+            imgtx.load(given, device="cpu")
     (files / "page.png").write_bytes(b"<html>")
     with pytest.raises(ImageError):
         model(files / "page.png")

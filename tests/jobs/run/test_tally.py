@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from jobs.inspect.status import print_summary
 from jobs.run import progress, tally
 from jobs.run.recent import Mark, RecentSpeed
 from jobs.run.tally import Tally
@@ -24,6 +25,7 @@ from pipeline.planning.plan import (
     SKIPPED,
     Plan,
 )
+from pipeline.spec import RunSpec
 from pipeline.tables.rows import to_table
 from pipeline.tables.schemas import FAILED
 from pipeline.tables.spill import Rows
@@ -103,6 +105,23 @@ def test_every_listed_image_is_in_one_place_at_every_moment(clock):
     assert (summary.megapixels, summary.bytes_in, summary.bytes_out) == (1.0, 200, 600)
     assert summary.causes == counts
     json.dumps(summary.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({REFUSED: 2}, "3 failed, 2 of them unread: imgtx failures out"),
+        ({FAILED_BEFORE: 1, REFUSED: 2}, "4 failed, 1 of them before, 2 of them unread: imgtx failures out"),
+        ({FAILED_BEFORE: 1}, "2 failed, 1 of them before: imgtx failures out"),
+        ({}, "1 failed: imgtx failures out"),
+    ],
+)
+def test_a_first_run_has_no_failures_before(clock, counts, said):
+    counted = tallied(**counts, **{NEW: 1})
+    counted.add(outcomes(bad("a", "truncated")))
+    text = io.StringIO()
+    print_summary(counted.summary("done"), RunSpec("in", "out", model="sr-x2"), Console(file=text, width=200))
+    assert said in text.getvalue()
 
 
 def test_retried_images_are_pending_and_not_failed(clock):

@@ -172,6 +172,8 @@ def test_the_size_asked_for_chooses_the_model(folder, settings, size, model):
         run = prepared(folder, settings=settings, stream_megapixels=megapixels)
         (row,) = processed(run).values()
         assert (row["status"], row["out_height"], row["out_width"], row["model"]) == ("written", *size, model)
+        # Where nothing enlarges enough; not where the user said by how much at most.
+        assert ("below-long-side" in row["notes"]) == (settings == {"long_side": 1000})
         made.append((folder / "out" / "images" / "clean.png").read_bytes())
         assert work_of(prepared(folder, settings=settings)) == []
         run.ledger.append(to_table([row | {"status": "pending"}], OUTCOME), recipe="", run="again")
