@@ -166,7 +166,8 @@ def test_other_formats_display_a_gamma_by_its_conversion(chunks, gamma, note, fo
     top = 2**depth - 1
     levels = source.pixels / top
     expected = (srgb(levels**gamma) if gamma else levels) * np.iinfo(got.pixels.dtype).max
-    assert np.abs(got.pixels - expected).max() <= 1
+    # AVIF codes luma and chroma, each rounded, also where it keeps every pixel's own chroma.
+    assert np.abs(got.pixels - expected).max() <= (4 if format == "avif" else 1)
     assert [n for n in notes if "srgb" in n] == ([note] if note else [])
 
 
