@@ -34,7 +34,7 @@ def write(path: Path, rows: list[dict]) -> Path:
 def generate(table: Path, out: Path, model: str, engine: str, workers: int) -> Summary:
     settings = {"key": "id"}
     spec = RunSpec(
-        str(table), str(out), "text-to-image", model, settings, "png", engine=engine, workers=workers
+        str(table), str(out), "text-to-image", model, settings, format="png", engine=engine, workers=workers
     )
     return run(spec, ignore)
 
