@@ -231,7 +231,7 @@ def check(file: BinaryIO, facts: Facts) -> None:
             )
         if decides_pixels(kind) and crc != struct.unpack(">I", stated)[0]:
             raise ImageError(
-                "corrupt", f"the PNG's {kind!r} chunk fails its checksum: fetch or make the file again"
+                "corrupt", f"the PNG's {kind.decode()} chunk fails its checksum: fetch or make the file again"
             )
 
 
