@@ -39,7 +39,7 @@ HELD = "submitted/many/2/.*"
 LINE = re.compile(r"\d+/7 images")
 # Seconds after which a command hangs.
 WITHIN = 300.0
-CHANGING = ("status", "exit_code", "message", "started", "ended")
+CHANGING = ("status", "exit_code", "message", "cause", "started", "ended")
 
 pytestmark = [
     pytest.mark.skipif(

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline.tasks.base import Task
-from pipeline.tasks.images import NOISE_LEVEL, fetch_image, load_image
+from pipeline.tasks.images import SOURCE_MEASURES, fetch_image, load_image
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,5 +32,5 @@ FLIP = Task(
     models=frozenset({"restoration"}),
     fetch=fetch_image,
     load=partial(load_image, model_input=upside_down),
-    measures=NOISE_LEVEL | {"rows": "rows of pixels"},
+    measures=SOURCE_MEASURES | {"rows": "rows of pixels"},
 )
