@@ -7,6 +7,7 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
+from imgtx.codecs import decode
 from jobs.run.prepare import plan_run, prepare
 from pipeline.spec import RunSpec
 from pipeline.stages.all_in_one import AllStages
@@ -116,9 +117,15 @@ def test_outputs_have_twice_the_size_and_list_conversions(
         height, width = expectation.size
         assert (row["out_height"], row["out_width"]) == (2 * height, 2 * width), key
         assert set(expectation.notes) <= set(row["notes"]), key
-        with Image.open(Path(destination, "images", row["output"])) as output:
-            assert output.size == (2 * width, 2 * height), key
-            output.load()
+        output = Path(destination, "images", row["output"])
+        if output.suffix == ".jxl":
+            # Pillow reads none.
+            made = decode(output.read_bytes(), max_pixels=10**7).pixels
+            assert made.shape[:2] == (2 * height, 2 * width), key
+            continue
+        with Image.open(output) as image:
+            assert image.size == (2 * width, 2 * height), key
+            image.load()
 
 
 def test_the_accounting_identity_holds(
