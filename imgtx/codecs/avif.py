@@ -20,7 +20,7 @@ from imgtx.codecs.format import Format, Writer, holds_any
 from imgtx.codecs.heif_items import Items, read_brands, read_items
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import Facts, Header, Picture, dropped
-from imgtx.codecs.rows import Raster
+from imgtx.codecs.rows import Raster, whole_picture
 from imgtx.errors import ImageError
 
 # libaom's speed, 0 to 10. Slower ones gain a few per cent of the size.
@@ -132,11 +132,7 @@ def encode(picture: Picture, quality: int) -> tuple[bytes, tuple[str, ...]]:
 
 def write(path: Path, rows: Iterable[np.ndarray], raster: Raster, quality: int) -> tuple[str, ...]:
     """Encode the same on disk; the picture is held in memory."""
-    stored = np.concatenate([*rows])
-    colours = stored[:, :, : raster.bands - raster.alpha]
-    alpha = stored[:, :, -1] if raster.alpha else None
-    picture = Picture(colours, alpha, raster.icc, raster.exif, "avif", (), metadata=raster.metadata)
-    data, notes = encode(picture, quality)
+    data, notes = encode(whole_picture(rows, raster, "avif"), quality)
     path.write_bytes(data)
     return notes
 

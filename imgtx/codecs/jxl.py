@@ -19,7 +19,7 @@ from imgtx.codecs.extras import extra
 from imgtx.codecs.format import Format, Writer, holds_any
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import Facts, Header, Picture, dropped
-from imgtx.codecs.rows import Raster
+from imgtx.codecs.rows import Raster, whole_picture
 from imgtx.errors import ImageError
 
 _CONTAINER, _CODESTREAM = b"\0\0\0\x0cJXL \r\n\x87\n", b"\xff\x0a"
@@ -137,11 +137,7 @@ def _distance(quality: int) -> float:
 
 def write(path: Path, rows: Iterable[np.ndarray], raster: Raster, quality: int) -> tuple[str, ...]:
     """Encode the same on disk; the picture is held in memory."""
-    stored = np.concatenate([*rows])
-    colours = stored[:, :, : raster.bands - raster.alpha]
-    alpha = stored[:, :, -1] if raster.alpha else None
-    picture = Picture(colours, alpha, raster.icc, raster.exif, "jxl", (), metadata=raster.metadata)
-    data, notes = encode(picture, quality)
+    data, notes = encode(whole_picture(rows, raster, "jxl"), quality)
     path.write_bytes(data)
     return notes
 

@@ -44,6 +44,14 @@ class Raster:
         return max(1, min(self.height, _STRIP_BYTES // self.row_bytes))
 
 
+def whole_picture(rows: Iterable[np.ndarray], raster: Raster, format: str) -> Picture:
+    """Return a picture in memory made of its rows, for encoders that take nothing else."""
+    stored = np.concatenate([*rows])
+    colours = stored[:, :, : raster.bands - raster.alpha]
+    alpha = stored[:, :, -1] if raster.alpha else None
+    return Picture(colours, alpha, raster.icc, raster.exif, format, (), metadata=raster.metadata)
+
+
 WriteRows = Callable[[BinaryIO, Iterable[np.ndarray], Raster], tuple[str, ...]]
 
 

@@ -29,7 +29,7 @@ class ModelInfo:
     `imgtx.inference.tiling.default_tile` alone decides.
     fast: the fastest of `dtypes` that was measured to be exact enough, what `--precision auto` means.
     blended: whether the model draws noise, so that its tiles do not agree: they are blended where they overlap, and
-    each call is told where its tiles are (`top` and `left` in its rows). Tiled output then does not equal untiled.
+    each call is given the places of its tiles (`top` and `left` in its rows). Tiled output then does not equal untiled.
     batches: whether a batch equals its images one by one. channels_last: whether that layout was measured to be faster.
     compiled_tile: the side of the tiles for which the model, compiled in the precision `fast`, was measured to be exact
     enough and `compiled_gain` times as fast (`imgtx.inference.compiled`); 0 where it was not, and then `not_compiled`

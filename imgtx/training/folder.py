@@ -40,7 +40,7 @@ def held_folder(folder: Path) -> Iterator[None]:
             os.write(lock, _this_process().encode())
             yield
         finally:
-            # Removed while it is still locked: whoever opened it meanwhile finds it gone, and tries again.
+            # Removed while it is still locked: a process that opened it meanwhile finds it gone, and tries again.
             with suppress(OSError):
                 (folder / LOCK).unlink()
             os.close(lock)

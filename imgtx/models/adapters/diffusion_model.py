@@ -54,6 +54,8 @@ class LoadedPipeline:
         self.path, self.folder, self.kind, self.extras = path, folder, kind, extras
         self.info, self.digest, self.record = info, digest, record
         self.device, self.precision = torch.device("cpu"), "float32"
+        call: Any = kind.__call__
+        self._parameters = inspect.signature(call).parameters
         self.pipeline: Any = None
 
     def place(self, device: torch.device, precision: str) -> None:
@@ -171,8 +173,6 @@ class DiffusionModel(LoadedPipeline):
         # The pipeline of the same components for rows with a start picture, made when one comes.
         self._from_image = from_image
         self._begun: Any = None
-        call: Any = kind.__call__
-        self._parameters = inspect.signature(call).parameters
         self._defaults: dict[str, Any] = {"clean_caption": False, "output_type": "np"}
         # Whether noise was seen to come from torch's shared generator.
         self._alone = False

@@ -5,9 +5,7 @@ Noise is drawn by pixel position (`PositionalNoise`), which makes neighbours nea
 where they overlap (`imgtx.inference.blending`). The same picture comes out the same each time, whatever runs beside it.
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,27 +13,11 @@ from torch import Tensor
 
 from imgtx.errors import ModelError, first_line
 from imgtx.models.adapters.diffusion_model import LoadedPipeline, quiet
-from imgtx.models.adapters.pipeline_folder import Extras, PipelineFolder
 from imgtx.models.adapters.positional_noise import PositionalNoise
-from imgtx.models.info import ModelInfo
 
 
 class DiffusionUpscaler(LoadedPipeline):
     """A pipeline that enlarges pictures. `rows` say where each tile is in its picture: `top` and `left`, in pixels."""
-
-    def __init__(
-        self,
-        path: Path,
-        folder: PipelineFolder,
-        kind: type,
-        info: ModelInfo,
-        digest: str,
-        record: dict[str, Any],
-        extras: Extras,
-    ):
-        super().__init__(path, folder, kind, info, digest, record, extras)
-        call: Any = kind.__call__
-        self._parameters = inspect.signature(call).parameters
 
     def __call__(self, batch: Tensor, state: None = None, rows: Sequence[Mapping[str, Any]] = ()) -> Tensor:
         """Enlarge (B, 3, H, W) in [0, 1] to (B, 3, s H, s W) in [0, 1], float32 on its device."""

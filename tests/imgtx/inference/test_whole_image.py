@@ -1,4 +1,4 @@
-"""A model that looks at the whole image: what it sees of it, and that every tile is told the same."""
+"""A model that looks at the whole image: what it sees of it, and that every tile gets the same."""
 
 from typing import Any
 
