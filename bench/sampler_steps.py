@@ -1,6 +1,7 @@
 """Measure the sampler of our text-to-image model: a few evaluations of the network against 50 steps of Heun's method.
 
     python -m bench.sampler_steps WEIGHTS.safetensors [--prompts 100] [--evaluations 8,12,16,24,32] [--heun 4,8]
+        [--precision bfloat16]
 
 All draw the same prompts (those of `imgtx evaluate --protocol scenes`, of each kind alike) from the same noise. For
 each number of evaluations: by how many levels of 255 pictures differ from those of 50 Heun steps, on average; the
@@ -24,7 +25,7 @@ from imgtx.models.weights import load_model
 from imgtx.training.scenes.examination import KINDS, Question, marks, questions
 
 REFERENCE_STEPS = 50
-BATCH = 4
+BATCH = 16
 
 
 def main() -> None:
@@ -34,6 +35,7 @@ def main() -> None:
     arguments.add_argument("--evaluations", type=numbers, default=numbers("4,8,12,16,24,32"))
     arguments.add_argument("--heun", type=numbers, default=numbers("4,8"), help="steps of Heun beside the 50")
     arguments.add_argument("--guidance", type=float, default=GUIDANCE)
+    arguments.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     arguments.add_argument("--name", default="sampler_steps", help="of the JSON file under bench/results/")
     options = arguments.parse_args()
     torch.set_num_threads(1)
@@ -50,7 +52,8 @@ def main() -> None:
     rows, reference = [], None
     for name, solver, steps in runs:
         began = time.process_time()
-        pictures = draw(model, asked, solver, steps, options.guidance)
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bfloat16"):
+            pictures = draw(model, asked, solver, steps, options.guidance)
         seconds = (time.process_time() - began) / len(asked)
         reference = pictures if reference is None else reference
         found = marks([*np.rint(pictures * 255).astype(np.uint8)], [q.description for q in asked])
@@ -66,7 +69,10 @@ def main() -> None:
         )
         print(*(f"{key} {value}" for key, value in rows[-1].items()), sep=", ", flush=True)
     print(table_of(rows))
-    command = f"python -m bench.sampler_steps {options.weights.name} --prompts {options.prompts}"
+    lists = {"evaluations": options.evaluations, "heun": options.heun}
+    command = f"python -m bench.sampler_steps {options.weights.name} --prompts {options.prompts} "
+    command += " ".join(f"--{name} {','.join(map(str, steps))}" for name, steps in lists.items())
+    command += f" --precision {options.precision}"
     facts = {"command": command, "digest": model.digest, "default_steps": STEPS, "guidance": options.guidance}
     save(options.name, facts | {"prompts": len(asked), "rows": rows})
 

@@ -1,12 +1,15 @@
 """Whether pictures of captions are recognised, by a network that no training used; and which of them are memorised.
 
-    captions    100 concepts in one drawing style that training saw in other styles only ("pair"), and the same concepts
-                in a style in which it did see them ("seen")
+    seen       100 concepts, each in a drawing style in which training saw it
+    pair       the same concepts, each in a style in which training did not see it
+    concept    100 concepts that training saw in no style
 
 The network is MobileNetV2, which classifies photos. On its features a small classifier is fitted to real pictures that
 were held out of the training: concepts that are held out in all styles teach it which directions tell concepts apart
 (linear discriminant analysis), and of each of the 100 concepts one held-out picture is its example. A picture is
-recognised if the example of its own concept is the nearest of the 100.
+recognised if the example of its own concept is the nearest of the 100. The examples are in several styles, because no
+collection has 100 that serve: directions in which one concept differs between styles count little, and how much style
+alone finds is what the pictures find under the prompts of others, which are of the same style.
 
 A picture is memorised if it is less than a third as far from the nearest picture of the training as from the nearest of
 another concept, by root mean square over pixels: the rule of Yoon et al. 2023 ("Diffusion Probabilistic Models
@@ -14,7 +17,6 @@ Generalize when They Fail to Memorize"), with concepts because collections draw 
 each compared with the others, the same share says how many are near copies anyway.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,77 +83,101 @@ def read_captioned(folder: Path) -> OnWhite:
     return OnWhite(flat, tuple(found.subjects[place] for place in kept))
 
 
+@dataclass(frozen=True)
+class Exam:
+    """What a model is asked for, and what it is recognised by.
+
+    `asked` has a subject and a style for each picture, `examples` the place of the held-out picture of each concept,
+    and `real` that of a picture in another style than the example's.
+    """
+
+    condition: str
+    asked: tuple[tuple[Subject, str], ...]
+    examples: tuple[int, ...]
+    real: tuple[int, ...]
+
+
 def caption_rows(predictor: "Predictor", dataset: Dataset) -> Iterator[Row]:
     """Measure the pictures that a model makes of captions, beside real pictures of the same concepts."""
     generator = cast("Generator", predictor)
     features = mobilenet_features()
     data = read_captioned(dataset.files[0].parent)
-    style, examples = choose_candidates(data)
-    classifier = Classifier.fit(data, examples, features)
     training = data.where(lambda subject: not held_out(subject))
     memory = Memory(data, training)
-    for condition, asked in (
-        (f"pair held out: {style}", [(data.subjects[place], style) for place in examples]),
-        ("concept seen in this style", seen_subjects(data, examples, training)),
-    ):
-        concepts = [subject.concept for subject, _ in asked]
-        prompts = [f"{subject.caption} in {name} style" for subject, name in asked]
-        shown = with_progress(prompts, f"captions: {condition}")
+    classifiers: dict[tuple[int, ...], Classifier] = {}
+    for exam in exams(data):
+        if exam.examples not in classifiers:
+            classifiers[exam.examples] = Classifier.fit(data, exam.examples, features)
+        classifier = classifiers[exam.examples]
+        concepts = [subject.concept for subject, _ in exam.asked]
+        others = [concepts[place] for place in rotated([style for _, style in exam.asked])]
+        prompts = [f"{subject.caption} in {style} style" for subject, style in exam.asked]
+        shown = with_progress(prompts, f"captions: {exam.condition}")
         made = np.stack([picture_at(generator, prompt, seed) for seed, prompt in enumerate(shown)])
-        others = [drawn_otherwise(data, training, concept, style) for concept in concepts]
         for method, pictures, meant, places in (
             (generator.info.name, made, concepts, ()),
-            (SHUFFLED, made, [*concepts[1:], concepts[0]], ()),
-            (REAL, data.pictures[others], concepts, others),
+            (SHUFFLED, made, others, ()),
+            (REAL, data.pictures[list(exam.real)], concepts, exam.real),
         ):
             means = {
                 "found %": 100 * classifier.share(pictures, meant),
                 "memorised %": 100 * memory.share(pictures, places),
             }
-            yield Row(dataset.name, condition, method, len(pictures), means)
+            yield Row(dataset.name, exam.condition, method, len(pictures), means)
 
 
-def drawn_otherwise(data: OnWhite, training: Sequence[int], concept: str, style: str) -> int:
-    """Return the place of a picture of the concept in another style than `style`; the training has one."""
-    return next(
-        place
-        for place in training
-        if data.subjects[place].concept == concept and data.subjects[place].style != style
-    )
+def exams(data: OnWhite) -> Iterator[Exam]:
+    """Yield the three exams; UsageError for too few pictures."""
+    training = data.where(lambda subject: not held_out(subject))
+    pairs, learnt = choose_candidates(data, "pair", training)
+    subjects = data.subjects
+    asked = tuple((subjects[place], subjects[place].style) for place in learnt)
+    yield Exam("concept seen in this style", asked, pairs, learnt)
+    asked = tuple((subjects[place], subjects[place].style) for place in pairs)
+    yield Exam("concept seen in other styles only", asked, pairs, learnt)
+    apart = data.where(lambda subject: held_out(subject) == "concept")
+    concepts, otherwise = choose_candidates(data, "concept", apart)
+    asked = tuple((subjects[place], subjects[place].style) for place in concepts)
+    yield Exam("concept never seen", asked, concepts, otherwise)
 
 
-def choose_candidates(data: OnWhite) -> tuple[str, list[int]]:
-    """Return a style and the places of CANDIDATES pictures in it whose pair of concept and style is held out.
+def choose_candidates(
+    data: OnWhite, kind: str, others: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the places of CANDIDATES pictures that are held out as `kind`, a concept each, and each one's counterpart.
 
-    The style is the one with most of them, and each concept is in the training in another style. All candidates share
-    a style, so that the style tells nothing about the concept. Raises UsageError for too few pictures.
+    The counterpart is among `others`: the first picture of the same concept in another style. Raises UsageError for too
+    few pictures.
     """
-    seen = {subject.concept for subject in data.subjects if not held_out(subject)}
-    first: dict[tuple[str, str], int] = {}
-    for place, subject in enumerate(data.subjects):
-        if held_out(subject) == "pair" and subject.concept in seen:
-            first.setdefault((subject.style, subject.concept), place)
-    counts = Counter(style for style, _ in first)
-    style, count = counts.most_common(1)[0] if counts else ("", 0)
-    if count < CANDIDATES:
+    by_concept: dict[str, list[int]] = {}
+    for place in others:
+        by_concept.setdefault(data.subjects[place].concept, []).append(place)
+    found: dict[str, tuple[int, int]] = {}
+    for place in data.where(lambda subject: held_out(subject) == kind):
+        subject = data.subjects[place]
+        apart = [at for at in by_concept.get(subject.concept, ()) if data.subjects[at].style != subject.style]
+        if apart:
+            found.setdefault(subject.concept, (place, apart[0]))
+    if len(found) < CANDIDATES:
         raise UsageError(
-            f"the pictures have {count} held-out pairs of a concept and one style: expected {CANDIDATES} or more; give "
-            "all collections"
+            f"the pictures have {len(found)} concepts that are held out ({kind}) and drawn in another style, too: "
+            f"expected {CANDIDATES} or more; give all collections"
         )
-    places = [place for (name, _), place in sorted(first.items()) if name == style]
     # Evenly over the alphabet: neighbours in it are often alike ("clock at one", "clock at two").
-    return style, [places[number * len(places) // CANDIDATES] for number in range(CANDIDATES)]
+    ordered = [found[concept] for concept in sorted(found)]
+    chosen = [ordered[number * len(ordered) // CANDIDATES] for number in range(CANDIDATES)]
+    return tuple(place for place, _ in chosen), tuple(place for _, place in chosen)
 
 
-def seen_subjects(
-    data: OnWhite, examples: Sequence[int], training: Sequence[int]
-) -> list[tuple[Subject, str]]:
-    """Return for each example's concept a subject of the training, and its style."""
-    of_concept: dict[str, Subject] = {}
-    for place in training:
-        of_concept.setdefault(data.subjects[place].concept, data.subjects[place])
-    chosen = [of_concept[data.subjects[place].concept] for place in examples]
-    return [(subject, subject.style) for subject in chosen]
+def rotated(styles: Sequence[str]) -> list[int]:
+    """Return for each place another one of the same style, the next; of a style that is alone, any other one."""
+    following = [(place + 1) % len(styles) for place in range(len(styles))]
+    for style in dict.fromkeys(styles):
+        places = [place for place, name in enumerate(styles) if name == style]
+        if len(places) > 1:
+            for place, after in zip(places, [*places[1:], places[0]], strict=True):
+                following[place] = after
+    return following
 
 
 @dataclass(frozen=True)
@@ -215,7 +241,7 @@ class Memory:
     def share(self, pictures: np.ndarray, places: Sequence[int] = ()) -> float:
         """Return the share of pictures that are memorised.
 
-        places: of pictures that are in the training themselves, each compared with the others.
+        places: of real pictures, each compared with the others where it is in the training itself.
         """
         flat = pictures.reshape(len(pictures), -1).astype(np.float32)
         blocks = []
@@ -224,7 +250,8 @@ class Memory:
             blocks.append((flat**2).sum(1)[:, None] + (block**2).sum(1)[None] - 2 * flat @ block.T)
         squares = np.concatenate(blocks, axis=1).clip(0)
         for row, place in enumerate(places):
-            squares[row, self._number[place]] = np.inf
+            if place in self._number:
+                squares[row, self._number[place]] = np.inf
         nearest = squares.argmin(1)
         others = self._concepts[None] != self._concepts[nearest][:, None]
         near = squares[np.arange(len(squares)), nearest]

@@ -96,10 +96,11 @@ PROTOCOLS = {
     "captions": Protocol(
         "captions",
         TEXT_TO_IMAGE,
-        f"{CANDIDATES} concepts whose pictures in one style training never saw, a seed each, the model's own settings; "
-        "found: by MobileNetV2, which no training used, and a discriminant that is fitted to held-out real pictures, "
-        f"among the {CANDIDATES} concepts, each by one held-out real picture; memorised: less than a third as far from "
-        "a picture of the training as from all of other concepts",
+        f"{CANDIDATES} concepts each, a seed each, the model's own settings; found: by MobileNetV2, which no training "
+        f"used, and a discriminant that is fitted to held-out real pictures, among the {CANDIDATES} concepts, each by "
+        "one held-out real picture; prompts of others: of the same style, which is what style alone finds; real "
+        "pictures: of the same concepts in another style; memorised: less than a third as far from a picture of the "
+        "training as from all of other concepts",
         caption_rows,
         (),
         in_metrics=False,

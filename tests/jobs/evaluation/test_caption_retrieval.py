@@ -16,13 +16,15 @@ from jobs.evaluation.caption_retrieval import (
     Memory,
     OnWhite,
     caption_rows,
-    choose_candidates,
+    exams,
     find_captioned,
+    rotated,
 )
 from jobs.evaluation.datasets import Dataset
 
 STYLES = ("noto", "openmoji", "twemoji")
 CANDIDATES = 8
+SEEN, PAIR, NEVER = "concept seen in this style", "concept seen in other styles only", "concept never seen"
 
 
 def pattern(concept: str) -> np.ndarray:
@@ -64,32 +66,42 @@ def rows_of(paint: Callable[[str, str, int], np.ndarray]) -> dict[tuple[str, str
             return paint(concept, rest.removesuffix(" style"), seed)
 
     rows = caption_rows(Painter(), Dataset("emoji", (Path("emoji/a.parquet"),)))
-    return {(row.condition.partition(" ")[0], row.method): row.means for row in rows}
+    return {(row.condition, row.method): row.means for row in rows}
 
 
-def test_candidates_share_a_style_in_which_training_saw_none_of_them(data: OnWhite):
-    style, places = choose_candidates(data)
-    chosen = [data.subjects[place] for place in places]
-    assert {subject.style for subject in chosen} == {style}
-    assert {held_out(subject) for subject in chosen} == {"pair"}
-    assert len({subject.concept for subject in chosen}) == CANDIDATES
+def test_candidates_are_held_out_and_each_has_a_counterpart_in_another_style(data: OnWhite):
+    for exam, kind, seen in zip(exams(data), ("pair", "pair", "concept"), ("", "", "concept"), strict=True):
+        examples, real = ([data.subjects[at] for at in places] for places in (exam.examples, exam.real))
+        assert {held_out(subject) for subject in examples} == {kind}
+        assert {held_out(subject) for subject in real} == {seen}
+        assert len({subject.concept for subject in examples}) == CANDIDATES
+        for example, other, (subject, style) in zip(examples, real, exam.asked, strict=True):
+            assert example.concept == other.concept == subject.concept
+            assert example.style != other.style
+            assert style == (other.style if exam.condition == SEEN else example.style)
+
+
+def test_prompts_of_others_are_of_the_same_style_where_there_is_one():
+    assert rotated(["a", "b", "a", "b", "a"]) == [2, 3, 4, 1, 0]
+    assert rotated(["a", "b", "b"]) == [1, 2, 1]
 
 
 def test_a_model_that_draws_what_is_asked_is_recognised_and_others_are_not():
     right = rows_of(lambda concept, style, seed: drawn(concept, style, seed + 7))
-    for condition in ("pair", "concept"):
+    for condition in (SEEN, PAIR, NEVER):
         assert right[condition, "painter"]["found %"] == 100
         assert right[condition, REAL]["found %"] == 100
         assert right[condition, SHUFFLED]["found %"] == 0
     wrong = rows_of(lambda concept, style, seed: drawn(f"thing {500 + seed}", style))
-    assert wrong["pair", "painter"]["found %"] < 50
+    assert wrong[PAIR, "painter"]["found %"] < 50
 
 
 def test_pictures_by_heart_are_counted_and_real_ones_are_not(data: OnWhite):
     learnt = {s.concept: p for s, p in zip(data.subjects, data.pictures, strict=True) if not held_out(s)}
-    by_heart = rows_of(lambda concept, style, seed: learnt[concept])
-    assert by_heart["pair", "painter"]["memorised %"] == 100
-    assert by_heart["concept", REAL]["memorised %"] < 100
+    by_heart = rows_of(lambda concept, style, seed: learnt.get(concept, drawn(concept, style, seed)))
+    assert by_heart[PAIR, "painter"]["memorised %"] == 100
+    assert by_heart[SEEN, REAL]["memorised %"] < 100
+    assert by_heart[NEVER, "painter"]["memorised %"] == by_heart[NEVER, REAL]["memorised %"] == 0
     training = data.where(lambda subject: not held_out(subject))
     noise = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
     assert Memory(data, training).share(noise) == 0
@@ -97,8 +109,8 @@ def test_pictures_by_heart_are_counted_and_real_ones_are_not(data: OnWhite):
 
 
 def test_too_few_pictures_and_folders_without_any_are_one_line(data: OnWhite, tmp_path: Path):
-    with pytest.raises(UsageError, match=r"held-out pairs of a concept and one style: expected 8 or more"):
-        choose_candidates(OnWhite(data.pictures[:3], data.subjects[:3]))
+    with pytest.raises(UsageError, match=r"0 concepts that are held out \(pair\).*expected 8 or more"):
+        next(exams(OnWhite(data.pictures[:3], data.subjects[:3])))
     with pytest.raises(UsageError, match=r"has no .parquet file"):
         find_captioned([tmp_path])
     with pytest.raises(UsageError, match="was given no dataset"):
