@@ -60,10 +60,17 @@ def style(size: int) -> Any:
     from imgtx.models.style_config import StyleConfig
     from imgtx.models.style_transfer import StyleTransfer
 
-    network = StyleTransfer(StyleConfig()).eval()
+    config = StyleConfig()
+    network = StyleTransfer(config).eval()
     with torch.inference_mode():
         state = network.encode_style(torch.rand(1, 3, size, size))
-    return lambda tile: network(tile, state)
+
+    def paint(tile: torch.Tensor) -> torch.Tensor:
+        batch, _, height, width = tile.shape
+        shape = batch, config.noise_channels, height // config.patch, width // config.patch
+        return network(tile, state, noise=torch.randn(shape))
+
+    return paint
 
 
 def magenta() -> Any:

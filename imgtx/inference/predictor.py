@@ -96,6 +96,8 @@ class Predictor:
                 model.to(memory_format=self._layout)  # type: ignore[call-overload]  # torch's hints lack it
         elif place := getattr(model, "place", None):
             place(self.device, precision)
+        # Models that draw noise must know where in the image each tile is.
+        self._places = self.info.blended or hasattr(model, "look_at")
         self.call_pixels = affordable_pixels(self.device)
         self.batch = batch or self._default_batch()
         self.tile = self._check_tile(tile) if tile is not None else self._default_tile()
@@ -193,8 +195,11 @@ class Predictor:
                 places = waiting[done : done + self._tiles_per_call(*shape[:2])]
                 batch = np.stack([stacks[which][1][index] for which, index in places])
                 own = () if rows is None else tuple(rows[which] for which, _ in places)
-                if blenders:
-                    own = tuple(placed(stacks[which][0], index) for which, index in places)
+                if self._places:
+                    own = tuple(
+                        {**(rows[which] if rows else {}), **placed(stacks[which][0], index)}
+                        for which, index in places
+                    )
                 for (which, index), tile in zip(places, self._infer(batch, own), strict=True):
                     if not blenders:
                         paste(outputs[which], tile, stacks[which][0], index, scale)
@@ -230,8 +235,8 @@ class Predictor:
             # This refuses what the model does not accept.
             self._out_channels(batch)
             rows = () if conditions is None else (conditions,) * len(indices)
-            if blender:
-                rows = tuple(placed(cut, index) for index in indices)
+            if self._places:
+                rows = tuple({**(conditions or {}), **placed(cut, index)} for index in indices)
             for index, tile in zip(indices, self._infer(batch, rows), strict=True):
                 if blender:
                     yield from blender.add(tile)
@@ -277,8 +282,10 @@ class Predictor:
         """Run one tile too large for memory, (th, tw, C) to (s th, s tw, C), cut as if it were an image."""
         cut = plan(*tile.shape[:2], tile=self.tile, halo=self.info.halo, multiple=self.info.multiple)
         rows = [*row] * cut.count
-        if self.info.blended:
-            rows = [placed(cut, index, row[0]["top"], row[0]["left"]) for index in range(cut.count)]
+        if self._places:
+            rows = [
+                {**row[0], **placed(cut, index, row[0]["top"], row[0]["left"])} for index in range(cut.count)
+            ]
         parts = np.stack(list(self._infer(split(tile, cut), rows)))
         return (blend if self.info.blended else merge)(parts, cut, self.info.scale)
 
@@ -426,7 +433,7 @@ def _check_precision(precision: str, info: ModelInfo) -> None:
 
 
 def placed(cut: Plan, index: int, top: int = 0, left: int = 0) -> Conditions:
-    """Return where tile number `index` is in the image, for a model with `info.blended`.
+    """Return where tile number `index` is in the image, for a model that draws noise by place.
 
     top, left: of what `cut` cuts, where that is part of the image.
     """

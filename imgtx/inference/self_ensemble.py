@@ -10,41 +10,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imgtx.models.contract import WHOLE_IMAGE, Conditions, call_model
+from imgtx.errors import UsageError
+from imgtx.models.contract import Conditions, call_model
 
 VIEWS = tuple((turns, mirrored) for turns in range(4) for mirrored in (False, True))
 
 
 class SelfEnsemble(nn.Module):
-    """An `ImageModel` like the one inside, with its info and digest: the same weights, used in another way."""
+    """An `ImageModel` like the one inside, with its info and digest: the same weights, used in another way.
+
+    Raises UsageError for a model that looks at the whole image: what it paints is no estimate to be averaged.
+    """
 
     def __init__(self, model: Any):
         super().__init__()
-        self.model, self.info, self.digest = model, model.info, getattr(model, "digest", None)
         if hasattr(model, "look_at"):
-            self.look_at = self._look_at
+            raise UsageError(
+                f"the mean over turned views would blur what {model.info.name} paints: leave the self-ensemble out"
+            )
+        self.model, self.info, self.digest = model, model.info, getattr(model, "digest", None)
 
     def prepare(self, conditions: dict[str, Any]) -> Any:
         return self.model.prepare(conditions)
-
-    def _look_at(self, pieces: Tensor, state: Any, row: Conditions) -> list[Any]:
-        """Return what the model knows of the whole image in each view."""
-        return [self.model.look_at(_turned(pieces, *view), state, row) for view in VIEWS]
 
     def forward(self, batch: Tensor, state: Any, rows: Sequence[Conditions] = ()) -> Tensor:
         """Run (B, C, H, W) to (B, out_channels, s H, s W) float32: the mean over the views."""
         layout = torch.channels_last if self.info.channels_last else torch.contiguous_format
         total = torch.zeros((), device=batch.device)
-        for number, (turns, mirrored) in enumerate(VIEWS):
+        for turns, mirrored in VIEWS:
             seen = _turned(batch, turns, mirrored).contiguous(memory_format=layout)
-            output = call_model(self.model, seen, state, [_in_view(row, number) for row in rows])
+            output = call_model(self.model, seen, state, rows)
             total = total + _turned_back(output.to(torch.float32), turns, mirrored)
         return total / len(VIEWS)
-
-
-def _in_view(row: Conditions, number: int) -> Conditions:
-    """Return the conditions of an image in one view, with what is known of all of it."""
-    return {**row, WHOLE_IMAGE: row[WHOLE_IMAGE][number]} if WHOLE_IMAGE in row else row
 
 
 def _turned(images: Tensor, turns: int, mirrored: bool) -> Tensor:

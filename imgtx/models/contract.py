@@ -37,7 +37,7 @@ class ImageModel(Protocol):
     # A model that needs to know the whole image while it runs a tile of it also has
     #     look_at(pieces: Tensor, state: Any, row: Conditions) -> Any
     # which is called once per image, with (N, in_channels, H, W) of `imgtx.inference.whole_image`; every tile's row
-    # then holds what it returned as WHOLE_IMAGE.
+    # then holds what it returned as WHOLE_IMAGE, and the tile's place as `top` and `left` in pixels.
 
     def __call__(self, batch: Tensor, state: Any, rows: Sequence[Conditions] = ()) -> Tensor:
         """Run (B, in_channels, H, W) float32 in [0, 1] to (B, out_channels, s H, s W) in [0, 1].

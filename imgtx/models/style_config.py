@@ -21,7 +21,8 @@ class StyleConfig:
     """Shape of `imgtx.models.style_transfer.StyleTransfer`.
 
     Widths are in channels, `patch` in pixels of the content, `window` in tokens; `style_dim` is the width of the style
-    encoder. `mix_blocks`: pairs of convolutions after each decoder block. Raises ValueError for a shape that cannot be.
+    encoder. `mix_blocks`: pairs of convolutions after each decoder block, `half_blocks` those at half the
+    image's size. Raises ValueError for a shape that cannot be.
     """
 
     patch: int = 4
@@ -32,6 +33,8 @@ class StyleConfig:
     encoder_blocks: int = 1
     decoder_blocks: int = 2
     mix_blocks: int = 2
+    half_blocks: int = 2
+    noise_channels: int = 4
     style_blocks: int = 2
     merged_blocks: int = 1
     ffn_ratio: float = 2.0

@@ -12,6 +12,7 @@ from imgtx.errors import UsageError
 from imgtx.imageops.luma import LUMA
 from imgtx.models.contract import WHOLE_IMAGE, Conditions
 from imgtx.models.info import ModelInfo
+from imgtx.models.noise import noise_at
 from imgtx.models.style_config import MERGED_PATCH, SMALLEST_STYLE, STYLE_SIZE
 from imgtx.models.style_transfer import Statistics, StyleState, StyleTransfer
 
@@ -79,13 +80,15 @@ class StyleModel(nn.Module):
         if look.strength == 0:
             return []
         statistics = Statistics(together=True)
-        self.network(pieces, self._memory(state, look), statistics)
+        places = [(0, number * pieces.shape[3]) for number in range(len(pieces))]
+        self.network(pieces, self._memory(state, look), statistics, self._noise(pieces, places))
         return statistics.measured
 
     def forward(self, batch: Tensor, state: Styles, rows: Sequence[Conditions] = ()) -> Tensor:
         """Run (B, 3, H, W) in [0, 1], H and W multiples of info.multiple, to the same shape in [0, 1].
 
-        Images whose rows do not hold what `look_at` found are whole ones: it is measured on each.
+        Images whose rows do not hold what `look_at` found are whole ones: it is measured on each. Rows say where in its
+        image a tile is, as `top` and `left` in pixels.
         Raises UsageError without a style picture, and for one below 64 pixels a side.
         """
         looks = [state.look.changed(row) for row in rows] or [state.look] * len(batch)
@@ -98,9 +101,20 @@ class StyleModel(nn.Module):
             content = batch[chosen]
             known = [rows[index][WHOLE_IMAGE] for index in chosen if rows and WHOLE_IMAGE in rows[index]]
             statistics = Statistics(of_batch(known)) if known else None
-            styled = self.network(content, self._memory(state, look), statistics).float()
+            places = [
+                (rows[index].get("top", 0), rows[index].get("left", 0)) if rows else (0, 0)
+                for index in chosen
+            ]
+            noise = self._noise(content, places)
+            styled = self.network(content, self._memory(state, look), statistics, noise).float()
             output[chosen] = blended(content, styled, look)
         return output
+
+    def _noise(self, tiles: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
+        config = self.network.config
+        shape = config.noise_channels, tiles.shape[2] // config.patch, tiles.shape[3] // config.patch
+        noise = [noise_at("style", shape, top // config.patch, left // config.patch) for top, left in places]
+        return torch.stack(noise).to(tiles)
 
     @torch.no_grad()
     def _memory(self, state: Styles, look: Look) -> StyleState:

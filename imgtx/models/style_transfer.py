@@ -74,7 +74,8 @@ class Statistics:
 class StyleTransfer(nn.Module):
     """Maps content (B, 3, H, W) in [0, 1] and a StyleState of 1 or B styles to (B, 3, H, W) in [0, 1].
 
-    H and W are multiples of config.multiple. `statistics`: those of the whole image where the content is a tile.
+    H and W are multiples of config.multiple. statistics: those of the whole image, where the content is a tile. noise:
+    normal, (B, config.noise_channels, H/p, W/p), from which strokes begin where the content is even; none is zeros.
     """
 
     def __init__(self, config: StyleConfig):
@@ -90,6 +91,8 @@ class StyleTransfer(nn.Module):
         self.halve = conv(4 * c.detail_channels, c.half_channels)
         fold = c.patch // 2
         self.embed = nn.Linear(c.half_channels * fold**2, c.dim)
+        # Even areas have nothing that a stroke could begin with.
+        self.embed_noise = nn.Linear(c.noise_channels, c.dim, bias=False)
         self.encoder = nn.ModuleList(
             EncoderBlock(
                 c.dim, c.heads, c.window, FeedForward(c.dim, c.ffn_ratio), "post", shifted=i % 2 == 1
@@ -102,6 +105,8 @@ class StyleTransfer(nn.Module):
         self.to_half = conv(c.dim, c.half_channels)
         self.skip_half = nn.Conv2d(c.half_channels, c.half_channels, 1)
         self.half_norm = StyledNorm(c.half_channels, c.code)
+        # Tokens stand for patches of 4 pixels: what is finer is drawn here.
+        self.half_mix = nn.ModuleList(StyledBlock(c.half_channels, c.code) for _ in range(c.half_blocks))
         self.to_detail = conv(c.half_channels, c.detail_channels)
         self.skip_detail = nn.Conv2d(c.detail_channels, c.detail_channels, 1)
         self.detail_norm = StyledNorm(c.detail_channels, c.code)
@@ -118,18 +123,29 @@ class StyleTransfer(nn.Module):
             values.append(split_heads(value, self.config.heads))
         return StyleState(code, tuple(keys), tuple(values))
 
-    def forward(self, content: Tensor, state: StyleState, statistics: Statistics | None = None) -> Tensor:
+    def forward(
+        self,
+        content: Tensor,
+        state: StyleState,
+        statistics: Statistics | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
         code, fold, of = state.code, self.config.patch // 2, statistics or Statistics()
         detail = by_rows(lambda x: F.relu(self.stem(x)), standardised(content), reach=2)  # B, detail, H, W
         half = by_rows(lambda x: F.relu(self.halve(x)), F.pixel_unshuffle(detail, 2), reach=1)
         tokens = self.embed(F.pixel_unshuffle(half, fold).permute(0, 2, 3, 1))  # B, H/p, W/p, D
+        if noise is not None:
+            tokens = tokens + self.embed_noise(noise.to(tokens.dtype).permute(0, 2, 3, 1))
         for block in self.encoder:
             tokens = block(tokens)
         for block, key, value in zip(self.decoder, state.keys, state.values, strict=True):
             tokens = block(tokens, key, value, code, of)
         x = F.interpolate(tokens.permute(0, 3, 1, 2), scale_factor=fold)
         x = by_rows(self.to_half, x, reach=1) + self.skip_half(half)
-        x = F.interpolate(F.relu(self.half_norm(x, code, of)), scale_factor=2)
+        x = F.relu(self.half_norm(x, code, of))
+        for block in self.half_mix:
+            x = block(x, code, of)
+        x = F.interpolate(x, scale_factor=2)
         x = by_rows(self.to_detail, x, reach=1) + self.skip_detail(detail)
         x = by_rows(self.head, F.relu(self.detail_norm(x, code, of)), reach=3)
         return torch.sigmoid(self.head_norm(x, code, of))

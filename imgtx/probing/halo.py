@@ -154,7 +154,8 @@ def _gap(
     scale, worst, worst_levels = model.info.scale, 0.0, 0
     for place, tile in zip(cut.tiles, split(image, cut), strict=True):
         inner = _inner(place, cut)
-        ours = _part(_run(model, state, tile, row, device), inner, scale, place.top, place.left)
+        placed = [{**conditions, "top": place.top, "left": place.left} for conditions in row]
+        ours = _part(_run(model, state, tile, placed, device), inner, scale, place.top, place.left)
         theirs = _part(untiled, inner, scale, 0, 0)
         worst = max(worst, float(np.abs(ours - theirs).max()))
         levels = (np.floor(x * 255 + 0.5).astype(np.int16) for x in (ours, theirs))

@@ -67,7 +67,7 @@ class Stylising:
         contents, styles = as_tensor(batch.contents, device), as_tensor(batch.styles, device)
         with autocast(self.spec.precision, device):
             state = compute.encode_style(styles).repeat(len(contents) // len(styles))
-            output = compute(contents, state).float()
+            output = compute(contents, state, noise=self._noise(contents, generator)).float()
         parts = self.objective(output, contents, self._targets_of(batch, styles), generator)
         if batch.own:
             parts["identity"] = (output[0] - contents[0]).abs().mean()
@@ -81,10 +81,17 @@ class Stylising:
         down, right = (int(move) for move in moves)
         with autocast(self.spec.precision, device):
             state = compute.encode_style(style)
+            # Without noise: that would have to move along, by less than its own grid.
             still = compute(content, state).float()
             moved = compute(content.roll((down, right), (2, 3)), state).float().roll((-down, -right), (2, 3))
         difference = (moved - still)[..., SHIFT_BORDER:-SHIFT_BORDER, SHIFT_BORDER:-SHIFT_BORDER]
         return difference.abs().mean() + total_variation(difference)
+
+    def _noise(self, contents: Tensor, generator: torch.Generator | None) -> Tensor:
+        config = self.spec.config
+        batch, _, height, width = contents.shape
+        shape = batch, config.noise_channels, height // config.patch, width // config.patch
+        return torch.randn(shape, generator=generator).to(contents)
 
     def _targets_of(self, batch: StyleBatch, styles: Tensor) -> Targets:
         for place, number in enumerate(batch.pieces):
@@ -118,7 +125,9 @@ class Stylising:
                 losses.append(float(total(self.spec.weights, self.parts(network, batch, device, generator))))
                 state = network.encode_style(as_tensor(batch.styles, device))
                 contents = as_tensor(batch.contents, device)
-                output = network(contents, state.repeat(len(contents))).clamp(0, 1).mul(255).round().byte()
+                noise = self._noise(contents, generator)
+                output = network(contents, state.repeat(len(contents)), noise=noise).clamp(0, 1)
+                output = output.mul(255).round().byte()
                 columns.append(output.permute(0, 2, 3, 1).cpu().numpy())
         sheet(valid, columns).save(folder / STRIP)
         return {"valid_loss": float(np.mean(losses))}

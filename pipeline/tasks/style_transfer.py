@@ -204,6 +204,8 @@ def check(spec: RunSpec, info: ModelInfo) -> None:
         raise UsageError(
             "no style is given: write --style FILE for the look of one picture, or --styles FOLDER for each of several"
         )
+    if spec.self_ensemble:
+        raise UsageError("--self-ensemble: the mean over turned views would blur the strokes; leave it out")
     # Not `strength < 0`: nan must fail too.
     if not 0 <= strength <= 1:
         raise UsageError(f"--strength {strength:g}: must be 0, the image as it is, to 1, the full style")

@@ -1,6 +1,5 @@
 """Noise that belongs to a place of a picture: tiles that overlap get the same noise where they do."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,9 +8,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from imgtx.errors import ModelError
-
-# Positions a side that are drawn from one generator.
-BLOCK = 64
+from imgtx.models.noise import noise_at
 
 
 class PositionalNoise(TorchFunctionMode):
@@ -58,17 +55,4 @@ class PositionalNoise(TorchFunctionMode):
         )
         draw = self._draws[tile]
         self._draws[tile] += 1
-        first_row, first_column = top // BLOCK, left // BLOCK
-        rows = range(first_row, (top + height - 1) // BLOCK + 1)
-        columns = range(first_column, (left + width - 1) // BLOCK + 1)
-        whole = torch.cat(
-            [torch.cat([self._block(draw, r, c, channels) for c in columns], dim=2) for r in rows], dim=1
-        )
-        top, left = top - first_row * BLOCK, left - first_column * BLOCK
-        return whole[None, :, top : top + height, left : left + width]
-
-    def _block(self, draw: int, row: int, column: int, channels: int) -> Tensor:
-        said = f"{self._seed} {draw} {row} {column}".encode()
-        seed = int.from_bytes(hashlib.sha256(said).digest()[:8], "big") >> 1
-        # The mode is not entered while it answers.
-        return torch.randn((channels, BLOCK, BLOCK), generator=torch.Generator().manual_seed(seed))
+        return noise_at(f"{self._seed} {draw}", (channels, height, width), top, left)[None]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from imgtx.errors import UsageError
 from imgtx.inference.predictor import Predictor
 from imgtx.inference.self_ensemble import SelfEnsemble
 from imgtx.inference.tiling import split
@@ -71,11 +72,31 @@ def test_images_of_one_batch_keep_their_own_and_their_conditions():
     np.testing.assert_array_equal(other, also)
 
 
-def test_an_ensemble_looks_at_every_view():
-    model, image = MeanColour(), photo(40, 64)
-    ensemble = Predictor(SelfEnsemble(model), tile=32)(image)
-    assert model.looked == 8
-    assert np.abs(ensemble.astype(int) - Predictor(MeanColour(), tile=32)(image)).max() <= 1
+def test_it_is_no_part_of_an_ensemble():
+    with pytest.raises(UsageError, match="leave the self-ensemble out"):
+        SelfEnsemble(MeanColour())
+
+
+class Ramp(MeanColour):
+    """Paints every pixel by its row and column in the image, for which it must know where the tile is."""
+
+    def forward(self, batch: torch.Tensor, state: None, rows: Any = ()) -> torch.Tensor:
+        painted = []
+        for tile, row in zip(batch, rows, strict=True):
+            down, right = torch.arange(tile.shape[1]), torch.arange(tile.shape[2])
+            light = (row["top"] + down)[:, None] + 2 * (row["left"] + right)
+            painted.append((light / 255).expand(tile.shape))
+        return torch.stack(painted)
+
+
+def test_a_tile_knows_where_it_is():
+    image, predictor = photo(40, 72), Predictor(Ramp(), tile=32)
+    wanted = np.arange(40)[:, None] + 2 * np.arange(72)
+    np.testing.assert_array_equal(predictor(image)[..., 0], wanted)
+    for place, pixels in predictor.tiles(predictor.plan_for(40, 72), read_from(image)):
+        np.testing.assert_array_equal(
+            pixels[..., 0], wanted[place.top : place.bottom, place.left : place.right]
+        )
 
 
 def test_an_image_too_large_for_memory_is_seen_the_same():
