@@ -1,6 +1,6 @@
 """Measure milliseconds and bytes of every codec on one photo.
 
-    python -m bench.codecs [--photo FILE] [--out bench/results/codecs.json]
+    python -m bench.codecs [--photo FILE]
 
 CPU time of one thread, the median of several runs, all rows of a size from the same pixels. Ratios are
 against the row that imgtx uses, from the same run: read them, not the milliseconds.
@@ -8,13 +8,10 @@ against the row that imgtx uses, from the same run: read them, not the milliseco
 
 import argparse
 import io
-import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +23,7 @@ import PIL
 import pyvips
 from PIL import Image
 
+from bench.report import machine, save
 from imgtx.codecs import Picture, decode, encode
 
 SIDES = (512, 2048)
@@ -36,7 +34,6 @@ SECONDS_A_ROW = 0.25
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--photo", type=Path, default=Path(__file__).parents[1] / "examples/coffee.webp")
-    arguments.add_argument("--out", type=Path, default=Path(__file__).parent / "results/codecs.json")
     options = arguments.parse_args()
     rows = []
     for side in SIDES:
@@ -44,14 +41,7 @@ def main() -> None:
         rows += encoders_table(pixels) + decoders_table(pixels)
     add_ratios(rows)
     print_table(rows)
-    result = {
-        "machine": machine(),
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "photo": options.photo.name,
-        "rows": rows,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    save("codecs", {"libraries": libraries(), "photo": options.photo.name, "rows": rows})
 
 
 def photo(path: Path, side: int) -> np.ndarray:
@@ -179,7 +169,7 @@ def _job(row: dict) -> tuple[str, str, int]:
 
 
 def print_table(rows: list[dict]) -> None:
-    print(machine())
+    print(f"{machine()}, one thread; {libraries()}")
     for side in SIDES:
         print(f"\n{side} x {side}\n{'':7} {'codec':14} {'by':20} {'ms':>9} {'KiB':>7} {'times imgtx':>12}")
         for row in rows:
@@ -188,17 +178,10 @@ def print_table(rows: list[dict]) -> None:
                 print(f"{name} {row['ms']:9.2f} {row['kib']:7} {row['times']:12.2f}")
 
 
-def machine() -> str:
-    """Describe in one line what the numbers depend on."""
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
+def libraries() -> str:
+    """Name the versions that these numbers depend on."""
     libvips = ".".join(str(pyvips.version(part)) for part in range(3))
-    return (
-        f"{model}, {os.cpu_count()} CPUs, one thread; Python {platform.python_version()}, "
-        f"Pillow {PIL.__version__}, libvips {libvips}, numpy {np.__version__}"
-    )
+    return f"Pillow {PIL.__version__}, libvips {libvips}, numpy {np.__version__}"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Measure which share of a run's CPU seconds a bare loop of the same work takes: `imgtx upscale` and `bench.bare_loop`.
 
-    python -m bench.efficiency [--megapixels 1 10 60] [--rounds 3] [--engine local]
+    python -m bench.efficiency [--megapixels 1 10 60] [--rounds 3] [--engines local]
 
-Both read the same JPEG archive, run the same weights in as many processes as there are cores with the same allocator
+All read the same JPEG archive, run the same weights in as many processes as there are cores with the same allocator
 settings, and write the same files durably; they take turns, and the numbers are medians. Of imgtx everything is
-counted, from the command's start to the end of its last process. Of the bare loop only the work is: what its processes
-take from the moment when each has its model, without imports, start and end. `whole` is the ratio with these counted.
+counted, from the command's start to the end of its last process; `start_up` is what a run over one image of 16 x 16
+takes, in the same round, and `after_start_up` the share without it. Of the bare loop only the work is counted: what its
+processes take from the moment when each has its model, without imports, start and end. `bare_whole` has these.
+Each size is a result of its own, `efficiency_10mp.json`, saved as soon as it is measured.
 `python -m bench.efficiency --source examples --megapixels 0` measures `make demo`.
 """
 
@@ -16,6 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+
+from PIL import Image
 
 from bench.cpu_seconds import spend
 from bench.photos import photo_archive
@@ -32,53 +36,77 @@ def main() -> None:
     parser.add_argument("--megapixels", type=int, nargs="*", default=[1, 10, 60])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", default="sr-x2")
-    parser.add_argument("--engine", default="local")
+    parser.add_argument("--engines", nargs="+", default=["local"])
     parser.add_argument("--source", type=Path, help="a folder of images instead of a generated archive")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="imgtx-bench-") as name:
-        rows = [measure(Path(name), size, options) for size in options.megapixels]
-    values = {"model": options.model, "engine": options.engine, "rounds": options.rounds, "rows": rows}
-    save("demo" if options.source else "efficiency", values)
-    for row in rows:
-        target = f" (target: {row['target']:g})" if "target" in row else ""
-        print(
-            f"{row['megapixels']:6.1f} MP, {row['images']:3} images: bare {row['bare']:.1f} CPU s "
-            f"({row['bare_whole']:.1f} whole), imgtx {row['imgtx']:.1f}; share {row['share']:.3f}{target}, "
-            f"whole {row['whole']:.3f}"
-        )
+        for size in options.megapixels:
+            found = measure(Path(name), size, options)
+            target = {"target": TARGETS[size]} if size in TARGETS else {}
+            values = {"model": options.model, "rounds": options.rounds} | found | target
+            save("demo" if options.source else f"efficiency_{size}mp", values)
+            for row in found["rows"]:
+                print(
+                    f"{found['megapixels']:6.1f} MP, {found['images']:3} images: bare {found['bare']:.1f} CPU s "
+                    f"({found['bare_whole']:.1f} whole), {row['engine']} {row['cpu']:.1f}, of it start-up "
+                    f"{row['start_up']:.1f}; share {row['share']:.3f}, after start-up {row['after_start_up']:.3f}",
+                    flush=True,
+                )
 
 
 def measure(folder: Path, size: int, options: argparse.Namespace) -> dict:
-    """Return a row of medians over rounds in which both take turns, in an order that alternates."""
+    """Return medians over rounds in which all take turns, in an order that alternates; a row for each engine."""
     source = options.source or folder / f"in{size}"
     total = 0.0 if options.source else photo_archive(source, size, sides=SIDES)
+    tiny = folder / "tiny"
+    tiny.mkdir(exist_ok=True)
+    Image.new("RGB", (16, 16)).save(tiny / "a.png")
     rounds = []
+    images = 0
     for number in range(options.rounds):
-        found: dict[str, float] = {}
-        for run in (bare, imgtx) if number % 2 else (imgtx, bare):
-            found |= run(source, folder / f"{run.__name__}{size}-{number}", options)
-        found["share"] = found["bare"] / found["imgtx"]
-        found["whole"] = found["bare_whole"] / found["imgtx"]
+        found: dict[str, dict[str, float]] = {}
+        for by in ["bare", *options.engines][:: -1 if number % 2 else 1]:
+            out = folder / f"{size}-{by}-{number}"
+            if by == "bare":
+                found[by] = bare(source, out, options.model)
+                continue
+            run = imgtx(source, out, options.model, by)
+            start_up = imgtx(tiny, folder / f"tiny-{size}-{by}-{number}", options.model, by)["cpu"]
+            found[by] = {"cpu": run["cpu"], "start_up": start_up}
+            images, total = int(run["images"]), total or run["megapixels"]
+        for engine in options.engines:
+            spent = found[engine]
+            spent["share"] = found["bare"]["work"] / spent["cpu"]
+            spent["after_start_up"] = found["bare"]["work"] / (spent["cpu"] - spent["start_up"])
         rounds.append(found)
-    names = (*rounds[0],)
-    row = {name: round(median(found[name] for found in rounds), 3) for name in names}
-    row |= {"megapixels": round(total or row["megapixels"], 2), "images": int(row["images"])}
-    return row | ({"target": TARGETS[size]} if size in TARGETS else {})
+    rows = [{"engine": engine} | medians([found[engine] for found in rounds]) for engine in options.engines]
+    both = medians([found["bare"] for found in rounds])
+    return {
+        "megapixels": round(total, 2),
+        "images": images,
+        "bare": both["work"],
+        "bare_whole": both["whole"],
+        "rows": rows,
+    }
 
 
-def imgtx(source: Path, destination: Path, options: argparse.Namespace) -> dict[str, float]:
-    command = ["-m", "jobs.cli", "upscale", str(source), str(destination), "--model", options.model, "--json"]
-    spent = spend([sys.executable, *command, "--engine", options.engine])
+def medians(found: list[dict[str, float]]) -> dict[str, float]:
+    return {name: round(median(one[name] for one in found), 3) for name in found[0]}
+
+
+def imgtx(source: Path, destination: Path, model: str, engine: str) -> dict[str, float]:
+    command = ["-m", "jobs.cli", "upscale", str(source), str(destination), "--model", model, "--json"]
+    spent = spend([sys.executable, *command, "--engine", engine])
     summary = json.loads(spent.stdout.splitlines()[-1])
     if summary["failed"] or not summary["accounted"]:
         raise SystemExit(f"the run failed: {summary}")
-    return {"imgtx": spent.cpu, "images": summary["written"], "megapixels": summary["megapixels"]}
+    return {"cpu": spent.cpu, "images": summary["written"], "megapixels": summary["megapixels"]}
 
 
-def bare(source: Path, destination: Path, options: argparse.Namespace) -> dict[str, float]:
-    command = ["-m", "bench.bare_loop", str(source), str(destination), "--model", options.model]
+def bare(source: Path, destination: Path, model: str) -> dict[str, float]:
+    command = ["-m", "bench.bare_loop", str(source), str(destination), "--model", model]
     spent = spend([sys.executable, *command], os.environ | WORKER_ENVIRONMENT)
-    return {"bare": json.loads(spent.stdout)["cpu"], "bare_whole": spent.cpu}
+    return {"work": json.loads(spent.stdout)["cpu"], "whole": spent.cpu}
 
 
 if __name__ == "__main__":

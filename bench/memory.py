@@ -1,12 +1,14 @@
 """Measure the peak memory of every process of a run that upscales a 12,000 x 9,000 image x2.
 
-    python -m bench.memory [--model smallest] [--width 12000 --height 9000] [--engine local]
+    python -m bench.memory [--model sr-x2] [--tiles 64] [--width 12000 --height 9000] [--engine local]
 
 The archive has the large JPEG and a few ordinary ones. Every 0.2 s the kernel reports the memory of each process of the
 run: the resident set (RSS, which counts against the limit and includes shared pages in full), the proportional set
 (PSS: shared pages divided among the processes that map them) and the unique set (USS: pages of this process alone).
 The sum of all processes is the peak of their PSS together.
-sr-x2 takes about 15 minutes; `--model smallest` runs the smallest possible network, with the packaged halo and tiles.
+sr-x2 takes about 15 minutes. With `--tiles N` it computes the first N tiles of every process and the others are filled
+with doubled pixels: by then every buffer of the network has its size, and what reads, spools and encodes is the same.
+`--model smallest` runs the smallest possible network, with the packaged halo and tiles.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from pathlib import Path
 import psutil
 from PIL import Image
 
-from bench.models import smallest_model
+from bench.models import first_tiles, smallest_model
 from bench.photos import photo_archive
 from bench.report import save
 
@@ -40,6 +42,7 @@ class Peak:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="sr-x2")
+    parser.add_argument("--tiles", type=int, default=0, help="tiles that the model computes; 0 for all")
     parser.add_argument("--width", type=int, default=12_000)
     parser.add_argument("--height", type=int, default=9_000)
     parser.add_argument("--engine", choices=["local", "ray"], default="local")
@@ -51,6 +54,9 @@ def main() -> None:
         model = options.model
         if model == "smallest":
             model = smallest_model(folder / "smallest.safetensors")
+        elif options.tiles:
+            size = (options.height, options.width)
+            model = first_tiles(folder / "first.pt", options.model, options.tiles, size)
         command = [
             sys.executable,
             "-m",
@@ -70,6 +76,7 @@ def main() -> None:
     values = {
         "image": [options.width, options.height],
         "model": options.model,
+        "computed_tiles": options.tiles or "all",
         "engine": options.engine,
         "seconds": round(seconds, 1),
         "peak_mb": {
@@ -79,7 +86,7 @@ def main() -> None:
         "sum_pss_mb": round(together),
         "limit_mb": LIMIT_MB,
     }
-    save("memory" if options.engine == "local" else f"memory_{options.engine}", values)
+    save(f"memory_{options.engine}", values)
     print("   RSS    PSS    USS  (MB)")
     for kind, mb in values["peak_mb"].items():
         print(f"{mb['rss']:6} {mb['pss']:6} {mb['uss']:6}  {kind}")

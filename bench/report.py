@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,8 @@ from imgtx.inference.processor import this_processor
 FOLDER = Path(__file__).parent
 # Quick runs are saved elsewhere: bench/results/ has the numbers of docs/benchmarks.md.
 RESULTS = Path(os.environ.get("IMGTX_BENCH_RESULTS", FOLDER / "results"))
+# What no number depends on.
+NOT_MEASURED = (":/", ":!/bench/results", ":!/docs", ":!/tests", ":!*.md")
 
 
 def machine() -> str:
@@ -33,19 +36,36 @@ def commit() -> str:
     return (name or "unknown") + ("-dirty" if changed else "")
 
 
+def is_current(path: Path) -> bool:
+    """Return whether a result was measured with the code that is here: only pages, tests and results changed since."""
+    try:
+        found = json.loads(path.read_text()).get("commit", "")
+    except (OSError, ValueError):
+        return False
+    if not found or found.endswith("-dirty"):
+        return False
+    done = subprocess.run(["git", "diff", "--quiet", found, "--", *NOT_MEASURED], check=False, cwd=FOLDER)
+    return done.returncode == 0
+
+
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, cwd=FOLDER)
     return done.stdout.strip()
 
 
 def save(name: str, values: dict[str, Any]) -> None:
-    """Write `<name>.json` under RESULTS, with the machine, its load, the commit and the date."""
+    """Write `<name>.json` under RESULTS, with the command, the machine, its load, the commit, the date and the rounds.
+
+    `values` has the rounds where there are several: the numbers are medians of as many measurements.
+    """
     RESULTS.mkdir(parents=True, exist_ok=True)
     stamp = {
+        "command": f"python -m bench.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}".strip(),
         "machine": machine(),
         "processor": this_processor().name,
         "load": round(os.getloadavg()[0], 1),
         "commit": commit(),
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z",
+        "rounds": 1,
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(stamp | values, indent=1) + "\n")

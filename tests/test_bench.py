@@ -5,10 +5,13 @@ import json
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from bench import plan_million
+from bench.pause import paused
 from bench.run_all import FULL, QUICK
+from bench.tables import PAGE, page_with_tables
 from pipeline.ledger.ledger import Ledger
 from pipeline.storage.store import open_store
 from tests.support.source_tree import ROOT, Module, modules
@@ -31,8 +34,32 @@ def test_each_docstring_names_its_purpose_and_command(module):
 
 def test_run_all_lists_only_existing_benchmarks():
     programs = {module.name.removeprefix("bench.") for module in BENCH if is_program(module)}
-    assert {*QUICK} <= {*FULL} <= programs
+    assert {*QUICK} <= {*FULL}
+    assert {program for program, *_ in FULL.values()} <= programs
     assert len(FULL) > 3
+
+
+def test_the_page_has_the_tables_of_the_results():
+    assert page_with_tables() == PAGE.read_text()
+
+
+def test_other_work_is_stopped_while_it_measures_and_continues_after(tmp_path):
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    with subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE) as other:
+        family = psutil.Process(other.pid)
+        while not family.children():
+            assert other.poll() is None
+        everyone = [family, *family.children()]
+        with paused([other.pid]):
+            assert {process.status() for process in everyone} == {psutil.STATUS_STOPPED}
+        assert psutil.STATUS_STOPPED not in {process.status() for process in everyone}
+        other.communicate(b"\n")
+    assert other.returncode == 0
+
+
+def test_a_process_that_cannot_be_paused_is_named_before_any_is_stopped():
+    with pytest.raises(SystemExit, match="--pause 999999999: No such process"), paused([999999999]):
+        pass
 
 
 @pytest.mark.parametrize("module", BENCH, ids=lambda module: module.path)
@@ -58,10 +85,7 @@ def test_the_ledger_that_planning_is_measured_with_is_one_that_a_run_writes(tmp_
 
 # Measured with changed files, or before commits were recorded: to be measured again, and taken off this list.
 NOT_IN_THE_HISTORY = {
-    "adapter_compile_swinir.json",
     "codecs.json",
-    "plan_million.json",
-    "slow_down.json",
 }
 
 

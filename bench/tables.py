@@ -1,0 +1,251 @@
+"""Write the tables of docs/benchmarks.md that are measured by `make bench`, from the JSON under bench/results/.
+
+    python -m bench.tables [--check]
+
+Each stands between two comments that name it and is replaced as a whole. --check: exit code 1 where the page differs.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from bench.report import FOLDER
+
+RESULTS = FOLDER / "results"
+PAGE = FOLDER.parent / "docs" / "benchmarks.md"
+Line = tuple[str, ...]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    if page_with_tables(write=not options.check) != PAGE.read_text():
+        raise SystemExit(f"{PAGE.name} is not what bench/results/ says: run python -m bench.tables")
+
+
+def page_with_tables(*, write: bool = False) -> str:
+    """Return docs/benchmarks.md with its tables as the results are now, and write it if asked to."""
+    page = PAGE.read_text()
+    for name, make in TABLES.items():
+        begin, end = f"<!-- {name}: written by make bench -->\n", f"<!-- end of {name} -->"
+        before, found, rest = page.partition(begin)
+        if not found or end not in rest:
+            raise SystemExit(f"{PAGE.name} has no place for the table of {name}: {begin.strip()} ... {end}")
+        page = f"{before}{begin}\n{markdown(make(RESULTS))}\n{end}{rest.partition(end)[2]}"
+    if write:
+        PAGE.write_text(page)
+    return page
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    head, *rows = lines
+    return "".join("| " + " | ".join(line) + " |\n" for line in (head, ("---",) * len(head), *rows))
+
+
+def text_of(lines: Sequence[Line]) -> str:
+    """Return the table for a terminal."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def read(folder: Path, names: Iterable[str]) -> Iterator[dict]:
+    """Yield those of the results that there are."""
+    for name in names:
+        if (path := folder / f"{name}.json").exists():
+            yield json.loads(path.read_text())
+
+
+def stamp(found: dict) -> str:
+    """Return what a number depends on, beside the processor: commit, load average, rounds."""
+    commit = found.get("commit") or found["machine"].rpartition("commit ")[2]
+    rounds = found.get("rounds", 1)
+    rounds = rounds if isinstance(rounds, int) else len(rounds)
+    load = f", load {found['load']:.0f}" if "load" in found else ""
+    return f"{commit}{load}, {rounds} round{'s' if rounds > 1 else ''}"
+
+
+def efficiency_table(folder: Path) -> list[Line]:
+    lines: list[Line] = [
+        ("work", "engine", "bare loop, CPU s", "imgtx", "share", "without start-up", "target", "commit")
+    ]
+    for found in read(folder, ("efficiency_1mp", "efficiency_10mp", "efficiency_60mp", "demo")):
+        work = f"{found['megapixels']:.1f} MP, {found['images']} images, {found['model']}"
+        target = f"{found['target']:g}" if "target" in found else ""
+        lines += [
+            (
+                work,
+                row["engine"],
+                f"{found['bare']:.1f}",
+                f"{row['cpu']:.1f}",
+                f"**{row['share']:.2f}**",
+                f"{row['after_start_up']:.2f}",
+                target,
+                stamp(found),
+            )
+            for row in found["rows"]
+        ]
+    return lines
+
+
+# Names of what is measured in `bench.small_files`.
+PEERS = {
+    "bare pool": "process pool, as durable",
+    "local": "imgtx, local engine",
+    "ray": "imgtx on Ray",
+    "naive": "the script of Ray's documentation",
+    "vips": "libvips, pixels doubled",
+    "img2dataset": "img2dataset's resizer",
+}
+
+
+def small_files_table(folder: Path) -> list[Line]:
+    lines: list[Line] = [
+        ("model", "by", "ms a file", "start-up, s", "all, s", "pool / this, a file", "target", "commit")
+    ]
+    for found in read(folder, ("small_files_free", "small_files_smallest", "small_files_sr-x2")):
+        lines += [
+            (
+                f"{found['model']}, {found['files']} files",
+                PEERS[row["by"]],
+                f"{row['ms_a_file']:.1f}",
+                f"{row['start_up']:.1f}",
+                f"{row['cpu']:.1f}",
+                f"{row['ratio']:.2f}",
+                f"{row['target']:g}" if "target" in row else "",
+                stamp(found),
+            )
+            for row in found["rows"]
+        ]
+    return lines
+
+
+def memory_table(folder: Path) -> list[Line]:
+    lines: list[Line] = [
+        ("image", "model", "engine", "largest process", "limit", "all processes together", "commit")
+    ]
+    for found in read(folder, ("memory_local", "memory_ray")):
+        width, height = found["image"]
+        largest = max(peak["rss"] for peak in found["peak_mb"].values())
+        tiles = found["computed_tiles"]
+        lines.append(
+            (
+                f"{width:,} x {height:,}",
+                found["model"] + ("" if tiles == "all" else f", {tiles} tiles a process"),
+                found["engine"],
+                f"**{largest / 1000:.2f} GB**",
+                f"{found['limit_mb'] / 1000:g} GB",
+                f"{found['sum_pss_mb'] / 1000:.2f} GB",
+                stamp(found),
+            )
+        )
+    return lines
+
+
+def speed_table(folder: Path) -> list[Line]:
+    lines: list[Line] = [("what", "measured", "target", "command", "commit")]
+    for name, rows in SPEED.items():
+        for found in read(folder, (name,)):
+            command = found.get("command") or f"python -m bench.{name}"
+            lines += [(*row, f"`{command}`", stamp(found)) for row in rows(found)]
+    return lines
+
+
+def _startup(found: dict) -> Iterator[Line]:
+    for command, seconds in found["cpu_seconds"].items():
+        yield f"CPU seconds of all processes: {command}", f"{seconds:.2f}", ""
+
+
+def _model_speed(found: dict) -> Iterator[Line]:
+    for row in found["seconds_per_megapixel"]:
+        own = f"sr-x{row['scale']}"
+        times = f"{row['ratio']:.1f} times; " if "ratio" in row else ""
+        what = f"SwinIR-light / {own}, an input megapixel, {row['precision']}" if times else own
+        yield what, f"{times}{own} {row[own]:.1f} CPU s", "8 times" if row["scale"] == 2 else ""
+
+
+def _restore_speed(found: dict) -> Iterator[Line]:
+    for row in found["rows"]:
+        if row["network"] != "sr-x2":
+            own = row["network"] in ("restore", "inpaint")
+            target = f"at most {found['limit']:g}" if own else ""
+            what = f"{row['network']} / sr-x2, an input megapixel, {row['precision']}"
+            yield what, f"{row['times_sr_x2']:.2f}", target
+
+
+def _adapter_overhead(found: dict) -> Iterator[Line]:
+    for row in found["rows"]:
+        yield (
+            f"adapter over the network itself: {row['network']}",
+            f"{row['adapter_percent']:+.1f} %",
+            "under 3 %",
+        )
+
+
+def _codecs(found: dict) -> Iterator[Line]:
+    beside = {"encode": "Pillow level 6", "decode": "Pillow"}
+    for direction, other in beside.items():
+        rows = {
+            row["by"]: row["ms"]
+            for row in found["rows"]
+            if row["codec"] == "PNG" and row["direction"] == direction and row["side"] == 2048
+        }
+        yield (
+            f"{direction} PNG, 2048 x 2048, CPU ms: imgtx; {other}",
+            f"{rows['imgtx']:.0f}; {rows[other]:.0f}",
+            "",
+        )
+
+
+def _plan_million(found: dict) -> Iterator[Line]:
+    for row in found["rows"]:
+        if row["step"] != "start-up alone":
+            target = "60 s, 2 GB" if row["step"].startswith("plan") else ""
+            what = f"{found['keys']:,} keys: {row['step']}"
+            yield what, f"{row['cpu_seconds']:.0f} CPU s, {row['megabytes'] / 1000:.2f} GB", target
+
+
+def _list_s3(found: dict) -> Iterator[Line]:
+    for row in found["rows"]:
+        what = (
+            f"list {found['keys']:,} keys of S3 at {found['latency'] * 1000:.0f} ms a page, {row['listing']}"
+        )
+        yield what, f"{row['seconds']:.1f} s", ""
+
+
+def _slow_down(found: dict) -> Iterator[Line]:
+    for row in found["rows"]:
+        shape = f"{row['processes']} processes x {row['at_once']} at once, {row['pacing']}"
+        yield f"SlowDown at {found['rate']:g} requests a second: {shape}", f"{row['refused']} refusals", ""
+
+
+def _training_feed(found: dict) -> Iterator[Line]:
+    for key, epoch in (("first_epoch_ratio", "first epoch"), ("later_ratio", "later")):
+        yield f"training fed from memory / by the stream, CPU time, {epoch}", f"{found[key]:.2f}", "0.9"
+
+
+SPEED: dict[str, Callable[[dict], Iterator[Line]]] = {
+    "startup": _startup,
+    "model_speed": _model_speed,
+    "restore_speed": _restore_speed,
+    "adapter_overhead": _adapter_overhead,
+    "codecs": _codecs,
+    "plan_million": _plan_million,
+    "list_s3": _list_s3,
+    "slow_down": _slow_down,
+    "training_feed": _training_feed,
+}
+TABLES: dict[str, Callable[[Path], list[Line]]] = {
+    "efficiency": efficiency_table,
+    "small files": small_files_table,
+    "memory": memory_table,
+    "speed": speed_table,
+}
+
+
+if __name__ == "__main__":
+    main()
