@@ -176,7 +176,15 @@ def rollback_model(model: str, endpoint_url: str | None) -> None:
     help="A folder for the results.",
     show_default=True,
 )
-def package_model(weights: Path, datasets: tuple[Path, ...], photos: Path | None, out: Path) -> None:
+@click.option(
+    "--half",
+    is_flag=True,
+    help="Store the numbers in 16 bits, half the size, and measure the quality with them. Weights for style and for "
+    "images from text always are.",
+)
+def package_model(
+    weights: Path, datasets: tuple[Path, ...], photos: Path | None, out: Path, half: bool
+) -> None:
     """Make trained WEIGHTS ready to ship: measure halo and quality, write both into them, and a model card.
 
     Weights for images from text need neither DATASETS nor --photos.
@@ -186,4 +194,4 @@ def package_model(weights: Path, datasets: tuple[Path, ...], photos: Path | None
     """
     from jobs.evaluation.model_card import package
 
-    click.echo(package(weights, photos=photos, benchmarks=datasets, out=out).card)
+    click.echo(package(weights, photos=photos, benchmarks=datasets, out=out, half=half).card)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -55,13 +56,20 @@ class PackagedModel:
 
 
 def package(
-    weights: Path, *, photos: Path | None, benchmarks: Sequence[Path], out: Path, command: str = ""
+    weights: Path,
+    *,
+    photos: Path | None,
+    benchmarks: Sequence[Path],
+    out: Path,
+    command: str = "",
+    half: bool = False,
 ) -> PackagedModel:
     """Measure `weights` and write `<name>.safetensors`, `<name>.md` and `<name>.json` into `out`.
 
     photos: clean photos for the halo, never a benchmark; benchmarks: datasets for the table; models that make images
     from text need neither. command: what trained these weights, where it was not `imgtx train` with the spec of their
-    name. Raises ModelError where no halo makes tiled equal untiled.
+    name. half: store float16, half the size, and measure with it; weights for style and text always are. Raises
+    ModelError where no halo makes tiled equal untiled.
     """
     model = load_model(weights)
     if model.info.task not in TASKS:
@@ -78,30 +86,30 @@ def package(
     # load_model reads nothing else of these tasks.
     assert isinstance(model.network, EncoderDecoder)
     seen = [as_seen(photo, model.info) for photo in read_photos(photos)]
-    with Console(stderr=True).status("") as line:
-        halo = measure_halo(
-            model,
-            seen,
-            candidates=halos_for(seen, model.info.multiple),
-            report=lambda words: line.update(words),
-        )
-    if halo.halo is None:
-        raise ModelError(f"{weights}: no measured halo makes tiled output equal untiled: {halo.differences}")
     degradation = model.info.training["spec"].get("degradation", "bicubic")
-    quality = TASKS[model.info.task].measure(weights, model.info, benchmarks, degradation)
-    training = model.info.training | {"commit": commit(), "finished": f"{date.today()}"}
+    with TemporaryDirectory(prefix="imgtx-package-") as folder:
+        # What is measured is what will be stored.
+        measured = Path(folder) / weights.name
+        save_weights(measured, model.network, model.info, half=half)
+        halo = measure_tiles(measured, seen)
+        if halo.halo is None:
+            raise ModelError(
+                f"{weights}: no measured halo makes tiled output equal untiled: {halo.differences}"
+            )
+        quality = TASKS[model.info.task].measure(measured, model.info, benchmarks, degradation)
+    training = dated(model.info.training)
     training["metrics"] = quality.metrics
     training["spec"] = without_paths(training["spec"])
     training["command"] = command or REPEAT.format(spec=spec_of(model.info.name))
     info = replace(model.info, halo=halo.halo, training=training)
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{info.name}.safetensors"
-    save_weights(path, model.network, info)
+    save_weights(path, model.network, info, half=half)
     path.with_suffix(".json").write_text(
         json.dumps(quality.values | {"digest": file_digest(path)}, indent=1) + "\n"
     )
     card = path.with_suffix(".md")
-    card.write_text(card_text(info, quality, halo, file_digest(path)) + pictures(weights.parent, path))
+    card.write_text(card_text(info, quality, halo, file_digest(path), half) + pictures(weights.parent, path))
     return PackagedModel(path, card, info)
 
 
@@ -114,7 +122,7 @@ def package_style(
     painted = [open_style(path) for path in styles.files[:HALO_STYLES]]
     measured = measure_style_halo(model, seen, painted, halos_for(seen, model.info.multiple))
     quality = TASKS[model.info.task].measure(weights, model.info, benchmarks, "")
-    training = {"spec": {}} | model.info.training | {"commit": commit(), "finished": f"{date.today()}"}
+    training = {"spec": {}} | dated(model.info.training)
     kept = {name: value for name, value in training["spec"].items() if name not in STYLE_FOLDERS}
     training["spec"] = kept
     training["command"] = (
@@ -157,8 +165,27 @@ def as_seen(photo: np.ndarray, info: ModelInfo) -> np.ndarray:
     return with_mask(photo, random_mask(np.random.default_rng(0), photo.shape[0], photo.shape[1], "medium"))
 
 
-def card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest: str) -> str:
-    """Return the model card in Markdown."""
+def measure_tiles(weights: Path, seen: Sequence[np.ndarray]) -> HaloReport:
+    """Measure the halo on photos as the model gets them."""
+    model = load_model(weights)
+    # The caller has seen to it: other networks have packaging of their own.
+    assert isinstance(model.network, EncoderDecoder)
+    with Console(stderr=True).status("") as line:
+        return measure_halo(
+            model,
+            seen,
+            candidates=halos_for(seen, model.info.multiple),
+            report=lambda words: line.update(words),
+        )
+
+
+def dated(training: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts with the commit and the day, which are those of the first time where they are packaged again."""
+    return {"commit": commit(), "finished": f"{date.today()}"} | training
+
+
+def card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest: str, half: bool = False) -> str:
+    """Return the model card in Markdown; half: the numbers are stored as float16."""
     training = info.training
     spec: dict[str, Any] = with_current_names(training["spec"])
     curve = ", ".join(f"{h['valid_psnr_y']:.2f} at {h['step']}" for h in training["history"])
@@ -177,6 +204,7 @@ def card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest: str) 
     command = training["command"]
     folders = "; PHOTOS and OTHERS are folders with the photos named above" if "=PHOTOS" in command else ""
     title = TASKS[info.task].title.format(scale=info.scale)
+    option = " --half" if half else ""
     first = f"{title}: {DEGRADATIONS[spec.get('degradation', 'bicubic')].card}"
     if quality.summary:
         first += f" {quality.summary}"
@@ -184,7 +212,7 @@ def card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest: str) 
 
 {first}
 
-- weights: `{info.name}.safetensors`, SHA-256 `{digest}`
+- weights: `{info.name}.safetensors`, {16 if half else 32} bits, SHA-256 `{digest}`
 - licence: {info.licence}
 - data: {training["data"] or "the spec does not say"}; validated on other pictures; no benchmark was
   trained on or chosen by
@@ -197,7 +225,7 @@ def card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest: str) 
 - PSNR-Y in dB by step on {spec["valid_images"]} validation photos: {curve}
 - halo {info.halo} px, multiple {info.multiple} px: the largest difference of tiled and untiled output on the first
   {HALO_PHOTOS} photos of `--photos`, of which at most 512 px a side were taken ({differences})
-- halo, quality and this card again: `imgtx models package {info.name}.safetensors DATASETS --photos PHOTOS`
+- halo, quality and this card again: `imgtx models package {info.name}.safetensors DATASETS --photos PHOTOS{option}`
 
 {quality.text}"""
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from safetensors import safe_open
 
 import imgtx
 from imgtx.errors import UsageError
@@ -17,7 +18,7 @@ from imgtx.models.weights import load_model, save_weights
 from jobs.evaluation import baselines as controls
 from jobs.evaluation import inpainting as hole_protocol
 from jobs.evaluation.datasets import find_datasets
-from jobs.evaluation.model_card import package
+from jobs.evaluation.model_card import dated, package
 from jobs.evaluation.protocol import run_protocol
 from jobs.evaluation.protocols import PROTOCOLS
 from jobs.evaluation.report import print_protocol
@@ -224,8 +225,13 @@ def test_a_card_names_the_protocol_of_its_task(holes, benchmarks, tmp_path, monk
         photos=tmp_path / "photos",
         benchmarks=[benchmarks / name for name in ("b100", "live1")],
         out=tmp_path / "out",
+        half=holes,
     )
     card, values = made.card.read_text(), json.loads(made.card.with_suffix(".json").read_text())
+    with safe_open(made.weights, framework="numpy") as file:
+        stored = {file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118 - no dict
+    assert stored == {np.dtype("float16" if holes else "float32")}
+    assert (f"{16 if holes else 32} bits" in card, "PHOTOS --half`" in card) == (True, holes)
     assert made.info.training["metrics"]
     assert "mean square, weight average" in " ".join(card.split())
     if holes:
@@ -242,3 +248,9 @@ def test_a_card_names_the_protocol_of_its_task(holes, benchmarks, tmp_path, monk
         assert {row["dataset"] for row in values["jpeg"]["rows"]} == {"live1"}
         assert f"| live1 | quality 10 | tiny | {values['jpeg']['rows'][1]['means']['psnr']:.2f} |" in card
     assert load_model(made.weights).info.halo == made.info.halo
+
+
+def test_weights_that_are_packaged_again_keep_their_commit_and_day():
+    first = {"commit": "6f20f34", "finished": "2026-11-30"}
+    assert dated({"steps": 1} | first) == {"steps": 1} | first
+    assert {"commit", "finished"} <= dated({"steps": 1}).keys()
