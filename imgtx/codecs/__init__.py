@@ -1,9 +1,9 @@
-"""Bytes to pixels and back: one file a format, and what every format shares (EXIF, conversions, pictures on disk).
+"""Bytes to pixels and back: `formats`, `metadata`, and what every format shares (conversions, pictures on disk).
 
 Nothing is damaged in silence: what cannot be carried is converted by a rule of `NOTES`, which the ledger names, or
 refused. Orientation, colour profile, EXIF, XMP, IPTC, alpha, bit depth and the size on paper survive.
 
-A new format is a file that ends with its `Format`, and a line in `FORMATS`.
+A new format is a file of `formats` that ends with its `Format`, and a line in `FORMATS`.
 """
 
 import io
@@ -12,7 +12,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from imgtx.codecs import (
+from imgtx.codecs import recovery
+from imgtx.codecs.carried import output_metadata, upright_metadata
+from imgtx.codecs.colour import shown_by
+from imgtx.codecs.convert import NOTES, Converter, oriented, reduced
+from imgtx.codecs.extras import check_installed
+from imgtx.codecs.format import Format, Writer
+from imgtx.codecs.formats import (
     avif,
     bmp,
     gif,
@@ -24,17 +30,12 @@ from imgtx.codecs import (
     png,
     ppm,
     psd,
-    recovery,
     tga,
     tiff,
     webp,
 )
-from imgtx.codecs.carried import output_metadata, upright_metadata
-from imgtx.codecs.colour import shown_by
-from imgtx.codecs.convert import NOTES, Converter, oriented, reduced
-from imgtx.codecs.extras import check_installed
-from imgtx.codecs.format import Format, Writer
 from imgtx.codecs.metadata import Metadata
+from imgtx.codecs.metadata.provenance import Maker
 from imgtx.codecs.picture import (
     METADATA_LIMIT,
     Carry,
@@ -45,7 +46,6 @@ from imgtx.codecs.picture import (
     pack_carry,
     unpack_carry,
 )
-from imgtx.codecs.provenance import Maker
 from imgtx.codecs.refusals import decoder_errors, foreign_error, header_errors
 from imgtx.errors import ImageError, UsageError
 

@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-import imgtx.codecs.exif as exif
+import imgtx.codecs.metadata.exif as exif
 from imgtx.codecs.format import Writer
-from imgtx.codecs.iptc_to_xmp import add_datasets
 from imgtx.codecs.metadata import Metadata
+from imgtx.codecs.metadata.iptc_to_xmp import add_datasets
+from imgtx.codecs.metadata.provenance import Maker, mark
+from imgtx.codecs.metadata.xmp import Packet
+from imgtx.codecs.metadata.xmp_changes import correct
 from imgtx.codecs.picture import Carry, Facts, Picture
-from imgtx.codecs.provenance import Maker, mark
-from imgtx.codecs.xmp import Packet
-from imgtx.codecs.xmp_changes import correct
 
 
 def upright_metadata(facts: Facts) -> tuple[bytes, Metadata]:

@@ -13,7 +13,7 @@ import numpy as np
 
 import imgtx.codecs.vips as vips
 from imgtx.codecs.format import Writer
-from imgtx.codecs.profiles import Curve, profile_curve, profile_fits, profile_tag, profile_xyz
+from imgtx.codecs.metadata.profiles import Curve, profile_curve, profile_fits, profile_tag, profile_xyz
 from imgtx.errors import ImageError
 
 # PNG chunks that decide how pixels display, beside iCCP. Two had other names before PNG's third edition.

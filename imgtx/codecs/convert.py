@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imgtx.codecs.format import Writer
+from imgtx.codecs.metadata.profiles import profile_fits
 from imgtx.codecs.picture import Facts, Header, Picture
-from imgtx.codecs.profiles import profile_fits
 
 if TYPE_CHECKING:
     from PIL.Image import Image

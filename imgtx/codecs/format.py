@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from imgtx.codecs.density import Density
+from imgtx.codecs.metadata.density import Density
 from imgtx.codecs.picture import Facts, Header, Picture
 from imgtx.codecs.rows import Raster
 

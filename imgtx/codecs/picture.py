@@ -23,7 +23,8 @@ class Header:
     `height` and `width` are pixels as displayed (EXIF orientation applied). `channels` is 1 or 3 and `depth` 8 or
     16 bits, as `decode` delivers them; `alpha` says whether it also delivers an alpha plane. `frames` above 1 is
     an animation or several pages. `orientation` is EXIF's 1..8. `form` is the stored form: 1bit, lowbit, grey,
-    palette, rgb, cmyk. `page` and `sub` say which of several pictures in the file it is (`imgtx.codecs.tiff_pages`).
+    palette, rgb, cmyk. `page` and `sub` say which of several pictures in the file it is
+    (`imgtx.codecs.formats.tiff_pages`).
     `quality` is that of a JPEG as libjpeg counts it, 1 to 100, or of a WebP in the same measure, and 0 where only the
     loss is known; a lossless file has 100.
     """
@@ -51,7 +52,7 @@ class Header:
 class Facts:
     """A header, the metadata that must survive, and notes of what will not.
 
-    `icc` is a profile or b"", `exif` a bare block (`imgtx.codecs.exif.bare`) or b"", `notes` keys of `NOTES`.
+    `icc` is a profile or b"", `exif` a bare block (`imgtx.codecs.metadata.exif.bare`) or b"", `notes` keys of `NOTES`.
     `end` is the byte after the last pixel byte where the format states it, else 0: a shorter file is truncated.
     `colour` is the PNG chunks that decide how the pixels display (`imgtx.codecs.colour`), whole, or b"".
     `premultiplied` means that the stored colours were multiplied by their alpha. `deflated` is the (offset,

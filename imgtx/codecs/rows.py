@@ -20,7 +20,7 @@ class Raster:
     """The form of the rows that a file is written from, and its metadata.
 
     `bands` is 1 or 3, plus 1 with `alpha` (straight, the last band); `depth` is 8 or 16 bits. `icc` is a profile or
-    b"", `exif` a bare block (`imgtx.codecs.exif.bare`) or b"", `texts` as in `Picture`,
+    b"", `exif` a bare block (`imgtx.codecs.metadata.exif.bare`) or b"", `texts` as in `Picture`,
     `colour` the PNG chunks of `imgtx.codecs.colour`. `metadata` is what the format can hold, as it is to be written.
     """
 

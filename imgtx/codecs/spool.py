@@ -30,8 +30,8 @@ from imgtx.codecs.colour import Shown, shown_by
 from imgtx.codecs.convert import Converter, oriented, reduced
 from imgtx.codecs.format import Writer
 from imgtx.codecs.metadata import Metadata
+from imgtx.codecs.metadata.provenance import Maker
 from imgtx.codecs.picture import Carry, Facts
-from imgtx.codecs.provenance import Maker
 from imgtx.codecs.refusals import decoder_errors
 from imgtx.codecs.rows import Raster
 from imgtx.errors import ImageError

@@ -11,8 +11,8 @@ from typing import BinaryIO
 import numpy as np
 from isal import isal_zlib
 
-import imgtx.codecs.exif as exif
-from imgtx.codecs.density import as_rational
+import imgtx.codecs.metadata.exif as exif
+from imgtx.codecs.metadata.density import as_rational
 from imgtx.codecs.rows import Raster, regroup, to_bytes
 
 _DEFLATE_LEVEL = 1

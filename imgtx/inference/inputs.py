@@ -44,7 +44,7 @@ def pixels_of(image: Any) -> tuple[Any, int]:
     format, tables = getattr(image, "format", None), getattr(image, "quantization", None)
     quality = 0 if format == "WEBP" else 100
     if format in ("JPEG", "MPO") and tables:
-        from imgtx.codecs.jpeg_quality import quality_of
+        from imgtx.codecs.formats.jpeg_quality import quality_of
 
         quality = quality_of(tables.get(0) or next(iter(tables.values())))
     if image.mode not in _PLAIN:

@@ -197,7 +197,7 @@ class Task:
     none. models: the tasks in a model's info that it runs, by default its own. sources: the kinds of source it takes
     (`pipeline/sources/`); source_name and source_help say what that is. inline: how items are given without one.
     keeps_format: whether `--format same` makes sense; else `default_format` is written. digital_source_type: IPTC's
-    term for its outputs (`imgtx.codecs.provenance`).
+    term for its outputs (`imgtx.codecs.metadata.provenance`).
 
     check: raises UsageError for settings that contradict each other or the model. recipe: what of the settings
     decides pixels, as names and values that are hashed where they are set. before_copying: settings to record before a

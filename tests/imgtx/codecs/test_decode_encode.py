@@ -20,13 +20,13 @@ from imgtx.codecs import (
     carry_of,
     decode,
     encode,
-    exif,
     output_format,
     pack_carry,
     read_header,
     suffix_for,
     unpack_carry,
 )
+from imgtx.codecs.metadata import exif
 from imgtx.errors import ImageError, UsageError
 from tests.support import zoo
 from tests.support.pictures import MAX_PIXELS, assert_equal, picture

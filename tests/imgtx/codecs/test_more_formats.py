@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgtx.codecs import FORMATS, Picture, decode, encode, exif, output_format, read_facts, read_header
+from imgtx.codecs import FORMATS, Picture, decode, encode, output_format, read_facts, read_header
 from imgtx.codecs.colour import parsed
+from imgtx.codecs.metadata import exif
 from imgtx.errors import ImageError, UsageError
 from tests.support import more_formats as made
 from tests.support import zoo

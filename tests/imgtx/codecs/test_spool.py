@@ -12,7 +12,8 @@ import pyvips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgtx.codecs import NOTES, Carry, Picture, carry_of, decode, encode, exif, spool, vips
+from imgtx.codecs import NOTES, Carry, Picture, carry_of, decode, encode, spool, vips
+from imgtx.codecs.metadata import exif
 from imgtx.codecs.spool import SpooledPicture, SpoolWriter, spool_in
 from imgtx.errors import ImageError
 from imgtx.imageops.geometry import Tile

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pytest
 
 import imgtx
-from imgtx.codecs import SUFFIXES, Carry, Picture, exif
+from imgtx.codecs import SUFFIXES, Carry, Picture
 from imgtx.codecs import decode as decode_picture
-from imgtx.codecs.density import Density
+from imgtx.codecs.metadata import exif
+from imgtx.codecs.metadata.density import Density
 from imgtx.codecs.spool import SpooledPicture
 from imgtx.errors import ModelError
 from imgtx.imageops.resize import imresize

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from imgtx.codecs import NOTES, decode
-from imgtx.codecs.attachments import ISO_GAIN_MAP
+from imgtx.codecs.formats.jpeg_attachments import ISO_GAIN_MAP
 from imgtx.codecs.spool import spool_in
 from tests.support import zoo
 from tests.support.metadata import NAMES

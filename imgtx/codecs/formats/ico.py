@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-import imgtx.codecs.png as png
+import imgtx.codecs.formats.png as png
 from imgtx.codecs.format import Format
 from imgtx.codecs.picture import Facts, Header
 from imgtx.errors import ImageError

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
-from imgtx.codecs import NOTES, WRITABLE, Picture, decode, encode, exif, read_facts
-from imgtx.codecs.density import Density, as_rational, density_of
+from imgtx.codecs import NOTES, WRITABLE, Picture, decode, encode, read_facts
+from imgtx.codecs.metadata import exif
+from imgtx.codecs.metadata.density import Density, as_rational, density_of
 from tests.support import zoo
 from tests.support.both_ways import both_ways
 from tests.support.pictures import MAX_PIXELS

@@ -12,19 +12,19 @@ from typing import BinaryIO
 
 import numpy as np
 
-import imgtx.codecs.exif as exif
-import imgtx.codecs.iptc as iptc
+import imgtx.codecs.metadata.exif as exif
+import imgtx.codecs.metadata.iptc as iptc
 import imgtx.codecs.vips as vips
-from imgtx.codecs.attachments import ISO_GAIN_MAP, attachment_notes
 from imgtx.codecs.convert import to_pillow
-from imgtx.codecs.density import Density, density_of
 from imgtx.codecs.format import Format, Writer
-from imgtx.codecs.jpeg_end import EOI, find_end
-from imgtx.codecs.jpeg_quality import quality_of
+from imgtx.codecs.formats.jpeg_attachments import ISO_GAIN_MAP, attachment_notes
+from imgtx.codecs.formats.jpeg_end import EOI, find_end
+from imgtx.codecs.formats.jpeg_quality import quality_of
 from imgtx.codecs.metadata import Metadata
+from imgtx.codecs.metadata.density import Density, density_of
+from imgtx.codecs.metadata.xmp import digest_of, joined, split
 from imgtx.codecs.picture import Facts, Header, Picture, displayed, dropped
 from imgtx.codecs.rows import Raster
-from imgtx.codecs.xmp import digest_of, joined, split
 
 # From this quality on every pixel keeps its own chroma (4:4:4); below it four pixels share one (4:2:0).
 _FULL_CHROMA_QUALITY = 90

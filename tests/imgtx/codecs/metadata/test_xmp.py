@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imgtx.codecs import NOTES, Maker, Picture, decode, encode
-from imgtx.codecs.provenance import CHANGED, ENHANCED, MADE
-from imgtx.codecs.xmp import Packet, is_usable
+from imgtx.codecs.metadata.provenance import CHANGED, ENHANCED, MADE
+from imgtx.codecs.metadata.xmp import Packet, is_usable
 from tests.support import zoo
 from tests.support.both_ways import both_ways
 from tests.support.metadata import NAMES, exiftool, jpeg_segments, needs_exiftool, packet, properties, xmp_in

@@ -15,10 +15,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-import imgtx.codecs.exif as exif
-from imgtx.codecs.density import density_of
+import imgtx.codecs.metadata.exif as exif
 from imgtx.codecs.format import Format
 from imgtx.codecs.metadata import Metadata
+from imgtx.codecs.metadata.density import density_of
 from imgtx.codecs.picture import METADATA_LIMIT, Facts, Header, dropped
 from imgtx.errors import ImageError
 

@@ -15,10 +15,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-import imgtx.codecs.exif as exif
-from imgtx.codecs.boxes import boxes, boxes_of_file
+import imgtx.codecs.metadata.exif as exif
 from imgtx.codecs.convert import as_stated, widened
 from imgtx.codecs.format import Format
+from imgtx.codecs.formats.boxes import boxes, boxes_of_file
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import METADATA_LIMIT, Facts, Header, dropped
 from imgtx.errors import ImageError

@@ -8,7 +8,7 @@ import io
 import re
 from typing import BinaryIO
 
-from imgtx.codecs.jpeg_end import find_end
+from imgtx.codecs.formats.jpeg_end import find_end
 from imgtx.codecs.picture import dropped
 
 # Begins the segment in which a gain map and its picture say what they are.

@@ -6,7 +6,7 @@ Nothing of it names a file, a user or a time, so that the same pixels give the s
 from dataclasses import dataclass
 from xml.sax.saxutils import quoteattr
 
-from imgtx.codecs.xmp import RDF, XMP, Packet, set_value
+from imgtx.codecs.metadata.xmp import RDF, XMP, Packet, set_value
 
 # IPTC's terms, https://cv.iptc.org/newscodes/digitalsourcetype/: a picture that a model improved, one that a generative
 # model changed in part, and one that it made.

@@ -1,14 +1,14 @@
 """What of an XMP packet a change of the pixels makes untrue: sizes, orientation, resolution, attached files.
 
-Tags that say the same in EXIF are treated as `imgtx.codecs.exif` treats them.
+Tags that say the same in EXIF are treated as `imgtx.codecs.metadata.exif` treats them.
 """
 
 from fractions import Fraction
 from typing import Any
 
-from imgtx.codecs.exif import turned_point
 from imgtx.codecs.metadata import Metadata
-from imgtx.codecs.xmp import XMP, Packet, fields_of, number_of, set_value, value_of
+from imgtx.codecs.metadata.exif import turned_point
+from imgtx.codecs.metadata.xmp import XMP, Packet, fields_of, number_of, set_value, value_of
 
 _TIFF = "http://ns.adobe.com/tiff/1.0/"
 _EXIF = "http://ns.adobe.com/exif/1.0/"

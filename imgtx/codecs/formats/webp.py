@@ -14,14 +14,14 @@ from typing import BinaryIO
 
 import numpy as np
 
-import imgtx.codecs.exif as exif
+import imgtx.codecs.metadata.exif as exif
 import imgtx.codecs.vips as vips
 from imgtx.codecs.convert import from_pillow, to_pillow
 from imgtx.codecs.format import Format, Writer, holds_any
+from imgtx.codecs.formats.webp_quality import HEAD_BYTES, quality_of
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import METADATA_LIMIT, Facts, Header, Picture, displayed, dropped
 from imgtx.codecs.rows import Raster
-from imgtx.codecs.webp_quality import HEAD_BYTES, quality_of
 
 # libwebp's effort, 0 to 6. Its default, 4, takes 2.3 times as long at quality 90 (bench/codecs.py), for files
 # that are 3 % smaller and 0.4 dB nearer.

@@ -10,11 +10,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from imgtx.codecs.avif import facts_of, header_of
 from imgtx.codecs.convert import as_stated, widened
 from imgtx.codecs.extras import extra
 from imgtx.codecs.format import Format
-from imgtx.codecs.heif_items import read_brands, read_items
+from imgtx.codecs.formats.avif import facts_of, header_of
+from imgtx.codecs.formats.heif_items import read_brands, read_items
 from imgtx.codecs.picture import Facts, Header
 
 _BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")

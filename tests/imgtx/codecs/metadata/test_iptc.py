@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgtx.codecs import NOTES, Picture, decode, encode, iptc
-from imgtx.codecs.xmp import Packet
+from imgtx.codecs import NOTES, Picture, decode, encode
+from imgtx.codecs.metadata import iptc
+from imgtx.codecs.metadata.xmp import Packet
 from tests.support import zoo
 from tests.support.both_ways import both_ways
 from tests.support.metadata import exiftool, iptc_in, jpeg_segments, needs_exiftool, xmp_in

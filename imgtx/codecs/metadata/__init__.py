@@ -1,10 +1,10 @@
-"""What travels with a picture beside its profile and EXIF: resolution, XMP and IPTC."""
+"""What travels with a picture beside its pixels: one file a kind; here what is carried of resolution, XMP and IPTC."""
 
 import json
 from dataclasses import dataclass
 from fractions import Fraction
 
-from imgtx.codecs.density import Density
+from imgtx.codecs.metadata.density import Density
 
 
 @dataclass(frozen=True)

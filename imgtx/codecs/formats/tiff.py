@@ -10,16 +10,16 @@ from typing import BinaryIO
 
 from isal import isal_zlib
 
-import imgtx.codecs.exif as exif
-import imgtx.codecs.iptc as iptc
+import imgtx.codecs.metadata.exif as exif
+import imgtx.codecs.metadata.iptc as iptc
 import imgtx.codecs.vips as vips
-from imgtx.codecs.density import Density, density_of
 from imgtx.codecs.format import Format, Writer, holds_any
+from imgtx.codecs.formats.tiff_pages import Directory, read_pages, tag_bytes
 from imgtx.codecs.metadata import Metadata
+from imgtx.codecs.metadata.density import Density, density_of
 from imgtx.codecs.picture import Facts, Header, displayed, dropped
 from imgtx.codecs.refusals import decoder_errors
 from imgtx.codecs.rows import in_memory, on_disk
-from imgtx.codecs.tiff_pages import Directory, read_pages, tag_bytes
 from imgtx.codecs.tiff_writer import write_rows
 from imgtx.errors import ImageError
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from imgtx.codecs.boxes import Box, boxes, boxes_of_file
+from imgtx.codecs.formats.boxes import Box, boxes, boxes_of_file
 from imgtx.codecs.picture import METADATA_LIMIT
 
 # Brands of moving pictures.

@@ -13,11 +13,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-import imgtx.codecs.exif as exif
+import imgtx.codecs.metadata.exif as exif
 import imgtx.codecs.vips as vips
 from imgtx.codecs.convert import to_pillow, widened
 from imgtx.codecs.format import Format, Writer, holds_any
-from imgtx.codecs.heif_items import Items, read_brands, read_items
+from imgtx.codecs.formats.heif_items import Items, read_brands, read_items
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import Facts, Header, Picture, dropped
 from imgtx.codecs.rows import Raster, whole_picture

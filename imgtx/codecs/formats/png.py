@@ -19,14 +19,14 @@ import numpy as np
 from isal import isal_zlib
 
 import imgtx.codecs.colour as colour
-import imgtx.codecs.exif as exif
-import imgtx.codecs.iptc as iptc
+import imgtx.codecs.metadata.exif as exif
+import imgtx.codecs.metadata.iptc as iptc
 import imgtx.codecs.vips as vips
-from imgtx.codecs.density import Density, density_of
 from imgtx.codecs.format import Format, Writer, holds_any
+from imgtx.codecs.formats.png_survey import decides_pixels, survey
 from imgtx.codecs.metadata import Metadata
+from imgtx.codecs.metadata.density import Density, density_of
 from imgtx.codecs.picture import METADATA_LIMIT, Facts, Header, displayed, dropped
-from imgtx.codecs.png_survey import decides_pixels, survey
 from imgtx.codecs.rows import Raster, in_memory, on_disk, regroup, to_bytes
 from imgtx.errors import ImageError
 

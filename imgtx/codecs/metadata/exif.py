@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple, TypeVar
 
-from imgtx.codecs.density import Density, as_rational, density_of
+from imgtx.codecs.metadata.density import Density, as_rational, density_of
 
 PREFIX = b"Exif\0\0"
 _WIDTH, _HEIGHT, _ORIENTATION, _EXIF_IFD = 0x0100, 0x0101, 0x0112, 0x8769

@@ -12,11 +12,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-import imgtx.codecs.exif as exif
-from imgtx.codecs.boxes import boxes_of_file
+import imgtx.codecs.metadata.exif as exif
 from imgtx.codecs.convert import as_stated
 from imgtx.codecs.extras import extra
 from imgtx.codecs.format import Format, Writer, holds_any
+from imgtx.codecs.formats.boxes import boxes_of_file
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.picture import Facts, Header, Picture, dropped
 from imgtx.codecs.rows import Raster, whole_picture

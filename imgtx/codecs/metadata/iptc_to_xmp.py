@@ -6,8 +6,8 @@ What the packet says already stays as it is.
 from collections.abc import Iterator
 from xml.sax.saxutils import escape, quoteattr
 
-from imgtx.codecs.iptc import entries
-from imgtx.codecs.xmp import RDF, XMP, Packet
+from imgtx.codecs.metadata.iptc import entries
+from imgtx.codecs.metadata.xmp import RDF, XMP, Packet
 
 _PREFIXES = {
     "dc": "http://purl.org/dc/elements/1.1/",

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from imgtx.codecs import read_header
-from imgtx.codecs.jpeg_quality import quality_of
-from imgtx.codecs.webp_quality import quality_of as webp_quality
+from imgtx.codecs.formats.jpeg_quality import quality_of
+from imgtx.codecs.formats.webp_quality import quality_of as webp_quality
 from tests.support.zoo import photo
 
 

@@ -12,9 +12,9 @@ from typing import BinaryIO
 import numpy as np
 
 from imgtx.codecs.convert import from_pillow
-from imgtx.codecs.density import Density, density_of
 from imgtx.codecs.format import Format, Writer
 from imgtx.codecs.metadata import Metadata
+from imgtx.codecs.metadata.density import Density, density_of
 from imgtx.codecs.picture import METADATA_LIMIT, Facts, Header, dropped
 from imgtx.codecs.rows import Raster, in_memory, on_disk
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from imgtx.codecs import decode, encode, exif
+from imgtx.codecs import decode, encode
+from imgtx.codecs.metadata import exif
 from imgtx.errors import ImageError
 from tests.support import zoo
 from tests.support.pictures import MAX_PIXELS
