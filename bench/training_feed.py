@@ -22,9 +22,9 @@ import torch
 from bench.photos import photo_archive
 from bench.report import save
 from imgtx.codecs import SUFFIXES
-from imgtx.training.crops import Sampler
+from imgtx.training.data.crops import Sampler
+from imgtx.training.data.images import load_pairs
 from imgtx.training.feeds import Feed
-from imgtx.training.images import load_pairs
 from imgtx.training.spec import TrainSpec, load_train_spec
 from imgtx.training.state import Training
 from jobs.train.stream import Images, Shard, Stream

@@ -23,9 +23,9 @@ from imgtx.codecs.convert import NOTES
 from imgtx.errors import EXIT_CODES
 from imgtx.models import generation
 from imgtx.training.spec import TrainSpec
-from imgtx.training.style_spec import StyleSpec
-from imgtx.training.style_weights import StyleWeights
-from imgtx.training.text_to_image_spec import TextToImageSpec
+from imgtx.training.style.spec import StyleSpec
+from imgtx.training.style.weights import StyleWeights
+from imgtx.training.text_to_image.spec import TextToImageSpec
 from jobs.cli import main
 from jobs.nightly.gate import Gate
 from jobs.nightly.schedule import Schedule

@@ -18,15 +18,15 @@ from imgtx.errors import ImgtxError, LeaseHeldError, UsageError
 from imgtx.inference.cores import usable_cores
 from imgtx.inference.predictor import default_device
 from imgtx.settings import parse_settings
-from imgtx.training.crops import Sampler
-from imgtx.training.device_feed import DeviceFeed
+from imgtx.training.data.crops import Sampler
+from imgtx.training.data.device_feed import DeviceFeed
+from imgtx.training.data.left_out import LeftOut
+from imgtx.training.data.packed import TRAIN, VALID, pack, unpack
+from imgtx.training.data.pairs import MIN_VALID_SIDE
 from imgtx.training.feeds import Data, PrefetchingFeed, from_pairs
 from imgtx.training.folder import held_folder
-from imgtx.training.left_out import LeftOut
 from imgtx.training.log import TrainingLog
 from imgtx.training.loop import train
-from imgtx.training.packed import TRAIN, VALID, pack, unpack
-from imgtx.training.pairs import MIN_VALID_SIDE
 from imgtx.training.spec import TrainSpec, load_train_spec
 from imgtx.training.threads import Threads
 

@@ -6,10 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from imgtx.training.crops import Batch, Sampler
-from imgtx.training.device_feed import DeviceBatch
-from imgtx.training.left_out import LeftOut
-from imgtx.training.pairs import MIN_VALID_SIDE, Pair, degrade_validation
+from imgtx.training.data.crops import Batch, Sampler
+from imgtx.training.data.device_feed import DeviceBatch
+from imgtx.training.data.left_out import LeftOut
+from imgtx.training.data.pairs import MIN_VALID_SIDE, Pair, degrade_validation
 from imgtx.training.spec import TrainSpec
 
 
@@ -30,7 +30,7 @@ class Data(NamedTuple):
 def from_folders(spec: TrainSpec) -> Data:
     """Decode the spec's folders into memory, without images that cannot be used; UsageError if there is no other."""
     # Not above: a bare machine lacks its decoders.
-    from imgtx.training.images import load_pairs
+    from imgtx.training.data.images import load_pairs
 
     left_out = LeftOut()
     pairs = load_pairs(Path(spec.train), spec.scale, smallest=spec.crop, left_out=left_out)

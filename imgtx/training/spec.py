@@ -9,7 +9,7 @@ from imgtx.degradations.sharpness import SharpnessAugmentation
 from imgtx.errors import UsageError
 from imgtx.models.config import ModelConfig
 from imgtx.settings import check_fields, merge, read_toml
-from imgtx.training.crops import CROP_CHOICES, CropSettings
+from imgtx.training.data.crops import CROP_CHOICES, CropSettings
 
 # Fields of the network that follow from the spec and the data, so [model] cannot set them.
 DERIVED = ("scale", "in_channels", "out_channels", "holes")

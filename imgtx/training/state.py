@@ -22,10 +22,10 @@ from imgtx.models.info import ModelInfo
 from imgtx.models.weights import Network, load_model, save_weights
 from imgtx.training.objective import Objective
 from imgtx.training.optim import WeightAverage, learning_rate, optimizer_of
-from imgtx.training.restoring import Restoring
+from imgtx.training.restoration.restoring import Restoring
 from imgtx.training.spec import TrainSpec, check_same
-from imgtx.training.style_spec import StyleSpec
-from imgtx.training.text_to_image_spec import TextToImageSpec
+from imgtx.training.style.spec import StyleSpec
+from imgtx.training.text_to_image.spec import TextToImageSpec
 
 Spec = TrainSpec | TextToImageSpec | StyleSpec
 

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from imgtx.errors import UsageError
-from imgtx.training.captioned import Subject, composite, held_out
 from imgtx.training.scenes.drawing import SIDE
+from imgtx.training.text_to_image.captioned import Subject, composite, held_out
 from jobs.evaluation.captioned_pictures import read_pictures
 from jobs.evaluation.datasets import Dataset
 from jobs.evaluation.report import Row, with_progress

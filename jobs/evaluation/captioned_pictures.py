@@ -14,10 +14,10 @@ from PIL import Image, UnidentifiedImageError
 
 from imgtx.errors import ImageError, UsageError, first_line
 from imgtx.models.text_to_image_tokenizer import words_of
-from imgtx.training.captioned import FORM_WORDS, STYLES, Subject, split_words
-from imgtx.training.left_out import LeftOut, usable
+from imgtx.training.data.left_out import LeftOut, usable
 from imgtx.training.scenes.captions import caption_words
 from imgtx.training.scenes.drawing import SIDE
+from imgtx.training.text_to_image.captioned import FORM_WORDS, STYLES, Subject, split_words
 
 COLUMNS = ("style", "caption", "keywords", "image")
 # A picture's keywords beyond these are left out.

@@ -15,7 +15,7 @@ from torch import Tensor
 from imgtx.imageops.luma import LUMA
 from imgtx.training.features import inverted_residuals
 from imgtx.training.features.random_filters import RandomFilters
-from imgtx.training.style_losses import QUANTILES, directions
+from imgtx.training.style.losses import QUANTILES, directions
 
 DIRECTIONS = 64
 # Evenly spaced ones of a layer: sorting all of the finest takes seconds.

@@ -262,7 +262,7 @@ def optimisation(pictures: Sequence[np.ndarray]) -> Method | None:
 
     if not cached(NAME).is_file():
         return None
-    from imgtx.training.optimisation import Optimisation
+    from imgtx.training.style.optimisation import Optimisation
 
     optimise = Optimisation(pictures, steps=OPTIMISATION_STEPS)
     return optimise

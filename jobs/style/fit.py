@@ -19,7 +19,7 @@ from imgtx.models.weight_file import STYLE_TASK, find_weights, opened, read_fact
 from imgtx.models.weights import load_model, save_weights
 from imgtx.training.features.packages import require
 from imgtx.training.features.vgg16 import NAME
-from imgtx.training.style_spec import OBJECTIVE, make_style_spec
+from imgtx.training.style.spec import OBJECTIVE, make_style_spec
 from jobs.train.terminal import run_training
 from pipeline.models.resolve import local_model
 

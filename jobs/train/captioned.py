@@ -11,15 +11,15 @@ import torch
 from imgtx.inference.predictor import default_device
 from imgtx.models.text_to_image_config import TextToImageConfig
 from imgtx.models.text_to_image_tokenizer import Tokenizer
-from imgtx.training.captioned_feed import CaptionedFeed
-from imgtx.training.drawing_from_text import DrawingFromText
+from imgtx.training.data.left_out import LeftOut
 from imgtx.training.feeds import Data
-from imgtx.training.left_out import LeftOut
 from imgtx.training.loop import train
 from imgtx.training.scenes.drawing import SIDE
 from imgtx.training.scenes.examination import KINDS, questions
 from imgtx.training.state import CHECKPOINT
-from imgtx.training.text_to_image_spec import TextToImageSpec
+from imgtx.training.text_to_image.captioned_feed import CaptionedFeed
+from imgtx.training.text_to_image.drawing_from_text import DrawingFromText
+from imgtx.training.text_to_image.spec import TextToImageSpec
 from imgtx.training.threads import Threads
 from jobs.evaluation.captioned_pictures import Captioned, read_pictures, vocabulary
 

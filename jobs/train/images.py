@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 
 from imgtx.codecs import SUFFIXES
 from imgtx.errors import ImageError, StorageError, UsageError
-from imgtx.training.images import photo_pixels
-from imgtx.training.left_out import LeftOut, usable
-from imgtx.training.pairs import MIN_VALID_SIDE, Pair, make_pair
+from imgtx.training.data.images import photo_pixels
+from imgtx.training.data.left_out import LeftOut, usable
+from imgtx.training.data.pairs import MIN_VALID_SIDE, Pair, make_pair
 from imgtx.training.spec import TrainSpec
 from pipeline.sources.images import images
 from pipeline.storage.checks import check_source

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from imgtx.errors import ImageError, ImgtxError, UsageError
-from imgtx.training.left_out import LeftOut
+from imgtx.training.data.left_out import LeftOut
 from jobs.train.restarts import Restarts
 
 log = logging.getLogger("imgtx.train")

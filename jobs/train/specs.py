@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from imgtx.errors import UsageError
-from imgtx.training import style_spec, text_to_image_spec
 from imgtx.training.spec import make_train_spec
 from imgtx.training.state import Spec
+from imgtx.training.style import spec as style_spec
+from imgtx.training.text_to_image import spec as text_to_image_spec
 
 # By `objective`; all of them train on one machine.
 MAKERS: dict[str, Callable[[dict[str, Any], Path], Spec]] = {

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from imgtx.errors import UsageError
 from imgtx.models.weight_file import find_weights
-from imgtx.training.left_out import LeftOut
+from imgtx.training.data.left_out import LeftOut
 from imgtx.training.spec import TrainSpec, check_same
 from jobs.train.images import (
     KEYS,

@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 
 from imgtx.errors import ImageError, UsageError
-from imgtx.training.crops import Batch, CropSettings, DeadLeavesSource, cut, draw_place, stacked
-from imgtx.training.images import photo_pixels
-from imgtx.training.left_out import LeftOut
-from imgtx.training.pairs import Pair, make_pair
+from imgtx.training.data.crops import Batch, CropSettings, DeadLeavesSource, cut, draw_place, stacked
+from imgtx.training.data.images import photo_pixels
+from imgtx.training.data.left_out import LeftOut
+from imgtx.training.data.pairs import Pair, make_pair
 from jobs.train.images import TRAIN, object_bytes
 from pipeline.storage.store import Store
 

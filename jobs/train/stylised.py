@@ -11,13 +11,13 @@ from imgtx.degradations.dead_leaves import dead_leaves
 from imgtx.errors import ImageError, UsageError
 from imgtx.inference.predictor import default_device
 from imgtx.inference.style_picture import open_style
+from imgtx.training.data.images import photo_pixels
+from imgtx.training.data.left_out import LeftOut, file_bytes, usable
 from imgtx.training.feeds import Data
-from imgtx.training.images import photo_pixels
-from imgtx.training.left_out import LeftOut, file_bytes, usable
 from imgtx.training.loop import train
-from imgtx.training.style_feed import StyleBatch, StyleFeed, resize
-from imgtx.training.style_spec import StyleSpec
-from imgtx.training.stylising import Stylising
+from imgtx.training.style.feed import StyleBatch, StyleFeed, resize
+from imgtx.training.style.spec import StyleSpec
+from imgtx.training.style.stylising import Stylising
 from imgtx.training.threads import Threads
 from jobs.evaluation.datasets import find_datasets
 

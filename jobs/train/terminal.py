@@ -18,7 +18,7 @@ from imgtx.training.log import TrainingLog
 from imgtx.training.loop import train
 from imgtx.training.spec import TrainSpec
 from imgtx.training.state import CHECKPOINT, Spec
-from imgtx.training.style_spec import StyleSpec
+from imgtx.training.style.spec import StyleSpec
 from imgtx.training.threads import Threads
 from jobs.train.captioned import train_text_to_image
 from jobs.train.ray import RayTrainConfig, train_on_ray

@@ -13,11 +13,11 @@ from ray.train import Checkpoint
 from torch import Tensor, nn
 
 from imgtx.errors import ImageError, ImgtxError, UsageError
+from imgtx.training.data.left_out import LeftOut
+from imgtx.training.data.pairs import degrade_validation
 from imgtx.training.feeds import Data
-from imgtx.training.left_out import LeftOut
 from imgtx.training.log import STRIP
 from imgtx.training.loop import run
-from imgtx.training.pairs import degrade_validation
 from imgtx.training.spec import TrainSpec
 from imgtx.training.state import Training
 from jobs.train.images import KEYS, TRAIN, VALID, Sources, decode_keys, load_valid, part_of

@@ -10,8 +10,8 @@ from imgtx.degradations import DEGRADATIONS
 from imgtx.degradations.base import Degradation
 from imgtx.errors import UsageError
 from imgtx.training import spec as training_spec
-from imgtx.training.crops import Sampler
-from imgtx.training.pairs import degrade_validation, make_pair
+from imgtx.training.data.crops import Sampler
+from imgtx.training.data.pairs import degrade_validation, make_pair
 from imgtx.training.spec import make_train_spec, with_current_names
 from tests.support.zoo import photo
 

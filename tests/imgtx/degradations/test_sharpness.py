@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from imgtx.degradations.sharpness import SharpnessAugmentation
 from imgtx.errors import UsageError
 from imgtx.imageops.resize import imresize
-from imgtx.training.crops import CropSettings, Sampler
-from imgtx.training.device_feed import DeviceFeed
-from imgtx.training.pairs import make_pair
+from imgtx.training.data.crops import CropSettings, Sampler
+from imgtx.training.data.device_feed import DeviceFeed
+from imgtx.training.data.pairs import make_pair
 
 NOISE = np.random.default_rng(0).integers(0, 256, (96, 80, 3), np.uint8)
 

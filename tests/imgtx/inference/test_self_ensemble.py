@@ -12,7 +12,7 @@ from imgtx.imageops.metrics import psnr_y
 from imgtx.imageops.resize import imresize, modcrop
 from imgtx.inference.predictor import Predictor
 from imgtx.inference.self_ensemble import VIEWS, SelfEnsemble
-from imgtx.training.crops import turn
+from imgtx.training.data.crops import turn
 from tests.support.small_models import Nearest, Windows, noise
 from tests.support.source_tree import ROOT
 

@@ -12,12 +12,12 @@ from imgtx.degradations.archive import ARCHIVE
 from imgtx.errors import UsageError
 from imgtx.models.weights import load_model
 from imgtx.training.__main__ import main
-from imgtx.training.crops import CropSettings, Sampler
-from imgtx.training.device_feed import DeviceFeed
+from imgtx.training.data.crops import CropSettings, Sampler
+from imgtx.training.data.device_feed import DeviceFeed
+from imgtx.training.data.images import load_pairs
+from imgtx.training.data.packed import TRAIN, VALID, pack, unpack
+from imgtx.training.data.pairs import make_pair
 from imgtx.training.feeds import PrefetchingFeed
-from imgtx.training.images import load_pairs
-from imgtx.training.packed import TRAIN, VALID, pack, unpack
-from imgtx.training.pairs import make_pair
 from tests.support.archive import TINY_NETWORK
 from tests.support.source_tree import LAYERS, ROOT, imports, packages, source_modules
 from tests.support.zoo import exif_block, photo, saved
@@ -64,7 +64,7 @@ def test_training_imports_only_torch_numpy_pillow_and_safetensors():
         "imgtx.training.loop",
         "imgtx.inference.predictor",
         "imgtx.models.weights",
-        "imgtx.training.crops",
+        "imgtx.training.data.crops",
     } <= seen
     assert foreign <= BARE | sys.stdlib_module_names
 

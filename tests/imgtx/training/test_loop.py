@@ -17,13 +17,13 @@ from imgtx.inference.predictor import Predictor
 from imgtx.models.weight_file import file_digest
 from imgtx.models.weights import load_model
 from imgtx.training import loop as train_loop
-from imgtx.training.crops import Batch, CropSettings, Sampler
-from imgtx.training.images import load_pairs
+from imgtx.training.data.crops import Batch, CropSettings, Sampler
+from imgtx.training.data.images import load_pairs
+from imgtx.training.data.pairs import Pair
 from imgtx.training.loop import train
-from imgtx.training.losses import negative_psnr
 from imgtx.training.optim import WeightAverage
-from imgtx.training.pairs import Pair
-from imgtx.training.restoring import mean_psnr, to_floats, validation_samples
+from imgtx.training.restoration.losses import negative_psnr
+from imgtx.training.restoration.restoring import mean_psnr, to_floats, validation_samples
 from imgtx.training.spec import TrainSpec
 from imgtx.training.state import Training, warm_start
 from tests.support.zoo import saved

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from imgtx.errors import UsageError
-from imgtx.training.captioned import Subject, held_out
+from imgtx.training.text_to_image.captioned import Subject, held_out
 from jobs.evaluation import caption_retrieval
 from jobs.evaluation.caption_retrieval import (
     REAL,

@@ -10,8 +10,8 @@ from rich.console import Console
 
 import imgtx
 from imgtx.errors import UsageError
-from imgtx.training import stylising
 from imgtx.training.features import vgg16
+from imgtx.training.style import stylising
 from jobs.style import fit as fitting
 from jobs.style.fit import FitOptions, fit
 from tests.support.archive import save_tiny_model

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from imgtx.errors import ImgtxError, RunInterruptedError, UsageError
-from imgtx.training.left_out import LeftOut
+from imgtx.training.data.left_out import LeftOut
 from jobs.train.reports import NAMED, Relay
 from jobs.train.restarts import Restarts
 from pipeline.storage.store import open_store

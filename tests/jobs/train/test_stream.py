@@ -11,9 +11,9 @@ import pytest
 from imgtx.degradations.archive import ARCHIVE
 from imgtx.errors import LeaseHeldError, StorageError, UsageError
 from imgtx.models.weight_file import find_weights
-from imgtx.training import crops
-from imgtx.training.crops import Batch, CropSettings
-from imgtx.training.left_out import LeftOut
+from imgtx.training.data import crops
+from imgtx.training.data.crops import Batch, CropSettings
+from imgtx.training.data.left_out import LeftOut
 from imgtx.training.spec import TrainSpec
 from jobs.train import stream
 from jobs.train.images import TRAIN, VALID, decode_keys, encode_keys, load_valid, part_of

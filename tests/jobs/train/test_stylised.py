@@ -11,8 +11,8 @@ from rich.console import Console
 import imgtx
 from imgtx.errors import UsageError
 from imgtx.models.weights import load_model
-from imgtx.training import stylising
 from imgtx.training.features import vgg16
+from imgtx.training.style import stylising
 from jobs.train.specs import make_spec
 from jobs.train.terminal import run_training
 from tests.support.small_style import painting

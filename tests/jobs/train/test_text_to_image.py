@@ -17,10 +17,10 @@ from imgtx.errors import UsageError
 from imgtx.models.text_to_image_model import TextToImageModel
 from imgtx.models.weight_file import file_digest
 from imgtx.models.weights import load_model
-from imgtx.training.captioned import Subject, caption_of, held_out, split_words
-from imgtx.training.captioned_feed import CaptionedFeed
-from imgtx.training.left_out import LeftOut
-from imgtx.training.text_to_image_spec import TextToImageSpec
+from imgtx.training.data.left_out import LeftOut
+from imgtx.training.text_to_image.captioned import Subject, caption_of, held_out, split_words
+from imgtx.training.text_to_image.captioned_feed import CaptionedFeed
+from imgtx.training.text_to_image.spec import TextToImageSpec
 from jobs.evaluation import text_to_image, text_to_image_card
 from jobs.evaluation.model_card import package
 from jobs.train.captioned import read_pictures, vocabulary

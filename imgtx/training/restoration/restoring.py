@@ -12,12 +12,12 @@ from imgtx.inference.predictor import Predictor
 from imgtx.models.info import ModelInfo
 from imgtx.models.transformer import EncoderDecoder
 from imgtx.models.weights import Model, Network
-from imgtx.training.crops import Batch
-from imgtx.training.device_feed import DeviceBatch
+from imgtx.training.data.crops import Batch
+from imgtx.training.data.device_feed import DeviceBatch
+from imgtx.training.data.pairs import Pair
 from imgtx.training.log import STRIP, ValidationSample, draw_strip
-from imgtx.training.losses import LOSSES
 from imgtx.training.objective import autocast
-from imgtx.training.pairs import Pair
+from imgtx.training.restoration.losses import LOSSES
 from imgtx.training.spec import TrainSpec
 
 

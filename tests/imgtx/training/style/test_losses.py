@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from imgtx.training import style_losses as losses
+from imgtx.training.style import losses
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from imgtx.training.style_spec import StyleSpec
+from imgtx.training.style.spec import StyleSpec
 
 # Crops are cut so many times as large, at most, and reduced: photos are seen near and from afar.
 FARTHEST = 3.2

@@ -15,8 +15,8 @@ from torch import Tensor
 from imgtx.inference.processor import this_processor
 from imgtx.training.features import vgg16
 from imgtx.training.optim import learning_rate
-from imgtx.training.style_objective import StyleObjective, total
-from imgtx.training.style_weights import StyleWeights
+from imgtx.training.style.objective import StyleObjective, total
+from imgtx.training.style.weights import StyleWeights
 
 RATE = 0.03
 # Smoother than a network has to be: single pixels answer to the losses more than any network lets them.

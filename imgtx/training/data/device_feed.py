@@ -1,7 +1,7 @@
 """Crops cut on the device: all images are in its memory, and a step sends a few numbers there.
 
-The places are those that `imgtx.training.crops.Sampler` draws on the host, so a training sees the same crops wherever
-they are cut. Only for crops that are cut out of the images' own pairs: degraded crops are made on the host.
+The places are those that `imgtx.training.data.crops.Sampler` draws on the host, so a training sees the same crops
+wherever they are cut. Only for crops that are cut out of the images' own pairs: degraded crops are made on the host.
 
 Shape legend: P pixels of all images together, B crops in a batch, n a crop's side.
 """
@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imgtx.training.crops import Sampler, turn
-from imgtx.training.pairs import Pair
+from imgtx.training.data.crops import Sampler, turn
+from imgtx.training.data.pairs import Pair
 
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """As `imgtx.training.crops.Batch`, on the device: uint8, small (B, n, n, 3) and clean (B, scale n, scale n, 3)."""
+    """As `crops.Batch`, on the device: uint8, small (B, n, n, 3) and clean (B, scale n, scale n, 3)."""
 
     keys: tuple[str, ...]
     small: Tensor

@@ -8,7 +8,7 @@ from imgtx.errors import UsageError
 from imgtx.models.style_config import StyleConfig
 from imgtx.settings import check_fields
 from imgtx.training.spec import check_course
-from imgtx.training.style_weights import StyleWeights
+from imgtx.training.style.weights import StyleWeights
 
 OBJECTIVE = "style"
 # The deepest layer of a crop of this side has a position for every quantile that is compared.
@@ -78,7 +78,7 @@ class StyleSpec:
     checkpoint_minutes: float = 3.0
     # Shape of the network: fields of `imgtx.models.style_config.StyleConfig`.
     model: dict[str, Any] = field(default_factory=dict)
-    # Weights of the parts of the loss: fields of `imgtx.training.style_weights.StyleWeights`.
+    # Weights of the parts of the loss: fields of `imgtx.training.style.weights.StyleWeights`.
     loss_weights: dict[str, float] = field(default_factory=dict)
 
     @property

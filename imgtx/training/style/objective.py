@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from imgtx.training.features.vgg16 import Vgg16
-from imgtx.training.style_losses import (
+from imgtx.training.style.losses import (
     CONTENT_LAYERS,
     STYLE_LAYERS,
     LayerStatistics,
@@ -22,7 +22,7 @@ from imgtx.training.style_losses import (
     statistics,
     total_variation,
 )
-from imgtx.training.style_weights import StyleWeights
+from imgtx.training.style.weights import StyleWeights
 
 # Directions that styles are projected on; each step compares some of them.
 DIRECTIONS = 128

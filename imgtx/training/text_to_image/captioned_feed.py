@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from imgtx.models.text_to_image_tokenizer import PAD, Tokenizer
-from imgtx.training.captioned import Subject, caption_of, composite, held_out
 from imgtx.training.scenes.captions import caption, random_description
 from imgtx.training.scenes.description import COLOURS
 from imgtx.training.scenes.drawing import SIDE, draw
+from imgtx.training.text_to_image.captioned import Subject, caption_of, composite, held_out
 
 # How often a picture with a skin tone comes, beside one without: they differ in little.
 TONED_SHARE = 0.08

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from imgtx.training.features import vgg16
-from imgtx.training.optimisation import Optimisation
+from imgtx.training.style.optimisation import Optimisation
 from tests.support.small_style import painting
 from tests.support.zoo import photo
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from imgtx.errors import UsageError
 from imgtx.files import replacing
-from imgtx.training.left_out import LeftOut, file_bytes, usable
-from imgtx.training.pairs import Pair, check_size, make_pair
+from imgtx.training.data.left_out import LeftOut, file_bytes, usable
+from imgtx.training.data.pairs import Pair, check_size, make_pair
 
 log = logging.getLogger("imgtx.train")
 
@@ -33,7 +33,7 @@ def pack(train: Path, valid: Path, out: Path, *, valid_images: int, max_bytes: i
     written.
     """
     # Not above: a bare machine lacks its decoders.
-    from imgtx.training.images import find_photos, photo_pixels
+    from imgtx.training.data.images import find_photos, photo_pixels
 
     try:
         with (

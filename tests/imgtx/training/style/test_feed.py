@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from imgtx.errors import UsageError
-from imgtx.training.style_feed import StyleFeed, chances
-from imgtx.training.style_spec import StyleSpec, make_style_spec
+from imgtx.training.style.feed import StyleFeed, chances
+from imgtx.training.style.spec import StyleSpec, make_style_spec
 from tests.support.small_style import painting
 from tests.support.zoo import photo
 

@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from imgtx.training.crops import Sampler
-from imgtx.training.pairs import degrade_validation, make_pair
+from imgtx.training.data.crops import Sampler
+from imgtx.training.data.pairs import degrade_validation, make_pair
 from imgtx.training.spec import TrainSpec
 from tests.support.zoo import photo
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from imgtx.codecs import SUFFIXES, decode
 from imgtx.errors import ImageError, UsageError
-from imgtx.training.left_out import LeftOut, file_bytes, usable
-from imgtx.training.pairs import Pair, check_size, make_pair
+from imgtx.training.data.left_out import LeftOut, file_bytes, usable
+from imgtx.training.data.pairs import Pair, check_size, make_pair
 
 MAX_PIXELS = 10**9
 

@@ -13,7 +13,7 @@ from imgtx.degradations.base import Degradation
 from imgtx.degradations.bicubic import BICUBIC
 from imgtx.degradations.dead_leaves import dead_leaves
 from imgtx.degradations.sharpness import SharpnessAugmentation
-from imgtx.training.pairs import Pair, make_pair
+from imgtx.training.data.pairs import Pair, make_pair
 
 CROP_CHOICES = ("higher_gradient", "energy", "uniform")
 # Every LEAVES_STEPS steps a new procedural picture of LEAVES_SIDE pixels takes the place of the oldest of LEAVES_KEPT:

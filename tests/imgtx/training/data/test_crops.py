@@ -9,11 +9,11 @@ from PIL import Image
 from imgtx.degradations.archive import ARCHIVE
 from imgtx.errors import UsageError
 from imgtx.imageops.resize import imresize
-from imgtx.training import crops
-from imgtx.training.crops import Batch, CropSettings, Sampler
-from imgtx.training.images import load_pairs
-from imgtx.training.left_out import LeftOut
-from imgtx.training.pairs import Pair, degrade_validation, make_pair
+from imgtx.training.data import crops
+from imgtx.training.data.crops import Batch, CropSettings, Sampler
+from imgtx.training.data.images import load_pairs
+from imgtx.training.data.left_out import LeftOut
+from imgtx.training.data.pairs import Pair, degrade_validation, make_pair
 from tests.support.zoo import exif_block, photo, saved
 
 

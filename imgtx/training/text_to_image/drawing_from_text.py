@@ -14,12 +14,12 @@ from imgtx.models.text_to_image_config import TextToImageConfig
 from imgtx.models.text_to_image_model import TextToImageModel
 from imgtx.models.weight_file import TEXT_TASK
 from imgtx.models.weights import Network
-from imgtx.training.captioned_feed import CaptionedBatch
 from imgtx.training.log import STRIP
 from imgtx.training.objective import autocast
 from imgtx.training.scenes.examination import Question, marks
-from imgtx.training.text_to_image_objective import TextToImageObjective
-from imgtx.training.text_to_image_spec import TextToImageSpec
+from imgtx.training.text_to_image.captioned_feed import CaptionedBatch
+from imgtx.training.text_to_image.objective import TextToImageObjective
+from imgtx.training.text_to_image.spec import TextToImageSpec
 
 # Pictures in a row of the sheet, pictures that are made at once.
 COLUMNS, AT_ONCE = 8, 16

@@ -16,10 +16,10 @@ from imgtx.models.weights import Network
 from imgtx.training.features import vgg16
 from imgtx.training.log import STRIP
 from imgtx.training.objective import autocast
-from imgtx.training.style_feed import StyleBatch, StyleFeed
-from imgtx.training.style_losses import LayerStatistics, total_variation
-from imgtx.training.style_objective import StyleObjective, Targets, total
-from imgtx.training.style_spec import StyleSpec
+from imgtx.training.style.feed import StyleBatch, StyleFeed
+from imgtx.training.style.losses import LayerStatistics, total_variation
+from imgtx.training.style.objective import StyleObjective, Targets, total
+from imgtx.training.style.spec import StyleSpec
 
 # Every so many steps the first content is run a second time, moved.
 SHIFT_EVERY = 3

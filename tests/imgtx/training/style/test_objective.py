@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from imgtx.training.features.vgg16 import Vgg16, normalise_activations
-from imgtx.training.style_objective import StyleObjective, total
-from imgtx.training.style_weights import StyleWeights
+from imgtx.training.style.objective import StyleObjective, total
+from imgtx.training.style.weights import StyleWeights
 
 
 def noise(count: int, seed: int, scale: int = 4, side: int = 128) -> torch.Tensor:

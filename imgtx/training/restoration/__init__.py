@@ -1,0 +1,1 @@
+"""Training networks from images to images: restoration, enlargement, filling holes."""

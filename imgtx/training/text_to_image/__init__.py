@@ -1,0 +1,1 @@
+"""Training text-to-image: its spec, captioned pictures, batches and objective."""
