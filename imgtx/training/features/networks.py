@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from imgtx.training.features import inverted_residuals, vgg16
+from imgtx.training.features import inverted_residuals, magenta, vgg16
 from imgtx.training.features.packages import PackagedFile
 
 
@@ -14,9 +14,18 @@ class FeatureNetwork(NamedTuple):
 
     source: PackagedFile
     build: Callable[[], Path]
+    # Of its file in the cache.
+    suffix: str = ".safetensors"
 
 
-NETWORKS = {vgg16.NAME: FeatureNetwork(vgg16.SOURCE, vgg16.build)} | {
-    name: FeatureNetwork(recipe.source, partial(inverted_residuals.build, recipe))
-    for name, recipe in inverted_residuals.RECIPES.items()
-}
+NETWORKS = (
+    {vgg16.NAME: FeatureNetwork(vgg16.SOURCE, vgg16.build)}
+    | {
+        name: FeatureNetwork(recipe.source, partial(inverted_residuals.build, recipe))
+        for name, recipe in inverted_residuals.RECIPES.items()
+    }
+    | {
+        name: FeatureNetwork(source, partial(magenta.build, name), magenta.SUFFIX)
+        for name, source in magenta.SOURCES.items()
+    }
+)

@@ -33,14 +33,14 @@ class PackagedFile:
         return f"{self.package}=={self.version}"
 
 
-def cached(name: str) -> Path:
-    """Return the path of a feature network's weights in the user's cache, built or not."""
-    return user_cache() / "features" / f"{name}.safetensors"
+def cached(name: str, suffix: str = ".safetensors") -> Path:
+    """Return the path of a feature network's file in the user's cache, built or not."""
+    return user_cache() / "features" / f"{name}{suffix}"
 
 
-def require(name: str) -> Path:
-    """Return the path of built weights; UsageError that names the command to build them with."""
-    path = cached(name)
+def require(name: str, suffix: str = ".safetensors") -> Path:
+    """Return the path of a file that was built; UsageError that names the command to build it with."""
+    path = cached(name, suffix)
     if not path.is_file():
         raise UsageError(f"the feature network {name!r} is not at {path}: build it with {BUILD_COMMAND}")
     return path

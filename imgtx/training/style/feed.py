@@ -47,7 +47,7 @@ class StyleFeed:
         pieces = tuple(int(style) * spec.pieces + int(rng.integers(spec.pieces)) for style in chosen)
         styles = np.stack([self.piece(number) for number in pieces])
         photos = rng.integers(len(self.contents), size=spec.batch)
-        contents = np.stack([self._crop(self.contents[photo], rng) for photo in photos])
+        contents = np.stack([cut(self.contents[photo], spec.crop, rng) for photo in photos])
         if own := step % IDENTITY_EVERY == 0:
             top, left = rng.integers(spec.style_side - spec.crop + 1, size=2)
             contents[0] = styles[0, top : top + spec.crop, left : left + spec.crop]
@@ -64,12 +64,13 @@ class StyleFeed:
         piece = resized[top : top + side, left : left + side]
         return np.ascontiguousarray(piece[:, ::-1] if variant % 2 else piece)
 
-    def _crop(self, photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        crop = self.spec.crop
-        side = int(min(*photo.shape[:2], crop * np.exp(rng.uniform(0, np.log(FARTHEST)))))
-        top, left = (int(rng.integers(length - side + 1)) for length in photo.shape[:2])
-        piece = resize(photo[top : top + side, left : left + side], crop, crop)
-        return piece[:, ::-1] if rng.random() < 0.5 else piece
+
+def cut(photo: np.ndarray, crop: int, rng: np.random.Generator) -> np.ndarray:
+    """Cut a random square, reduced to (crop, crop, 3) uint8, mirrored or not."""
+    side = int(min(*photo.shape[:2], crop * np.exp(rng.uniform(0, np.log(FARTHEST)))))
+    top, left = (int(rng.integers(length - side + 1)) for length in photo.shape[:2])
+    piece = resize(photo[top : top + side, left : left + side], crop, crop)
+    return piece[:, ::-1] if rng.random() < 0.5 else piece
 
 
 def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from imgtx.training.style.losses import (
     statistics,
     total_variation,
 )
-from imgtx.training.style.weights import StyleWeights
+from imgtx.training.style.weights import StyleWeights, TeacherWeights
 
 # Directions that styles are projected on; each step compares some of them.
 DIRECTIONS = 128
@@ -33,7 +33,7 @@ STYLE_POSITIONS = 8192
 Targets = dict[str, LayerStatistics]
 
 
-def total(weights: StyleWeights, parts: Mapping[str, Tensor]) -> Tensor:
+def total(weights: StyleWeights | TeacherWeights, parts: Mapping[str, Tensor]) -> Tensor:
     """Return the weighted sum of the parts that are given."""
     weighted = [getattr(weights, f.name) * parts[f.name] for f in fields(weights) if f.name in parts]
     return torch.stack(weighted).sum()

@@ -8,11 +8,17 @@ from imgtx.errors import UsageError
 from imgtx.models.style_config import StyleConfig
 from imgtx.settings import check_fields
 from imgtx.training.spec import check_course
-from imgtx.training.style.weights import StyleWeights
+from imgtx.training.style.weights import StyleWeights, TeacherWeights
 
 OBJECTIVE = "style"
 # The deepest layer of a crop of this side has a position for every quantile that is compared.
 CROP_MULTIPLE = 128
+# What learns from a teacher: see `imgtx.training.style.imitating`.
+PAINTING, STYLES, BOTH = "painting", "styles", "both"
+# Of the contents that the teacher paints and of the styles that it looks at, in pixels, and of a crop of them.
+TAUGHT_SIDE, LARGEST_CROP = 256, 224
+# Of what the teacher reduces a style to.
+NUMBERS = 100
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,18 @@ class StyleSpec:
     # Start from these weights: a packaged name, a file, `s3://.../NAME@VERSION`. Every tensor that fits is used.
     # Empty: start from nothing.
     init_from: str = ""
-    # Crops per step.
+    # Learn from pictures that Magenta paints, in trainings after one another: `painting`, from its own numbers
+    # of each style; `styles`, how the style encoder finds these numbers; `both`, as the network is used. Empty: from
+    # the style itself.
+    teacher: str = ""
+    # Pictures of the teacher, painted when a step first needs one and kept in the training's folder, 0.6 MB each.
+    teacher_pictures: int = 2560
+    # Crops per step; with a teacher each has its own style.
     batch: int = 4
     # Crops that are given the same style and judged together; a divisor of `batch`.
     per_style: int = 2
-    # Side of a crop in pixels, a multiple of 128 and of the model's attention window.
+    # Side of a crop in pixels, a multiple of 128 and of the model's attention window; with a teacher a multiple of the
+    # window, 224 at most.
     crop: int = 128
     # Side in pixels at which a style picture is looked at, a multiple of 128.
     style_side: int = 256
@@ -78,7 +91,8 @@ class StyleSpec:
     checkpoint_minutes: float = 3.0
     # Shape of the network: fields of `imgtx.models.style_config.StyleConfig`.
     model: dict[str, Any] = field(default_factory=dict)
-    # Weights of the parts of the loss: fields of `imgtx.training.style.weights.StyleWeights`.
+    # Weights of the parts of the loss: fields of `imgtx.training.style.weights.StyleWeights`, with a teacher of
+    # `TeacherWeights`.
     loss_weights: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -86,21 +100,26 @@ class StyleSpec:
         return StyleConfig(**self.model)
 
     @property
-    def weights(self) -> StyleWeights:
-        return StyleWeights(**self.loss_weights)
+    def weights(self) -> StyleWeights | TeacherWeights:
+        return (TeacherWeights if self.teacher else StyleWeights)(**self.loss_weights)
 
 
 def make_style_spec(values: dict[str, Any], path: Path) -> StyleSpec:
     """Check values out of the file `path`; the UsageError names the field, what was given and what is allowed."""
     check_fields(values, StyleSpec, str(path))
     check_fields(values.get("model", {}), StyleConfig, f"{path} [model]")
-    check_fields(values.get("loss_weights", {}), StyleWeights, f"{path} [loss_weights]")
+    kind = TeacherWeights if values.get("teacher") else StyleWeights
+    check_fields(values.get("loss_weights", {}), kind, f"{path} [loss_weights]")
     missing = [name for name in ("name", "styles") if name not in values]
     if missing:
         raise UsageError(f"{path} lacks {', '.join(missing)}: a style training spec needs name and styles")
     spec = StyleSpec(**values)
     check_course(spec, path)
-    for name in ("per_style", "style_side", "pieces"):
+    if spec.teacher not in ("", PAINTING, STYLES, BOTH):
+        raise UsageError(
+            f"{path}: teacher = {spec.teacher!r}: must be {PAINTING}, {STYLES} or {BOTH}, or empty for none"
+        )
+    for name in ("per_style", "style_side", "pieces", "teacher_pictures"):
         if getattr(spec, name) < 1:
             raise UsageError(f"{path}: {name} = {getattr(spec, name)}: must be 1 or more")
     if spec.batch % spec.per_style:
@@ -109,11 +128,10 @@ def make_style_spec(values: dict[str, Any], path: Path) -> StyleSpec:
         multiple = spec.config.multiple
     except ValueError as error:
         raise UsageError(f"{path} [model]: {error}") from error
-    for name, also in (("crop", multiple), ("style_side", spec.config.style_multiple)):
-        if (side := getattr(spec, name)) % CROP_MULTIPLE or side % also:
-            raise UsageError(
-                f"{path}: {name} = {side}: must be a multiple of {CROP_MULTIPLE} px and of the model's {also} px"
-            )
+    if spec.teacher:
+        _check_taught(spec, multiple, path)
+    else:
+        _check_sides(spec, multiple, path)
     for name in ("train", "valid", "valid_styles"):
         if (folder := getattr(spec, name)) and not Path(folder).is_dir():
             raise UsageError(f"{path}: {name} = {folder!r} is not a folder: give one that contains images")
@@ -122,3 +140,34 @@ def make_style_spec(values: dict[str, Any], path: Path) -> StyleSpec:
             f"{path}: styles = {spec.styles!r} is not there: give a folder of pictures, or a picture"
         )
     return spec
+
+
+def _check_sides(spec: StyleSpec, multiple: int, path: Path) -> None:
+    for name, also in (("crop", multiple), ("style_side", spec.config.style_multiple)):
+        if (side := getattr(spec, name)) % CROP_MULTIPLE or side % also:
+            raise UsageError(
+                f"{path}: {name} = {side}: must be a multiple of {CROP_MULTIPLE} px and of the model's {also} px"
+            )
+
+
+def _check_taught(spec: StyleSpec, multiple: int, path: Path) -> None:
+    """Check what a teacher's pictures and numbers ask for."""
+    if spec.crop % multiple or spec.crop > LARGEST_CROP:
+        raise UsageError(
+            f"{path}: crop = {spec.crop}: with a teacher it must be a multiple of the model's {multiple} px, and "
+            f"{LARGEST_CROP} at most"
+        )
+    if spec.weights.see_styles and spec.crop <= CROP_MULTIPLE:  # type: ignore[union-attr]  # there is a teacher
+        raise UsageError(
+            f"{path}: crop = {spec.crop}: must be more than {CROP_MULTIPLE} where content, moments or sliced counts"
+        )
+    if spec.style_side != TAUGHT_SIDE:
+        raise UsageError(f"{path}: style_side = {spec.style_side}: with a teacher it must be {TAUGHT_SIDE}")
+    if spec.teacher_pictures < spec.batch:
+        raise UsageError(
+            f"{path}: teacher_pictures = {spec.teacher_pictures}: must be batch = {spec.batch} or more"
+        )
+    if spec.config.code != NUMBERS:
+        raise UsageError(
+            f"{path} [model]: code = {spec.config.code}: with a teacher it must be {NUMBERS}, its numbers"
+        )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,10 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from imgtx.models.info import ModelInfo
+from imgtx.models.style_config import StyleConfig
 from imgtx.models.style_transfer import StyleTransfer
 from imgtx.models.weight_file import STYLE_TASK
 from imgtx.models.weights import Network
 from imgtx.training.features import vgg16
+from imgtx.training.feeds import Feed
 from imgtx.training.log import STRIP
 from imgtx.training.objective import autocast
 from imgtx.training.style.feed import StyleBatch, StyleFeed
@@ -34,12 +36,7 @@ class Stylising:
 
     def __init__(self, spec: StyleSpec, feed: StyleFeed):
         self.spec = spec
-        features = vgg16.load()
-        batches = [feed.batch(step) for step in range(SAMPLED)]
-        crop = spec.crop
-        sample = [images for batch in batches for images in (batch.contents, batch.styles[:, :crop, :crop])]
-        vgg16.normalise_activations(features, as_tensor(np.concatenate(sample)))
-        self._features = features.bfloat16() if spec.precision == "bfloat16" else features
+        self._features = normalised_features(spec, feed)
         self.objective = StyleObjective(self._features, seed=spec.seed)
         # By the number of a piece, in half the memory.
         self._targets: dict[int, Targets] = {}
@@ -48,9 +45,7 @@ class Stylising:
         return StyleTransfer(self.spec.config)
 
     def facts(self) -> ModelInfo:
-        spec, multiple = self.spec, self.spec.config.multiple
-        # The halo is measured when the weights are packaged; two windows until then.
-        return ModelInfo(spec.name, STYLE_TASK, 1, multiple, halo=2 * multiple, licence=spec.licence)
+        return style_facts(self.spec)
 
     def loss(self, compute: Callable[..., Tensor], batch: StyleBatch, step: int, device: str) -> Tensor:
         self._features.to(device)
@@ -67,8 +62,10 @@ class Stylising:
         contents, styles = as_tensor(batch.contents, device), as_tensor(batch.styles, device)
         with autocast(self.spec.precision, device):
             state = compute.encode_style(styles).repeat(len(contents) // len(styles))
-            output = compute(contents, state, noise=self._noise(contents, generator)).float()
-        parts = self.objective(output, contents, self._targets_of(batch, styles), generator)
+            output = compute(contents, state, noise=noise_for(self.spec.config, contents, generator)).float()
+        parts = self.objective(
+            output, contents, kept_targets(self.objective, self._targets, batch.pieces, styles), generator
+        )
         if batch.own:
             parts["identity"] = (output[0] - contents[0]).abs().mean()
         return parts
@@ -76,41 +73,11 @@ class Stylising:
     def _shifted(self, compute: Any, batch: StyleBatch, device: str, generator: torch.Generator) -> Tensor:
         """Return how much the output depends on where patches and attention windows are."""
         content, style = as_tensor(batch.contents[:1], device), as_tensor(batch.styles[:1], device)
-        # Not in whole patches: their grid shows too.
-        moves = torch.randint(1, self.spec.config.multiple, (2,), generator=generator)
-        down, right = (int(move) for move in moves)
         with autocast(self.spec.precision, device):
             state = compute.encode_style(style)
-            # Without noise: that would have to move along, by less than its own grid.
-            still = compute(content, state).float()
-            moved = compute(content.roll((down, right), (2, 3)), state).float().roll((-down, -right), (2, 3))
-        difference = (moved - still)[..., SHIFT_BORDER:-SHIFT_BORDER, SHIFT_BORDER:-SHIFT_BORDER]
-        return difference.abs().mean() + total_variation(difference)
-
-    def _noise(self, contents: Tensor, generator: torch.Generator | None) -> Tensor:
-        config = self.spec.config
-        batch, _, height, width = contents.shape
-        shape = batch, config.noise_channels, height // config.patch, width // config.patch
-        return torch.randn(shape, generator=generator).to(contents)
-
-    def _targets_of(self, batch: StyleBatch, styles: Tensor) -> Targets:
-        for place, number in enumerate(batch.pieces):
-            # Validation's pieces have negative numbers of their own.
-            if number not in self._targets:
-                found = self.objective.targets(styles[place : place + 1])
-                self._targets[number] = {
-                    name: LayerStatistics(*(part.half() for part in layer)) for name, layer in found.items()
-                }
-        layers = self._targets[batch.pieces[0]]
-        return {
-            name: LayerStatistics(
-                *(
-                    torch.cat([self._targets[number][name][part] for number in batch.pieces]).float()
-                    for part in range(len(LayerStatistics._fields))
-                )
+            return moved_difference(
+                lambda moved: compute(moved, state), content, self.spec.config.multiple, generator
             )
-            for name in layers
-        }
 
     def score(
         self, network: Network, info: ModelInfo, valid: Sequence[StyleBatch], folder: Path, device: str
@@ -125,7 +92,7 @@ class Stylising:
                 losses.append(float(total(self.spec.weights, self.parts(network, batch, device, generator))))
                 state = network.encode_style(as_tensor(batch.styles, device))
                 contents = as_tensor(batch.contents, device)
-                noise = self._noise(contents, generator)
+                noise = noise_for(self.spec.config, contents, generator)
                 output = network(contents, state.repeat(len(contents)), noise=noise).clamp(0, 1)
                 output = output.mul(255).round().byte()
                 columns.append(output.permute(0, 2, 3, 1).cpu().numpy())
@@ -133,12 +100,83 @@ class Stylising:
         return {"valid_loss": float(np.mean(losses))}
 
 
+def normalised_features(spec: StyleSpec, feed: Feed) -> vgg16.Vgg16:
+    """Return the feature network, its activations normalised over the first contents and styles of a feed."""
+    features = vgg16.load()
+    batches = [feed.batch(step) for step in range(SAMPLED)]
+    crop = spec.crop
+    sample = [images for batch in batches for images in (batch.contents, batch.styles[:, :crop, :crop])]
+    vgg16.normalise_activations(features, as_tensor(np.concatenate(sample)))
+    return features.bfloat16() if spec.precision == "bfloat16" else features
+
+
+def kept_targets(
+    objective: StyleObjective, kept: dict[int, Targets], pieces: Sequence[int], styles: Tensor
+) -> Targets:
+    """Return the statistics of style pictures (G, 3, H, W), computed unless `kept` has them by a piece's number."""
+    for place, number in enumerate(pieces):
+        # Validation's pieces have negative numbers of their own.
+        if number not in kept:
+            found = objective.targets(styles[place : place + 1])
+            kept[number] = {
+                name: LayerStatistics(*(part.half() for part in layer)) for name, layer in found.items()
+            }
+    return {
+        name: LayerStatistics(
+            *(
+                torch.cat([kept[number][name][part] for number in pieces]).float()
+                for part in range(len(LayerStatistics._fields))
+            )
+        )
+        for name in kept[pieces[0]]
+    }
+
+
+def style_facts(spec: StyleSpec) -> ModelInfo:
+    multiple = spec.config.multiple
+    # The halo is measured when the weights are packaged; two windows until then.
+    return ModelInfo(spec.name, STYLE_TASK, 1, multiple, halo=2 * multiple, licence=spec.licence)
+
+
+def noise_for(config: StyleConfig, contents: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Return the noise that the network takes with contents (B, 3, H, W)."""
+    batch, _, height, width = contents.shape
+    shape = batch, config.noise_channels, height // config.patch, width // config.patch
+    return torch.randn(shape, generator=generator).to(contents)
+
+
+def moved_difference(
+    paint: Callable[[Tensor], Tensor], content: Tensor, limit: int, generator: torch.Generator
+) -> Tensor:
+    """Return how much what is painted depends on where patches and windows are: what changes where the content
+    (B, 3, H, W) is moved by 1 to `limit` - 1 pixels down and right.
+
+    paint: the network without noise, which would have to move along, by less than its own grid.
+    """
+    # Not in whole patches: their grid shows too.
+    down, right = (int(move) for move in torch.randint(1, limit, (2,), generator=generator))
+    still = paint(content).float()
+    moved = paint(content.roll((down, right), (2, 3))).float().roll((-down, -right), (2, 3))
+    difference = (moved - still)[..., SHIFT_BORDER:-SHIFT_BORDER, SHIFT_BORDER:-SHIFT_BORDER]
+    return difference.abs().mean() + total_variation(difference)
+
+
 def as_tensor(images: np.ndarray, device: str = "cpu") -> Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) in [0, 1]."""
     return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float() / 255
 
 
-def sheet(valid: Sequence[StyleBatch], columns: Sequence[np.ndarray]) -> Image.Image:
+class Shown(Protocol):
+    """What a contact sheet shows of a batch: contents (B, side, side, 3), and its style (1, H, W, 3), uint8."""
+
+    @property
+    def contents(self) -> np.ndarray: ...
+
+    @property
+    def styles(self) -> np.ndarray: ...
+
+
+def sheet(valid: Sequence[Shown], columns: Sequence[np.ndarray]) -> Image.Image:
     """Draw a contact sheet: the contents in the first column, then one column a style, its picture on top."""
     contents = valid[0].contents
     side = contents.shape[1]

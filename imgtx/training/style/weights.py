@@ -1,4 +1,4 @@
-"""How much each part of the loss of style transfer counts (StyleWeights), read without torch."""
+"""How much each part of the loss of style transfer counts, read without torch."""
 
 from dataclasses import dataclass
 
@@ -20,3 +20,34 @@ class StyleWeights:
     # Difference to the output for the moved content: without it the network paints the grid of its windows into
     # even areas, where it sees nothing else to paint (LOG.md).
     shift: float = 8.0
+
+
+@dataclass(frozen=True)
+class TeacherWeights:
+    """How much each part of the loss counts where a teacher is learnt from."""
+
+    # L1 to the teacher's picture.
+    pixels: float = 1.0
+    # L1 of the differences of neighbouring pixels.
+    edges: float = 1.0
+    # L1 where both are averaged over squares of 16 px, chroma four times: light and colours, no strokes.
+    low: float = 0.0
+    # Mean square difference of activations to those of the teacher's picture.
+    seen: float = 0.15
+    # Difference of their means and standard deviations.
+    look: float = 0.6
+    # Difference to the output for the moved content, as above.
+    shift: float = 4.0
+    # Mean square difference of the style's code to the teacher's numbers.
+    numbers: float = 0.3
+    # As in `StyleWeights`: the content's structure, and the style itself instead of the teacher's picture.
+    content: float = 0.0
+    moments: float = 0.0
+    sliced: float = 0.0
+    # Sliced Wasserstein distance of the pixels' colours to the style's.
+    colours: float = 0.0
+
+    @property
+    def see_styles(self) -> bool:
+        """Whether the style itself counts."""
+        return bool(self.content or self.moments or self.sliced)

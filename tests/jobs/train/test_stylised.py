@@ -1,6 +1,7 @@
 """A style transfer training end to end, with a small network and random instead of trained features."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from imgtx.errors import UsageError
 from imgtx.models.weights import load_model
 from imgtx.training.features import vgg16
 from imgtx.training.style import stylising
+from imgtx.training.style.spec import StyleSpec
 from jobs.train.specs import make_spec
+from jobs.train.stylised import train_style
 from jobs.train.terminal import run_training
-from tests.support.small_style import painting
+from tests.support.small_style import Mixer, painting
 from tests.support.zoo import photo
 
 MODEL = {
@@ -97,3 +100,49 @@ def test_an_unknown_objective_is_named(values):
 def test_workers_are_refused(values):
     with pytest.raises(UsageError, match="--workers is not for style"):
         make_spec(values, Path("spec.toml"), on_ray=True)
+
+
+def taught(values: dict, folder: Path, teacher: str, **changes) -> Path:
+    given = {
+        "teacher": teacher,
+        "teacher_pictures": 2,
+        "crop": 96,
+        "style_side": 256,
+        "model": MODEL | {"code": 100},
+    }
+    Image.fromarray(photo(256, 260)).save(Path(values["train"]) / "a.png")
+    spec = make_spec(values | given | changes, Path("spec.toml"), on_ray=False)
+    assert isinstance(spec, StyleSpec)
+    return train_style(spec, folder, lambda line: None, teacher=Mixer())
+
+
+def test_three_trainings_learn_from_a_teacher(values, tmp_path):
+    painting_weights = taught(values, tmp_path / "one", "painting", steps=1)
+    styles_weights = taught(values, tmp_path / "two", "styles", init_from=str(painting_weights))
+    weights = taught(
+        values, tmp_path / "three", "both", init_from=str(styles_weights), steps=1, crop=144,
+        loss_weights={"low": 1.0, "content": 0.3, "sliced": 1.0, "colours": 1.0},
+    )  # fmt: skip
+    states = [load_model(path).network.state_dict() for path in (painting_weights, styles_weights, weights)]
+    changed = [
+        {name.partition(".")[0] for name in a if not torch.equal(a[name], b[name])}
+        for a, b in pairwise(states)
+    ]
+    # Only the style encoder learns numbers.
+    assert changed[0] == {"style"}
+    assert {"style", "stem", "head_norm", "to_keys_values"} <= changed[1]
+    model = load_model(weights)
+    assert model.info.training["history"][-1]["valid_loss"] > 0
+    # Content, style, and the two outputs beside them.
+    assert Image.open(tmp_path / "three" / "strip.png").size == (512, 512)
+
+
+def test_a_teacher_teaches_colours(values, tmp_path):
+    def error(steps: int) -> float:
+        weights = taught(
+            values, tmp_path / f"{steps}", "painting", steps=steps, peak_lr=0.01, average=0.5,
+            loss_weights={"seen": 0.0, "look": 0.0, "shift": 0.0},
+        )  # fmt: skip
+        return load_model(weights).info.training["history"][-1]["valid_loss"]
+
+    assert error(30) < 0.8 * error(1)
