@@ -16,7 +16,7 @@ from imgtx.models.text_to_image_model import TextToImageModel
 from imgtx.models.weight_file import file_digest
 from imgtx.models.weights import load_model, save_weights
 from imgtx.training.scenes.examination import Question, questions
-from imgtx.training.text_to_image.drawing_from_text import COLUMNS, sheet
+from imgtx.training.text_to_image.drawing import COLUMNS, sheet
 from jobs.evaluation.protocol import Quality
 from jobs.evaluation.text_to_image import TASK
 

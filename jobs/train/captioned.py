@@ -17,8 +17,8 @@ from imgtx.training.loop import train
 from imgtx.training.scenes.drawing import SIDE
 from imgtx.training.scenes.examination import KINDS, questions
 from imgtx.training.state import CHECKPOINT
-from imgtx.training.text_to_image.captioned_feed import CaptionedFeed
-from imgtx.training.text_to_image.drawing_from_text import DrawingFromText
+from imgtx.training.text_to_image.drawing import DrawingFromText
+from imgtx.training.text_to_image.feed import CaptionedFeed
 from imgtx.training.text_to_image.spec import TextToImageSpec
 from imgtx.training.threads import Threads
 from jobs.evaluation.captioned_pictures import Captioned, read_pictures, vocabulary

@@ -19,7 +19,7 @@ from imgtx.models.weight_file import file_digest
 from imgtx.models.weights import load_model
 from imgtx.training.data.left_out import LeftOut
 from imgtx.training.text_to_image.captioned import Subject, caption_of, held_out, split_words
-from imgtx.training.text_to_image.captioned_feed import CaptionedFeed
+from imgtx.training.text_to_image.feed import CaptionedFeed
 from imgtx.training.text_to_image.spec import TextToImageSpec
 from jobs.evaluation import text_to_image, text_to_image_card
 from jobs.evaluation.model_card import package

@@ -17,7 +17,7 @@ from imgtx.models.weights import Network
 from imgtx.training.log import STRIP
 from imgtx.training.objective import autocast
 from imgtx.training.scenes.examination import Question, marks
-from imgtx.training.text_to_image.captioned_feed import CaptionedBatch
+from imgtx.training.text_to_image.feed import CaptionedBatch
 from imgtx.training.text_to_image.objective import TextToImageObjective
 from imgtx.training.text_to_image.spec import TextToImageSpec
 
