@@ -7,7 +7,7 @@ import numpy as np
 from imgtx.imageops.canvas import start_canvas
 from imgtx.inference.predictor import Predictor
 from imgtx.inference.tiling import plan_for_model, split
-from imgtx.models.generation import request
+from imgtx.models.generation import NOTES, WORDS_UNKNOWN, remarks_on, request
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,10 @@ class Generator(Predictor):
         asked = {"prompt": prompt, "seed": seed, "negative": negative, "steps": steps, "guidance": guidance}
         asked |= {"width": width, "height": height, "style": style, "strength": strength}
         wanted = request(asked, self.info, start_picture=image is not None)
-        for note in wanted.notes:
-            logger.warning("%s: %s", self.info.name, note)
+        remarks = remarks_on(self.model, wanted.conditions)
+        for note in (*wanted.notes, *remarks.notes):
+            said = remarks.message if note == WORDS_UNKNOWN else f"{self.info.name}: {NOTES[note]}"
+            logger.warning("%s", said)
         canvas = start_canvas(image, wanted.height, wanted.width)
         cut = plan_for_model(self.info, wanted.height, wanted.width)
         (made,) = self.run([(cut, split(canvas, cut))], [wanted.conditions])

@@ -8,11 +8,14 @@ Such a model keeps the contract of every model (`imgtx.models.contract.ImageMode
 its shape counts. `rows` holds the conditions of each image, all of CONDITIONS in every row, checked. Rows of one call
 agree in SHARED. The noise of an image comes from its own seed alone, drawn on the CPU
 (`torch.Generator().manual_seed(seed)`), so that its pixels depend on no other row, batch or device. A model may have
-`tokens_lost(row) -> int`: how many tokens of a row's prompt it does not see because the prompt is too long.
+
+    tokens_lost(row) -> int                how many tokens of a row's prompt it does not see: the prompt is too long
+    unknown_words(row) -> Sequence[str]    words of a row's prompts that mean nothing to it
+    words                                  all that it knows
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from imgtx.errors import ModelError, UsageError
@@ -93,8 +96,12 @@ class Request:
     notes: tuple[str, ...] = ()
 
 
+WORDS_UNKNOWN = "words-unknown"
+# Unknown words that a row's message names.
+NAMED_WORDS = 20
 # What a model leaves out of what a row asks for.
 NOTES = {
+    WORDS_UNKNOWN: "words of the prompt mean nothing to the model: `message` names them, `words_unknown` counts them",
     "prompt-cut": "the prompt has more tokens than the model reads; `tokens_lost` says how many were cut off",
     "negative-ignored": "the model takes no negative prompts",
     "style-ignored": "the model has no drawing styles",
@@ -138,6 +145,35 @@ def request(asked: Mapping[str, Any], info: ModelInfo, *, start_picture: bool = 
         "strength": _strength(given.get("strength"), offer, info, start_picture=start_picture),
     }
     return Request(conditions, height, width, tuple(notes))
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """What is to be said of a prompt: `notes` are keys of NOTES, `measures` numbers by name, `message` a sentence."""
+
+    notes: tuple[str, ...] = ()
+    measures: dict[str, float] = field(default_factory=dict)
+    message: str = ""
+
+
+def remarks_on(model: Any, conditions: Mapping[str, Any]) -> Remarks:
+    """Return what a model leaves out of a row's prompt, by the methods that it may have."""
+    notes, measures, message = [], {}, ""
+    tokens_lost, unknown_words = (getattr(model, name, None) for name in ("tokens_lost", "unknown_words"))
+    if tokens_lost is not None and (lost := tokens_lost(conditions)):
+        notes.append("prompt-cut")
+        measures["tokens_lost"] = float(lost)
+    if unknown_words is not None and (unknown := unknown_words(conditions)):
+        notes.append(WORDS_UNKNOWN)
+        measures["words_unknown"] = float(len(unknown))
+        message = f"{model.info.name} knows {len(model.words):,} words, and none of: {', '.join(unknown[:NAMED_WORDS])}"
+    return Remarks(tuple(notes), measures, message)
+
+
+def unknown_in(message: str) -> tuple[str, list[str]]:
+    """Return what a message of `remarks_on` says of the model, and the words that it names."""
+    of_model, _, words = message.partition(": ")
+    return of_model, words.split(", ")
 
 
 def _check_size(width: Any, height: Any, offer: Generation, info: ModelInfo) -> None:

@@ -37,6 +37,11 @@ class TextToImageModel(nn.Module):
         return self.network.config.side
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The words that it knows; others are spelled, and it was trained on few of them."""
+        return self.network.config.vocabulary
+
+    @property
     def styles(self) -> tuple[str, ...]:
         """The drawing styles that `style` may name."""
         return self.network.config.styles
@@ -141,6 +146,11 @@ class TextToImageModel(nn.Module):
     def tokens_lost(self, row: Conditions) -> int:
         """Return how many tokens of a row's prompt are cut off."""
         return self.tokenizer(row["prompt"], row.get("style", "")).cut
+
+    def unknown_words(self, row: Conditions) -> list[str]:
+        """Return the words of a row's prompt and negative prompt that are spelled instead of known, each once."""
+        texts = (row["prompt"], row.get("negative", ""))
+        return list(dict.fromkeys(word for text in texts for word in self.tokenizer.unknown(text)))
 
     def _check(self, count: int, seeds: Sequence[int], steps: int, size: tuple[int, int] | None) -> None:
         if len(seeds) != count:

@@ -51,6 +51,10 @@ class Tokenizer:
         kept = [START, *numbers[:room], *ending]
         return Tokens(tuple(kept[: self.max_tokens]), cut, spelled + spelled_ending)
 
+    def unknown(self, text: str) -> list[str]:
+        """Return the words that are spelled, without those of one letter, which is a token of its own."""
+        return [word for word in words_of(text) if word not in self._words and len(word) > 1]
+
     def _numbers(self, text: str) -> tuple[list[int], int]:
         numbers: list[int] = []
         spelled = 0

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from imgtx.errors import UsageError
+from imgtx.models.info import PRECISIONS
 from jobs.cli.options import console, endpoint_option, json_option
 
 
@@ -43,6 +44,7 @@ class NamesOf(click.Choice):
     is_flag=True,
     help="Measure the average over eight rotated and mirrored views, as a run with --self-ensemble.",
 )
+@click.option("--precision", type=click.Choice(PRECISIONS), help="As of a run.  [default: float32]")
 @endpoint_option
 @json_option
 def evaluate(
@@ -71,7 +73,7 @@ def evaluate(
     from jobs.evaluation.super_resolution import evaluate as run_evaluation
     from jobs.evaluation.super_resolution import print_report
 
-    shared = {name: options[name] for name in ("endpoint_url", "self_ensemble")}
+    shared = {name: options[name] for name in ("endpoint_url", "self_ensemble", "precision")}
     folders = [on_this_machine(dataset) for dataset in datasets]
     if options["protocol"]:
         protocol = PROTOCOLS[options["protocol"]]

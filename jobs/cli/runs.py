@@ -160,7 +160,7 @@ def _run(
 ) -> None:
     from jobs.cli.streams import survive_loss
     from jobs.inspect.left_out import skipped_line
-    from jobs.inspect.status import print_summary
+    from jobs.inspect.status import print_summary, unknown_line
     from jobs.run.driver import accept, run
     from jobs.run.exit_code import exit_code
     from jobs.run.progress import watcher
@@ -174,6 +174,7 @@ def _run(
     if as_json:
         click.echo(json.dumps(summary.to_dict()))
         _warn(skipped_line(summary.skipped, summary.listed, summary.skipped_kinds))
+        _warn(unknown_line(summary))
     else:
         print_summary(summary, spec, console())
     raise click.exceptions.Exit(exit_code(spec, summary.to_dict()))

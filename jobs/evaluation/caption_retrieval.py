@@ -2,7 +2,6 @@
 
     seen       100 concepts, each in a drawing style in which training saw it
     pair       the same concepts, each in a style in which training did not see it
-    concept    100 concepts that training saw in no style
 
 The network is MobileNetV2, which classifies photos. On its features a small classifier is fitted to real pictures that
 were held out of the training: concepts that are held out in all styles teach it which directions tell concepts apart
@@ -83,20 +82,6 @@ def read_captioned(folder: Path) -> OnWhite:
     return OnWhite(flat, tuple(found.subjects[place] for place in kept))
 
 
-@dataclass(frozen=True)
-class Exam:
-    """What a model is asked for, and what it is recognised by.
-
-    `asked` has a subject and a style for each picture, `examples` the place of the held-out picture of each concept,
-    and `real` that of a picture in another style than the example's.
-    """
-
-    condition: str
-    asked: tuple[tuple[Subject, str], ...]
-    examples: tuple[int, ...]
-    real: tuple[int, ...]
-
-
 def caption_rows(predictor: "Predictor", dataset: Dataset) -> Iterator[Row]:
     """Measure the pictures that a model makes of captions, beside real pictures of the same concepts."""
     generator = cast("Generator", predictor)
@@ -104,64 +89,46 @@ def caption_rows(predictor: "Predictor", dataset: Dataset) -> Iterator[Row]:
     data = read_captioned(dataset.files[0].parent)
     training = data.where(lambda subject: not held_out(subject))
     memory = Memory(data, training)
-    classifiers: dict[tuple[int, ...], Classifier] = {}
-    for exam in exams(data):
-        if exam.examples not in classifiers:
-            classifiers[exam.examples] = Classifier.fit(data, exam.examples, features)
-        classifier = classifiers[exam.examples]
-        concepts = [subject.concept for subject, _ in exam.asked]
-        others = [concepts[place] for place in rotated([style for _, style in exam.asked])]
-        prompts = [f"{subject.caption} in {style} style" for subject, style in exam.asked]
-        shown = with_progress(prompts, f"captions: {exam.condition}")
+    examples, real = choose_candidates(data, training)
+    classifier = Classifier.fit(data, examples, features)
+    for condition, places in (("seen in this style", real), ("seen in other styles only", examples)):
+        asked = [(data.subjects[place], data.subjects[place].style) for place in places]
+        concepts = [subject.concept for subject, _ in asked]
+        others = [concepts[place] for place in rotated([style for _, style in asked])]
+        prompts = [f"{subject.caption} in {style} style" for subject, style in asked]
+        shown = with_progress(prompts, f"captions: {condition}")
         made = np.stack([picture_at(generator, prompt, seed) for seed, prompt in enumerate(shown)])
-        for method, pictures, meant, places in (
+        for method, pictures, meant, known in (
             (generator.info.name, made, concepts, ()),
             (SHUFFLED, made, others, ()),
-            (REAL, data.pictures[list(exam.real)], concepts, exam.real),
+            (REAL, data.pictures[list(real)], concepts, real),
         ):
             means = {
                 "found %": 100 * classifier.share(pictures, meant),
-                "memorised %": 100 * memory.share(pictures, places),
+                "memorised %": 100 * memory.share(pictures, known),
             }
-            yield Row(dataset.name, exam.condition, method, len(pictures), means)
+            yield Row(dataset.name, condition, method, len(pictures), means)
 
 
-def exams(data: OnWhite) -> Iterator[Exam]:
-    """Yield the three exams; UsageError for too few pictures."""
-    training = data.where(lambda subject: not held_out(subject))
-    pairs, learnt = choose_candidates(data, "pair", training)
-    subjects = data.subjects
-    asked = tuple((subjects[place], subjects[place].style) for place in learnt)
-    yield Exam("concept seen in this style", asked, pairs, learnt)
-    asked = tuple((subjects[place], subjects[place].style) for place in pairs)
-    yield Exam("concept seen in other styles only", asked, pairs, learnt)
-    apart = data.where(lambda subject: held_out(subject) == "concept")
-    concepts, otherwise = choose_candidates(data, "concept", apart)
-    asked = tuple((subjects[place], subjects[place].style) for place in concepts)
-    yield Exam("concept never seen", asked, concepts, otherwise)
+def choose_candidates(data: OnWhite, training: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the places of CANDIDATES pictures that training did not see, a concept each, and each one's counterpart.
 
-
-def choose_candidates(
-    data: OnWhite, kind: str, others: Sequence[int]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the places of CANDIDATES pictures that are held out as `kind`, a concept each, and each one's counterpart.
-
-    The counterpart is among `others`: the first picture of the same concept in another style. Raises UsageError for too
-    few pictures.
+    The counterpart is the first picture of the same concept in another style that is in the training. Raises UsageError
+    for too few pictures.
     """
     by_concept: dict[str, list[int]] = {}
-    for place in others:
+    for place in training:
         by_concept.setdefault(data.subjects[place].concept, []).append(place)
     found: dict[str, tuple[int, int]] = {}
-    for place in data.where(lambda subject: held_out(subject) == kind):
+    for place in data.where(lambda subject: held_out(subject) == "pair"):
         subject = data.subjects[place]
         apart = [at for at in by_concept.get(subject.concept, ()) if data.subjects[at].style != subject.style]
         if apart:
             found.setdefault(subject.concept, (place, apart[0]))
     if len(found) < CANDIDATES:
         raise UsageError(
-            f"the pictures have {len(found)} concepts that are held out ({kind}) and drawn in another style, too: "
-            f"expected {CANDIDATES} or more; give all collections"
+            f"the pictures have {len(found)} concepts that are held out in one style and not in others: expected "
+            f"{CANDIDATES} or more; give all collections"
         )
     # Evenly over the alphabet: neighbours in it are often alike ("clock at one", "clock at two").
     ordered = [found[concept] for concept in sorted(found)]
@@ -241,7 +208,7 @@ class Memory:
     def share(self, pictures: np.ndarray, places: Sequence[int] = ()) -> float:
         """Return the share of pictures that are memorised.
 
-        places: of real pictures, each compared with the others where it is in the training itself.
+        places: of pictures that are in the training themselves, each compared with the others.
         """
         flat = pictures.reshape(len(pictures), -1).astype(np.float32)
         blocks = []
@@ -250,8 +217,7 @@ class Memory:
             blocks.append((flat**2).sum(1)[:, None] + (block**2).sum(1)[None] - 2 * flat @ block.T)
         squares = np.concatenate(blocks, axis=1).clip(0)
         for row, place in enumerate(places):
-            if place in self._number:
-                squares[row, self._number[place]] = np.inf
+            squares[row, self._number[place]] = np.inf
         nearest = squares.argmin(1)
         others = self._concepts[None] != self._concepts[nearest][:, None]
         near = squares[np.arange(len(squares)), nearest]

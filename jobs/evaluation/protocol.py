@@ -72,11 +72,12 @@ def run_protocol(
     out_json: Path | None = None,
     endpoint_url: str | None = None,
     self_ensemble: bool = False,
+    precision: str | None = None,
 ) -> ProtocolReport:
     """Measure `model` by a protocol; the report is also written to `out_json`.
 
-    `self_ensemble` as `imgtx.load` takes it. Raises UsageError for a model of another task and for an image that is not
-    8-bit grey or RGB.
+    `self_ensemble` and `precision` as `imgtx.load` takes them. Raises UsageError for a model of another task and for an
+    image that is not 8-bit grey or RGB.
     """
     if protocol.own_datasets and datasets:
         raise UsageError(
@@ -90,7 +91,8 @@ def run_protocol(
 
     import imgtx
 
-    predictor = imgtx.load(local_model(str(model), endpoint_url), self_ensemble=self_ensemble)
+    weights = local_model(str(model), endpoint_url)
+    predictor = imgtx.load(weights, self_ensemble=self_ensemble, precision=precision)
     if predictor.info.task != protocol.task:
         raise UsageError(
             f"evaluate --protocol {protocol.name} was given {model}, a model for {predictor.info.task}: expected one "

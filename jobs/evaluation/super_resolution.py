@@ -132,6 +132,7 @@ def evaluate(
     endpoint_url: str | None = None,
     degradation: str = "bicubic",
     self_ensemble: bool = False,
+    precision: str | None = None,
 ) -> Report:
     """Score a super-resolution model for `imgtx evaluate MODEL DATASET...`; `print_report` shows the result.
 
@@ -141,7 +142,7 @@ def evaluate(
         out_json: also write `Report.to_dict()` there.
         endpoint_url: of a model on S3.
         degradation: one of PROTOCOLS.
-        self_ensemble: as `imgtx.load` takes it.
+        self_ensemble, precision: as `imgtx.load` takes them.
 
     Raises:
         UsageError: unknown model, a model of another task, a folder without images, an image that is not
@@ -155,7 +156,8 @@ def evaluate(
 
     import imgtx
 
-    predictor = imgtx.load(local_model(str(model), endpoint_url), self_ensemble=self_ensemble)
+    weights = local_model(str(model), endpoint_url)
+    predictor = imgtx.load(weights, self_ensemble=self_ensemble, precision=precision)
     info = predictor.info
     if info.task != TASK.task:
         raise UsageError(

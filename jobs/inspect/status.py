@@ -149,6 +149,8 @@ def print_summary(summary: Summary, spec: RunSpec, console: Console) -> None:
     if len(summary.models) > 1 or spec.model == AUTO:
         made = ", ".join(f"{name} {count}" for name, count in sorted(summary.models.items()))
         _say(console, f"models: {escape(made) or 'none'} (imgtx upscale --help: --kind)")
+    if line := unknown_line(summary):
+        _say(console, f"[bold]warning:[/] {escape(line)}")
     if summary.bottleneck:
         _say(console, summary.bottleneck)
     if summary.reasons:
@@ -167,6 +169,18 @@ def print_summary(summary: Summary, spec: RunSpec, console: Console) -> None:
     _say(console, f"results  {root}/{IMAGES}")
     _say(console, f"ledger   {root}/ledger/")
     _say(console, f"summary  {root}/{RUNS}{summary.run}/summary.json")
+
+
+def unknown_line(summary: Summary) -> str:
+    """Return which words of the prompts the model does not know; "" where it knows all."""
+    if not summary.with_unknown_words:
+        return ""
+    words = ", ".join(summary.unknown_words)
+    return (
+        f"{summary.with_unknown_words} of {summary.written} images have prompts with words that mean nothing to the "
+        f"model: {summary.model_knows}: {words} (the ledger's column message has each image's; what the packaged model "
+        "knows: docs/guides/generate.md)"
+    )
 
 
 def _which_failed(summary: Summary) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from imgtx.models.generation import WORDS_UNKNOWN, unknown_in
 from jobs.run.recent import Mark, RecentSpeed
 from pipeline.cluster.pool import Pool
 from pipeline.engines.base import LOCAL
@@ -26,6 +27,8 @@ SHORT_SECONDS = 60.0
 MIN_WAITING_SHARE = 0.15
 # Share of a stage's tasks busy on average above which it lacks CPUs.
 SATURATED_SHARE = 0.75
+# Words that a model does not know: so many are counted, and so many are in the summary.
+MOST_WORDS, SHOWN_WORDS = 10_000, 20
 STAGE_SECONDS = ("decode", "transform", "encode")
 
 
@@ -66,6 +69,11 @@ class Tally:
     pool: Pool | None = None
     place: str = ""
     reasons: Counter[str] = field(default_factory=Counter)
+    # Images by each word of their prompts that the model does not know, and how many images have any.
+    unknown_words: Counter[str] = field(default_factory=Counter)
+    with_unknown_words: int = 0
+    # How many words the model knows, as a sentence that the unknown ones end; "" while there are none.
+    model_knows: str = ""
     # Written images of each model.
     models: Counter[str] = field(default_factory=Counter)
     stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGE_SECONDS, 0.0))
@@ -169,6 +177,7 @@ class Tally:
         self.skipped_now += outcomes.num_rows - written.num_rows - failed.num_rows
         self.reasons.update(failed["reason"].to_pylist())
         self.models.update(counts_of(written["model"]))
+        self._count_unknown_words(written)
         height, width = (written[c].cast(pa.float64()) for c in ("in_height", "in_width"))
         self.megapixels += (pc.sum(pc.multiply(height, width)).as_py() or 0) / 1e6
         self.bytes_in += pc.sum(written["size"]).as_py() or 0
@@ -179,6 +188,15 @@ class Tally:
         if WAITED.name in outcomes.column_names:
             self.waited += pc.sum(outcomes[WAITED.name]).as_py() or 0.0
         self.recent.add(self._mark())
+
+    def _count_unknown_words(self, written: pa.Table) -> None:
+        remarked = written.filter(pc.not_equal(written["message"], "")).select(["notes", "message"])
+        for row in remarked.to_pylist():
+            if WORDS_UNKNOWN in row["notes"]:
+                self.with_unknown_words += 1
+                self.model_knows, words = unknown_in(row["message"])
+                room = len(self.unknown_words) < MOST_WORDS
+                self.unknown_words.update(word for word in words if room or word in self.unknown_words)
 
     def _mark(self) -> Mark:
         return Mark(time.monotonic(), self.done, self.megapixels)
@@ -238,6 +256,9 @@ class Tally:
             seconds_waited=round(self.waited, 2),
             bottleneck=self.bottleneck(),
             models=dict(self.models),
+            model_knows=self.model_knows,
+            with_unknown_words=self.with_unknown_words,
+            unknown_words=dict(self.unknown_words.most_common(SHOWN_WORDS)),
             not_listed=self.not_listed,
             skipped_kinds=self.skipped_kinds,
         )
@@ -323,6 +344,10 @@ class Summary:
     models: dict[str, int] = field(default_factory=dict)
     not_listed: dict[str, int] = field(default_factory=dict)
     skipped_kinds: dict[str, int] = field(default_factory=dict)
+    # As in a Tally; the most frequent words.
+    model_knows: str = ""
+    with_unknown_words: int = 0
+    unknown_words: dict[str, int] = field(default_factory=dict)
 
     @property
     def accounted(self) -> bool:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from imgtx.errors import ModelError
 from imgtx.imageops.resize import imresize
 from imgtx.inference.tiling import Plan, plan_for_model
+from imgtx.models.generation import remarks_on
 from imgtx.models.references import read_info
 from pipeline.cluster.drain import drain_watcher
 from pipeline.models.resolve import local_model
@@ -133,12 +134,15 @@ class Transform:
         }
 
     def _noted(self, row: Row) -> Row:
-        """Note how much of a prompt the model did not see."""
-        tokens_lost = getattr(self.predictor.model, "tokens_lost", None)
-        if tokens_lost is None or not (lost := tokens_lost(json.loads(row["conditions"]))):
+        """Note what of a prompt the model did not see or does not know."""
+        if not self.job.info.generation:
             return row
-        measures = dict(row["measures"]) | {"tokens_lost": float(lost)}
-        return row | {"notes": [*row["notes"], "prompt-cut"], "measures": measures}
+        remarks = remarks_on(self.predictor.model, json.loads(row["conditions"]))
+        return row | {
+            "notes": [*row["notes"], *remarks.notes],
+            "measures": dict(row["measures"]) | remarks.measures,
+            "message": remarks.message,
+        }
 
     def _run(self, rows: list[Row]) -> list[np.ndarray]:
         """Run each row's model on whole rows, with the conditions of each where it has any."""

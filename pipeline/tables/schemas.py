@@ -143,7 +143,7 @@ COLUMNS = {
     "status": "the outcome: see statuses",
     "stage": "stage at which it failed, else empty",
     "reason": "why it was not written: see reasons; else empty",
-    "message": "the error in full, else empty",
+    "message": "the error in full, or which words of a prompt the model does not know; else empty",
     "notes": "what was converted or dropped: see notes",
     "model": "the model that made the output; `none` where the picture was large enough and is copied; empty where it "
     "failed before one was chosen",

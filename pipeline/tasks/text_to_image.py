@@ -44,7 +44,7 @@ GUIDANCE = Option(
     "guidance",
     type=float,
     metavar="X",
-    help="How closely prompts are followed; 1 is not at all.  [default: the model's]",
+    help="How closely prompts are followed; 1 is without guidance.  [default: the model's]",
 )
 SIZE = Option("size", metavar="WxH", help="Size in pixels, such as 64x64.  [default: the model's]")
 STYLE = Option("style", metavar="NAME", help="A drawing style of the model (imgtx models show).")
@@ -395,8 +395,9 @@ TEXT_TO_IMAGE = Task(
         "Make an image from each prompt of TABLE, or of -p, into DESTINATION. TABLE is Parquet, CSV, JSON lines, or a "
         "text file with a prompt a line. Its columns: prompt, and where rows differ seed, samples, negative, steps, "
         "guidance, width, height, style, image and strength; others are kept beside the ledger. The same row gives the "
-        "same image, whatever runs beside it. Rerun the same command after editing the table: only rows that are new "
-        "or changed run."
+        "same image, whatever runs beside it. The default model is small and makes shapes, colours and emoji of 64 x "
+        "64 pixels; the run says which words of the prompts it does not know. Rerun the same command after editing the "
+        "table: only rows that are new or changed run."
     ),
     examples=(
         "imgtx generate prompts.csv out/ --samples 4",
@@ -451,5 +452,8 @@ TEXT_TO_IMAGE = Task(
     keep=keep,
     arrange=arrange,
     finish=finish,
-    measures={"tokens_lost": "tokens of the prompt that the model did not see"},
+    measures={
+        "tokens_lost": "tokens of the prompt that the model did not see",
+        "words_unknown": "words of the prompt and the negative prompt that the model does not know",
+    },
 )

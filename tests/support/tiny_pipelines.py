@@ -5,7 +5,7 @@ depends on its prompt.
 """
 
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +13,34 @@ import torch
 
 CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}assistant:"
 LETTERS = string.ascii_lowercase + string.digits + string.punctuation
+# A tokenizer and the encoder of its tokens.
+Text = tuple[Any, Any]
+# What an autoencoder of a pipeline of flow matching lacks.
+PLAIN = {"use_quant_conv": False, "use_post_quant_conv": False, "shift_factor": 0.0}
+# What transformers of one family share: Flux, and those that read pictures and text as one sequence.
+FLUX = {
+    "patch_size": 1, "in_channels": 4, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16,
+    "num_attention_heads": 2, "joint_attention_dim": 32, "axes_dims_rope": [4, 4, 8],
+}  # fmt: skip
+JOINT = {
+    "sample_size": 16, "in_channels": 4, "out_channels": 4, "attention_head_dim": 8, "num_attention_heads": 4,
+    "caption_projection_dim": 32, "joint_attention_dim": 32,
+}  # fmt: skip
 EVERY_CHARACTER = sorted(set(string.ascii_letters + string.digits + string.punctuation + " \n"))
 
 
-def clip_tokenizer() -> Any:
-    from transformers import CLIPTokenizer
+def of_diffusers(name: str, **values: Any) -> Any:
+    """Return an object of a class of diffusers, imported when it is made."""
+    import diffusers
+
+    return getattr(diffusers, name)(**values)
+
+
+def clip(projection: int | None = None) -> Text:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
     words = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{c}</w>" for c in LETTERS)]
-    return CLIPTokenizer(vocab=_numbered(words), merges=[], model_max_length=77)
-
-
-def t5_tokenizer() -> Any:
-    from transformers import T5Tokenizer
-
-    words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-    return T5Tokenizer(vocab=words + [(c, -3.0) for c in EVERY_CHARACTER if c.strip()], extra_ids=0)
-
-
-def gemma_tokenizer() -> Any:
-    from transformers import GemmaTokenizer
-
-    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *EVERY_CHARACTER]
-    return GemmaTokenizer(vocab=_numbered(words), merges=[])
-
-
-def qwen_tokenizer() -> Any:
-    from tokenizers.pre_tokenizers import ByteLevel
-    from transformers import Qwen2Tokenizer
-
-    words = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet())]
-    return Qwen2Tokenizer(vocab=_numbered(words), merges=[], chat_template=CHAT, model_max_length=2048)
-
-
-def clip_text(projection: int | None = None) -> Any:
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
+    tokenizer = CLIPTokenizer(vocab=_numbered(words), merges=[], model_max_length=77)
     config = CLIPTextConfig(
         vocab_size=160,
         hidden_size=32,
@@ -60,24 +53,28 @@ def clip_text(projection: int | None = None) -> Any:
         pad_token_id=1,
         projection_dim=projection or 32,
     )
-    return CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
+    return tokenizer, CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
 
 
-def t5_text(kind: str = "T5") -> Any:
+def t5(kind: str = "T5") -> Text:
     import transformers
 
+    words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    words += [(c, -3.0) for c in EVERY_CHARACTER if c.strip()]
     config = getattr(transformers, f"{kind}Config")(
         vocab_size=160, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4, decoder_start_token_id=0
     )
-    return getattr(transformers, f"{kind}EncoderModel")(config)
+    encoder = getattr(transformers, f"{kind}EncoderModel")(config)
+    return transformers.T5Tokenizer(vocab=words, extra_ids=0), encoder
 
 
-def gemma_text(size: int = 8) -> Any:
-    from transformers import Gemma2Config, Gemma2Model
+def gemma() -> Text:
+    from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
 
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *EVERY_CHARACTER]
     config = Gemma2Config(
         vocab_size=160,
-        hidden_size=size,
+        hidden_size=8,
         intermediate_size=16,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -87,14 +84,32 @@ def gemma_text(size: int = 8) -> Any:
         eos_token_id=1,
         bos_token_id=2,
     )
-    return Gemma2Model(config)
+    return GemmaTokenizer(vocab=_numbered(words), merges=[]), Gemma2Model(config)
+
+
+def qwen() -> Text:
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3Model
+
+    words = _numbered(["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet())])
+    config = Qwen3Config(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        vocab_size=300,
+        max_position_embeddings=2048,
+        head_dim=8,
+    )
+    tokenizer = Qwen2Tokenizer(vocab=words, merges=[], chat_template=CHAT, model_max_length=2048)
+    return tokenizer, Qwen3Model(config)
 
 
 def autoencoder(channels: int = 4, *, levels: int = 2, **more: Any) -> Any:
     """Return an autoencoder that halves a picture `levels - 1` times."""
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
+    return of_diffusers(
+        "AutoencoderKL",
         sample_size=32,
         block_out_channels=[8] * levels,
         down_block_types=["DownEncoderBlock2D"] * levels,
@@ -106,26 +121,40 @@ def autoencoder(channels: int = 4, *, levels: int = 2, **more: Any) -> Any:
     )
 
 
-def stable_diffusion() -> Any:
-    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-
-    unet = UNet2DConditionModel(
+def unet(**more: Any) -> Any:
+    return of_diffusers(
+        "UNet2DConditionModel",
         block_out_channels=(8, 16),
         layers_per_block=1,
-        sample_size=16,
-        in_channels=4,
         out_channels=4,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=32,
         norm_num_groups=4,
+        **more,
     )
-    return StableDiffusionPipeline(
-        vae=autoencoder(),
-        text_encoder=clip_text(),
-        tokenizer=clip_tokenizer(),
-        unet=unet,
-        scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False),
+
+
+def flow(pipeline: str, *, transformer: Any, vae: Any, texts: Sequence[Text], **schedule: Any) -> Any:
+    """Return a pipeline of flow matching with one or more text encoders."""
+    parts = {"transformer": transformer, "vae": vae}
+    for ending, (tokenizer, encoder) in zip(("", "_2", "_3"), texts, strict=False):
+        parts |= {f"tokenizer{ending}": tokenizer, f"text_encoder{ending}": encoder}
+    return of_diffusers(
+        pipeline, scheduler=of_diffusers("FlowMatchEulerDiscreteScheduler", **schedule), **parts
+    )
+
+
+def stable_diffusion() -> Any:
+    network, vae = unet(sample_size=16, in_channels=4), autoencoder()
+    tokenizer, encoder = clip()
+    return of_diffusers(
+        "StableDiffusionPipeline",
+        vae=vae,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        unet=network,
+        scheduler=of_diffusers("DDIMScheduler", clip_sample=False, set_alpha_to_one=False),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -133,9 +162,8 @@ def stable_diffusion() -> Any:
 
 
 def pixart_sigma() -> Any:
-    from diffusers import DDIMScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
-
-    transformer = PixArtTransformer2DModel(
+    transformer = of_diffusers(
+        "PixArtTransformer2DModel",
         sample_size=16,
         num_layers=2,
         patch_size=2,
@@ -152,78 +180,45 @@ def pixart_sigma() -> Any:
         norm_elementwise_affine=False,
         norm_eps=1e-6,
     )
-    return PixArtSigmaPipeline(
-        tokenizer=t5_tokenizer(),
-        text_encoder=t5_text(),
+    tokenizer, encoder = t5()
+    return of_diffusers(
+        "PixArtSigmaPipeline",
+        tokenizer=tokenizer,
+        text_encoder=encoder,
         vae=autoencoder(),
         transformer=transformer,
-        scheduler=DDIMScheduler(clip_sample=False),
+        scheduler=of_diffusers("DDIMScheduler", clip_sample=False),
     )
 
 
 def stable_diffusion_3() -> Any:
-    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
-
-    transformer = SD3Transformer2DModel(
-        sample_size=16,
-        patch_size=1,
-        in_channels=4,
-        num_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=4,
-        caption_projection_dim=32,
-        joint_attention_dim=32,
-        pooled_projection_dim=64,
-        out_channels=4,
-        pos_embed_max_size=64,
-    )
-    return StableDiffusion3Pipeline(
-        transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=autoencoder(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06),
-        text_encoder=clip_text(32),
-        tokenizer=clip_tokenizer(),
-        text_encoder_2=clip_text(32),
-        tokenizer_2=clip_tokenizer(),
-        text_encoder_3=t5_text(),
-        tokenizer_3=t5_tokenizer(),
+    return flow(
+        "StableDiffusion3Pipeline",
+        transformer=of_diffusers(
+            "SD3Transformer2DModel",
+            **JOINT,
+            patch_size=1,
+            num_layers=2,
+            pooled_projection_dim=64,
+            pos_embed_max_size=64,
+        ),
+        vae=autoencoder(**PLAIN | {"shift_factor": 0.06}),
+        texts=(clip(32), clip(32), t5()),
     )
 
 
 def flux() -> Any:
-    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-
-    transformer = FluxTransformer2DModel(
-        patch_size=1,
-        in_channels=4,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=32,
-        pooled_projection_dim=32,
-        axes_dims_rope=[4, 4, 8],
-    )
-    return FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=autoencoder(1, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.0),
-        text_encoder=clip_text(),
-        tokenizer=clip_tokenizer(),
-        text_encoder_2=t5_text(),
-        tokenizer_2=t5_tokenizer(),
-        transformer=transformer,
+    return flow(
+        "FluxPipeline",
+        transformer=of_diffusers("FluxTransformer2DModel", **FLUX, pooled_projection_dim=32),
+        vae=autoencoder(1, **PLAIN),
+        texts=(clip(), t5()),
     )
 
 
 def sana() -> Any:
-    from diffusers import (
-        AutoencoderDC,
-        FlowMatchEulerDiscreteScheduler,
-        SanaPipeline,
-        SanaTransformer2DModel,
-    )
-
-    transformer = SanaTransformer2DModel(
+    transformer = of_diffusers(
+        "SanaTransformer2DModel",
         patch_size=1,
         in_channels=4,
         out_channels=4,
@@ -237,36 +232,29 @@ def sana() -> Any:
         # One for which it has no bins of sizes.
         sample_size=8,
     )
-    vae = AutoencoderDC(
+    sides = {
+        "block_types": ("ResBlock", "EfficientViTBlock"),
+        "block_out_channels": (8, 8),
+        "qkv_multiscales": ((), (5,)),
+        "layers_per_block": (1, 1),
+    }
+    vae = of_diffusers(
+        "AutoencoderDC",
         in_channels=3,
         latent_channels=4,
         attention_head_dim=2,
-        encoder_block_types=("ResBlock", "EfficientViTBlock"),
-        decoder_block_types=("ResBlock", "EfficientViTBlock"),
-        encoder_block_out_channels=(8, 8),
-        decoder_block_out_channels=(8, 8),
-        encoder_qkv_multiscales=((), (5,)),
-        decoder_qkv_multiscales=((), (5,)),
-        encoder_layers_per_block=(1, 1),
-        decoder_layers_per_block=(1, 1),
         upsample_block_type="interpolate",
         downsample_block_type="Conv",
         decoder_norm_types="rms_norm",
         decoder_act_fns="silu",
+        **{f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in sides.items()},
     )
-    return SanaPipeline(
-        tokenizer=gemma_tokenizer(),
-        text_encoder=gemma_text(),
-        vae=vae,
-        transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
-    )
+    return flow("SanaPipeline", transformer=transformer, vae=vae, texts=(gemma(),), shift=7.0)
 
 
 def lumina2() -> Any:
-    from diffusers import FlowMatchEulerDiscreteScheduler, Lumina2Pipeline, Lumina2Transformer2DModel
-
-    transformer = Lumina2Transformer2DModel(
+    transformer = of_diffusers(
+        "Lumina2Transformer2DModel",
         sample_size=4,
         patch_size=2,
         in_channels=4,
@@ -282,20 +270,13 @@ def lumina2() -> Any:
         axes_lens=[300, 64, 64],
         cap_feat_dim=8,
     )
-    return Lumina2Pipeline(
-        transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=autoencoder(levels=4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.0),
-        text_encoder=gemma_text(),
-        tokenizer=gemma_tokenizer(),
-    )
+    vae = autoencoder(levels=4, **PLAIN)
+    return flow("Lumina2Pipeline", transformer=transformer, vae=vae, texts=(gemma(),))
 
 
 def z_image() -> Any:
-    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
-    from transformers import Qwen3Config, Qwen3Model
-
-    transformer = ZImageTransformer2DModel(
+    transformer = of_diffusers(
+        "ZImageTransformer2DModel",
         all_patch_size=(2,),
         all_f_patch_size=(1,),
         in_channels=4,
@@ -312,131 +293,74 @@ def z_image() -> Any:
         axes_dims=[8, 4, 4],
         axes_lens=[512, 32, 32],
     )
-    text = Qwen3Config(
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        vocab_size=300,
-        max_position_embeddings=2048,
-        head_dim=8,
-    )
-    return ZImagePipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=autoencoder(levels=4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.0),
-        text_encoder=Qwen3Model(text),
-        tokenizer=qwen_tokenizer(),
-        transformer=transformer,
-    )
+    vae = autoencoder(levels=4, **PLAIN)
+    return flow("ZImagePipeline", transformer=transformer, vae=vae, texts=(qwen(),))
 
 
 def aura_flow() -> Any:
-    from diffusers import AuraFlowPipeline, AuraFlowTransformer2DModel, FlowMatchEulerDiscreteScheduler
-
-    transformer = AuraFlowTransformer2DModel(
-        sample_size=16,
+    transformer = of_diffusers(
+        "AuraFlowTransformer2DModel",
+        **JOINT,
         patch_size=2,
-        in_channels=4,
         num_mmdit_layers=1,
         num_single_dit_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=4,
-        caption_projection_dim=32,
-        joint_attention_dim=32,
-        out_channels=4,
         pos_embed_max_size=256,
     )
-    return AuraFlowPipeline(
-        tokenizer=t5_tokenizer(),
-        text_encoder=t5_text("UMT5"),
-        vae=autoencoder(),
-        transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-    )
+    return flow("AuraFlowPipeline", transformer=transformer, texts=(t5("UMT5"),), vae=autoencoder())
 
 
 def chroma() -> Any:
-    from diffusers import ChromaPipeline, ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler
-
-    transformer = ChromaTransformer2DModel(
-        patch_size=1,
-        in_channels=4,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=32,
-        axes_dims_rope=[4, 4, 8],
+    transformer = of_diffusers(
+        "ChromaTransformer2DModel",
+        **FLUX,
         approximator_num_channels=16,
         approximator_hidden_dim=16,
         approximator_layers=1,
     )
-    return ChromaPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=autoencoder(1, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.0),
-        text_encoder=t5_text(),
-        tokenizer=t5_tokenizer(),
-        transformer=transformer,
-    )
+    return flow("ChromaPipeline", transformer=transformer, vae=autoencoder(1, **PLAIN), texts=(t5(),))
 
 
 def stable_diffusion_upscale() -> Any:
     """Return an upscaler to four times the size, whose sampler draws noise in each step."""
-    from diffusers import (
-        DDPMScheduler,
-        EulerAncestralDiscreteScheduler,
-        StableDiffusionUpscalePipeline,
-        UNet2DConditionModel,
-    )
-
-    unet = UNet2DConditionModel(
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        sample_size=32,
-        # Of the latent picture, and of the small one.
-        in_channels=7,
-        out_channels=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=32,
-        norm_num_groups=4,
-        num_class_embeds=100,
-    )
-    return StableDiffusionUpscalePipeline(
-        vae=autoencoder(levels=3),
-        text_encoder=clip_text(),
-        tokenizer=clip_tokenizer(),
-        unet=unet,
-        low_res_scheduler=DDPMScheduler(),
-        scheduler=EulerAncestralDiscreteScheduler(),
+    # Channels of the latent picture, and of the small one.
+    network, vae = unet(sample_size=32, in_channels=7, num_class_embeds=100), autoencoder(levels=3)
+    tokenizer, encoder = clip()
+    return of_diffusers(
+        "StableDiffusionUpscalePipeline",
+        vae=vae,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        unet=network,
+        low_res_scheduler=of_diffusers("DDPMScheduler"),
+        scheduler=of_diffusers("EulerAncestralDiscreteScheduler"),
         max_noise_level=90,
     )
 
 
 def latent_diffusion_upscale() -> Any:
     """Return an upscaler to twice the size without a text encoder."""
-    from diffusers import DDIMScheduler, LDMSuperResolutionPipeline, UNet2DModel, VQModel
-
-    unet = UNet2DModel(
+    shared = {"layers_per_block": 1, "norm_num_groups": 4}
+    network = of_diffusers(
+        "UNet2DModel",
         block_out_channels=(8, 16),
-        layers_per_block=1,
         sample_size=32,
         in_channels=6,
         out_channels=3,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
+        **shared,
     )
-    vqvae = VQModel(
+    vqvae = of_diffusers(
+        "VQModel",
         block_out_channels=(8, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         latent_channels=3,
-        norm_num_groups=4,
         num_vq_embeddings=16,
+        **shared,
     )
-    return LDMSuperResolutionPipeline(vqvae=vqvae, unet=unet, scheduler=DDIMScheduler(clip_sample=False))
+    scheduler = of_diffusers("DDIMScheduler", clip_sample=False)
+    return of_diffusers("LDMSuperResolutionPipeline", vqvae=vqvae, unet=network, scheduler=scheduler)
 
 
 UPSCALERS: dict[str, Callable[[], Any]] = {

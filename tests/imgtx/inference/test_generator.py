@@ -69,6 +69,22 @@ def test_what_a_model_does_not_take_is_noted_or_refused():
         request({"prompt": "a"}, plain, start_picture=True)
 
 
+def test_what_it_does_not_understand_of_a_prompt_is_logged(caplog):
+    class Reader(Dots):
+        words = ("a", "red")
+
+        def unknown_words(self, row):
+            return [word for word in row["prompt"].split() if word not in self.words]
+
+    Generator(Reader())("a red dog and cat")
+    assert [record.getMessage() for record in caplog.records] == [
+        "dots knows 2 words, and none of: dog, and, cat"
+    ]
+    caplog.clear()
+    Generator(Dots())("a " * 9)
+    assert "more tokens than the model reads" in caplog.text
+
+
 def test_a_start_picture_is_cut_to_the_middle():
     wide = np.zeros((16, 64, 3), np.uint8)
     wide[:, 24:40] = 200

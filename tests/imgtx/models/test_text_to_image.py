@@ -57,6 +57,13 @@ def test_known_words_are_one_token_and_others_are_spelled():
     assert (tokens.cut, tokens.spelled) == (0, 1)
 
 
+def test_words_that_mean_nothing_to_it_are_named_once(model):
+    assert model.words == WORDS
+    row = {"prompt": "A red Eiffel tower, 3 b tower", "negative": "blue Paris"}
+    assert model.unknown_words(row) == ["eiffel", "tower", "paris"]
+    assert model.unknown_words({"prompt": "a red circle"}) == []
+
+
 def test_a_long_prompt_is_cut_and_says_by_how_much_but_its_style_is_not():
     tokens = Tokenizer(WORDS, 10)("red " * 20, "noto")
     assert len(tokens.numbers) == 10

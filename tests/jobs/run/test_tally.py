@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from imgtx.models.generation import WORDS_UNKNOWN
 from jobs.inspect.status import print_summary
 from jobs.run import progress, tally
 from jobs.run.recent import Mark, RecentSpeed
@@ -122,6 +123,21 @@ def test_a_first_run_has_no_failures_before(clock, counts, said):
     text = io.StringIO()
     print_summary(counted.summary("done"), RunSpec("in", "out", model="sr-x2"), Console(file=text, width=200))
     assert said in text.getvalue()
+
+
+def test_words_that_a_model_does_not_know_are_counted_and_said(clock):
+    counted = tallied(**{NEW: 3})
+    said = "small knows 1,000 words, and none of: "
+    remarked = ({"notes": [WORDS_UNKNOWN], "message": said + words} for words in ("eiffel, paris", "paris"))
+    counted.add(outcomes(*(outcome(str(n), **more) for n, more in enumerate(remarked)), outcome("plain")))
+    summary = counted.summary("done")
+    assert (summary.with_unknown_words, summary.unknown_words) == (2, {"paris": 2, "eiffel": 1})
+    text = io.StringIO()
+    print_summary(summary, RunSpec("in", "out", model="small"), Console(file=text, width=400))
+    assert (
+        "2 of 3 images have prompts with words that mean nothing to the model: small knows" in text.getvalue()
+    )
+    assert f"{said}paris, eiffel (the ledger's" in text.getvalue()
 
 
 def test_retried_images_are_pending_and_not_failed(clock):

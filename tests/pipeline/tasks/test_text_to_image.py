@@ -173,6 +173,19 @@ def test_what_the_model_cannot_make_fails_in_its_row(model, tmp_path):
     assert made["good"]["notes"] == []
 
 
+def test_words_that_the_model_does_not_know_are_named_in_their_row(model, tmp_path):
+    rows = [
+        {"id": "known", "prompt": "a red star"},
+        {"id": "not", "prompt": "red Fog, fog", "negative": "mud"},
+    ]
+    job = job_of(model, table_of(tmp_path, *rows), tmp_path / "out", key="id", steps=2)
+    made = run(job, planned(job)[0])
+    assert (made["known"]["notes"], made["known"]["message"]) == ([], "")
+    assert made["not"]["notes"] == ["words-unknown"]
+    assert made["not"]["message"] == "tiny knows 11 words, and none of: fog, mud"
+    assert dict(made["not"]["measures"]) == {"words_unknown": 2.0}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
