@@ -23,7 +23,7 @@ help: ## show these targets (what bare `make` does)
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.run ## upscale the photos in examples/ twofold into demo-out/, on this machine
-	@$(BIN)/imgtx upscale examples/ demo-out/ --scale 2
+	@$(BIN)/imgtx upscale examples/ demo-out/ --scale 2 --exclude "*.md"
 	@echo
 	@echo "Look at demo-out/images/. Run make demo again: everything is current, nothing is read."
 
@@ -46,7 +46,7 @@ check: $(VENV)/.develop ## lint, formatting, types, generated pages
 	$(BIN)/mypy
 	$(BIN)/python -m docs.generate --check
 
-docs: $(VENV)/.run ## write docs/reference/ from the code
+docs: $(VENV)/.run ## write docs/reference/ and the tables of docs/files.md from the code
 	$(BIN)/python -m docs.generate
 
 bench: $(VENV)/.bench ## measure; tables on the screen, JSON under bench/results/

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgtx.codecs import SUFFIXES, output_format, suffix_for
+from pipeline.sources.keys import without_tail
 from pipeline.tables.hashing import hash64
 
 # Hex digits after the "~" at each level; a name climbs until it is unique.
@@ -30,7 +31,7 @@ def plain_names(keys: pa.Array, requested: str) -> pa.Array:
     suffix, such as one made from a line of a table, gets that of the requested format; with "same" it keeps its name.
     Spaces and dots behind an image suffix are left out.
     """
-    trimmed = pc.utf8_rtrim(keys, " .")
+    trimmed = without_tail(keys)
     lowered = pc.ascii_lower(trimmed)
     is_image = pc.match_substring_regex(lowered, rf"({'|'.join(map(re.escape, SUFFIXES))})$")
     names = keys = pc.if_else(is_image, trimmed, keys)

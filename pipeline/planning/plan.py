@@ -26,6 +26,7 @@ from pipeline.tables.schemas import (
     LISTED,
     NOT_FOUND,
     PENDING,
+    REASONS,
     RETRIED_BY_A_PLAIN_RUN,
     SKIPPED,
     SUFFIX,
@@ -257,7 +258,7 @@ class _Count:
         suffix = pc.struct_field(pc.extract_regex(pc.utf8_lower(skipped["key"]), _SUFFIX), "suffix")
         kinds = counts_of(pc.if_else(by_name, pc.fill_null(suffix, ""), skipped["reason"]))
         for kind, number in kinds.items():
-            known = kind in self.skipped_kinds or len(self.skipped_kinds) < MOST_KINDS
+            known = kind in self.skipped_kinds or kind in REASONS or len(self.skipped_kinds) < MOST_KINDS
             self.skipped_kinds[kind if known else OTHER_KINDS] += number
 
     def without_what_is_aside(self, listed: pa.Table) -> pa.Table:

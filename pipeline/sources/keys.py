@@ -18,6 +18,15 @@ _ESCAPES = (
 _CODE = r"\x{1a}(1a|[89a-f][0-9a-f])"
 
 
+# What some programs leave behind a suffix; names of outputs lack it.
+_BEHIND = " ."
+
+
+def without_tail(key: pa.Array) -> pa.Array:
+    """Return keys without the spaces and dots at their end."""
+    return pc.utf8_rtrim(key, _BEHIND)
+
+
 def complaint_about(key: pa.Array, *, local_destination: bool, remedy: str = "rename the object") -> pa.Array:
     """Return the message for each key that no output can have; "" for a safe one.
 

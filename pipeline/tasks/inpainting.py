@@ -134,6 +134,7 @@ def join_masks(
 ) -> Iterator[pa.RecordBatch]:
     """Add to LISTED rows the mask of each as an input and both versions.
 
+    A mask has its picture's name, or that name with `.png`; spaces and dots behind either do not count.
     missing: a value of `--missing-mask`, for pictures without one.
     """
     import numpy as np
@@ -141,14 +142,18 @@ def join_masks(
     import pyarrow.compute as pc
 
     from imgtx.codecs import SUFFIXES
+    from pipeline.sources.keys import without_tail
     from pipeline.tables.schemas import LISTED, NO_MASK, SKIPPED
 
     keys, versions = (masks[name].combine_chunks() for name in ("key", "version"))
+    plain_keys = without_tail(keys)
     endings = "|".join(suffix.replace(".", r"\.") for suffix in SUFFIXES)
     for batch in batches:
         key = batch.column("key")
-        beside = pc.replace_substring_regex(key, rf"(?i)({endings})$", SUFFIX)
-        place = pc.coalesce(pc.index_in(key, keys), pc.index_in(beside, keys))
+        plain = without_tail(key)
+        beside = pc.replace_substring_regex(plain, rf"(?i)({endings})$", SUFFIX)
+        same = pc.coalesce(pc.index_in(key, keys), pc.index_in(plain, plain_keys))
+        place = pc.coalesce(same, pc.index_in(beside, keys), pc.index_in(beside, plain_keys))
         there = pc.and_(pc.is_valid(place), pc.equal(batch.column("status"), ""))
         columns = {name: batch.column(name) for name in LISTED.names}
         own, mask = columns["version"], versions.take(place)

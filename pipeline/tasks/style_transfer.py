@@ -182,12 +182,16 @@ def request(style: Style) -> str:
 
 
 def stem(key: str) -> str:
-    """Return a style's name: its key without the suffix and in one part, so that no two pairs give one key."""
+    """Return a style's name: its key without the suffix and in one part, so that no two pairs give one key.
+
+    Spaces and dots behind the suffix are left out with it.
+    """
     from imgtx.codecs import SUFFIXES
 
-    suffix = next((suffix for suffix in SUFFIXES if key.lower().endswith(suffix)), "")
-    name = key[: len(key) - len(suffix)].replace("/", "-").lstrip(".")
-    return name or "style"
+    plain = key.rstrip(" .")
+    suffix = next((suffix for suffix in SUFFIXES if plain.lower().endswith(suffix)), "")
+    name = plain[: -len(suffix)] if suffix else key
+    return name.replace("/", "-").lstrip(".") or "style"
 
 
 def default_model(settings: Settings) -> str:

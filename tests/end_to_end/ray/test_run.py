@@ -11,7 +11,9 @@ import pyvips
 from click.testing import CliRunner
 
 import imgtx
+from imgtx.codecs import decode
 from imgtx.errors import LeaseHeldError, ModelError
+from imgtx.models.choice import AUTO
 from jobs.cli import main
 from jobs.inspect.status import read_status
 from jobs.run.driver import run
@@ -78,6 +80,27 @@ def test_spooling_to_disk_gives_the_same_outputs(spec: RunSpec, source: Store, c
     assert both[0].bands == channels
     np.testing.assert_array_equal(*(image.numpy() for image in both))
     assert_sound(look(streamed.destination))
+
+
+def test_the_header_of_each_picture_chooses_its_model(spec: RunSpec, source: Store):
+    """The packaged models, without --model: both in one actor."""
+    pictures = {"clean.png": photo(20, 28), "best.jpg": photo(28, 20), "web.jpg": photo(24, 24)}
+    source.write("clean.png", saved(pictures["clean.png"]))
+    for name, quality in (("best.jpg", 95), ("web.jpg", 50)):
+        image = pyvips.Image.new_from_array(pictures[name])
+        source.write(name, image.jpegsave_buffer(Q=quality, subsample_mode="off"))
+    by_header = replace(spec, model=AUTO, format="png", settings={"scale": 2.0})
+    summary = run(by_header, ignore)
+    assert (summary.written, summary.models) == (3, {"sr-x2": 2, "sr-x2-archive": 1})
+    found = look(spec.destination)
+    models = {key: row["model"] for key, row in found.rows.items()}
+    assert models == {"clean.png": "sr-x2", "best.jpg": "sr-x2", "web.jpg": "sr-x2-archive"}
+    for name, model in models.items():
+        made = decode(Path(spec.destination, "images", found.rows[name]["output"]).read_bytes(), max_pixels=10**6)
+        original = decode(Path(spec.source, name).read_bytes(), max_pixels=10**6)
+        np.testing.assert_array_equal(made.pixels, imgtx.load(model, device="cpu")(original.pixels))
+    assert_sound(found)
+    assert run(by_header, ignore).current == 3
 
 
 def test_a_self_ensemble_equals_the_librarys_and_has_its_own_recipe(spec: RunSpec, source: Store):

@@ -17,7 +17,11 @@ RUN = {"state": "done", "listed": 200, "left": 0, "failed": 0, "skipped": 0}
         ({"failed": 3}, FAILURES),
         # Images beyond --limit are not part of the share that may fail.
         ({"failed": 2, "left": 101}, FAILURES),
-        ({"skipped": 10}, DONE),
+        ({"skipped": 10, "skipped_kinds": {".txt": 10}}, DONE),
+        ({"skipped": 11, "skipped_kinds": {".txt": 9, "": 2}}, FAILURES),
+        # What a rule of the user's leaves out is no file of another kind: large images, images without a mask.
+        ({"skipped": 100, "skipped_kinds": {".txt": 10, "no_mask": 50}}, DONE),
+        # A record of an imgtx that did not count kinds.
         ({"skipped": 11}, FAILURES),
         ({"accounted": False}, FAILURES),
         ({"state": "killed; the same command continues"}, FAILURES),

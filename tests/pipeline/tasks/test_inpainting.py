@@ -185,14 +185,15 @@ class TestPlan:
         }
 
     def test_a_mask_has_its_pictures_name_or_that_with_png(self, job, tmp_path):
-        for key in ("a.png", "b/c.JPG", "d.tif", "e.webp", "notes.txt"):
+        for key in ("a.png", "b/c.JPG", "d.tif", "e.webp", "notes.txt", "g.jpg ", "h.jpg", "i.tif ."):
             put(job.spec.source, key, b"x")
-        for key in ("a.png", "b/c.png", "d.tif", "d.png", "f.png", "notes.png"):
+        for key in ("a.png", "b/c.png", "d.tif", "d.png", "f.png", "notes.png", "g.png", "h.png  ", "i.tif"):
             put(job.spec.settings["masks"], key, b"m")
         ledger = Ledger(open_store(str(tmp_path / "out")))
         planned = self.plan(job, ledger)
         assert {key: mask for key, (_, mask, _) in planned.items()} == {
-            "a.png": "a.png", "b/c.JPG": "b/c.png", "d.tif": "d.tif",
+            "a.png": "a.png", "b/c.JPG": "b/c.png", "d.tif": "d.tif", "g.jpg ": "g.png", "h.jpg": "h.png  ",
+            "i.tif .": "i.tif",
         }  # fmt: skip
         left = {row["key"]: row["reason"] for row in self.made.left_out.slice().to_pylist()}
         assert left == {"e.webp": NO_MASK, "notes.txt": "suffix"}
