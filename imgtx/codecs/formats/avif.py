@@ -1,7 +1,7 @@
 """AVIF: header, decoder (libvips') and encoder (Pillow's). https://aomediacodec.github.io/av1-avif/
 
-libvips decodes all bits, 10 and 12 as 16; Pillow would cut them to 8. Pillow encodes: libvips rewrites EXIF, which
-breaks maker notes. AVIF can only be decoded and encoded whole.
+libvips decodes all bits, 10 and 12 as 16; Pillow would cut them to 8. Pillow encodes. Both rewrite
+EXIF, which breaks maker notes: what Pillow wrote in its place is exchanged for it. AVIF can only be decoded and encoded whole.
 """
 
 import io
@@ -27,6 +27,9 @@ from imgtx.errors import ImageError
 _SPEED = 6
 # As for JPEG: from this quality on every pixel keeps its own chroma.
 _FULL_CHROMA_QUALITY = 90
+# EXIF of one entry: byte order, 42, where its directory is, the number of entries, the entry, no further directory.
+_STAND_IN = struct.Struct(">2sHIHHHIII")
+_PRIVATE_TAG, _UNDEFINED = 0x9999, 7
 
 
 def recognise(start: bytes) -> bool:
@@ -113,6 +116,7 @@ def encode(picture: Picture, quality: int) -> tuple[bytes, tuple[str, ...]]:
     """Encode in memory, by Pillow."""
     from PIL.AvifImagePlugin import AvifImageFile
 
+    standing_in = _stand_in(picture.exif)
     out = io.BytesIO()
     to_pillow(picture).save(
         out,
@@ -124,10 +128,30 @@ def encode(picture: Picture, quality: int) -> tuple[bytes, tuple[str, ...]]:
         max_threads=1,
         autotiling=False,
         icc_profile=picture.icc or None,
-        exif=exif.PREFIX + picture.exif if picture.exif else b"",
+        exif=standing_in,
         xmp=picture.metadata.xmp or None,
     )
-    return out.getvalue(), ()
+    data = out.getvalue()
+    if standing_in:
+        at = data.find(standing_in)
+        if at < 0:
+            raise RuntimeError("Pillow wrote other EXIF into an AVIF than it was given")
+        block = exif.PREFIX + picture.exif
+        data = data[:at] + block.ljust(len(standing_in), b"\0") + data[at + len(standing_in) :]
+    return data, ()
+
+
+def _stand_in(block: bytes) -> bytes:
+    """Return EXIF as long as a bare block, or one byte longer, that Pillow writes as it is; b"" for b"".
+
+    It rewrites any other, which moves maker notes.
+    """
+    if not block:
+        return b""
+    # The header, and one entry whose bytes are behind it.
+    length = max(len(block) + len(block) % 2 - _STAND_IN.size, 6)
+    entry = _STAND_IN.pack(b"MM", 42, 8, 1, _PRIVATE_TAG, _UNDEFINED, length, _STAND_IN.size, 0)
+    return exif.PREFIX + entry + b"imgtx".ljust(length, b"\xff")
 
 
 def write(path: Path, rows: Iterable[np.ndarray], raster: Raster, quality: int) -> tuple[str, ...]:
@@ -141,6 +165,7 @@ FORMAT = Format(
     name="avif",
     title="AVIF",
     suffixes=(".avif",),
+    reads="8, 10 and 12 bits, alpha, turned as the file says",
     recognise=recognise,
     read_facts=read_facts,
     samples=samples,
