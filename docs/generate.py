@@ -1,4 +1,4 @@
-"""Write the pages of docs/reference that say what the code says: commands, specs, ledger, exit codes.
+"""Write what the documentation says of the code: the pages of docs/reference, and the tables of docs/files.md.
 
     python -m docs.generate            # what `make docs` runs
     python -m docs.generate --check    # exit code 1 where a page is not current; what `make check` runs
@@ -19,7 +19,9 @@ from typing import Any, get_args, get_origin
 import click
 import pyarrow as pa
 
-from imgtx.codecs.convert import NOTES
+from imgtx import codecs
+from imgtx.codecs import FORMATS, NOTES
+from imgtx.codecs.metadata.density import density_of
 from imgtx.errors import EXIT_CODES
 from imgtx.models import generation
 from imgtx.training.spec import TrainSpec
@@ -36,6 +38,9 @@ from pipeline.tables import schemas
 from pipeline.tasks import TASKS, super_resolution
 
 FOLDER = Path(__file__).parent / "reference"
+# A page that is written by hand, with tables that are not.
+FILES = Path(__file__).parent / "files.md"
+TABLE = re.compile(r"(<!-- generated: (\w+) -->\n)(?:.*\n)*?(<!-- end -->)")
 HEADER = "<!-- Written by `make docs` from the code. Do not edit this page: edit the code and run it again. -->\n\n"
 TYPES = {
     int: "whole number",
@@ -351,9 +356,67 @@ standard error: what was given, what is allowed, what to do. A bug names a file 
 """
 
 
+# Odd files
+
+
+def files_page(text: str) -> str:
+    """Return the text of docs/files.md with its tables made anew; KeyError for one that has no function here."""
+    made = {"read": read_formats, "written": written_formats, "notes": file_notes, "reasons": file_reasons}
+    return TABLE.sub(lambda match: f"{match[1]}{made[match[2]]()}{match[3]}", text)
+
+
+def read_formats() -> str:
+    """Return a row for each format that is read."""
+    rows = []
+    for format in FORMATS.values():
+        same = FORMATS[format.same].title if format.same else "the same"
+        rows.append((format.title, ", ".join(f"`{s}`" for s in format.suffixes), format.reads, same))
+    return table(("format", "suffixes", "what is read", "output with `--format same`"), rows)
+
+
+def written_formats() -> str:
+    """Return a row for each format that is written, with what it holds."""
+    density = density_of(300, 300, "inch")
+    assert density is not None
+    rows = []
+    for format in FORMATS.values():
+        if not (writer := format.writer):
+            continue
+        holds = [writer.alpha, writer.grey, writer.icc, writer.exif_limit, writer.holds_xmp(b""), writer.iptc]
+        marks = ("yes" if held else "" for held in (*holds, writer.holds_density(density)))
+        side = f"{writer.side_limit:,}" if writer.side_limit < 2**31 - 1 else ""
+        extra = f"`{writer.needs[1]}`" if writer.needs else ""
+        rows.append(
+            (format.title, f"`{format.name}`", "8, 16" if writer.depth16 else "8", *marks, side, extra)
+        )
+    head = ("format", "`--format`", "bits", "alpha", "grey", "profile", "EXIF", "XMP", "IPTC", "dpi")
+    return table((*head, "longest side", "extra"), rows)
+
+
+def file_notes() -> str:
+    """Return every note of reading and writing a file with its meaning."""
+    return table(("note", "what happened"), [(f"`{name}`", text) for name, text in NOTES.items()])
+
+
+def file_reasons() -> str:
+    """Return every reason for which a file itself is refused, read from the source of `imgtx.codecs`."""
+    folder = Path(inspect.getfile(codecs)).parent
+    sources = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
+    # `reason, what = "truncated", ...` where an exception decides it.
+    found = set(re.findall(r'(?:ImageError\(|reason, what =)\s*"(\w+)"', sources))
+    texts = [(f"`{name}`", text) for name, text in schemas.REASONS.items() if name in found]
+    return table(("reason", "why"), texts)
+
+
+def written() -> dict[Path, str]:
+    """Return the text of every file that is made here, whole or in part."""
+    return {FOLDER / name: text for name, text in pages().items()} | {FILES: files_page(read(FILES))}
+
+
 def outdated() -> list[str]:
-    """Return the names of the pages whose file is not what the code says."""
-    return [name for name, text in pages().items() if read(FOLDER / name) != text]
+    """Return the files under docs whose text is not what the code says."""
+    folder = FILES.parent
+    return [path.relative_to(folder).as_posix() for path, text in written().items() if read(path) != text]
 
 
 def read(path: Path) -> str:
@@ -363,8 +426,8 @@ def read(path: Path) -> str:
 if __name__ == "__main__":
     if "--check" in sys.argv[1:]:
         if late := outdated():
-            sys.exit(f"not current under docs/reference: {', '.join(late)}; run `make docs`")
+            sys.exit(f"not current under docs: {', '.join(late)}; run `make docs`")
     else:
         FOLDER.mkdir(exist_ok=True)
-        for name, text in pages().items():
-            (FOLDER / name).write_text(text, encoding="utf-8")
+        for path, text in written().items():
+            path.write_text(text, encoding="utf-8")

@@ -104,6 +104,16 @@ def test_generated_pages_are_current():
     assert generate.outdated() == [], "run `make docs`"
 
 
+def test_the_page_of_odd_files_has_its_generated_tables():
+    text = text_of("docs/files.md")
+    assert [match[1] for match in generate.TABLE.findall(text)] == ["read", "written", "reasons", "notes"]
+    assert {f"`{name}`" for name in ("multi_page", "truncated", "not_an_image")} <= {
+        line.split(" ")[1] for line in generate.file_reasons().splitlines()
+    }
+    with pytest.raises(KeyError, match="unknown"):
+        generate.files_page("<!-- generated: unknown -->\n<!-- end -->")
+
+
 def test_odd_files_name_notes_and_reasons_that_exist():
     named, notes = set[str](), False
     for line in (ROOT / "docs/files.md").read_text().splitlines():
@@ -113,8 +123,9 @@ def test_odd_files_name_notes_and_reasons_that_exist():
         # A table's first line says whether its last column names notes or reasons.
         notes = line.startswith("|") and (notes or last in ("note |", "reason |", "note or reason |"))
         named |= set(re.findall(r"`([a-z0-9_>-]+)`", last)) if notes else set()
-    assert named >= {"full-size-taken", "multi_page", "icc->srgb", "xmp-dropped", "unsafe_key"}
-    assert named <= NOTES.keys() | REASONS.keys()
+    # Every conversion and every loss has a row that says of which files.
+    assert NOTES.keys() <= named <= NOTES.keys() | REASONS.keys()
+    assert named >= {"multi_page", "which_picture", "animated", "truncated", "corrupt", "unsafe_key"}
 
 
 def test_every_generated_row_has_a_description():

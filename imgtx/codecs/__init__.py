@@ -146,7 +146,7 @@ def admit(facts: Facts, size: int, max_pixels: int) -> None:
             raise ImageError(
                 "multi_page", "a TIFF of several pages; imgtx takes one picture a file: split it"
             )
-        raise ImageError("animated", f"a {header.format} of several frames; imgtx takes one: extract it")
+        raise ImageError("animated", f"the {header.format} has several frames; imgtx takes one: extract it")
     if facts.end > size:
         raise ImageError(
             "truncated", f"{size} bytes of a {header.format} that states {facts.end}: fetch it again"
@@ -170,7 +170,9 @@ def decode(data: bytes, *, max_pixels: int, accept_damage: bool = False) -> Pict
     except ImageError as error:
         if not accept_damage or error.reason != "truncated":
             raise
-        found = recovery.assess(data, facts, error)
+        with decoder_errors(facts.header.format):
+            data, header = decodable(data, facts, lenient=True)
+        found = recovery.assess(data, replace(facts, header=header), error)
         facts, missing = found.facts, found.missing
         samples = recovery.samples(data, facts)
     header = facts.header
@@ -196,7 +198,22 @@ def _samples(data: bytes, facts: Facts) -> np.ndarray:
     format = FORMATS[facts.header.format]
     with decoder_errors(format.name, cut=facts.cut):
         format.check(io.BytesIO(data), facts)
-        return format.samples(data, facts.header)
+        return format.samples(*decodable(data, facts))
+
+
+def decodable(data: bytes, facts: Facts, *, lenient: bool = False) -> tuple[bytes, Header]:
+    """Return a file as its format's decoder takes it, and its header: as it is, or rewritten (`Format.rewrite`)."""
+    format = FORMATS[facts.header.format]
+    if not (facts.foreign and format.rewrite):
+        return data, facts.header
+    target = io.BytesIO()
+    format.rewrite(io.BytesIO(data), target, lenient=lenient)
+    return target.getvalue(), alone(facts.header)
+
+
+def alone(header: Header) -> Header:
+    """Return the header of a picture that is the only one in its file."""
+    return replace(header, page=0, sub=-1)
 
 
 def completed(data: bytes, facts: Facts) -> Facts:

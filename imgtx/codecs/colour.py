@@ -14,6 +14,7 @@ import numpy as np
 import imgtx.codecs.vips as vips
 from imgtx.codecs.format import Writer
 from imgtx.codecs.metadata.profiles import Curve, profile_curve, profile_fits, profile_tag, profile_xyz
+from imgtx.codecs.srgb import ICC_WHITE, SRGB_PRIMARIES, adapted, srgb_light, srgb_light_of_xyz, to_xyz
 from imgtx.errors import ImageError
 
 # PNG chunks that decide how pixels display, beside iCCP. Two had other names before PNG's third edition.
@@ -23,18 +24,9 @@ LONGEST_CHUNK = 32
 
 # (pixels (rows, width, 1 or 3) uint8 or uint16) -> the same in sRGB.
 Convert = Callable[[np.ndarray], np.ndarray]
-# sRGB's gamma and its white, red, green and blue (x, y) in 1/100,000, and how far off they may be stated.
+# sRGB's gamma in 1/100,000, and how far off it and primaries may be stated.
 _SRGB_GAMMA, _ROUNDED = 45455, 100
-_SRGB_PRIMARIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 _D65 = (31270, 32900)
-# The XYZ of the white that profiles are relative to.
-_D50 = np.array([0.9642, 1.0, 0.8249])
-# Bradford's cone responses, by which white points are exchanged.
-_CONES = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
-
-
-def _srgb_light(levels: np.ndarray) -> np.ndarray:
-    return np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
 
 
 def _bt709_light(levels: np.ndarray) -> np.ndarray:
@@ -47,7 +39,7 @@ def _power(exponent: float) -> Curve:
 
 # Codes of ITU-T H.273, which cICP uses.
 _PRIMARIES = {
-    1: _SRGB_PRIMARIES,
+    1: SRGB_PRIMARIES,
     4: (31000, 31600, 67000, 33000, 21000, 71000, 14000, 8000),
     5: (*_D65, 64000, 33000, 29000, 60000, 15000, 6000),
     6: (*_D65, 63000, 34000, 31000, 59500, 15500, 7000),
@@ -62,7 +54,7 @@ _CURVES: dict[int, Curve] = {
     5: _power(2.8),
     6: _bt709_light,
     8: _power(1.0),
-    13: _srgb_light,
+    13: srgb_light,
     14: _bt709_light,
     15: _bt709_light,
 }
@@ -106,7 +98,7 @@ def shown_by(writer: Writer, name: str, icc: bytes, chunks: bytes, channels: int
     gamma, primaries = _gamma(stated), _primaries(stated)
     if abs(gamma - _SRGB_GAMMA) <= _ROUNDED and _is_srgb(primaries):
         return Shown(notes=dropped)
-    curve = _srgb_light if b"gAMA" not in stated else _power(100_000 / gamma)
+    curve = srgb_light if b"gAMA" not in stated else _power(100_000 / gamma)
     matrix = None if channels == 1 else _matrix(primaries)
     return Shown(convert=_to_srgb([curve], matrix), notes=(*dropped, "gamma->srgb"))
 
@@ -196,8 +188,8 @@ def _by_curves(icc: bytes, channels: int) -> Convert | None:
     colours = [xyz for name in (b"rXYZ", b"gXYZ", b"bXYZ") if (xyz := profile_xyz(icc, name)) is not None]
     if len(curves) < 3 or len(colours) < 3:
         return None
-    to_xyz, white = _to_xyz(_SRGB_PRIMARIES)
-    return _to_srgb(curves, np.linalg.inv(_adapted(white, _D50) @ to_xyz) @ np.stack(colours, axis=1))
+    of_srgb, white = to_xyz(SRGB_PRIMARIES)
+    return _to_srgb(curves, np.linalg.inv(adapted(white, ICC_WHITE) @ of_srgb) @ np.stack(colours, axis=1))
 
 
 def _by_tables(icc: bytes, channels: int) -> Convert:
@@ -216,12 +208,12 @@ def _gamma(stated: dict[bytes, bytes]) -> int:
 
 def _primaries(stated: dict[bytes, bytes]) -> tuple[int, ...]:
     """Return white, red, green and blue as stated; sRGB's where they cannot be, as readers take it."""
-    primaries = struct.unpack(">8I", stated[b"cHRM"]) if b"cHRM" in stated else _SRGB_PRIMARIES
+    primaries = struct.unpack(">8I", stated[b"cHRM"]) if b"cHRM" in stated else SRGB_PRIMARIES
     try:
         usable = bool(np.isfinite(_to_srgb_light(primaries)).all())
     except (np.linalg.LinAlgError, ZeroDivisionError):
         usable = False
-    return primaries if usable else _SRGB_PRIMARIES
+    return primaries if usable else SRGB_PRIMARIES
 
 
 def _matrix(primaries: tuple[int, ...]) -> np.ndarray | None:
@@ -229,7 +221,7 @@ def _matrix(primaries: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _is_srgb(primaries: tuple[int, ...]) -> bool:
-    return all(abs(a - b) <= _ROUNDED for a, b in zip(primaries, _SRGB_PRIMARIES, strict=True))
+    return all(abs(a - b) <= _ROUNDED for a, b in zip(primaries, SRGB_PRIMARIES, strict=True))
 
 
 def _to_srgb(curves: list[Curve], matrix: np.ndarray | None = None) -> Convert:
@@ -243,7 +235,7 @@ def _to_srgb(curves: list[Curve], matrix: np.ndarray | None = None) -> Convert:
         levels = np.arange(top + 1) / top
         lights = [curve(levels) for curve in curves]
         # The light from which on a level is rounded up.
-        steps = _srgb_light((np.arange(top) + 0.5) / top)
+        steps = srgb_light((np.arange(top) + 0.5) / top)
         if matrix is None:
             tables = [np.searchsorted(steps, light, side="right").astype(pixels.dtype) for light in lights]
             bands = [tables[band % len(tables)][pixels[:, :, band]] for band in range(pixels.shape[2])]
@@ -259,19 +251,5 @@ def _to_srgb(curves: list[Curve], matrix: np.ndarray | None = None) -> Convert:
 
 def _to_srgb_light(primaries: tuple[int, ...]) -> np.ndarray:
     """Return the matrix from linear RGB of these primaries to sRGB's, white to white (Bradford)."""
-    to_xyz, white = _to_xyz(primaries)
-    target, target_white = _to_xyz(_SRGB_PRIMARIES)
-    return np.linalg.inv(target) @ _adapted(white, target_white) @ to_xyz
-
-
-def _adapted(white: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return the matrix of XYZ that takes one white to another (Bradford)."""
-    return np.linalg.inv(_CONES) @ np.diag((_CONES @ target) / (_CONES @ white)) @ _CONES
-
-
-def _to_xyz(primaries: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the matrix from linear RGB to XYZ, and white's XYZ."""
-    points = np.array(primaries, float).reshape(4, 2) / 100_000
-    white, *colours = (np.array([x / y, 1, (1 - x - y) / y]) for x, y in points.tolist())
-    matrix = np.stack(colours, axis=1)
-    return matrix * np.linalg.solve(matrix, white), white
+    of_primaries, white = to_xyz(primaries)
+    return srgb_light_of_xyz(white) @ of_primaries

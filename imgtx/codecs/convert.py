@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imgtx.codecs.format import Writer
+from imgtx.codecs.lab import LAB_FORMS, lab_to_srgb
 from imgtx.codecs.metadata.profiles import profile_fits
 from imgtx.codecs.picture import Facts, Header, Picture
 
@@ -26,6 +27,7 @@ NOTES = {
     "lowbit->grey": "2 or 4 bit grey scaled exactly to 8 bit",
     "cmyk->srgb": "CMYK converted to sRGB through its own profile, perceptual intent",
     "cmyk->rgb": "CMYK without a usable profile converted by (255 - ink) * (255 - black) / 255",
+    "lab->srgb": "L*a*b* under a white of D50 converted to sRGB; colours that sRGB does not have are clipped",
     "alpha-unpremultiplied": "colours that were multiplied by their alpha were divided by it",
     "16bit->8bit": "the output format has 8 bits: value / 257, rounded",
     "alpha->white": "the output format has no alpha: laid over white",
@@ -64,7 +66,12 @@ NOTES = {
     "detail-missing": "the truncated picture is stored coarse to fine, or ends within its first rows: it lacks detail",
     "extra-pictures-dropped": "the further pictures in a JPEG, AVIF or HEIC file are not carried",
 }
-_FORM_NOTES = {"palette": "palette->rgb", "1bit": "1bit->grey", "lowbit": "lowbit->grey"}
+_FORM_NOTES = {
+    "palette": "palette->rgb",
+    "1bit": "1bit->grey",
+    "lowbit": "lowbit->grey",
+    **dict.fromkeys(LAB_FORMS.values(), "lab->srgb"),
+}
 
 
 class Converter:
@@ -77,11 +84,9 @@ class Converter:
     def __init__(self, facts: Facts):
         self._header = facts.header
         self._cmyk: Callable[[np.ndarray], np.ndarray] | None = None
-        self.icc = (
-            facts.icc
-            if facts.header.form != "cmyk" and profile_fits(facts.icc, facts.header.channels)
-            else b""
-        )
+        self._in_lab = facts.header.form in LAB_FORMS.values()
+        described = facts.header.form != "cmyk" and not self._in_lab
+        self.icc = facts.icc if described and profile_fits(facts.icc, facts.header.channels) else b""
         self.colour = facts.colour
         notes = list(facts.notes)
         if facts.header.orientation != 1:
@@ -93,7 +98,9 @@ class Converter:
         if facts.header.form == "cmyk":
             self._cmyk, note = _cmyk_converter(facts.icc)
             notes.append(note)
-        if facts.icc and not self.icc and "cmyk->srgb" not in notes:
+        # Profiles of Lab say what is true of it anyway.
+        said = "cmyk->srgb" in notes or (self._in_lab and facts.icc[16:20] == b"Lab ")
+        if facts.icc and not self.icc and not said:
             notes.append("icc-dropped")
         self.notes = tuple(notes)
 
@@ -105,6 +112,8 @@ class Converter:
         colours = samples.shape[2] - self._header.alpha
         if colours < (1 if self._header.form == "palette" else self._header.channels):
             raise ValueError(f"{samples.shape[2]} bands; its header states {self._header}")
+        if self._in_lab:
+            return lab_to_srgb(samples[:, :, :3], self._header.form), alpha
         if self._header.channels == 3 and colours < 3:
             # libvips makes a palette of greys grey.
             return np.repeat(samples[:, :, :1], 3, axis=2), alpha

@@ -3,13 +3,19 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
 from imgtx.codecs.metadata.density import Density
 from imgtx.codecs.picture import Facts, Header, Picture
 from imgtx.codecs.rows import Raster
+
+
+class Rewrite(Protocol):
+    """Writes a file that a format's decoder does not take as one that it does."""
+
+    def __call__(self, source: BinaryIO, target: BinaryIO, *, lenient: bool) -> None: ...
 
 
 def _nothing_to_check(file: BinaryIO, facts: Facts) -> None:
@@ -67,25 +73,28 @@ class Format:
     """A file format: how it is recognised, read and checked, and its `writer` if imgtx can write it.
 
     `name` is used in specs and ledgers, `title` in messages. `suffixes` are lower case with their dot; outputs get
-    the first. `same` names the format that is written for `--format same`, if it is not this one; a format without a
-    writer needs it.
+    the first. `reads` says in words what of it is read, for docs/files.md. `same` names the format that is written
+    for `--format same`, if it is not this one; a format without a writer needs it.
 
     `recognise(start)` decides by the first 32 bytes; names are never asked. `read_facts(file)` reads the header of
     a seekable file without decoding or allocating by the stated size, so that a decompression bomb costs nothing.
     `check(file, facts)` finds damage that the decoder ignores. `complete(data, facts)` adds what cannot be read without
-    decoding. `samples(data, header)` decodes a whole file in
-    memory to (height, width, bands) uint8 or uint16 as stored, `strips(path, header)` a file on disk to (top,
-    samples (rows, width, bands)) from top to bottom. Both raise any exception of the decoder.
+    decoding. `rewrite(source, target, lenient=...)` writes a file of `Facts.foreign` as one that the decoder takes,
+    with one picture; lenient: what is damaged is missing there. `samples(data, header)` decodes a whole file in memory
+    to (height, width, bands) uint8 or uint16 as stored, `strips(path, header)` a file on disk to (top, samples (rows,
+    width, bands)) from top to bottom. Both raise any exception of the decoder.
     """
 
     name: str
     title: str
     suffixes: tuple[str, ...]
+    reads: str
     recognise: Callable[[bytes], bool]
     read_facts: Callable[[BinaryIO], Facts]
     samples: Callable[[bytes, Header], np.ndarray]
     strips: Callable[[Path, Header], Iterator[tuple[int, np.ndarray]]]
     check: Callable[[BinaryIO, Facts], None] = _nothing_to_check
     complete: Callable[[bytes, Facts], Facts] | None = None
+    rewrite: Rewrite | None = None
     writer: Writer | None = None
     same: str = ""

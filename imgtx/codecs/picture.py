@@ -23,8 +23,8 @@ class Header:
     `height` and `width` are pixels as displayed (EXIF orientation applied). `channels` is 1 or 3 and `depth` 8 or
     16 bits, as `decode` delivers them; `alpha` says whether it also delivers an alpha plane. `frames` above 1 is
     an animation or several pages. `orientation` is EXIF's 1..8. `form` is the stored form: 1bit, lowbit, grey,
-    palette, rgb, cmyk. `page` and `sub` say which of several pictures in the file it is
-    (`imgtx.codecs.formats.tiff_pages`).
+    palette, rgb, cmyk, cielab, icclab (`imgtx.codecs.lab`). `page` and `sub` say which of several pictures in the
+    file it is (`imgtx.codecs.formats.tiff_pages`).
     `quality` is that of a JPEG as libjpeg counts it, 1 to 100, or of a WebP in the same measure, and 0 where only the
     loss is known; a lossless file has 100.
     """
@@ -58,7 +58,8 @@ class Facts:
     `premultiplied` means that the stored colours were multiplied by their alpha. `deflated` is the (offset,
     length) of each zlib stream of a TIFF. `metadata` is as stored: its `size` and `orientation` are not set yet. `tail`
     is what the file lacks at its end and a decoder needs, and `cut` says
-    that its end is missing where a decoder needs none.
+    that its end is missing where a decoder needs none. `foreign` says that the decoder takes it only as
+    `Format.rewrite` writes it.
     """
 
     header: Header
@@ -72,6 +73,7 @@ class Facts:
     metadata: Metadata = NO_METADATA
     tail: bytes = b""
     cut: bool = False
+    foreign: bool = False
 
 
 @dataclass(frozen=True)

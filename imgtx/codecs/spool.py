@@ -20,6 +20,7 @@ import numpy as np
 from imgtx.codecs import (
     FORMATS,
     admit,
+    alone,
     completed,
     readable_facts,
     recovery,
@@ -31,7 +32,7 @@ from imgtx.codecs.convert import Converter, oriented, reduced
 from imgtx.codecs.format import Writer
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.metadata.provenance import Maker
-from imgtx.codecs.picture import Carry, Facts
+from imgtx.codecs.picture import Carry, Facts, Header
 from imgtx.codecs.refusals import decoder_errors
 from imgtx.codecs.rows import Raster
 from imgtx.errors import ImageError
@@ -96,7 +97,7 @@ def spool_in(
     `imgtx.codecs.decode` does, for the same files; so does accept_damage.
     """
     directory = Path(directory)
-    copied = directory / "copy"
+    copied, rewritten = directory / "copy", directory / "rewritten"
     if isinstance(source, str | Path):
         path = Path(source)
     else:
@@ -112,15 +113,28 @@ def spool_in(
             if FORMATS[facts.header.format].complete:
                 admit(facts, path.stat().st_size, max_pixels)
                 facts = completed(path.read_bytes(), facts)
-            return _decode_to_disk(directory, facts, _checked_strips(path, facts, max_pixels))
+            return _decode_to_disk(directory, facts, _checked_strips(path, facts, max_pixels, rewritten))
         except ImageError as error:
             if not accept_damage or error.reason != "truncated":
                 raise
-            found = recovery.assess(path, facts, error)
+            with decoder_errors(facts.header.format):
+                path, header = _decodable(path, facts, rewritten, lenient=True)
+            found = recovery.assess(path, replace(facts, header=header), error)
             spooled = _decode_to_disk(directory, found.facts, recovery.strips(path, found.facts))
             return replace(spooled, missing=found.missing)
     finally:
         copied.unlink(missing_ok=True)
+        rewritten.unlink(missing_ok=True)
+
+
+def _decodable(path: Path, facts: Facts, rewritten: Path, *, lenient: bool = False) -> tuple[Path, Header]:
+    """Do as `imgtx.codecs.decodable` for a file: the one that is `rewritten` has up to the size of the raw pixels."""
+    format = FORMATS[facts.header.format]
+    if not (facts.foreign and format.rewrite):
+        return path, facts.header
+    with path.open("rb") as source, rewritten.open("wb") as target:
+        format.rewrite(source, target, lenient=lenient)
+    return rewritten, alone(facts.header)
 
 
 def _with_tail(path: Path, copied: Path, tail: bytes) -> Path:
@@ -132,7 +146,9 @@ def _with_tail(path: Path, copied: Path, tail: bytes) -> Path:
     return copied
 
 
-def _checked_strips(path: Path, facts: Facts, max_pixels: int) -> Iterator[tuple[int, np.ndarray]]:
+def _checked_strips(
+    path: Path, facts: Facts, max_pixels: int, rewritten: Path
+) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (top, samples) of the stored picture, once its header and checksums are accepted."""
     format = FORMATS[facts.header.format]
     admit(facts, path.stat().st_size, max_pixels)
@@ -140,7 +156,7 @@ def _checked_strips(path: Path, facts: Facts, max_pixels: int) -> Iterator[tuple
     with decoder_errors(format.name, cut=facts.cut):
         with path.open("rb") as file:
             format.check(file, facts)
-        yield from format.strips(path, facts.header)
+        yield from format.strips(*_decodable(path, facts, rewritten))
 
 
 def _decode_to_disk(

@@ -169,6 +169,13 @@ def _tiffs() -> dict[str, tuple[bytes, Expectation]]:
     return {
         "forms/plain.tif": (saved(rgb, "TIFF"), colour),
         "forms/lzw.tif": (saved(rgb, "TIFF", compression="tiff_lzw"), colour),
+        "forms/zstd.tif": (saved(rgb, "TIFF", compression="zstd"), colour),
+        "forms/lzma-grey16.tif": (saved(grey16, "TIFF", compression="lzma"), one16),
+        "forms/lab.tif": (lab_tiff(rgb), Expectation(size=size, notes=("lab->srgb",))),
+        "forms/icclab16.tif": (
+            lab_tiff(rgb, photometric=9, depth=16, order=">"),
+            Expectation(size=size, depth=16, notes=("lab->srgb",)),
+        ),
         "forms/deflate-grey.tif": (saved(grey, "TIFF", compression="tiff_adobe_deflate"), one),
         "forms/rgba.tif": (saved(rgba, "TIFF"), Expectation(size=size, alpha=True)),
         "forms/cmyk.tif": (saved(cmyk, "TIFF"), Expectation(size=size, notes=("cmyk->rgb",))),
@@ -231,6 +238,33 @@ def tiff(
     number, end = struct.pack(order + ("Q" if big else "H"), len(tags)), bytes(room)
     start += struct.pack(order + "HHHQ", 43, 8, 0, at) if big else struct.pack(order + "HI", 42, at)
     return start + body + number + entries + end
+
+
+def lab_of(rgb: np.ndarray) -> np.ndarray:
+    """Return L*, a* and b* under D50, float64, of sRGB (height, width, 3) uint8, by the profile's own numbers."""
+    levels = rgb / 255
+    light = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
+    share = light @ to_xyz.T / to_xyz.sum(axis=1)
+    x, y, z = np.moveaxis(np.where(share > (6 / 29) ** 3, np.cbrt(share), share * 841 / 108 + 4 / 29), -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def lab_tiff(
+    rgb: np.ndarray, *, photometric: int = 8, depth: int = 8, order: str = "<", alpha: bool = False
+) -> bytes:
+    """Return an uncompressed TIFF of two strips in CIE's (8) or ICC's (9) L*a*b*, opaque if `alpha` is asked for."""
+    height, width, _ = rgb.shape
+    highest, unit = (255, 1) if depth == 8 else (65280 if photometric == 9 else 65535, 256)
+    stored = np.round(lab_of(rgb) * [highest / 100, unit, unit]).astype(np.int64)
+    stored[:, :, 1:] += (2 ** (depth - 1)) * (photometric == 9)
+    if alpha:
+        stored = np.dstack([stored, np.full((height, width), 2**depth - 1)])
+    data = (stored % 2**depth).astype(f"{order}u{depth // 8}")
+    bands = stored.shape[2]
+    tags = {256: [width], 257: [height], 258: [depth] * bands, 259: [1], 262: [photometric], 277: [bands]}
+    more = {278: [height // 2]} | ({338: [2]} if alpha else {})
+    return tiff(tags | more, [data[: height // 2].tobytes(), data[height // 2 :].tobytes()], order=order)
 
 
 def rgb_tiff(more: dict[int, list[int] | bytes] | None = None, part: bytes | None = None, **options) -> bytes:
@@ -419,6 +453,7 @@ def _broken() -> dict[str, tuple[bytes, Expectation]]:
             for suffix, data in members.items()
         },
         "broken/sparse.tif": (rgb_tiff(part=b""), corrupt),
+        "broken/zstd.tif": (rgb_tiff({259: [50000]}), corrupt),
         "broken/only-a-signature.png": (b"\x89PNG\r\n\x1a\n", truncated),
         "broken/crc.png": (bytes(flipped), corrupt),
         "broken/zero-sides.png": (_huge_png(0, 0), corrupt),
@@ -470,7 +505,7 @@ def _refused() -> dict[str, tuple[bytes, Expectation]]:
         "refused/float.tif": (saved(photo(channels=1).astype(np.float32), "TIFF"), unsupported),
         "refused/int32.tif": (saved(photo(channels=1).astype(np.int32), "TIFF"), unsupported),
         "refused/lab.tif": (lab.tiffsave_buffer(), unsupported),
-        "refused/zstd.tif": (rgb_tiff({259: [50000]}), unsupported),
+        "refused/jpeg2000.tif": (rgb_tiff({259: [34712]}), unsupported),
         "refused/old-jpeg.tif": (rgb_tiff({259: [6], 262: [6]}), unsupported),
         "refused/ycbcr.tif": (saved(Image.fromarray(photo()).convert("YCbCr"), "TIFF"), unsupported),
         "refused/tiled-planes.tif": (rgb_tiff({284: [2], 322: [64], 323: [24]}), unsupported),

@@ -1,7 +1,8 @@
 """AVIF: header, decoder (libvips') and encoder (Pillow's). https://aomediacodec.github.io/av1-avif/
 
-libvips decodes all bits, 10 and 12 as 16; Pillow would cut them to 8. Pillow encodes. Both rewrite
-EXIF, which breaks maker notes: what Pillow wrote in its place is exchanged for it. AVIF can only be decoded and encoded whole.
+libvips decodes all bits, 10 and 12 as 16; Pillow would cut them to 8. Pillow encodes. Both lay out EXIF anew, which
+breaks maker notes: Pillow is given other bytes, which are exchanged in the file. AVIF can only be decoded and encoded
+whole.
 """
 
 import io

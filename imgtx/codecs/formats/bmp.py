@@ -121,6 +121,7 @@ FORMAT = Format(
     name="bmp",
     title="BMP",
     suffixes=(".bmp", ".dib"),
+    reads="1 to 32 bits, RLE, alpha",
     recognise=recognise,
     read_facts=read_facts,
     samples=samples,

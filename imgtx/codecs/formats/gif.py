@@ -106,6 +106,7 @@ FORMAT = Format(
     name="gif",
     title="GIF",
     suffixes=(".gif",),
+    reads="one frame",
     recognise=recognise,
     read_facts=read_facts,
     samples=samples,

@@ -62,6 +62,7 @@ FORMAT = Format(
     name="heic",
     title="HEIC",
     suffixes=(".heic", ".heif", ".hif"),
+    reads="as AVIF; with the extra `heif`",
     recognise=recognise,
     read_facts=read_facts,
     samples=samples,

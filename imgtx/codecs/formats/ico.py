@@ -116,6 +116,7 @@ FORMAT = Format(
     name="ico",
     title="ICO",
     suffixes=(".ico",),
+    reads="the largest of its pictures",
     recognise=recognise,
     read_facts=read_facts,
     check=check,

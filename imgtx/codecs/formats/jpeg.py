@@ -212,6 +212,7 @@ FORMAT = Format(
     name="jpeg",
     title="JPEG",
     suffixes=(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg"),
+    reads="8 bits, grey, YCbCr, RGB and CMYK; baseline, progressive, arithmetic coding",
     recognise=recognise,
     read_facts=read_facts,
     samples=vips.samples,

@@ -207,6 +207,7 @@ FORMAT = Format(
     name="jpeg2000",
     title="JPEG 2000",
     suffixes=(".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc"),
+    reads="grey of up to 16 bits, colour of 8, alpha, palettes",
     recognise=recognise,
     read_facts=read_facts,
     check=check,

@@ -146,6 +146,7 @@ FORMAT = Format(
     name="jxl",
     title="JPEG XL",
     suffixes=(".jxl",),
+    reads="8 bits, grey and RGB, alpha, turned as the file says, recompressed JPEGs; with the extra `jxl`",
     recognise=recognise,
     read_facts=read_facts,
     complete=complete,

@@ -282,6 +282,7 @@ FORMAT = Format(
     name="png",
     title="PNG",
     suffixes=(".png",),
+    reads="every depth, grey, RGB, palettes, alpha, interlaced or not",
     recognise=recognise,
     read_facts=read_facts,
     check=check,

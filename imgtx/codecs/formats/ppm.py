@@ -213,6 +213,7 @@ FORMAT = Format(
     name="ppm",
     title="PPM",
     suffixes=(".ppm", ".pgm", ".pbm", ".pnm", ".pam"),
+    reads="PPM, PGM, PBM and PAM of every depth up to 16 bits, binary and text",
     recognise=recognise,
     read_facts=read_facts,
     samples=samples,

@@ -265,6 +265,8 @@ FORMAT = Format(
     name="psd",
     title="PSD",
     suffixes=(".psd", ".psb"),
+    reads="the flat picture beside the layers: 8 and 16 bit grey and RGB, alpha, 8 bit CMYK and "
+    "palettes; PSB",
     recognise=recognise,
     read_facts=read_facts,
     check=check,

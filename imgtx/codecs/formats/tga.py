@@ -76,6 +76,7 @@ FORMAT = Format(
     name="tga",
     title="TGA",
     suffixes=(".tga",),
+    reads="true colour, grey, palettes, RLE, alpha",
     recognise=recognise,
     read_facts=read_facts,
     samples=samples,

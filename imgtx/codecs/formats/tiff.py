@@ -3,7 +3,7 @@
 TIFF 6.0, https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
 
 Why the tags are judged by hand (Pillow only parses them): for some of TIFF's forms libvips delivers zeros or wrong
-colours without an error.
+colours without an error. Others are rewritten for it (`tiff_rewritten.py`).
 """
 
 from typing import BinaryIO
@@ -14,7 +14,9 @@ import imgtx.codecs.metadata.exif as exif
 import imgtx.codecs.metadata.iptc as iptc
 import imgtx.codecs.vips as vips
 from imgtx.codecs.format import Format, Writer, holds_any
-from imgtx.codecs.formats.tiff_pages import Directory, read_pages, tag_bytes
+from imgtx.codecs.formats.tiff_pages import Directory, parts_of, read_pages, tag_bytes
+from imgtx.codecs.formats.tiff_rewritten import INFLATED, needs_rewriting, rewrite
+from imgtx.codecs.lab import LAB_FORMS
 from imgtx.codecs.metadata import Metadata
 from imgtx.codecs.metadata.density import Density, density_of
 from imgtx.codecs.picture import Facts, Header, displayed, dropped
@@ -34,15 +36,14 @@ _PHOTOMETRIC = {
     5: "cmyk",
     # YCbCr, which libtiff converts.
     6: "rgb",
-    8: "CIE L*a*b*",
-    9: "ICC L*a*b*",
+    **LAB_FORMS,
     10: "ITU L*a*b*",
     32803: "colour filter array",
     32844: "LogL",
     32845: "LogLuv",
     34892: "linear raw",
 }
-# What the wheel of libvips decodes. It lacks the other codecs and would deliver zeros for them.
+# What the wheel of libvips decodes, and what is inflated for it. It would deliver zeros for others.
 _COMPRESSIONS = {
     1: "none",
     2: "CCITT",
@@ -54,13 +55,12 @@ _COMPRESSIONS = {
     32773: "PackBits",
     32946: "deflate",
     50001: "WebP",
+    **INFLATED,
 }
 _OTHER_COMPRESSIONS = {
     6: "old-style JPEG",
     34712: "JPEG 2000",
     34887: "LERC",
-    34925: "LZMA",
-    50000: "Zstandard",
     50002: "JPEG XL",
 }
 # Tags of the first directory that describe the picture and not its storage.
@@ -102,11 +102,12 @@ def read_facts(file: BinaryIO) -> Facts:
     block = _exif_of_tags(first if described is first.tags else picture, file)
     orientation = described.get(274, 1) if described.get(274, 1) in range(1, 9) else 1
     samples = ifd.get(277, 1)
-    colours = {"rgb": 3, "cmyk": 4}.get(form, 1)
+    in_lab = form in LAB_FORMS.values()
+    colours = 3 if in_lab else {"rgb": 3, "cmyk": 4}.get(form, 1)
     header = Header(
         "tiff",
         *displayed(ifd[257], ifd[256], orientation),
-        channels=3 if form in ("rgb", "palette", "cmyk") else 1,
+        channels=3 if in_lab or form in ("rgb", "palette", "cmyk") else 1,
         depth=16 if bits[0] == 16 else 8,
         alpha=samples > colours and form != "cmyk" and bool(extra) and extra[0] in (1, 2),
         frames=pages.pages,
@@ -136,10 +137,11 @@ def read_facts(file: BinaryIO) -> Facts:
         ifd.get(34675) or described.get(34675) or b"",
         block or b"",
         notes,
-        end=max((offset + length for offset, length in zip(*_parts(ifd), strict=False)), default=0),
+        end=max((offset + length for offset, length in parts_of(ifd)), default=0),
         premultiplied=header.alpha and extra[0] == 1,
-        deflated=tuple(zip(*_parts(ifd), strict=False)) if ifd.get(259) in (8, 32946) else (),
+        deflated=tuple(parts_of(ifd)) if ifd.get(259) in (8, 32946) else (),
         metadata=Metadata(_density(described), xmp or b"", iptc.datasets(datasets)),
+        foreign=needs_rewriting(ifd),
     )
 
 
@@ -160,8 +162,9 @@ def _refuse_form(header: Header, ifd, extra: int) -> None:
     bits, sign = ifd.get(258, (1,)), ifd.get(339, (1,))[0]
     kind = {2: "signed ", 3: "float "}.get(sign, "")
     named = f"{bits[0]}-bit {kind}{header.form} TIFF"
-    known = header.form in ("1bit", "lowbit", "grey", "palette", "rgb", "cmyk") and sign in (1, 4)
+    in_lab = header.form in LAB_FORMS.values()
     depths = {
+        **dict.fromkeys(LAB_FORMS.values(), (8, 16)),
         "palette": (1, 2, 4, 8),
         "rgb": (8, 16),
         "cmyk": (8,),
@@ -169,9 +172,17 @@ def _refuse_form(header: Header, ifd, extra: int) -> None:
         "1bit": (1,),
         "lowbit": (2, 4),
     }
+    # a* and b* are signed, and some programs say so.
+    known = header.form in depths and (sign in (1, 4) or (in_lab and sign == 2))
     if not known or len(set(bits)) > 1 or bits[0] not in depths[header.form]:
         raise ImageError(
-            "unsupported", f"a {named}; imgtx carries 8 and 16 bit grey and RGB, 8 bit CMYK: convert it"
+            "unsupported", f"a {named}; imgtx carries 8 and 16 bit grey, RGB and Lab, 8 bit CMYK: convert it"
+        )
+    if extra < 0 or (in_lab and extra and header.alpha and ifd.get(338, ())[0] == 1):
+        raise ImageError(
+            "unsupported",
+            f"a {named} of {ifd.get(277, 1)} channels, or with colours multiplied by alpha; imgtx reads Lab in "
+            "three channels, with straight alpha or without: convert it to RGB",
         )
     if extra > 1 or (header.form == "cmyk" and extra):
         raise ImageError(
@@ -200,11 +211,11 @@ def _refuse_storage(ifd) -> None:
             "a TIFF of tiles with a plane for each channel; imgtx reads separate planes in strips only: "
             "convert it",
         )
-    offsets, lengths = _parts(ifd)
-    if missing := max(offsets.count(0), lengths.count(0)):
+    parts = parts_of(ifd)
+    if missing := sum(not (offset and length) for offset, length in parts):
         raise ImageError(
             "corrupt",
-            f"a TIFF in which {missing} of {len(offsets)} strips or tiles are empty (sparse, or never "
+            f"a TIFF in which {missing} of {len(parts)} strips or tiles are empty (sparse, or never "
             "finished); imgtx takes whole pictures: write it again",
         )
 
@@ -233,11 +244,6 @@ def _exif_of_tags(directory: Directory, file: BinaryIO) -> bytes | None:
     return None
 
 
-def _parts(ifd) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the offsets of the strips or tiles, and their lengths, in bytes."""
-    return ifd.get(273) or ifd.get(324) or (), ifd.get(279) or ifd.get(325) or ()
-
-
 def check(file: BinaryIO, facts: Facts) -> None:
     """Check the checksum of each deflated strip and tile: libtiff stops before it, with wrong pixels.
 
@@ -261,11 +267,15 @@ FORMAT = Format(
     name="tiff",
     title="TIFF",
     suffixes=(".tif", ".tiff"),
+    reads="8 and 16 bits, grey, RGB and Lab, palettes, 1, 2 and 4 bit grey, 8 bit CMYK, alpha; strips "
+    "and tiles; uncompressed, CCITT, LZW, deflate, PackBits, JPEG, WebP, Zstandard and LZMA; "
+    "BigTIFF",
     recognise=recognise,
     read_facts=read_facts,
     check=check,
     samples=vips.samples,
     strips=vips.strips,
+    rewrite=rewrite,
     writer=Writer(
         encode=in_memory(write_rows),
         write=on_disk(write_rows),

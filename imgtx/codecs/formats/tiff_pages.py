@@ -61,6 +61,12 @@ class Pages:
     pages: int
 
 
+def parts_of(tags) -> list[tuple[int, int]]:
+    """Return (offset, length) in bytes of each strip or tile, as far as both are stated."""
+    offsets, lengths = tags.get(273) or tags.get(324) or (), tags.get(279) or tags.get(325) or ()
+    return [*zip(offsets, lengths, strict=False)]
+
+
 def read_pages(file: BinaryIO) -> Pages:
     """Find the full-size picture. Raises `ImageError` (which_picture) where the file does not tell it."""
     chain: list[Directory] = []

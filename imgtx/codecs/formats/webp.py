@@ -152,6 +152,7 @@ FORMAT = Format(
     name="webp",
     title="WebP",
     suffixes=(".webp",),
+    reads="with and without loss, alpha",
     recognise=recognise,
     read_facts=read_facts,
     samples=samples,

@@ -96,7 +96,9 @@ def test_the_header_of_each_picture_chooses_its_model(spec: RunSpec, source: Sto
     models = {key: row["model"] for key, row in found.rows.items()}
     assert models == {"clean.png": "sr-x2", "best.jpg": "sr-x2", "web.jpg": "sr-x2-archive"}
     for name, model in models.items():
-        made = decode(Path(spec.destination, "images", found.rows[name]["output"]).read_bytes(), max_pixels=10**6)
+        made = decode(
+            Path(spec.destination, "images", found.rows[name]["output"]).read_bytes(), max_pixels=10**6
+        )
         original = decode(Path(spec.source, name).read_bytes(), max_pixels=10**6)
         np.testing.assert_array_equal(made.pixels, imgtx.load(model, device="cpu")(original.pixels))
     assert_sound(found)

@@ -57,8 +57,8 @@ class TestTiffDamage:
             assert caught.value.reason in ("corrupt", "truncated"), at
             assert len(str(caught.value)) < 600
 
-    @pytest.mark.parametrize("codec", [0, 6, 32771, 32809, 34661, 34712, 34887, 34925, 50000, 50002])
-    def test_a_codec_that_libvips_lacks_is_refused_by_name(self, codec):
+    @pytest.mark.parametrize("codec", [0, 6, 32771, 32809, 34661, 34712, 34887, 50002])
+    def test_a_codec_that_no_library_has_is_refused_by_name(self, codec):
         with pytest.raises(ImageError, match=f"tag 259 is {codec}\\); imgtx reads none, CCITT") as caught:
             decode(zoo.rgb_tiff({259: [codec]}), max_pixels=MAX_PIXELS)
         assert caught.value.reason == "unsupported"

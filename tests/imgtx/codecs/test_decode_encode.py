@@ -243,7 +243,7 @@ class TestMetadata:
         np.testing.assert_array_equal(got.pixels, reference)
         assert exif.orientation(got.exif) == 1
 
-    @pytest.mark.parametrize("format", ["png", "jpeg", "webp", "tiff"])
+    @pytest.mark.parametrize("format", ["png", "jpeg", "webp", "tiff", "avif"])
     def test_exif_survives_upright_and_resized(self, format):
         source = decode(zoo.saved(zoo.photo(), "JPEG", exif=zoo.exif_block(6)), max_pixels=MAX_PIXELS)
         larger = Picture(np.zeros((128, 96, 3), np.uint8), None, b"", source.exif, "jpeg", ())
@@ -258,6 +258,19 @@ class TestMetadata:
             assert inner[0x927C] == b"maker note \x01\x02"
             assert not carried.get_ifd(1)
         assert decode(data, max_pixels=MAX_PIXELS).exif
+
+    def test_avif_carries_exif_byte_for_byte(self):
+        """Maker notes have offsets of their own into the block: it must not be laid out anew."""
+        block = exif.resized(exif.upright(exif.bare(zoo.exif_block(6))), 48, 64)
+        for behind in (b"", b"o", b"odd bytes that offsets of a maker note lead to"):
+            image = picture(zoo.photo(), block=block + behind)
+            data, notes = encode(image, "avif", quality=50)
+            assert notes == ()
+            carried = decode(data, max_pixels=MAX_PIXELS).exif
+            assert carried in (image.exif, image.exif + b"\0")
+        short = b"II*\0\x08\0\0\0" + bytes(6)
+        data, _ = encode(picture(zoo.photo(), block=short), "avif", quality=50)
+        assert short in data
 
     def test_the_stale_thumbnail_is_cut_off(self):
         block = exif.bare(zoo.exif_block(1))

@@ -50,6 +50,7 @@ PLAIN = Format(
     name="plain",
     title="Plain",
     suffixes=(".plain",),
+    reads="8 bits, RGB",
     recognise=lambda start: start.startswith(b"PLAI"),
     read_facts=read_plain,
     samples=plain_samples,
