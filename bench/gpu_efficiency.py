@@ -6,7 +6,8 @@ The bare model runs on batches of tiles that are on the device already, in the p
 takes there; its output stays there. The run is `imgtx upscale --engine local` over a JPEG archive, of which the clock
 begins when its workers are ready, as its summary says. Both in input megapixels a second, by the wall clock, so the
 machine has to be idle. Also printed: how many CPU cores the run took, which is its CPU seconds after start-up by its
-seconds. `--device cpu --megapixels 1 --rounds 1` tries the program without a GPU: its numbers mean nothing.
+seconds. `--device cpu --megapixels 0.1 --seconds 1 --rounds 1` tries the program without a GPU; those numbers mean
+nothing.
 """
 
 import argparse
@@ -30,7 +31,7 @@ PHOTO = (1536, 2048)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--megapixels", type=int, default=400)
+    parser.add_argument("--megapixels", type=float, default=400)
     parser.add_argument("--seconds", type=float, default=10.0, help="of the bare model, each round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", default="sr-x2")

@@ -1,5 +1,6 @@
 """Models for measuring what is not the model: the smallest network, one that is free, one that soon stops computing."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def free_model(path: Path) -> str:
     import torch
 
     from imgtx.models.info import ModelInfo
-    from imgtx.models.references import read_info
+    from imgtx.models.references import digest_of, find_source
     from imgtx.models.sidecar import write_sidecar
 
     class Doubled(torch.nn.Module):
@@ -37,7 +38,7 @@ def free_model(path: Path) -> str:
     torch.jit.save(torch.jit.script(Doubled().eval()), str(path))
     reference = f"torchscript:{path}?scale=2"
     info = ModelInfo(name=path.stem, task="super-resolution", scale=2, multiple=1, halo=0)
-    write_sidecar(path, read_info(reference)[1], info, {})
+    write_sidecar(path, digest_of(find_source(reference)), info, {})
     return reference
 
 
@@ -49,7 +50,7 @@ def first_tiles(path: Path, name: str, tiles: int, size: tuple[int, int]) -> str
     import torch
 
     from imgtx.inference.tiling import plan_for_model
-    from imgtx.models.references import read_info
+    from imgtx.models.references import digest_of, find_source
     from imgtx.models.sidecar import write_sidecar
     from imgtx.models.weights import load_model
 
@@ -74,10 +75,12 @@ def first_tiles(path: Path, name: str, tiles: int, size: tuple[int, int]) -> str
             return torch.nn.functional.interpolate(batch, scale_factor=2.0)
 
     example = torch.rand(1, 3, cut.tile_height, cut.tile_width)
-    with torch.inference_mode():
+    with torch.inference_mode(), warnings.catch_warnings():
+        # The trace is for tiles of one shape, which is what they warn of.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
         traced = torch.jit.trace(network, example, check_trace=False)
     torch.jit.save(torch.jit.script(First(traced)), str(path))
     reference = f"torchscript:{path}?scale={info.scale}&multiple={info.multiple}"
     same = replace(info, name=path.stem, dtypes=("float32",), batches=False)
-    write_sidecar(path, read_info(reference)[1], same, {})
+    write_sidecar(path, digest_of(find_source(reference)), same, {})
     return reference
