@@ -135,7 +135,7 @@ def memory_table(folder: Path) -> list[Line]:
         lines.append(
             (
                 f"{width:,} x {height:,}",
-                found["model"] + ("" if tiles == "all" else f", {tiles} tiles a process"),
+                found["model"] + ("" if tiles == "all" else f", {tiles} tiles"),
                 found["engine"],
                 f"**{largest / 1000:.2f} GB**",
                 f"{found['limit_mb'] / 1000:g} GB",
