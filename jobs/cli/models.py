@@ -187,7 +187,8 @@ def package_model(
 ) -> None:
     """Make trained WEIGHTS ready to ship: measure halo and quality, write both into them, and a model card.
 
-    Weights for images from text need neither DATASETS nor --photos.
+    Weights for images from text need neither DATASETS nor --photos; folders of captioned pictures as DATASETS are
+    measured on, too (imgtx evaluate --protocol captions).
 
     \b
     imgtx models package runs/sr-x2/sr-x2.safetensors benchmarks/set5 --photos photos/valid

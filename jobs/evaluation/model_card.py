@@ -67,16 +67,19 @@ def package(
     """Measure `weights` and write `<name>.safetensors`, `<name>.md` and `<name>.json` into `out`.
 
     photos: clean photos for the halo, never a benchmark; benchmarks: datasets for the table; models that make images
-    from text need neither. command: what trained these weights, where it was not `imgtx train` with the spec of their
-    name. half: store float16, half the size, and measure with it; weights for style and text always are. Raises
-    ModelError where no halo makes tiled equal untiled.
+    from text need neither, and are measured by captions, too, where folders of captioned pictures are given. command:
+    what trained these weights, where it was not `imgtx train` with the spec of their name. half: store float16, half
+    the size, and measure with it; weights for style and text always are. Raises ModelError where no halo makes tiled
+    equal untiled.
     """
     model = load_model(weights)
     if model.info.task not in TASKS:
         raise UsageError(f"{weights} is for {model.info.task}: cards are made for {', '.join(TASKS)}")
     if model.info.task == TEXT_TASK:
         again = command or TEXT_REPEAT.format(spec=spec_of(model.info.name))
-        return PackagedModel(*package_text_to_image(weights, out=out, commit=commit(), command=again))
+        return PackagedModel(
+            *package_text_to_image(weights, benchmarks=benchmarks, out=out, commit=commit(), command=again)
+        )
     if photos is None:
         raise UsageError(f"{weights} needs --photos to measure its halo on: give a folder of clean photos")
     # A mistyped folder is reported at once, not after minutes.

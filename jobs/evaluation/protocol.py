@@ -133,9 +133,8 @@ def measure_by(
     protocols: Mapping[str, Protocol], weights: Path, info: ModelInfo, benchmarks: Sequence[Path]
 ) -> tuple[Quality, list[ProtocolReport]]:
     """Measure weights by every protocol of their task, for a card; raises as `run_protocol`."""
-    found = find_datasets(benchmarks) if benchmarks else ()
     reports = [
-        run_protocol(protocol, weights, _chosen(found, protocol.datasets)) for protocol in protocols.values()
+        run_protocol(protocol, weights, _given(protocol, benchmarks)) for protocol in protocols.values()
     ]
     quality = Quality(
         "\n".join(_section(info, report) for report in reports),
@@ -150,8 +149,12 @@ def measure_by(
     return quality, reports
 
 
-def _chosen(found: Sequence[Dataset], wanted: tuple[str, ...]) -> Sequence[Dataset]:
-    return [dataset for dataset in found if dataset.name.casefold() in wanted] or found
+def _given(protocol: Protocol, benchmarks: Sequence[Path]) -> Sequence[Dataset]:
+    """Return the datasets that a protocol takes of those for a card."""
+    if protocol.own_datasets or not benchmarks:
+        return ()
+    found = protocol.find(benchmarks)
+    return [dataset for dataset in found if dataset.name.casefold() in protocol.datasets] or found
 
 
 def _section(info: ModelInfo, report: ProtocolReport) -> str:

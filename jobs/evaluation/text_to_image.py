@@ -77,8 +77,9 @@ def picture_of(generator: "Generator", question: Question) -> np.ndarray:
 
 
 def measure_quality(weights: Path, info: ModelInfo, benchmarks: Sequence[Path], degradation: str) -> Quality:
-    """Measure weights for their card, by what needs no dataset."""
-    return measure_by({"scenes": PROTOCOLS["scenes"]}, weights, info, ())[0]
+    """Measure weights for their card: by captions, too, where folders of captioned pictures are given."""
+    chosen = PROTOCOLS if benchmarks else {"scenes": PROTOCOLS["scenes"]}
+    return measure_by(chosen, weights, info, benchmarks)[0]
 
 
 PROTOCOLS = {

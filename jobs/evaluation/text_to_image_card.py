@@ -1,6 +1,7 @@
 """Package a trained text-to-image weight file: 16 bits, its quality measured, and a model card with random samples."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -25,11 +26,12 @@ SAMPLED, SAMPLES = ("pair", "count", "relation", "background"), COLUMNS
 
 
 def package_text_to_image(
-    weights: Path, *, out: Path, commit: str, command: str
+    weights: Path, *, benchmarks: Sequence[Path], out: Path, commit: str, command: str
 ) -> tuple[Path, Path, ModelInfo]:
     """Write `<name>.safetensors`, `<name>.md`, `<name>.json` and `<name>-samples.png` into `out`.
 
-    Quality is measured on the rounded weights. Returns weights, card and info; UsageError for weights of another task.
+    Quality is measured on the rounded weights; benchmarks: folders of captioned pictures, or none. Returns weights,
+    card and info; UsageError for weights of another task.
     """
     model = load_model(weights)
     if not isinstance(model, TextToImageModel):
@@ -40,7 +42,7 @@ def package_text_to_image(
     training["spec"] = without_folder(training["spec"])
     info = replace(model.info, training=training)
     save_weights(path, model.network, info, half=True)
-    quality = TASK.measure(path, info, (), "")
+    quality = TASK.measure(path, info, benchmarks, "")
     path.with_suffix(".json").write_text(
         json.dumps(quality.values | {"digest": file_digest(path)}, indent=1) + "\n"
     )

@@ -11,10 +11,11 @@ from imgtx.training.scenes.captions import random_description
 from imgtx.training.scenes.drawing import draw
 from imgtx.training.scenes.examination import KINDS, questions
 from imgtx.training.scenes.held_out import held_out_of
-from jobs.evaluation import text_to_image
+from jobs.evaluation import protocol, text_to_image
 from jobs.evaluation.datasets import Dataset
 from jobs.evaluation.protocol import run_protocol
 from jobs.evaluation.protocols import PROTOCOLS
+from jobs.evaluation.report import ProtocolReport, Row
 from jobs.evaluation.text_to_image import SHUFFLED, TRUTH, scene_rows
 
 COUNT = 6
@@ -71,6 +72,25 @@ def test_pictures_of_another_shape_are_refused():
 
     with pytest.raises(UsageError, match="squares of a multiple of 64"):
         list(scene_rows(Wide(), Dataset("seen", ())))
+
+
+@pytest.mark.parametrize("given", [(), ("emoji",)])
+def test_a_card_has_captions_where_captioned_pictures_are_given(tmp_path, monkeypatch, given):
+    folders = [tmp_path / name for name in given]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "a.parquet").write_bytes(b"")
+    asked = []
+
+    def measured(protocol, weights, datasets):
+        asked.append((protocol.name, [dataset.name for dataset in datasets]))
+        rows = (Row("d", "c", "painter", 1, {"found %": 1.0}),)
+        return ProtocolReport("painter", "", protocol.name, protocol.text, "cpu", "float32", "", 1, "", rows)
+
+    monkeypatch.setattr(protocol, "run_protocol", measured)
+    quality = text_to_image.measure_quality(tmp_path / "w", INFO, folders, "")
+    assert asked == [("scenes", []), *(("captions", [name]) for name in given)]
+    assert ("--protocol captions" in quality.text) is ("captions" in quality.values) is bool(given)
 
 
 def test_the_protocol_takes_no_datasets(tmp_path):
