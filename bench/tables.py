@@ -223,6 +223,13 @@ def _slow_down(found: dict) -> Iterator[Line]:
         yield f"SlowDown at {found['rate']:g} requests a second: {shape}", f"{row['refused']} refusals", ""
 
 
+def _generate_speed(found: dict) -> Iterator[Line]:
+    bare, run = (found[f"{name}_cpu_seconds_per_image"] for name in ("bare", "run"))
+    what = f"{found['model']}, images of 64 x 64, batches of {found['batch']}"
+    yield f"{what}, per CPU second: bare sampler; run", f"{1 / bare:.1f}; {1 / run:.1f}", ""
+    yield f"{what}: bare sampler / run, CPU time", f"{found['share_by_cpu_seconds']:.2f}", "0.9"
+
+
 def _training_feed(found: dict) -> Iterator[Line]:
     for key, epoch in (("first_epoch_ratio", "first epoch"), ("later_ratio", "later")):
         yield f"training fed from memory / by the stream, CPU time, {epoch}", f"{found[key]:.2f}", "0.9"
@@ -238,6 +245,7 @@ SPEED: dict[str, Callable[[dict], Iterator[Line]]] = {
     "list_s3": _list_s3,
     "slow_down": _slow_down,
     "training_feed": _training_feed,
+    "generate_speed": _generate_speed,
 }
 TABLES: dict[str, Callable[[Path], list[Line]]] = {
     "efficiency": efficiency_table,
