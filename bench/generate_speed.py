@@ -58,7 +58,13 @@ def main() -> None:
     print(result)
     command = f"python -m bench.generate_speed --model {options.model} --images {options.images}"
     command += f" --workers {options.workers} --repeats {options.repeats}"
-    facts = {"command": command, "model": options.model, "rounds": options.repeats, "batch": own, "bare": bare}
+    facts = {
+        "command": command,
+        "model": options.model,
+        "rounds": options.repeats,
+        "batch": own,
+        "bare": bare,
+    }
     save(options.name, facts | result)
 
 
