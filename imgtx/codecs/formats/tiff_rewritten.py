@@ -28,8 +28,8 @@ _SHORTS = (258, _FILL_ORDER, 277, 284, 317, 320, 338, 339, 530)
 _LONGS = (256, 257, 278, 292, 293, 322, 323)
 _BYTES = (347,)
 _SHORT, _LONG, _UNDEFINED, _LONG8 = 3, 4, 7, 16
-# How much larger than the picture its strips or tiles may be, each and together.
-_ROOM = 16, 2**24
+# How many bytes its strips or tiles may be together: a multiple of the picture's, and as many more.
+_ROOM = 16, 2**28
 
 
 def needs_rewriting(tags) -> bool:
@@ -40,8 +40,9 @@ def needs_rewriting(tags) -> bool:
 def rewrite(source: BinaryIO, target: BinaryIO, *, lenient: bool) -> None:
     """Write the full-size picture of a TIFF as a TIFF of its own, in BigTIFF, with the same order of bytes.
 
-    Holds one strip or tile in memory. lenient: one that is damaged is left out, and so missing in the new file.
-    Raises any exception, ValueError for one that is damaged.
+    Holds one strip or tile in memory, and writes no more than a small multiple of the picture, whatever the file says.
+    lenient: a strip or tile that is damaged is left out, and so missing in the new file. Raises any exception,
+    ValueError for damage.
     """
     tags = read_pages(source).picture.tags
     source.seek(0)
@@ -49,13 +50,18 @@ def rewrite(source: BinaryIO, target: BinaryIO, *, lenient: bool) -> None:
     compression = tags.get(259, 1)
     target.write((b"MM" if order == ">" else b"II") + struct.pack(order + "HHHQ", 43, 8, 0, 0))
     places = []
-    sizes = _part_sizes(tags) if compression in INFLATED else iter(())
-    for number, (offset, length) in enumerate(parts_of(tags)):
+    factor, room = _ROOM
+    room += factor * tags[256] * tags[257] * tags.get(277, 1) * max(tags.get(258, (1,))) // 8
+    for number, ((offset, length), (row_bytes, rows)) in enumerate(
+        zip(parts_of(tags), _part_sizes(tags), strict=False)
+    ):
+        room -= max(row_bytes * rows, length)
+        if room < 0:
+            raise ValueError("its strips or tiles are many times as large as the picture")
         source.seek(offset)
         data = source.read(length)
         if compression in INFLATED:
             data = data.translate(_REVERSED) if tags.get(_FILL_ORDER) == 2 else data
-            row_bytes, rows = next(sizes)
             try:
                 if len(data) < length or not data.startswith(_SIGNATURES[compression]):
                     raise OSError("not whole")
@@ -83,23 +89,17 @@ def rewrite(source: BinaryIO, target: BinaryIO, *, lenient: bool) -> None:
 
 
 def _part_sizes(tags) -> Iterator[tuple[int, int]]:
-    """Yield the bytes of a row and the rows of each strip or tile. Raises ValueError for sizes that are absurd."""
+    """Yield the bytes of a row, and the rows, of each strip or tile that the picture has."""
     width, height, bits = tags[256], tags[257], max(tags.get(258, (1,)))
-    bands = 1 if tags.get(284, 1) == 2 else tags.get(277, 1)
+    planes, bands = (tags.get(277, 1), 1) if tags.get(284, 1) == 2 else (1, tags.get(277, 1))
     tiled = 322 in tags
     columns, together = (tags[322], tags[323]) if tiled else (width, min(tags.get(278, height), height))
     if columns < 1 or together < 1:
         raise ValueError(f"strips or tiles of {columns} x {together} pixels")
     row_bytes = -(-columns * bands * bits // 8)
-    factor, more = _ROOM
-    if row_bytes * together > factor * width * height + more:
-        raise ValueError(f"tiles of {columns} x {together} pixels in a picture of {width} x {height}")
-    down = -(-height // together)
-    number = 0
-    while True:
-        rows = together if tiled else min(together, height - number % down * together)
-        yield row_bytes, rows
-        number += 1
+    across, down = -(-width // columns), -(-height // together)
+    for number in range(planes * across * down):
+        yield row_bytes, together if tiled else min(together, height - number % down * together)
 
 
 def _inflated(data: bytes, compression: int, row_bytes: int, rows: int) -> bytes:

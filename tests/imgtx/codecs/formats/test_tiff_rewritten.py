@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from imgtx.codecs import decode
+from imgtx.codecs import decode, read_header
 from imgtx.codecs.lab import lab_to_srgb
 from imgtx.codecs.spool import spool_in
 from imgtx.errors import ImageError
@@ -94,8 +96,21 @@ def test_planes_and_tiles(tmp_path):
     tiles = [packed_strips(square, 32, "zstd")[0] for square in squares]
     got = both(zoo.tiff(tags | {322: [32], 323: [32]}, tiles), tmp_path)
     np.testing.assert_array_equal(got.pixels, stored)
-    with pytest.raises(ImageError, match="tiles of 1048576 x 1048576 pixels in a picture of 64 x 48"):
+    with pytest.raises(ImageError, match="many times as large as the picture"):
         decode(zoo.tiff(tags | {322: [2**20], 323: [2**20]}, tiles[:1]), max_pixels=MAX_PIXELS)
+
+
+def test_strips_that_all_lead_to_the_same_bytes_are_no_bomb(tmp_path, monkeypatch):
+    monkeypatch.setattr("imgtx.codecs.formats.tiff_rewritten._ROOM", (16, 0))
+    tags = {256: [64], 257: [48], 258: [8] * 3, 259: [1], 262: [8], 277: [3], 278: [1]}
+    data = zoo.tiff(tags, [bytes(192)] * 48)
+    both(data, tmp_path)
+    for before, after in (
+        ([8 + 192 * number for number in range(48)], [8] * 48),
+        ([192] * 48, [192 * 48] * 48),
+    ):
+        data = data.replace(struct.pack("<48I", *before), struct.pack("<48I", *after))
+    assert reasons(data, tmp_path)[0] == "corrupt"
 
 
 def test_reversed_bits(tmp_path):
@@ -130,6 +145,28 @@ def test_damaged_and_truncated_files(tmp_path, capfd):
     assert 0.5 <= got.missing < 0.55
     np.testing.assert_array_equal(got.pixels[:24], stored[:24])
     assert capfd.readouterr().err == ""
+
+
+FUZZED = (
+    zoo.lab_tiff(zoo.photo(20, 30), depth=16),
+    zoo.saved(zoo.photo(20, 30), "TIFF", compression="zstd", strip_size=900),
+    zoo.saved(zoo.photo(20, 30), "TIFF", compression="lzma"),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(FUZZED), st.data())
+def test_damaged_bytes_raise_image_error_or_decode(whole, data):
+    bad = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 4))):
+        # The directory is at the end.
+        bad[-data.draw(st.integers(1, min(len(bad), 260)))] = data.draw(st.integers(0, 255))
+    try:
+        got = decode(bytes(bad), max_pixels=1_000_000)
+    except ImageError:
+        return
+    header = read_header(bytes(bad))
+    assert got.pixels.shape == (header.height, header.width, header.channels)
 
 
 @pytest.mark.parametrize("photometric", [8, 9])
