@@ -453,6 +453,10 @@ def _broken() -> dict[str, tuple[bytes, Expectation]]:
             for suffix, data in members.items()
         },
         "broken/sparse.tif": (rgb_tiff(part=b""), corrupt),
+        "broken/directory-behind-the-end.tif": (
+            saved(photo(), "TIFF", compression="tiff_lzw")[:400],
+            Expectation("truncated"),
+        ),
         "broken/zstd.tif": (rgb_tiff({259: [50000]}), corrupt),
         "broken/only-a-signature.png": (b"\x89PNG\r\n\x1a\n", truncated),
         "broken/crc.png": (bytes(flipped), corrupt),

@@ -4,6 +4,7 @@ On disk the metadata's segments are written here: libvips rewrites EXIF, which b
 """
 
 import io
+import re
 import shutil
 import struct
 from collections.abc import Iterable
@@ -25,6 +26,7 @@ from imgtx.codecs.metadata.density import Density, density_of
 from imgtx.codecs.metadata.xmp import digest_of, joined, split
 from imgtx.codecs.picture import Facts, Header, Picture, displayed, dropped
 from imgtx.codecs.rows import Raster
+from imgtx.errors import ImageError
 
 # From this quality on every pixel keeps its own chroma (4:4:4); below it four pixels share one (4:2:0).
 _FULL_CHROMA_QUALITY = 90
@@ -55,8 +57,15 @@ def read_facts(file: BinaryIO) -> Facts:
     """Read the header and the metadata by Pillow's plug-in: it walks the markers up to the first scan."""
     from PIL.JpegImagePlugin import JpegImageFile
 
-    # Not Image.open: it checks for bombs by a setting of the whole process.
-    image = JpegImageFile(file)
+    try:
+        # Not Image.open: it checks for bombs by a setting of the whole process.
+        image = JpegImageFile(file)
+    except SyntaxError as error:
+        if bits := re.match(r"cannot handle (\d+)-bit", str(error)):
+            raise ImageError(
+                "unsupported", f"a JPEG of {bits[1]} bits; imgtx reads those of 8: convert it to PNG or TIFF"
+            ) from error
+        raise
     raw = image.info.get("exif", b"")
     block = exif.bare(raw)
     orientation = exif.orientation(block)

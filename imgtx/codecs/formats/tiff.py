@@ -90,6 +90,8 @@ def read_facts(file: BinaryIO) -> Facts:
     pages = read_pages(file)
     picture, first = pages.picture, pages.first
     ifd = picture.tags
+    if 256 not in ifd or 257 not in ifd:
+        raise ValueError("its directory states no size")
     bits = ifd.get(258, (1,))
     # What each channel beyond the colours is: 1 premultiplied alpha, 2 straight alpha.
     extra = ifd.get(338, ())

@@ -4,6 +4,7 @@ TIFF 6.0 with Adobe's technical note 1 (SubIFDs). Tag 254 says whether a directo
 several (2) or a mask (4); tag 255 says the same in older files. A directory can have others below it (tag 330).
 """
 
+import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -140,11 +141,27 @@ def _chain(file: BinaryIO) -> Iterator[Directory]:
     """Yield the directories that the file links one after the other; only the first must be readable."""
     empty, bigger = _empty(file)
     at, seen = empty.next, set[int]()
+    _check_whole(file, at, bigger)
     while len(seen) < _MAX_DIRECTORIES and (not seen or (at and at not in seen)):
         seen.add(at)
         tags = _read(file, at)
         yield Directory(tags, at, bigger, len(seen) - 1)
         at = tags.next
+
+
+def _check_whole(file: BinaryIO, at: int, bigger: bool) -> None:
+    """Raise EOFError if the directory at `at` ends behind the file's end: Pillow reads what is there of it."""
+    file.seek(0)
+    order = ">" if file.read(2) == b"MM" else "<"
+    count, entry_bytes = (order + "Q", 20) if bigger else (order + "H", 12)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(at)
+    head = file.read(struct.calcsize(count))
+    if (
+        len(head) < struct.calcsize(count)
+        or at + len(head) + entry_bytes * struct.unpack(count, head)[0] > size
+    ):
+        raise EOFError("its directory is behind its end")
 
 
 def _below(file: BinaryIO, parent: Directory) -> Iterator[Directory]:

@@ -56,3 +56,11 @@ def test_the_first_bytes_are_shown_as_they_are(data):
     with pytest.raises(ImageError) as caught:
         decode(data, max_pixels=MAX_PIXELS)
     assert f"(they begin {data[:12]!r})" in str(caught.value)
+
+
+def test_a_jpeg_of_12_bits_is_named():
+    data = zoo.saved(zoo.photo(), "JPEG")
+    precision = data.index(b"\xff\xc0") + 4
+    with pytest.raises(ImageError, match="a JPEG of 12 bits; imgtx reads those of 8: convert it") as caught:
+        decode(data[:precision] + b"\x0c" + data[precision + 1 :], max_pixels=MAX_PIXELS)
+    assert caught.value.reason == "unsupported"
