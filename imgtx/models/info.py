@@ -36,7 +36,7 @@ class ModelInfo:
     says why, "" where it was not tried.
     masks: whether the last of `in_channels` is a mask, 1 in the hole; the model's output counts only there.
     generation: of a model that makes images from text, the fields of `imgtx.models.generation.Generation`.
-    style: the name of the style picture that is in weights fitted to one; "" where a style is given.
+    style: the name of the one style that the weights were fitted to; "" where a style is given.
     training: the model card's record: data, recipe, seed, commit, metrics.
     """
 

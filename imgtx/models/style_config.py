@@ -9,8 +9,8 @@ from imgtx.models.info import checked
 SMALLEST_STYLE = 64
 STYLE_SIZES = (128, 256, 384, 512)
 STYLE_SIZE = 256
-# The tensor of a weight file that is the style picture it was fitted to, (H, W, 3) uint8.
-OWN_STYLE = "style_picture"
+# Begins the names of the tensors that say what weights fitted to one style know of it.
+OWN_STYLE = "own_style."
 # Pixels a side that one token of the style encoder stands for, before and after its tokens are merged.
 STYLE_PATCH = 8
 MERGED_PATCH = 16

@@ -13,8 +13,8 @@ from imgtx.imageops.luma import LUMA
 from imgtx.models.contract import WHOLE_IMAGE, Conditions
 from imgtx.models.info import ModelInfo
 from imgtx.models.noise import noise_at
-from imgtx.models.style_config import MERGED_PATCH, SMALLEST_STYLE, STYLE_SIZE
-from imgtx.models.style_transfer import Statistics, StyleState, StyleTransfer
+from imgtx.models.style_config import MERGED_PATCH, OWN_STYLE, SMALLEST_STYLE, STYLE_SIZE
+from imgtx.models.style_transfer import STYLE_ENCODER, Statistics, StyleState, StyleTransfer
 
 # Tokens of the style memory at most, so that the cost of an image does not grow with the style picture.
 MAX_MEMORY = 1024
@@ -52,10 +52,10 @@ class Styles:
 class StyleModel(nn.Module):
     """A style transfer network with its facts. `digest` is the SHA-256 of the weight file in hex.
 
-    own: the style picture that the weights were fitted to, (H, W, 3) uint8; it is taken where none is given.
+    own: what the network knows of the one style that it was fitted to, if it was; it has no style encoder then.
     """
 
-    def __init__(self, network: StyleTransfer, info: ModelInfo, digest: str, own: np.ndarray | None = None):
+    def __init__(self, network: StyleTransfer, info: ModelInfo, digest: str, own: StyleState | None = None):
         super().__init__()
         self.network, self.info, self.digest, self.own = network, info, digest, own
 
@@ -89,7 +89,8 @@ class StyleModel(nn.Module):
 
         Images whose rows do not hold what `look_at` found are whole ones: it is measured on each. Rows say where in its
         image a tile is, as `top` and `left` in pixels.
-        Raises UsageError without a style picture, and for one below 64 pixels a side.
+        Raises UsageError without a style picture, for one below 64 pixels a side, and for any where the network was
+        fitted to one.
         """
         looks = [state.look.changed(row) for row in rows] or [state.look] * len(batch)
         output = batch.clone()
@@ -128,13 +129,48 @@ class StyleModel(nn.Module):
 
     def _look_at(self, pictures: Mapping[str, np.ndarray], look: Look) -> StyleState:
         picture = pictures.get(look.style)
-        if picture is None and look.style == ONLY:
-            picture = self.own
+        if self.own is not None:
+            if picture is not None:
+                raise UsageError(
+                    f"{self.info.name} was fitted to one style, {self.info.style}, and paints no other: "
+                    f"leave the style out, or take a model for any style"
+                )
+            return self.own.like(self.network.embed.weight)
         if picture is None:
             raise UsageError(f"{self.info.name} needs a style picture: give one as `style`")
-        weight = self.network.embed.weight
-        fitted = fit_style(picture, look.style_size, self.network.config.style_multiple)
-        return self.network.encode_style(fitted.to(weight.device, weight.dtype))
+        return look_at_style(self.network, picture, look.style_size)
+
+
+@torch.no_grad()
+def look_at_style(network: StyleTransfer, picture: np.ndarray, size: int = STYLE_SIZE) -> StyleState:
+    """Return what a network needs of a style picture, (H, W, 3) uint8, seen at `size` pixels of its shorter side."""
+    weight = network.embed.weight
+    fitted = fit_style(picture, size, network.config.style_multiple)
+    return network.encode_style(fitted.to(weight.device, weight.dtype))
+
+
+def without_style_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a network by name, without those that look at the style."""
+    return {name: tensor for name, tensor in state.items() if name.partition(".")[0] not in STYLE_ENCODER}
+
+
+def named(own: StyleState) -> dict[str, Tensor]:
+    """Return the tensors of a style's state under the names that they have in a weight file."""
+    parts = {"keys": own.keys, "values": own.values}
+    found = {f"{OWN_STYLE}{kind}.{number}": t for kind, ts in parts.items() for number, t in enumerate(ts)}
+    return found | {f"{OWN_STYLE}code": own.code}
+
+
+def taken_own_style(tensors: dict[str, Tensor]) -> StyleState | None:
+    """Take a style's state out of the tensors of a weight file, where it has one."""
+    found = {name: tensors.pop(name).float() for name in sorted(tensors) if name.startswith(OWN_STYLE)}
+    if f"{OWN_STYLE}code" not in found:
+        return None
+    keys, values = (
+        tuple(tensor for name, tensor in found.items() if name.startswith(f"{OWN_STYLE}{kind}."))
+        for kind in ("keys", "values")
+    )
+    return StyleState(found[f"{OWN_STYLE}code"], keys, values)
 
 
 def of_batch(images: Sequence[Sequence[tuple[Tensor, Tensor]]]) -> list[tuple[Tensor, Tensor]]:

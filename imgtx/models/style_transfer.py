@@ -25,6 +25,8 @@ from imgtx.models.transformer import by_rows
 
 # Mean and deviation of the pixels of paintings and photos, about.
 PIXEL_MEAN, PIXEL_DEVIATION = 0.45, 0.25
+# The modules of the network that look at the style.
+STYLE_ENCODER = ("style", "to_keys_values")
 
 
 class StyleState(NamedTuple):
@@ -44,6 +46,14 @@ class StyleState(NamedTuple):
             return tuple(part.repeat_interleave(times, 0) for part in parts)
 
         return StyleState(self.code.repeat_interleave(times, 0), each(self.keys), each(self.values))
+
+    def like(self, other: Tensor) -> "StyleState":
+        """Return the state on the device and in the dtype of a tensor."""
+
+        def each(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(part.to(other) for part in parts)
+
+        return StyleState(self.code.to(other), each(self.keys), each(self.values))
 
 
 class Statistics:
@@ -112,6 +122,11 @@ class StyleTransfer(nn.Module):
         self.detail_norm = StyledNorm(c.detail_channels, c.code)
         self.head = conv(c.detail_channels, 3, 7)
         self.head_norm = StyledNorm(3, c.code)
+
+    def forget_style_encoder(self) -> None:
+        """Leave nothing but what paints: for weights that have the state of the one style they were fitted to."""
+        for name in STYLE_ENCODER:
+            delattr(self, name)
 
     def encode_style(self, style: Tensor) -> StyleState:
         """(G, 3, H, W) in [0, 1], sides multiples of config.style_multiple -> the state of G styles."""

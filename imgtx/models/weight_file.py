@@ -74,9 +74,9 @@ def read_facts(file: Any, path: Path) -> tuple[Config, ModelInfo]:
 
 
 def count_parameters(path: Path) -> int:
-    """Count the numbers in all tensors of a weight file, from its header; a style picture is none."""
+    """Count the numbers in all tensors of a weight file, from its header; what it knows of its own style is none."""
     with opened(path, framework="numpy") as file:
-        names = [name for name in file.keys() if name != OWN_STYLE]  # noqa: SIM118 - no dict
+        names = [name for name in file.keys() if not name.startswith(OWN_STYLE)]  # noqa: SIM118 - no dict
         return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
 
 

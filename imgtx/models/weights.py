@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.numpy import save_file
 from torch import Tensor, nn
@@ -13,9 +12,9 @@ from torch import Tensor, nn
 from imgtx.errors import ModelError
 from imgtx.files import write_atomically
 from imgtx.models.info import ModelInfo
-from imgtx.models.style_config import OWN_STYLE, StyleConfig
-from imgtx.models.style_model import StyleModel
-from imgtx.models.style_transfer import StyleTransfer
+from imgtx.models.style_config import StyleConfig
+from imgtx.models.style_model import StyleModel, named, taken_own_style, without_style_encoder
+from imgtx.models.style_transfer import StyleState, StyleTransfer
 from imgtx.models.text_to_image import TextToImage
 from imgtx.models.text_to_image_config import TextToImageConfig
 from imgtx.models.text_to_image_model import TextToImageModel
@@ -44,18 +43,20 @@ class Model(nn.Module):
 
 
 def save_weights(
-    path: Path, network: Network, info: ModelInfo, *, half: bool = False, style: np.ndarray | None = None
+    path: Path, network: Network, info: ModelInfo, *, half: bool = False, own: StyleState | None = None
 ) -> None:
     """Write one self-describing weight file, whole or not at all; the same weights and info give the same bytes.
 
     With `half` numbers are rounded to float16, half the size; they are float32 again once loaded.
-    style: the picture, (H, W, 3) uint8, of weights that were fitted to one; `info.style` names it.
+    own: what a network that was fitted to one style knows of it, `info.style` names it; the style encoder, half of the
+    file, is left out.
     """
     facts = json.dumps({"config": asdict(network.config), "info": info.to_dict()}, sort_keys=True)
     dtype = torch.float16 if half else torch.float32
-    tensors = {name: t.detach().to("cpu", dtype).numpy() for name, t in network.state_dict().items()}
-    if style is not None:
-        tensors[OWN_STYLE] = np.ascontiguousarray(style)
+    state = network.state_dict()
+    if own is not None:
+        state = without_style_encoder(state) | named(own)
+    tensors = {name: t.detach().to("cpu", dtype).contiguous().numpy() for name, t in state.items()}
     write_atomically(path, lambda part: save_file(tensors, part, {"imgtx": facts}), durable=True)
 
 
@@ -69,16 +70,17 @@ def load_model(name_or_path: str | Path) -> Model | StyleModel | TextToImageMode
     with opened(path, framework="pt") as file:
         config, info = read_facts(file, path)
         tensors = {name: torch.as_tensor(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - not a dict
-    own = tensors.pop(OWN_STYLE, None) if isinstance(config, StyleConfig) else None
+    own = taken_own_style(tensors) if isinstance(config, StyleConfig) else None
     network = network_of(config)
+    if own is not None and isinstance(network, StyleTransfer):
+        network.forget_style_encoder()
     try:
         network.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         complaint = " ".join(str(error).split()).partition(": ")[2]
         raise ModelError(f"{path} does not fit its own config: {complaint[:300]}") from error
     if isinstance(network, StyleTransfer):
-        picture = None if own is None else own.numpy()
-        return StyleModel(network, info, file_digest(path), picture).eval()
+        return StyleModel(network, info, file_digest(path), own).eval()
     if isinstance(network, TextToImage):
         return TextToImageModel(network, info, file_digest(path)).eval()
     return Model(network, info, file_digest(path)).eval()

@@ -21,7 +21,8 @@ class InOneStyle(nn.Module):
         super().__init__()
         self.model, self.info, self.digest = model, model.info, model.digest
         self.style = dead_leaves(np.random.default_rng(0), SIDE, SIDE) if style is None else style
-        self.state = model.prepare({"style": self.style})
+        # Weights that were fitted to a style take no other.
+        self.state = model.prepare({} if model.info.style else {"style": self.style})
 
     def prepare(self, conditions: dict[str, Any]) -> Any:
         """Return the state of the one style."""

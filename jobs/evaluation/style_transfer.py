@@ -110,17 +110,15 @@ def style_rows(predictor: "Stylist", contents: Dataset, styles: Dataset) -> Iter
             f"{styles.name} has one style: give two or more, so that each can be mistaken for another"
         )
     measures = Measures(shown, painted)
-    pairs = [
-        Pair(number, (number + step * max(1, len(painted) // STYLES_EACH)) % len(painted))
-        for number in range(len(shown))
-        for step in range(min(STYLES_EACH, len(painted)))
-    ]
-    name, condition = predictor.info.name, f"in {len(painted)} styles"
+    name, own = predictor.info.name, predictor.info.style
+    pairs = in_own_style(own, shown, styles) if own else in_some_styles(shown, painted)
+    condition = f"in {own}" if own else f"in {len(painted)} styles"
     methods: dict[str, Method] = {
         UNCHANGED: lambda content, style: content,
         "Reinhard": mean_and_deviation,
         "optimal transport": optimal_transport,
-        name: lambda content, style: predictor(content, style=style),
+        # Weights that were fitted to a style take none.
+        name: lambda content, style: predictor(content, style=None if own else style),
     }
     if (other := magenta()) is not None:
         methods[MAGENTA] = other
@@ -157,6 +155,25 @@ def style_rows(predictor: "Stylist", contents: Dataset, styles: Dataset) -> Iter
             for pair in with_progress(few, f"{contents.name} optimisation")
         ]
         yield Row(contents.name, condition, "optimisation (control)", len(few), summary(scores, unchanged))
+
+
+def in_some_styles(contents: Sequence[np.ndarray], styles: Sequence[np.ndarray]) -> list[Pair]:
+    """Return each content in STYLES_EACH of the styles, taking turns."""
+    return [
+        Pair(number, (number + step * max(1, len(styles) // STYLES_EACH)) % len(styles))
+        for number in range(len(contents))
+        for step in range(min(STYLES_EACH, len(styles)))
+    ]
+
+
+def in_own_style(own: str, contents: Sequence[np.ndarray], styles: Dataset) -> list[Pair]:
+    """Return each content in the style that the weights were fitted to; UsageError where it is not there."""
+    names = [path.stem for path in styles.files]
+    if own not in names:
+        raise UsageError(
+            f"{styles.name} does not hold {own}, which these weights were fitted to: add that picture, under this name"
+        )
+    return [Pair(number, names.index(own)) for number in range(len(contents))]
 
 
 def summary(scores: Sequence[Score], base: Sequence[Score]) -> dict[str, float]:

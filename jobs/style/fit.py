@@ -5,16 +5,14 @@ import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from imgtx.errors import UsageError
-from imgtx.imageops.resize import imresize
 from imgtx.inference.processor import this_processor
 from imgtx.inference.style_picture import open_style
 from imgtx.models.info import ModelInfo
-from imgtx.models.style_config import STYLE_SIZES, StyleConfig
-from imgtx.models.style_model import StyleModel
+from imgtx.models.style_config import StyleConfig
+from imgtx.models.style_model import StyleModel, look_at_style
 from imgtx.models.weight_file import STYLE_TASK, find_weights, opened, read_facts
 from imgtx.models.weights import load_model, save_weights
 from imgtx.training.features.packages import require
@@ -52,7 +50,7 @@ def fit(style: Path, output: Path, options: FitOptions, console: Console) -> Pat
         raise UsageError(f"-o {output}: its folder is not there or cannot be written to: give another")
     if not style.is_file():
         raise UsageError(f"{style} is not there: give one style picture")
-    painted = within(open_style(style), STYLE_SIZES[-1])
+    painted = open_style(style)
     require(NAME)
     weights, config, info = read_style_weights(options.model)
     values = {
@@ -79,22 +77,20 @@ def fit(style: Path, output: Path, options: FitOptions, console: Console) -> Pat
     trained = load_model(run_training(make_style_spec(values, Path("style fit")), folder, console))
     assert isinstance(trained, StyleModel)
     info = replace(trained.info, style=style.stem)
-    save_weights(output, trained.network, info, half=True, style=painted)
+    save_weights(output, trained.network, info, half=True, own=look_at_style(trained.network, painted))
     shutil.rmtree(folder)
     return output
 
 
-def within(pixels: np.ndarray, short: int) -> np.ndarray:
-    """Return (H, W, 3) uint8 reduced until its shorter side is `short` pixels at most: what the encoder looks at."""
-    shorter = min(pixels.shape[:2])
-    return pixels if shorter <= short else imresize(pixels, short / shorter)
-
-
 def read_style_weights(model: str) -> tuple[Path, StyleConfig, ModelInfo]:
-    """Return the file, the shape and the facts of weights; UsageError for another task's."""
+    """Return the file, the shape and the facts of weights for any style; UsageError for others."""
     path = find_weights(local_model(model, None))
     with opened(path, framework="numpy") as file:
         config, info = read_facts(file, path)
     if not isinstance(config, StyleConfig):
         raise UsageError(f"--model {model} is for {info.task}: expected one for {STYLE_TASK}")
+    if info.style:
+        raise UsageError(
+            f"--model {model} was fitted to {info.style}: expected one for any style, such as style"
+        )
     return path, config, info

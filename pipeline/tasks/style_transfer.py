@@ -204,6 +204,12 @@ def check(spec: RunSpec, info: ModelInfo) -> None:
     style, styles, strength, size = (option.of(spec) for option in (STYLE, STYLES, STRENGTH, SIZE))
     if style and styles:
         raise UsageError(f"--style {style} and --styles {styles}: give only one of them")
+    if (given := style or styles) and info.style:
+        option = "--style" if style else "--styles"
+        raise UsageError(
+            f"{option} {given}: {info.name} was fitted to one style, {info.style}, and paints no other: "
+            f"leave it out, or take a model for any style"
+        )
     if not (style or styles or info.style):
         raise UsageError(
             "no style is given: write --style FILE for the look of one picture, or --styles FOLDER for each of several"

@@ -1,5 +1,6 @@
 """A style transfer model of a few layers, and pictures to give it as styles."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,10 @@ import torch
 
 from imgtx.models.info import ModelInfo
 from imgtx.models.style_config import StyleConfig
+from imgtx.models.style_model import StyleModel, look_at_style
 from imgtx.models.style_transfer import StyleTransfer
 from imgtx.models.weight_file import STYLE_TASK
-from imgtx.models.weights import save_weights
+from imgtx.models.weights import load_model, save_weights
 
 TINY = StyleConfig(
     dim=16, style_dim=16, heads=2, window=4, patch=4, encoder_blocks=1, decoder_blocks=1, mix_blocks=1, style_blocks=1,
@@ -28,6 +30,15 @@ def save_tiny_style(path: Path, *, seed: int = 0) -> str:
             if "linear.weight" in name:
                 torch.nn.init.normal_(parameter, std=0.12)
     save_weights(path, network, ModelInfo(path.stem, STYLE_TASK, 1, TINY.multiple, halo=HALO))
+    return str(path)
+
+
+def save_fitted_style(path: Path, name: str = "monet") -> str:
+    """Save the model of `save_tiny_style` as if it had been fitted to `painting(0)`, and return its path."""
+    general = load_model(save_tiny_style(path))
+    assert isinstance(general, StyleModel)
+    own = look_at_style(general.network, painting(0))
+    save_weights(path, general.network, replace(general.info, style=name), own=own)
     return str(path)
 
 

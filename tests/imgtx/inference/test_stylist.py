@@ -147,7 +147,7 @@ class TestImages:
     def test_tiles_equal_the_whole(self, stylise, model):
         image = photo(260, 300)
         cut = imgtx.load(model, conditions={"style": painting(1)})
-        cut.tile = 96
+        cut.tile = 128
         assert cut.plan_for(260, 300).count > 4
         np.testing.assert_allclose(cut(image).astype(int), stylise(image, style=painting(1)), atol=1)
 

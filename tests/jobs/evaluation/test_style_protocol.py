@@ -19,7 +19,7 @@ from jobs.evaluation.protocol import run_protocol
 from jobs.evaluation.protocols import PROTOCOLS
 from jobs.evaluation.style_measures import equalised
 from jobs.evaluation.style_transfer import UNCHANGED, Measures, Pair, at_ssim, luma
-from tests.support.small_style import painting, save_tiny_style
+from tests.support.small_style import painting, save_fitted_style, save_tiny_style
 from tests.support.zoo import photo
 
 
@@ -106,6 +106,15 @@ def test_rows_compare_the_model_with_colour_transfer(tmp_path):
     assert rows[UNCHANGED]["content found %"] == 100
     assert rows["tiny"]["ssim"] < 1
     assert {row.images for row in report.rows} == {6}
+
+
+def test_weights_fitted_to_a_style_are_measured_in_it(tmp_path):
+    model = save_fitted_style(tmp_path / "tiny.safetensors", "1")
+    report = run_protocol(PROTOCOLS["style"], model, find_datasets(folders(tmp_path)))
+    assert {(row.condition, row.images) for row in report.rows} == {("in 1", 2)}
+    (tmp_path / "styles" / "1.png").unlink()
+    with pytest.raises(UsageError, match="styles does not hold 1, which these weights were fitted to"):
+        run_protocol(PROTOCOLS["style"], model, find_datasets([tmp_path / "contents", tmp_path / "styles"]))
 
 
 def test_a_folder_of_styles_is_needed(tmp_path):

@@ -14,7 +14,6 @@ import imgtx
 from imgtx.codecs import decode as decode_picture
 from imgtx.errors import UsageError
 from imgtx.models.weight_file import read_info
-from imgtx.models.weights import load_model, save_weights
 from jobs.cli import main
 from jobs.run.prepare import Prepared, keep_inputs, plan_run, prepare
 from jobs.run.spec import read_run_spec
@@ -27,7 +26,7 @@ from pipeline.tables.schemas import OUTCOME, WORK
 from pipeline.tasks import TASKS
 from tests.pipeline.stages.test_stages import through_stages
 from tests.support.ledger_rows import outcome
-from tests.support.small_style import painting, save_tiny_style
+from tests.support.small_style import painting, save_fitted_style, save_tiny_style
 from tests.support.zoo import photo, saved
 
 
@@ -167,11 +166,8 @@ class TestOneStyle:
 
 class TestWeightsFittedToAStyle:
     @pytest.fixture
-    def fitted(self, model, tmp_path) -> str:
-        path = tmp_path / "fitted.safetensors"
-        general = load_model(model)
-        save_weights(path, general.network, replace(general.info, style="monet"), style=painting(0))
-        return str(path)
+    def fitted(self, tmp_path) -> str:
+        return save_fitted_style(tmp_path / "fitted.safetensors")
 
     def test_need_no_other_style(self, folders, model, fitted):
         run = prepare(spec_of(folders, fitted, strength=0.8))
@@ -182,12 +178,11 @@ class TestWeightsFittedToAStyle:
         np.testing.assert_array_equal(made(run.job, "b.png"), expected)
         np.testing.assert_array_equal(imgtx.load(fitted)(photo(30, 20), strength=0.8), expected)
 
-    def test_take_another_that_is_given(self, folders, model, fitted):
-        run = prepare(spec_of(folders, fitted, style=str(folders / "styles/seurat.png")))
-        through(run)
-        np.testing.assert_array_equal(
-            made(run.job, "b.png"), imgtx.load(model)(photo(30, 20), style=painting(2))
-        )
+    def test_refuse_another_that_is_given(self, folders, fitted):
+        with pytest.raises(UsageError, match=r"--style .*seurat\.png: .* was fitted to one style, monet"):
+            prepare(spec_of(folders, fitted, style=str(folders / "styles/seurat.png")))
+        with pytest.raises(UsageError, match="was fitted to one style, monet, and paints no other"):
+            imgtx.load(fitted)(photo(30, 20), style=painting(2))
 
 
 class TestSeveralStyles:
