@@ -135,7 +135,7 @@ def test_shipped_training_specs_name_only_real_fields(tmp_path):
     for path in shipped:
         spec = load_train_spec(path, {"train": str(tmp_path), "valid": str(tmp_path)})
         # The stages of one training.
-        assert spec.name == re.sub("-(begin|middle|wide|gpu)$", "", path.stem)
+        assert spec.name == re.sub("-(begin|middle|wide|plateau|gpu)$", "", path.stem)
 
 
 def test_the_reference_names_every_allowed_value():
