@@ -1,9 +1,10 @@
-"""How much memory this process may use: of its machine, or of the container or batch job that it is in.
+"""How much memory this process may use, of its machine or container, and how it returns what it has freed.
 
 A container sees the memory of the whole machine in /proc/meminfo. What it may use is in the files of its control group,
 or of a group above it: `memory.max` (cgroup v2) or `memory.limit_in_bytes` (v1).
 """
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -77,6 +78,16 @@ def killed_for_memory(root: Path = ROOT) -> int:
     with suppress(OSError, ValueError, KeyError):
         return _numbers(root / "proc/vmstat")["oom_kill"]
     return 0
+
+
+def return_freed_memory() -> None:
+    """Return to the system what this process has freed; without effect where the C library is not glibc.
+
+    Workers let glibc keep it, because a model takes the same again for its next tile. What comes after the model takes
+    other sizes, for which a part of that is of no use.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _groups(root: Path) -> Iterator[tuple[_Files, Path]]:

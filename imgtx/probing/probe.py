@@ -9,7 +9,6 @@
 All of one device. What follows for a run goes into the model's info; the rest is shown to the user.
 """
 
-import ctypes
 import gc
 import math
 import os
@@ -26,6 +25,7 @@ from imgtx.degradations.holes import random_mask
 from imgtx.errors import UsageError
 from imgtx.imageops.holes import with_mask
 from imgtx.inference.memory import is_out_of_memory
+from imgtx.memory import return_freed_memory
 from imgtx.models.contract import Conditions, ImageModel, call_model
 from imgtx.models.info import ModelInfo
 from imgtx.probing.halo import measure_halo
@@ -244,7 +244,7 @@ def memory_during(work: Callable[[], Any], device: torch.device) -> float | None
     gc.collect()
     try:
         # Otherwise the call may reuse memory of earlier ones.
-        ctypes.CDLL(None).malloc_trim(0)
+        return_freed_memory()
         # Linux: reset the peak.
         Path("/proc/self/clear_refs").write_text("5")
         before = _status("VmRSS")

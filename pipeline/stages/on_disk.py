@@ -18,6 +18,7 @@ from imgtx.codecs.spool import SpooledPicture, SpoolWriter, spool_in
 from imgtx.imageops.geometry import Tile, squares
 from imgtx.imageops.grey import as_rgb
 from imgtx.imageops.resize import imresize
+from imgtx.memory import return_freed_memory
 from pipeline.output_attributes import output_attributes
 from pipeline.planning.names import format_of
 from pipeline.provenance import maker_of
@@ -71,7 +72,11 @@ def transform_large(row: Row, job: Job, predictor_for: Callable[[Job], "Predicto
                 measures = more | measures
                 maker = maker_of(job)
                 conditions = json.loads(row["conditions"] or "null")
+                # Else what smaller images left behind comes on top of the model's buffers, and those on top of what
+                # resizes and encodes.
+                return_freed_memory()
                 writer = enlarge(picture, read, directory, predictor_for(job), conditions)
+                return_freed_memory()
             picture.remove()
             if size != (writer.height, writer.width):
                 writer.resize(*size)

@@ -1,10 +1,15 @@
 """The memory that a process may use is that of its container or job, by files as the kernel writes them."""
 
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from imgtx.memory import killed_for_memory, memory_at_hand
+from tests.support.source_tree import ROOT
 
 MB = 1 << 20
 
@@ -115,3 +120,29 @@ def test_other_systems_do_not_tell(tmp_path: Path):
 
 def test_without_groups_the_machine_counts_who_was_killed(tmp_path: Path):
     assert killed_for_memory(machine(tmp_path, "")) == 7
+
+
+# Blocks that the C library keeps when they are freed, because the last one is in use.
+FREED = """
+import re
+from imgtx.memory import return_freed_memory
+
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024
+
+blocks = [bytearray(b"x" * (1 << 20)) for _ in range(128)]
+last = blocks.pop()
+blocks.clear()
+before = resident()
+return_freed_memory()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what is freed")
+def test_what_a_worker_has_freed_goes_back_to_the_system():
+    kept = {name: str(1 << 30) for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")}
+    environment = os.environ | kept | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", FREED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 100
