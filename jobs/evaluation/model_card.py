@@ -122,19 +122,22 @@ def package_style(
     """Package style transfer weights in 16 bits; benchmarks: a folder of contents and one of styles."""
     *_, styles = find_datasets(benchmarks)
     seen = read_photos(photos)
-    painted = [open_style(path) for path in styles.files[:HALO_STYLES]]
+    own = model.info.style
+    painted = [None] if own else [open_style(path) for path in styles.files[:HALO_STYLES]]
     measured = measure_style_halo(model, seen, painted, halos_for(seen, model.info.multiple))
     quality = TASKS[model.info.task].measure(weights, model.info, benchmarks, "")
     training = {"spec": {}} | dated(model.info.training)
     kept = {name: value for name, value in training["spec"].items() if name not in STYLE_FOLDERS}
     training["spec"] = kept
-    training["command"] = (
-        command or f"imgtx train {spec_of(model.info.name)} --set train=PHOTOS --set styles=PAINTINGS"
-    )
+    if own:
+        again = f"imgtx style fit {own}.jpg -o {model.info.name}.safetensors --photos PHOTOS"
+    else:
+        again = f"imgtx train {spec_of(model.info.name)} --set train=PHOTOS --set styles=PAINTINGS"
+    training["command"] = command or again
     info = replace(model.info, halo=measured.halo, training=training)
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{info.name}.safetensors"
-    save_weights(path, model.network, info, half=True)
+    save_weights(path, model.network, info, half=True, own=model.own)
     digest = file_digest(path)
     path.with_suffix(".json").write_text(json.dumps(quality.values | {"digest": digest}, indent=1) + "\n")
     card = path.with_suffix(".md")

@@ -28,14 +28,14 @@ class StyleHalo:
 
 
 class InOneStyle(nn.Module):
-    """A style model that is given nothing but images."""
+    """A style model that is given nothing but images. style: None for weights that were fitted to one."""
 
-    def __init__(self, model: StyleModel, style: np.ndarray):
+    def __init__(self, model: StyleModel, style: np.ndarray | None):
         super().__init__()
         self.model, self.info, self.style = model, model.info, style
 
     def prepare(self, conditions: dict[str, Any] | None = None) -> Styles:
-        return self.model.prepare({"style": self.style})
+        return self.model.prepare({} if self.style is None else {"style": self.style})
 
     def look_at(self, pieces: Tensor, state: Styles, row: Conditions) -> Any:
         return self.model.look_at(pieces, state, row)
@@ -45,9 +45,15 @@ class InOneStyle(nn.Module):
 
 
 def measure_style_halo(
-    model: StyleModel, photos: Sequence[np.ndarray], styles: Sequence[np.ndarray], candidates: Sequence[int]
+    model: StyleModel,
+    photos: Sequence[np.ndarray],
+    styles: Sequence[np.ndarray | None],
+    candidates: Sequence[int],
 ) -> StyleHalo:
-    """Measure the halo in each style; raises ModelError where none makes tiled equal untiled."""
+    """Measure the halo in each style, None for the model's own.
+
+    Raises ModelError where none makes tiled equal untiled.
+    """
     found = []
     with Console(stderr=True).status("") as line:
         for number, style in enumerate(styles, 1):
@@ -77,7 +83,7 @@ def style_card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest:
     lines = [
         f"# {info.name}",
         "",
-        f"Style transfer: photos in the look of any painting. {quality.summary}",
+        f"Style transfer: photos in the look of {info.style or 'any painting'}. {quality.summary}",
         "",
         f"- weights: `{info.name}.safetensors`, SHA-256 `{digest}`",
         f"- licence: {info.licence}",
@@ -91,7 +97,7 @@ def style_card_text(info: ModelInfo, quality: Quality, halo: HaloReport, digest:
     lines += [f"- validation loss by step: {curve}"] if curve else []
     lines += [
         f"- halo {info.halo} px, multiple {info.multiple} px: the largest difference of tiled and untiled output in "
-        f"the style that needs most of {HALO_STYLES} ({differences})",
+        f"{'its style' if info.style else f'the style that needs most of {HALO_STYLES}'} ({differences})",
         f"- halo, quality and this card again: `imgtx models package {info.name}.safetensors CONTENTS STYLES "
         "--photos PHOTOS`",
     ]

@@ -27,7 +27,7 @@ UNFINISHED = ".fitting"
 # Pixels a side of what is trained on.
 CROP = 256
 # How much the content counts: for one style alone, whose strokes need not give way to any other, a third as much.
-CONTENT = 0.35
+CONTENT = 0.3
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import imgtx
 from imgtx.errors import UsageError
 from imgtx.imageops.metrics import ssim
 from imgtx.models.weights import load_model, save_weights
@@ -145,3 +146,20 @@ def test_a_card_says_halo_and_quality(tmp_path):
     assert "| contents | in 3 styles | tiny |" in card
     assert "styles" not in made.info.training["spec"]
     assert load_model(made.weights).info == made.info
+
+
+def test_weights_fitted_to_a_style_are_packaged_with_it(tmp_path):
+    model = save_fitted_style(tmp_path / "tiny.safetensors", "1")
+    fitted = load_model(model)
+    record = {"steps": 1, "minutes": 0.1, "torch": "2", "spec": {}}
+    save_weights(Path(model), fitted.network, replace(fitted.info, training=record), own=fitted.own)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photo(200, 220)).save(tmp_path / "photos" / "a.png")
+    made = package(
+        Path(model), photos=tmp_path / "photos", benchmarks=folders(tmp_path), out=tmp_path / "out"
+    )
+    assert "- again: `imgtx style fit 1.jpg -o tiny.safetensors --photos PHOTOS`" in made.card.read_text()
+    assert load_model(made.weights).info.style == "1"
+    image = photo(64, 64)
+    before, after = (imgtx.load(str(path))(image).astype(int) for path in (model, made.weights))
+    assert np.abs(before - after).max() <= 2
