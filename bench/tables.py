@@ -219,7 +219,7 @@ def _list_s3(found: dict) -> Iterator[Line]:
 
 def _slow_down(found: dict) -> Iterator[Line]:
     for row in found["rows"]:
-        shape = f"{row['processes']} processes x {row['at_once']} at once, {row['pacing']}"
+        shape = f"{row['processes']} process{'es' * (row['processes'] > 1)} x {row['at_once']} at once, {row['pacing']}"
         yield f"SlowDown at {found['rate']:g} requests a second: {shape}", f"{row['refused']} refusals", ""
 
 
