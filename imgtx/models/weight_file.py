@@ -85,12 +85,6 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# What a task takes by default and imgtx does not have yet, and where a user gets it.
-NOT_PACKAGED = {
-    "style": "trained by imgtx train jobs/specs/style.toml (docs/guides/training.md)",
-}
-
-
 def packaged_models() -> list[str]:
     """Return the names of the models that ship with imgtx."""
     return sorted(p.stem for p in packaged_folder().glob("*.safetensors"))
@@ -110,10 +104,6 @@ def find_weights(name_or_path: str | Path) -> Path:
     packaged = packaged_folder() / f"{name_or_path}.safetensors"
     if packaged.is_file():
         return packaged
-    if where := NOT_PACKAGED.get(str(name_or_path)):
-        raise UsageError(
-            f"no weights of {str(name_or_path)!r} ship with imgtx yet: give some with --model, {where}"
-        )
     raise UsageError(
         f"unknown model {str(name_or_path)!r}: packaged models are "
         f"{', '.join(packaged_models()) or '(none)'}; or give the path of a .safetensors file"

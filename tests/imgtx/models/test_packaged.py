@@ -23,9 +23,10 @@ from imgtx.models.weights import load_model
 EXAMPLES = Path(__file__).parents[3] / "examples"
 BICUBIC, ARCHIVE = ("sr-x2", "sr-x3", "sr-x4"), ("sr-x2-archive", "sr-x4-archive")
 NAMES = BICUBIC + ARCHIVE
-# Their tests: test_packaged_restoring.py and test_packaged_drawing.py.
+# Their tests: test_packaged_restoring.py, test_packaged_drawing.py and test_packaged_style.py.
 RESTORING = ("restore", "inpaint")
 DRAWING = ("text-to-image",)
+PAINTING = ("style",)
 DATASETS = {"set5": 5, "set14": 14, "b100": 100, "kodak24": 24}
 
 # What a packaged model must reach: PSNR-Y of Set5 in dB, and dB above bicubic on parts of photos, where these
@@ -56,7 +57,7 @@ def part(photo: str, top: int, left: int, height: int, width: int) -> np.ndarray
 
 class TestWhatIsSaid:
     def test_each_model_has_weights_a_card_and_scores(self):
-        assert set(packaged_models()) == {*NAMES, *RESTORING, *DRAWING}
+        assert set(packaged_models()) == {*NAMES, *RESTORING, *DRAWING, *PAINTING}
         found = {path.name for path in packaged_folder().iterdir()}
         pictures = {f"{name}-{kind}.png" for name in NAMES + RESTORING for kind in ("curves", "strip")}
         assert {

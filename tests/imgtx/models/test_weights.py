@@ -16,7 +16,7 @@ from imgtx.errors import ModelError, UsageError
 from imgtx.models.config import ModelConfig
 from imgtx.models.info import ModelInfo
 from imgtx.models.transformer import EncoderDecoder
-from imgtx.models.weight_file import NOT_PACKAGED, find_weights, packaged_models, read_info
+from imgtx.models.weight_file import find_weights, packaged_models, read_info
 from imgtx.models.weights import load_model, save_weights
 
 CONFIG = ModelConfig(dim=16, heads=1, encoder_blocks=1, decoder_blocks=1, detail_channels=4, detail_blocks=1)
@@ -227,12 +227,3 @@ def test_a_folder_is_not_a_weight_file(tmp_path):
     (tmp_path / "folder.safetensors").mkdir()
     with pytest.raises(UsageError, match="no weight file"):
         load_model(tmp_path / "folder.safetensors")
-
-
-@pytest.mark.parametrize("name", NOT_PACKAGED)
-def test_what_does_not_ship_yet_is_said_with_where_to_get_it(name):
-    assert name not in packaged_models()
-    with pytest.raises(
-        UsageError, match=f"no weights of '{name}' ship with imgtx yet: give some with --model, .*jobs/specs"
-    ):
-        find_weights(name)
