@@ -27,6 +27,8 @@ NAMES = BICUBIC + ARCHIVE
 RESTORING = ("restore", "inpaint")
 DRAWING = ("text-to-image",)
 PAINTING = ("style",)
+# Fitted to one style each, from style.
+FITTED = ("style-hokusai", "style-kandinsky", "style-munch")
 DATASETS = {"set5": 5, "set14": 14, "b100": 100, "kodak24": 24}
 
 # What a packaged model must reach: PSNR-Y of Set5 in dB, and dB above bicubic on parts of photos, where these
@@ -57,7 +59,7 @@ def part(photo: str, top: int, left: int, height: int, width: int) -> np.ndarray
 
 class TestWhatIsSaid:
     def test_each_model_has_weights_a_card_and_scores(self):
-        assert set(packaged_models()) == {*NAMES, *RESTORING, *DRAWING, *PAINTING}
+        assert set(packaged_models()) == {*NAMES, *RESTORING, *DRAWING, *PAINTING, *FITTED}
         found = {path.name for path in packaged_folder().iterdir()}
         pictures = {f"{name}-{kind}.png" for name in NAMES + RESTORING for kind in ("curves", "strip")}
         assert {

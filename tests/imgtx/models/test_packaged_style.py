@@ -14,13 +14,14 @@ from imgtx.inference.predictor import Predictor
 from imgtx.models.weight_file import file_digest, find_weights, packaged_folder, read_info
 from imgtx.models.weights import load_model
 from jobs.evaluation.style_card import InOneStyle
-from tests.imgtx.models.test_packaged import PAINTING
+from tests.imgtx.models.test_packaged import FITTED, PAINTING
 from tests.support.small_style import painting
 
 (NAME,) = PAINTING
 EXAMPLES = Path(__file__).parents[3] / "examples"
 STYLES = {"leaves": dead_leaves(np.random.default_rng(1), 256, 256), "strokes": painting(3, 256, 256)}
 LARGEST = 6_000_000
+LARGEST_FITTED = 1_500_000
 
 
 def part(photo: str, top: int, left: int, height: int, width: int) -> np.ndarray:
@@ -28,14 +29,15 @@ def part(photo: str, top: int, left: int, height: int, width: int) -> np.ndarray
     return np.ascontiguousarray(pixels[top : top + height, left : left + width])
 
 
-def test_weights_card_and_scores_belong_to_one_model():
-    path, info = find_weights(NAME), read_info(NAME)[0]
-    card = (packaged_folder() / f"{NAME}.md").read_text(encoding="utf-8")
-    scores = json.loads((packaged_folder() / f"{NAME}.json").read_text(encoding="utf-8"))
-    assert path.stat().st_size < LARGEST
+@pytest.mark.parametrize("name", [NAME, *FITTED])
+def test_weights_card_and_scores_belong_to_one_model(name):
+    path, info = find_weights(name), read_info(name)[0]
+    card = (packaged_folder() / f"{name}.md").read_text(encoding="utf-8")
+    scores = json.loads((packaged_folder() / f"{name}.json").read_text(encoding="utf-8"))
+    assert path.stat().st_size < (LARGEST_FITTED if name in FITTED else LARGEST)
     assert scores["digest"] == file_digest(path)
     assert re.findall(r"\b[0-9a-f]{64}\b", card) == [file_digest(path)]
-    assert card.startswith(f"# {NAME}\n")
+    assert card.startswith(f"# {name}\n")
     assert f"licence: {info.licence}\n" in card
     assert f"halo {info.halo} px, multiple {info.multiple} px" in card
 
@@ -71,3 +73,15 @@ def test_a_grey_photo_gets_colours_unless_they_are_kept():
     assert painted.shape == (96, 96, 3)
     assert np.ptp(painted.astype(int), axis=2).mean() > 5
     assert stylise(grey, style=STYLES["strokes"], preserve_color=True).squeeze().ndim == 2
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_fitted_weights_paint_their_style_without_a_seam(name):
+    model = load_model(name)
+    info = model.info
+    assert name == f"style-{info.style.split('_')[0]}"
+    photo = part("astronaut.jpg", 20, 120, 256, 288).astype(np.uint16) * 257
+    whole, tiled = (Predictor(model, tile=side) for side in (512, 2 * info.halo + 2 * info.multiple))
+    painted = whole(photo).astype(int)
+    assert np.abs(painted - photo).mean() > 8 * 257
+    assert np.abs(tiled(photo) - painted).max() <= 65535 / 255
