@@ -83,12 +83,6 @@ def test_the_ledger_that_planning_is_measured_with_is_one_that_a_run_writes(tmp_
     assert [name for name, _ in row["measures"]] == ["noise_level"]
 
 
-# Measured with changed files, or before commits were recorded: to be measured again, and taken off this list.
-NOT_IN_THE_HISTORY = {
-    "style_speed.json",
-}
-
-
 def test_results_were_measured_at_a_commit_of_the_history():
     def git(*arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -102,7 +96,7 @@ def test_results_were_measured_at_a_commit_of_the_history():
         # Other words than a commit's name are no ancestor.
         if git("merge-base", "--is-ancestor", commit, "HEAD").returncode:
             unknown.add(path.name)
-    assert unknown == NOT_IN_THE_HISTORY
+    assert not unknown
 
 
 def results() -> dict[str, int]:
