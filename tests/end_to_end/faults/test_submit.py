@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from pipeline.storage.store import open_store
+from tests.end_to_end.faults.conftest import heed_signals
 from tests.support.archive import assert_sound, fill, look
 from tests.support.code_copy import FLIP, CodeCopy
 from tests.support.s3server import S3Server, serving
@@ -65,6 +66,7 @@ class RunningHead:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=heed_signals,
         )
 
     def imgtx(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
