@@ -66,9 +66,8 @@ def style(size: int) -> Any:
         state = network.encode_style(torch.rand(1, 3, size, size))
 
     def paint(tile: torch.Tensor) -> torch.Tensor:
-        batch, _, height, width = tile.shape
-        shape = batch, config.noise_channels, height // config.patch, width // config.patch
-        return network(tile, state, noise=torch.randn(shape))
+        noise = torch.randn(len(tile), *config.noise_shape(*tile.shape[2:]))
+        return network(tile, state, noise=noise)
 
     return paint
 

@@ -39,6 +39,7 @@ from imgtx.inference.tiling import (
     largest_tile,
     merge,
     paste,
+    placed,
     plan,
     plan_for_model,
     smallest_tile,
@@ -197,7 +198,7 @@ class Predictor:
                 own = () if rows is None else tuple(rows[which] for which, _ in places)
                 if self._places:
                     own = tuple(
-                        {**(rows[which] if rows else {}), **placed(stacks[which][0], index)}
+                        placed(rows[which] if rows else {}, stacks[which][0], index)
                         for which, index in places
                     )
                 for (which, index), tile in zip(places, self._infer(batch, own), strict=True):
@@ -236,7 +237,7 @@ class Predictor:
             self._out_channels(batch)
             rows = () if conditions is None else (conditions,) * len(indices)
             if self._places:
-                rows = tuple({**(conditions or {}), **placed(cut, index)} for index in indices)
+                rows = tuple(placed(conditions or {}, cut, index) for index in indices)
             for index, tile in zip(indices, self._infer(batch, rows), strict=True):
                 if blender:
                     yield from blender.add(tile)
@@ -283,9 +284,7 @@ class Predictor:
         cut = plan(*tile.shape[:2], tile=self.tile, halo=self.info.halo, multiple=self.info.multiple)
         rows = [*row] * cut.count
         if self._places:
-            rows = [
-                {**row[0], **placed(cut, index, row[0]["top"], row[0]["left"])} for index in range(cut.count)
-            ]
+            rows = [placed(row[0], cut, index) for index in range(cut.count)]
         parts = np.stack(list(self._infer(split(tile, cut), rows)))
         return (blend if self.info.blended else merge)(parts, cut, self.info.scale)
 
@@ -430,15 +429,6 @@ def _check_precision(precision: str, info: ModelInfo) -> None:
         raise UsageError(
             f"precision {precision!r} for model {info.name!r}: expected one of {', '.join(known)}"
         )
-
-
-def placed(cut: Plan, index: int, top: int = 0, left: int = 0) -> Conditions:
-    """Return where tile number `index` is in the image, for a model that draws noise by place.
-
-    top, left: of what `cut` cuts, where that is part of the image.
-    """
-    tile = cut.tiles[index]
-    return {"top": top + tile.top, "left": left + tile.left}
 
 
 def default_device() -> str:

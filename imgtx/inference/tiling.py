@@ -9,9 +9,11 @@ Lengths are in input pixels unless a `scale` is applied. Images are (height, wid
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -236,6 +238,16 @@ def tile_of(pixels: np.ndarray, plan: Plan, index: int) -> np.ndarray:
     if (window.left, window.width) != (tile.left, tile.width):
         pixels = pixels.take(_reflect(tile.left, tile.right, plan.width) - window.left, axis=1)
     return pixels
+
+
+def placed(conditions: Mapping[str, Any], cut: Plan, index: int) -> Mapping[str, Any]:
+    """Return the conditions of tile number `index`: those of what is cut, and `top` and `left`, its place in the image.
+
+    For models that draw noise by place. What is cut may itself be a tile, whose place its conditions name.
+    """
+    tile = cut.tiles[index]
+    top, left = conditions.get("top", 0) + tile.top, conditions.get("left", 0) + tile.left
+    return {**conditions, "top": top, "left": left}
 
 
 def core_of(tile: np.ndarray, plan: Plan, index: int, scale: int) -> tuple[Tile, np.ndarray]:

@@ -67,6 +67,10 @@ class StyleConfig:
         """Height and width of the content must be multiples of this many pixels (one attention window)."""
         return self.patch * self.window
 
+    def noise_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Return channels, height and width of the noise for a content of height x width pixels."""
+        return self.noise_channels, height // self.patch, width // self.patch
+
     @property
     def style_multiple(self) -> int:
         """Height and width of the style picture must be multiples of this many pixels."""

@@ -100,12 +100,10 @@ class StyleModel(nn.Module):
             # Memories of pictures of different shapes do not fit into one tensor.
             chosen = [index for index, other in enumerate(looks) if other == look]
             content = batch[chosen]
-            known = [rows[index][WHOLE_IMAGE] for index in chosen if rows and WHOLE_IMAGE in rows[index]]
+            own = [rows[index] if rows else {} for index in chosen]
+            known = [row[WHOLE_IMAGE] for row in own if WHOLE_IMAGE in row]
             statistics = Statistics(of_batch(known)) if known else None
-            places = [
-                (rows[index].get("top", 0), rows[index].get("left", 0)) if rows else (0, 0)
-                for index in chosen
-            ]
+            places = [(row.get("top", 0), row.get("left", 0)) for row in own]
             noise = self._noise(content, places)
             styled = self.network(content, self._memory(state, look), statistics, noise).float()
             output[chosen] = blended(content, styled, look)
@@ -113,7 +111,7 @@ class StyleModel(nn.Module):
 
     def _noise(self, tiles: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
         config = self.network.config
-        shape = config.noise_channels, tiles.shape[2] // config.patch, tiles.shape[3] // config.patch
+        shape = config.noise_shape(*tiles.shape[2:])
         noise = [noise_at("style", shape, top // config.patch, left // config.patch) for top, left in places]
         return torch.stack(noise).to(tiles)
 

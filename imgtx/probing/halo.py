@@ -13,7 +13,7 @@ import torch
 
 from imgtx.errors import UsageError
 from imgtx.imageops.geometry import Tile
-from imgtx.inference.tiling import Plan, plan, split
+from imgtx.inference.tiling import Plan, placed, plan, split
 from imgtx.inference.whole_image import pieces_of, read_from
 from imgtx.models.contract import WHOLE_IMAGE, Conditions, ImageModel, call_model
 
@@ -152,10 +152,10 @@ def _gap(
     more context than was asked for: so every tile is compared up to its halos, not what a merge takes of it.
     """
     scale, worst, worst_levels = model.info.scale, 0.0, 0
-    for place, tile in zip(cut.tiles, split(image, cut), strict=True):
+    for index, (place, tile) in enumerate(zip(cut.tiles, split(image, cut), strict=True)):
         inner = _inner(place, cut)
-        placed = [{**conditions, "top": place.top, "left": place.left} for conditions in row]
-        ours = _part(_run(model, state, tile, placed, device), inner, scale, place.top, place.left)
+        rows = [placed(conditions, cut, index) for conditions in row]
+        ours = _part(_run(model, state, tile, rows, device), inner, scale, place.top, place.left)
         theirs = _part(untiled, inner, scale, 0, 0)
         worst = max(worst, float(np.abs(ours - theirs).max()))
         levels = (np.floor(x * 255 + 0.5).astype(np.int16) for x in (ours, theirs))

@@ -140,8 +140,7 @@ def style_facts(spec: StyleSpec) -> ModelInfo:
 
 def noise_for(config: StyleConfig, contents: Tensor, generator: torch.Generator | None) -> Tensor:
     """Return the noise that the network takes with contents (B, 3, H, W)."""
-    batch, _, height, width = contents.shape
-    shape = batch, config.noise_channels, height // config.patch, width // config.patch
+    shape = len(contents), *config.noise_shape(*contents.shape[2:])
     return torch.randn(shape, generator=generator).to(contents)
 
 

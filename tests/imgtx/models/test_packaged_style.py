@@ -29,6 +29,21 @@ def part(photo: str, top: int, left: int, height: int, width: int) -> np.ndarray
     return np.ascontiguousarray(pixels[top : top + height, left : left + width])
 
 
+def whole_and_tiled(model, photo: np.ndarray) -> list[np.ndarray]:
+    """Return what a model paints in one tile, and in tiles as small as its halo allows."""
+    info, (height, width) = model.info, photo.shape[:2]
+    whole, tiled = (Predictor(model, tile=side) for side in (512, 2 * info.halo + 2 * info.multiple))
+    assert whole.plan_for(height, width).count == 1
+    assert tiled.plan_for(height, width).count >= 4
+    return [predictor(photo).astype(int) for predictor in (whole, tiled)]
+
+
+@pytest.fixture
+def deep() -> np.ndarray:
+    """Return a photo in 16 bits, so that rounding hides nothing."""
+    return part("astronaut.jpg", 20, 120, 256, 288).astype(np.uint16) * 257
+
+
 @pytest.mark.parametrize("name", [NAME, *FITTED])
 def test_weights_card_and_scores_belong_to_one_model(name):
     path, info = find_weights(name), read_info(name)[0]
@@ -43,16 +58,9 @@ def test_weights_card_and_scores_belong_to_one_model(name):
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_tiles_leave_no_seam_with_the_packaged_halo(style):
-    model = InOneStyle(load_model(NAME), STYLES[style])
-    info = model.info
-    # 16 bits, so that rounding hides nothing.
-    photo = part("astronaut.jpg", 20, 120, 256, 288).astype(np.uint16) * 257
-    whole, tiled = (Predictor(model, tile=side) for side in (512, 2 * info.halo + 2 * info.multiple))
-    assert whole.plan_for(256, 288).count == 1
-    assert tiled.plan_for(256, 288).count >= 4
-    difference = np.abs(tiled(photo).astype(int) - whole(photo))
-    assert difference.max() <= 65535 / 255
+def test_tiles_leave_no_seam_with_the_packaged_halo(style, deep):
+    whole, tiled = whole_and_tiled(InOneStyle(load_model(NAME), STYLES[style]), deep)
+    assert np.abs(tiled - whole).max() <= 65535 / 255
 
 
 def test_styles_change_a_photo_and_differ():
@@ -76,12 +84,9 @@ def test_a_grey_photo_gets_colours_unless_they_are_kept():
 
 
 @pytest.mark.parametrize("name", FITTED)
-def test_fitted_weights_paint_their_style_without_a_seam(name):
+def test_fitted_weights_paint_their_style_without_a_seam(name, deep):
     model = load_model(name)
-    info = model.info
-    assert name == f"style-{info.style.split('_')[0]}"
-    photo = part("astronaut.jpg", 20, 120, 256, 288).astype(np.uint16) * 257
-    whole, tiled = (Predictor(model, tile=side) for side in (512, 2 * info.halo + 2 * info.multiple))
-    painted = whole(photo).astype(int)
-    assert np.abs(painted - photo).mean() > 8 * 257
-    assert np.abs(tiled(photo) - painted).max() <= 65535 / 255
+    assert name == f"style-{model.info.style.split('_')[0]}"
+    whole, tiled = whole_and_tiled(model, deep)
+    assert np.abs(whole - deep).mean() > 8 * 257
+    assert np.abs(tiled - whole).max() <= 65535 / 255
