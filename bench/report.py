@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -36,15 +37,18 @@ def commit() -> str:
     return (name or "unknown") + ("-dirty" if changed else "")
 
 
-def is_current(path: Path) -> bool:
-    """Return whether a result was measured with the code that is here: only pages, tests and results changed since."""
+def is_current(path: Path, depends: Sequence[str] = NOT_MEASURED) -> bool:
+    """Return whether a result was measured with the code that is here: nothing changed since of what it depends on.
+
+    `depends` are pathspecs of git; without them only pages, tests and results may have changed.
+    """
     try:
         found = json.loads(path.read_text()).get("commit", "")
     except (OSError, ValueError):
         return False
     if not found or found.endswith("-dirty"):
         return False
-    done = subprocess.run(["git", "diff", "--quiet", found, "--", *NOT_MEASURED], check=False, cwd=FOLDER)
+    done = subprocess.run(["git", "diff", "--quiet", found, "--", *depends], check=False, cwd=FOLDER)
     return done.returncode == 0
 
 

@@ -48,7 +48,10 @@ PUBLISHED: dict[int, dict[str, dict[str, float]]] = {
         "SwinIR-light": {"set5": 38.14, "set14": 33.86, "b100": 32.31, "urban100": 32.76},
         "SwinIR": {"set5": 38.42, "set14": 34.46, "b100": 32.53, "urban100": 33.81},
     },
-    3: {"bicubic": {"set5": 30.39}, "SwinIR-light": {"set5": 34.62}},
+    3: {
+        "bicubic": {"set5": 30.39},
+        "SwinIR-light": {"set5": 34.62, "set14": 30.54, "b100": 29.20, "urban100": 28.66},
+    },
     4: {
         "bicubic": {"set5": 28.42, "set14": 26.00, "b100": 25.96, "urban100": 23.14},
         "EDSR-baseline": {"set5": 32.09, "set14": 28.58, "b100": 27.57, "urban100": 26.04},
