@@ -1,11 +1,11 @@
-"""Describe the machine and save the results of a benchmark."""
+"""Save and read the results of benchmarks, each with what its numbers depend on: machine, load, commit, rounds."""
 
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,10 @@ FOLDER = Path(__file__).parent
 RESULTS = Path(os.environ.get("IMGTX_BENCH_RESULTS", FOLDER / "results"))
 # What no number depends on.
 NOT_MEASURED = (":/", ":!/bench/results", ":!/docs", ":!/tests", ":!*.md")
+# Of docs/benchmarks.md; the tables name any other.
+PROCESSOR = "AMD EPYC"
+# A line of a table, cell by cell.
+Line = tuple[str, ...]
 
 
 def machine() -> str:
@@ -73,3 +77,27 @@ def save(name: str, values: dict[str, Any]) -> None:
         "rounds": 1,
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(stamp | values, indent=1) + "\n")
+
+
+def read(folder: Path, names: Iterable[str]) -> Iterator[dict]:
+    """Yield those of the results that there are."""
+    for name in names:
+        if (path := folder / f"{name}.json").exists():
+            yield json.loads(path.read_text())
+
+
+def read_all(folder: Path, names: Sequence[str]) -> dict[str, dict]:
+    """Return the results by name; none where one is missing."""
+    found = {name: result for name in names for result in read(folder, (name,))}
+    return found if len(found) == len(names) else {}
+
+
+def stamp(found: dict) -> str:
+    """Return what a number depends on: commit, processor where it is not PROCESSOR, load average, rounds."""
+    commit = found.get("commit") or found["machine"].rpartition("commit ")[2]
+    rounds = found.get("rounds", 1)
+    rounds = rounds if isinstance(rounds, int) else len(rounds)
+    load = f", load {found['load']:.0f}" if "load" in found else ""
+    processor = found["machine"].partition(",")[0].partition(" (")[0]
+    other = "" if processor == PROCESSOR else f", {processor}"
+    return f"{commit}{other}{load}, {rounds} round{'s' if rounds > 1 else ''}"

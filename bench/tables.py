@@ -1,42 +1,64 @@
-"""Write the tables of docs/benchmarks.md that are measured by `make bench`, from the JSON under bench/results/.
+"""Write the tables of docs/ that are measured by `make bench`, from the JSON under bench/results/.
 
     python -m bench.tables [--check]
 
-Each stands between two comments that name it and is replaced as a whole. --check: exit code 1 where the page differs.
+Each stands between two comments that name it and is replaced as a whole. --check: exit code 1 where a page differs.
 """
 
 import argparse
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from bench.report import FOLDER
+from bench.quality_tables import (
+    archive_table,
+    fitted_styles_table,
+    inpainting_table,
+    restoration_table,
+    style_table,
+    super_resolution_table,
+)
+from bench.report import FOLDER, Line, read, stamp
 
 RESULTS = FOLDER / "results"
-PAGE = FOLDER.parent / "docs" / "benchmarks.md"
-Line = tuple[str, ...]
+DOCS = FOLDER.parent / "docs"
+PAGE = DOCS / "benchmarks.md"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    if page_with_tables(write=not options.check) != PAGE.read_text():
-        raise SystemExit(f"{PAGE.name} is not what bench/results/ says: run python -m bench.tables")
+    before = {page: page.read_text() for page in TABLES}
+    for page, text in pages_with_tables(write=not options.check).items():
+        if text != before[page]:
+            if options.check:
+                raise SystemExit(f"{page.name} is not what bench/results/ says: run python -m bench.tables")
+            print(f"wrote {page.relative_to(FOLDER.parent)}")
 
 
-def page_with_tables(*, write: bool = False) -> str:
-    """Return docs/benchmarks.md with its tables as the results are now, and write it if asked to."""
-    page = PAGE.read_text()
-    for name, make in TABLES.items():
-        begin, end = f"<!-- {name}: written by make bench -->\n", f"<!-- end of {name} -->"
-        before, found, rest = page.partition(begin)
-        if not found or end not in rest:
-            raise SystemExit(f"{PAGE.name} has no place for the table of {name}: {begin.strip()} ... {end}")
-        page = f"{before}{begin}\n{markdown(make(RESULTS))}\n{end}{rest.partition(end)[2]}"
-    if write:
-        PAGE.write_text(page)
-    return page
+def pages_with_tables(*, write: bool = False) -> dict[Path, str]:
+    """Return each page with its tables as the results are now, and write them if asked to.
+
+    A table is replaced once what it shows was measured; until then it is as it was written by hand.
+    """
+    pages = {}
+    for page, tables in TABLES.items():
+        text = page.read_text()
+        for name, make in tables.items():
+            place = re.search(rf"<!-- {name}: [^>]* -->\n.*?<!-- end of {name} -->", text, re.DOTALL)
+            if place is None:
+                raise SystemExit(
+                    f"{page.name} has no place for a table: <!-- {name}: ... --> <!-- end of {name} -->"
+                )
+            lines = make(RESULTS)
+            if len(lines) > 1:
+                made = f"<!-- {name}: written by make bench -->\n\n{markdown(lines)}\n<!-- end of {name} -->"
+                text = f"{text[: place.start()]}{made}{text[place.end() :]}"
+        if write:
+            page.write_text(text)
+        pages[page] = text
+    return pages
 
 
 def markdown(lines: Sequence[Line]) -> str:
@@ -51,22 +73,6 @@ def text_of(lines: Sequence[Line]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
-
-
-def read(folder: Path, names: Iterable[str]) -> Iterator[dict]:
-    """Yield those of the results that there are."""
-    for name in names:
-        if (path := folder / f"{name}.json").exists():
-            yield json.loads(path.read_text())
-
-
-def stamp(found: dict) -> str:
-    """Return what a number depends on, beside the processor: commit, load average, rounds."""
-    commit = found.get("commit") or found["machine"].rpartition("commit ")[2]
-    rounds = found.get("rounds", 1)
-    rounds = rounds if isinstance(rounds, int) else len(rounds)
-    load = f", load {found['load']:.0f}" if "load" in found else ""
-    return f"{commit}{load}, {rounds} round{'s' if rounds > 1 else ''}"
 
 
 def efficiency_table(folder: Path) -> list[Line]:
@@ -157,7 +163,9 @@ def speed_table(folder: Path) -> list[Line]:
 
 def _startup(found: dict) -> Iterator[Line]:
     for command, seconds in found["cpu_seconds"].items():
-        yield f"CPU seconds of all processes: {command}", f"{seconds:.2f}", ""
+        limit = found.get("targets", {}).get(command)
+        target = f"under {limit:g}" if limit else ""
+        yield f"CPU seconds of all processes: {command}", f"{seconds:.2f}", target
 
 
 def _model_speed(found: dict) -> Iterator[Line]:
@@ -204,7 +212,7 @@ def _codecs(found: dict) -> Iterator[Line]:
 def _plan_million(found: dict) -> Iterator[Line]:
     for row in found["rows"]:
         if row["step"] != "start-up alone":
-            target = "60 s, 2 GB" if row["step"].startswith("plan") else ""
+            target = "60 s, 2 GB" if row["step"].startswith("plan") and found["keys"] == 1_000_000 else ""
             what = f"{found['keys']:,} keys: {row['step']}"
             yield what, f"{row['cpu_seconds']:.0f} CPU s, {row['megabytes'] / 1000:.2f} GB", target
 
@@ -223,6 +231,21 @@ def _slow_down(found: dict) -> Iterator[Line]:
         yield f"SlowDown at {found['rate']:g} requests a second: {shape}", f"{row['refused']} refusals", ""
 
 
+def _style_speed(found: dict) -> Iterator[Line]:
+    for row in found["rows"]:
+        if row["network"] != "sr-x2":
+            target = f"at most {found['limit']:g}" if row["network"].startswith("style") else ""
+            what = f"{row['network']} / sr-x2, an input megapixel, {row['precision']}"
+            yield what, f"{row['times_sr_x2']:.2f}", target
+
+
+def _adapter_compile(found: dict) -> Iterator[Line]:
+    for row in found["rows"]:
+        times = (row[f"{how}seconds_per_megapixel"] for how in ("eager_", ""))
+        what = f"{row['network']}, CPU s an input megapixel: as it is; compiled; compiling pays from"
+        yield what, f"{'; '.join(f'{s:.1f}' for s in times)}; {row['pays_from_megapixels']:.1f} MP", ""
+
+
 def _generate_speed(found: dict) -> Iterator[Line]:
     bare, run = (found[f"{name}_cpu_seconds_per_image"] for name in ("bare", "run"))
     what = f"{found['model']}, images of 64 x 64, batches of {found['batch']}"
@@ -235,23 +258,54 @@ def _training_feed(found: dict) -> Iterator[Line]:
         yield f"training fed from memory / by the stream, CPU time, {epoch}", f"{found[key]:.2f}", "0.9"
 
 
+def sampler_steps_table(folder: Path) -> list[Line]:
+    """How far the pictures of few steps are from those of many, what is right in them, and what they cost."""
+    shown = ("levels of 255 from 50 Heun steps", "attributes right", "all right", "CPU s an image")
+    lines: list[Line] = [("sampler", "evaluations", *shown)]
+    for found in read(folder, ("sampler_steps",)):
+        for row in found["rows"]:
+            values = (
+                str(row["evaluations"]),
+                f"{row['levels_from_reference']:.1f}",
+                f"{row['attributes']:.1f} %",
+                f"{row['everything']:.1f} %",
+                f"{row['cpu_seconds_per_image']:.2f}",
+            )
+            default = row["sampler"] != "Heun" and row["evaluations"] == found["default_steps"]
+            lines.append((row["sampler"], *(f"**{value}**" if default else value for value in values)))
+    return lines
+
+
 SPEED: dict[str, Callable[[dict], Iterator[Line]]] = {
     "startup": _startup,
     "model_speed": _model_speed,
     "restore_speed": _restore_speed,
     "adapter_overhead": _adapter_overhead,
     "codecs": _codecs,
+    "adapter_compile": _adapter_compile,
+    "style_speed": _style_speed,
     "plan_million": _plan_million,
+    "plan_four_million": _plan_million,
     "list_s3": _list_s3,
     "slow_down": _slow_down,
     "training_feed": _training_feed,
     "generate_speed": _generate_speed,
 }
-TABLES: dict[str, Callable[[Path], list[Line]]] = {
-    "efficiency": efficiency_table,
-    "small files": small_files_table,
-    "memory": memory_table,
-    "speed": speed_table,
+# By page and by the name of the table there.
+TABLES: dict[Path, dict[str, Callable[[Path], list[Line]]]] = {
+    PAGE: {
+        "super-resolution": super_resolution_table,
+        "archive damage": archive_table,
+        "restoration": restoration_table,
+        "inpainting": inpainting_table,
+        "style transfer": style_table,
+        "fitted styles": fitted_styles_table,
+        "efficiency": efficiency_table,
+        "small files": small_files_table,
+        "memory": memory_table,
+        "speed": speed_table,
+    },
+    DOCS / "guides" / "generate.md": {"sampler steps": sampler_steps_table},
 }
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 
@@ -10,8 +11,12 @@ import pytest
 
 from bench import plan_million
 from bench.pause import paused
+from bench.quality import BICUBIC, CLEAN_SETS, MEASURED, result_name
+from bench.quality_tables import super_resolution_table
+from bench.report import is_current
 from bench.run_all import FULL, QUICK
-from bench.tables import PAGE, page_with_tables
+from bench.tables import TABLES, pages_with_tables
+from imgtx.models.weight_file import file_digest, packaged_folder
 from pipeline.ledger.ledger import Ledger
 from pipeline.storage.store import open_store
 from tests.support.source_tree import ROOT, Module, modules
@@ -40,7 +45,86 @@ def test_run_all_lists_only_existing_benchmarks():
 
 
 def test_the_page_has_the_tables_of_the_results():
-    assert page_with_tables() == PAGE.read_text()
+    for page, text in pages_with_tables().items():
+        assert text == page.read_text(), f"{page.name}: run python -m bench.tables"
+        for name in TABLES[page]:
+            assert text.count(f"<!-- {name}: ") == text.count(f"<!-- end of {name} -->") == 1
+
+
+def test_each_result_is_one_that_make_bench_measures():
+    assert {path.stem for path in (ROOT / "bench" / "results").glob("*.json")} <= {*FULL}
+
+
+def quality_result(folder, name: str, psnr: float, digest: str) -> None:
+    model = MEASURED[name].model
+    rows = [
+        {"dataset": dataset, "condition": "bicubic", "method": method, "means": {"psnr_y": value}}
+        for dataset in CLEAN_SETS
+        for method, value in ((model, psnr), (BICUBIC, psnr - 1))
+    ]
+    values = {
+        "machine": "AMD EPYC, 2 CPUs; commit abc1234",
+        "commit": "abc1234",
+        "model": model,
+        "digest": digest,
+    }
+    result = values | {"parameters": 611_000, "rows": rows}
+    (folder / f"{result_name(name)}.json").write_text(json.dumps(result))
+
+
+def test_a_quality_table_has_the_numbers_of_its_results_and_names_weights_that_are_not_those_of_today(
+    tmp_path,
+):
+    digest = file_digest(packaged_folder() / "sr-x2.safetensors")
+    quality_result(tmp_path, "sr-x2", 37.508, digest)
+    quality_result(tmp_path, "sr-x3", 33.6, "other")
+    # A part of a table is none.
+    assert len(super_resolution_table(tmp_path)) == 1
+    quality_result(tmp_path, "sr-x4", 31.4, "other")
+    quality_result(tmp_path, "sr-x2_ensemble", 37.6, "before")
+    lines = {line[0]: line[1:] for line in super_resolution_table(tmp_path)}
+    assert lines["x2 bicubic"] == ("", "", *["36.51"] * 4, "abc1234, 1 round")
+    assert lines["**x2 sr-x2**"] == ("0.6 M", "", *["**37.51**"] * 4, "abc1234, 1 round")
+    assert lines["x2 sr-x2, earlier weights `--self-ensemble`"][2:-1] == ("37.60",) * 4
+    assert "**x3 sr-x3, earlier weights**" in lines
+    assert lines["x3 SwinIR-light (published)"][2:] == ("34.62", "30.54", "29.20", "", "")
+
+
+def run_all(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "bench.run_all", "--only", result_name("style"), *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "IMGTX_BENCHMARKS"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_without_the_benchmark_sets_the_quality_tables_stay_and_nothing_fails(tmp_path):
+    before = results()
+    done = run_all()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(
+        "== the quality tables stay as they are: no folder was given (--benchmarks or "
+    )
+    (tmp_path / "kodak24").mkdir()
+    done = run_all("--benchmarks", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert f"== quality_style stays as it is: {tmp_path} has no held-out" in done.stdout
+    done = run_all("--benchmarks", str(tmp_path / "nowhere"))
+    assert done.returncode == 2
+    assert "nowhere is no folder" in done.stderr
+    assert results() == before
+
+
+def test_a_result_is_measured_again_when_what_it_depends_on_has_changed(tmp_path):
+    path = tmp_path / "one.json"
+    first = subprocess.run(
+        ["git", "rev-list", "--max-parents=0", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    )
+    if first.returncode:
+        pytest.skip("the history is not here")
+    path.write_text(json.dumps({"commit": first.stdout.split()[0]}))
+    assert not is_current(path)
+    assert is_current(path, [":/no-such-folder"])
+    path.write_text(json.dumps({"commit": "abc1234-dirty"}))
+    assert not is_current(path, [":/no-such-folder"])
 
 
 def test_other_work_is_stopped_while_it_measures_and_continues_after(tmp_path):

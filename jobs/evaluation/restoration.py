@@ -139,6 +139,8 @@ def _protocol(name: str, text: str, *datasets: str, **options: Any) -> Protocol:
     return Protocol(name, RESTORATION.name, text, partial(level_rows, name), datasets, **options)
 
 
+# Published rows: CBM3D, DnCNN and SwinIR as in Liang et al. 2021, arXiv 2108.10257, its supplement and code; PromptIR:
+# Potlapalli et al. 2023, arXiv 2306.13090.
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
