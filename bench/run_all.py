@@ -81,7 +81,10 @@ def main() -> None:
             f"{options.benchmarks} is no folder: give one with the benchmark sets (bench.quality says which)"
         )
     folder = FOLDER / "quick" if options.quick else RESULTS
-    environment = os.environ | {"IMGTX_BENCH_RESULTS": str(folder), FOLDER_VARIABLE: str(options.benchmarks or "")}
+    environment = os.environ | {
+        "IMGTX_BENCH_RESULTS": str(folder),
+        FOLDER_VARIABLE: str(options.benchmarks or ""),
+    }
     if options.benchmarks is None and QUALITY.keys() & {*options.only}:
         print(
             f"== the quality tables stay as they are: no folder was given (--benchmarks or {FOLDER_VARIABLE})"
