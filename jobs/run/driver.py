@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -31,6 +31,7 @@ from pipeline.ledger.lease import Lease
 from pipeline.planning.plan import OVERWRITES, PLANNED, Plan
 from pipeline.runs import last_spec
 from pipeline.spec import Job, RunSpec
+from pipeline.stages.spool_folder import remove_abandoned
 from pipeline.storage.checks import check_destination, check_shared
 from pipeline.storage.store import Store
 from pipeline.tables.rows import to_table
@@ -215,7 +216,10 @@ class Session:
         engine = self.tally.engine = self._choose()
         self.tally.place = _known_place(engine, self.run.job.spec, self.tally.to_do)
         self.watch(self.tally)
-        with _start(engine, self.run.job, self.tally) as started:
+        with ExitStack() as stack:
+            # After the last worker has ended.
+            stack.callback(remove_abandoned)
+            started = stack.enter_context(_start(engine, self.run.job, self.tally))
             # The local engine is up when a worker has loaded the model.
             self.tally.start(started.pool, started.place, ready=engine == LOCAL)
             self.begin()

@@ -6,7 +6,6 @@ are the pixels; memory holds what one call of the model takes.
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from pipeline.planning.names import format_of
 from pipeline.provenance import maker_of
 from pipeline.sources import open_source
 from pipeline.spec import ACCEPT, Job
+from pipeline.stages.spool_folder import spool_folder
 from pipeline.storage.store import open_store
 from pipeline.tables.rows import Row
 from pipeline.tables.schemas import IMAGES, UNTOUCHED, WRITTEN
@@ -41,8 +41,7 @@ def transform_large(row: Row, job: Job, predictor_for: Callable[[Job], "Predicto
     predictor_for: returns the model of a job, which is one of `job.choices` where there are any.
     """
     endpoint, task = job.spec.endpoint_url, get_task(job.spec.task)
-    with tempfile.TemporaryDirectory(prefix="imgtx-spool-") as folder:
-        directory = Path(folder)
+    with spool_folder() as directory:
         path = directory / "source"
         source = open_source(job.spec.source, task.sources, endpoint)
         source.download(item_of(row), str(path), own_version(row))

@@ -20,6 +20,7 @@ from pipeline.cluster.drain import drain_watcher
 from pipeline.models.resolve import local_model
 from pipeline.spec import Job
 from pipeline.stages.on_disk import transform_large
+from pipeline.stages.spool_folder import remove_abandoned
 from pipeline.tables.rows import Row, as_bytes, rows_of, run_stage, to_table
 from pipeline.tables.schemas import PIXELS, UNTOUCHED, WAITED
 from pipeline.tasks import get_task
@@ -44,6 +45,8 @@ class Transform:
 
         from imgtx.inference.predictor import default_device
 
+        # A process that this one replaces may have been killed.
+        remove_abandoned()
         self.job = job
         self.device = device or default_device()
         if self.device == "cpu":

@@ -2,10 +2,15 @@
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 
 import psutil
+
+
+# A file in such a folder: who removes what a killed process left has only the folder open.
+SPOOLED = re.compile(r"/imgtx-spool-[^/\n]+/")
 
 
 def holds_a_spool(process: psutil.Process) -> bool:
@@ -13,10 +18,10 @@ def holds_a_spool(process: psutil.Process) -> bool:
     with contextlib.suppress(OSError):
         for link in os.scandir(f"/proc/{process.pid}/fd"):
             with contextlib.suppress(OSError):
-                if "imgtx-spool-" in os.readlink(link.path):
+                if SPOOLED.search(os.readlink(link.path)):
                     return True
         with open(f"/proc/{process.pid}/maps") as maps:
-            return "imgtx-spool-" in maps.read()
+            return bool(SPOOLED.search(maps.read()))
     return False
 
 

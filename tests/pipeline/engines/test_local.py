@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,6 +19,7 @@ import pyarrow.compute as pc
 import pytest
 
 from imgtx.errors import ModelError, RunInterruptedError
+from jobs.run.driver import run
 from jobs.run.prepare import plan_run, prepare
 from pipeline.engines.local import local_engine
 from pipeline.spec import Job, RunSpec
@@ -43,6 +46,19 @@ def run_stage(stage, row, work):
 decode.run_stage = run_stage
 """
 
+KILLS_AFTER_SPOOLING = """
+import os, signal
+from pipeline.stages import on_disk
+
+def enlarge(picture, read, directory, *others):
+    assert picture.pixels_path.exists()
+    with open({seen!r}, "a") as file:
+        print(directory, file=file)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+on_disk.enlarge = enlarge
+"""
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -56,8 +72,8 @@ def spec(tmp_path: Path, model: str) -> RunSpec:
 
 
 def prepared(spec: RunSpec) -> tuple[Job, pa.Table]:
-    run = prepare(spec)
-    return run.job, plan_run(run).work.slice().select(WORK.names)
+    ready = prepare(spec)
+    return ready.job, plan_run(ready).work.slice().select(WORK.names)
 
 
 def poisoned(spec: RunSpec, folder: Path, monkeypatch: pytest.MonkeyPatch, count: int = 1) -> set[str]:
@@ -193,6 +209,20 @@ def test_no_process_is_left(spec: RunSpec, how: str):
         list(rows)
     assert len(processes) == 2
     assert not any(is_alive(process) for process in processes)
+
+
+def test_no_spool_folder_is_left_by_killed_processes(spec: RunSpec, tmp_path: Path, monkeypatch):
+    """Every image goes through the disk, and is what its process is killed with."""
+    (tmp_path / "spools").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "spools"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "spools"))
+    (tmp_path / "sitecustomize.py").write_text(KILLS_AFTER_SPOOLING.format(seen=str(tmp_path / "seen")))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    summary = run(replace(spec, limit=1, stream_megapixels=1e-6), lambda tally: None)
+    assert summary.reasons == {"worker_crash": 1}
+    # Once beside others and twice alone.
+    assert len((tmp_path / "seen").read_text().split()) == 3
+    assert [*(tmp_path / "spools").iterdir()] == []
 
 
 @pytest.mark.parametrize("busy", ["time.sleep(3600)", "BUSY.sleep(3600)"], ids=["in Python", "in C"])
