@@ -70,7 +70,8 @@ class Predictor:
         conditions: of the whole job, for `model.prepare`.
 
     The attributes `tile`, `batch` and `call_pixels` (most input pixels in one call) show the settings in
-    force; memory pressure lowers `call_pixels` and `tile` for good.
+    force; memory pressure lowers `call_pixels` and `tile` for good. `on_share` is called after each tile of `run` and
+    `tiles` with the share of all tiles that is done, up to 1.0.
 
     Raises UsageError for a precision, device, tile or batch that cannot be.
     """
@@ -102,6 +103,7 @@ class Predictor:
         self.call_pixels = affordable_pixels(self.device)
         self.batch = batch or self._default_batch()
         self.tile = self._check_tile(tile) if tile is not None else self._default_tile()
+        self.on_share: Callable[[float], None] = lambda share: None
         with torch.inference_mode(), self._autocast():
             self._state = model.prepare(conditions or {})
 
@@ -186,6 +188,7 @@ class Predictor:
         ]
         blenders = [Blender(cut, scale) for cut, _ in stacks] if self.info.blended else []
         groups: dict[tuple, list[tuple[int, int]]] = {}
+        made, count = 0, sum(len(tiles) for _, tiles in stacks)
         for which, (_, tiles) in enumerate(stacks):
             agreed = shared(rows[which]) if rows is not None else ()
             waiting = groups.setdefault((tiles.shape[1:], tiles.dtype, agreed), [])
@@ -202,6 +205,8 @@ class Predictor:
                         for which, index in places
                     )
                 for (which, index), tile in zip(places, self._infer(batch, own), strict=True):
+                    made += 1
+                    self.on_share(made / count)
                     if not blenders:
                         paste(outputs[which], tile, stacks[which][0], index, scale)
                         continue
@@ -239,6 +244,7 @@ class Predictor:
             if self._places:
                 rows = tuple(placed(conditions or {}, cut, index) for index in indices)
             for index, tile in zip(indices, self._infer(batch, rows), strict=True):
+                self.on_share((index + 1) / cut.count)
                 if blender:
                     yield from blender.add(tile)
                 else:

@@ -166,7 +166,9 @@ class Session:
 
     def __init__(self, run: Prepared, plan: Plan, lease: Lease, watch: Watcher):
         self.run, self.plan, self.lease, self.watch = run, plan, lease, watch
-        self.tally = Tally.from_plan(run.run_id, plan, self.waves())
+        by_size = not run.job.info.generation
+        self.tally = Tally.from_plan(run.run_id, plan, self.waves(), by_size=by_size)
+        self.tally.in_hand.changed = self._part_done
         # Rows of the wave whose new output replaces a file under another name.
         self.replacing = PLANNED.empty_table()
         self.buffer: list[pa.Table] = []
@@ -332,6 +334,8 @@ class Session:
         except KeyboardInterrupt:
             record(engine.drain())
             raise
+        finally:
+            self.tally.in_hand.clear()
         self._flush()
         done = pa.chunked_array([c for array in seen for c in array.chunks], pa.string())
         return work.filter(pc.invert(pc.is_in(work["key"], value_set=done)))
@@ -350,9 +354,18 @@ class Session:
             tally = self.tally
             self.metrics.show(pending=tally.pending, actors=tally.actors, waited=tally.waited)
         self.buffer.append(rows.select(OUTCOME.names).cast(OUTCOME))
-        now = time.monotonic()
-        if sum(t.num_rows for t in self.buffer) >= FLUSH_ROWS or now - self.flushed > FLUSH_SECONDS:
+        full = sum(t.num_rows for t in self.buffer) >= FLUSH_ROWS
+        if full or time.monotonic() - self.flushed > FLUSH_SECONDS:
             self._flush()
+        self._report()
+
+    def _part_done(self) -> None:
+        """Show what is done of images that are not finished. Ray calls this in a thread of its own."""
+        self.tally.mark()
+        self._report()
+
+    def _report(self) -> None:
+        now = time.monotonic()
         if now - self.reported > STATUS_SECONDS:
             self.reported = now
             self._put("status.json", self.tally.to_dict("running"))
@@ -422,7 +435,7 @@ def _start(engine: str, job: Job, tally: Tally) -> AbstractContextManager[Engine
     if engine == RAY:
         from pipeline.engines.on_ray import ray_engine
 
-        return ray_engine(job, tally.to_do, tally.worker_is_ready)
+        return ray_engine(job, tally.to_do, tally.in_hand, tally.worker_is_ready)
     from pipeline.engines.local import local_engine
 
-    return local_engine(job, tally.to_do)
+    return local_engine(job, tally.to_do, tally.in_hand)

@@ -86,7 +86,10 @@ def _done(status: Mapping[str, Any]) -> int:
 
 
 def _rate(status: Mapping[str, Any]) -> str:
-    """Return the speed over the last minute, in images where they are small, or what the run waits for."""
+    """Return the speed over the last minute, in images where they are small, or what the run waits for.
+
+    The speed counts what is done of images that are not finished, too.
+    """
     if status["waiting_for"]:
         return status["waiting_for"]
     megapixels, images = status["megapixels_per_second"], status.get("images_per_second", 0.0)
@@ -163,7 +166,8 @@ def _bar(console: Console) -> Iterator[Display]:
                 said.append(_place(tally))
                 progress.console.print(said[0])
             failures = _failures(tally.to_dict("running"))
-            progress.update(task, total=tally.to_do, completed=tally.done, tally=tally, failures=failures)
+            done = tally.done + tally.in_hand.images
+            progress.update(task, total=tally.to_do, completed=done, tally=tally, failures=failures)
 
         yield Display(watch, partial(_stopped, progress))
 

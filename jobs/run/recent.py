@@ -9,11 +9,20 @@ MARK_SECONDS = 1.0
 
 
 class Mark(NamedTuple):
-    """What was done at a moment."""
+    """What was done at a moment, with the parts of images that are not finished. size: bytes of sources."""
 
     seconds: float
-    images: int
+    images: float
     megapixels: float
+    size: float = 0.0
+
+
+class Speed(NamedTuple):
+    """What is done in a second."""
+
+    images: float
+    megapixels: float
+    size: float
 
 
 class RecentSpeed:
@@ -30,14 +39,18 @@ class RecentSpeed:
         while len(self._marks) > 2 and mark.seconds - self._marks[2].seconds >= WINDOW_SECONDS:
             self._marks.popleft()
 
-    def speeds(self, now: Mark) -> tuple[float, float]:
-        """Return images and megapixels per second since the newest mark that is a minute old and has fewer images."""
+    def speed(self, now: Mark) -> Speed:
+        """Return the speed since the newest mark that is a minute old and has fewer images.
+
+        Where a worker has ended, less may be done of the others than before it: that counts as nothing.
+        """
         # A copy in one step: the thread that shows progress calls this while the driver adds marks.
         marks = list(self._marks)
         earlier = [mark for mark in marks if mark.images < now.images and mark.seconds < now.seconds]
         if not earlier:
-            return 0.0, 0.0
+            return Speed(0.0, 0.0, 0.0)
         old = [mark for mark in earlier if now.seconds - mark.seconds >= WINDOW_SECONDS]
         since = old[-1] if old else earlier[0]
         span = now.seconds - since.seconds
-        return (now.images - since.images) / span, (now.megapixels - since.megapixels) / span
+        done = (now[part] - since[part] for part in (1, 2, 3))
+        return Speed(*(max(0.0, amount) / span for amount in done))

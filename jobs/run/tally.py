@@ -6,7 +6,7 @@ listed = written + current + skipped + failed + pending, at every moment.
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,10 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgtx.models.generation import WORDS_UNKNOWN, unknown_in
-from jobs.run.recent import Mark, RecentSpeed
+from jobs.run.recent import Mark, RecentSpeed, Speed
 from pipeline.cluster.pool import Pool
 from pipeline.engines.base import LOCAL
+from pipeline.engines.in_hand import InHand
 from pipeline.planning.plan import CURRENT, FAILED_BEFORE, REFUSED, RUN, Plan
+from pipeline.stages.part_done import PartDone
 from pipeline.tables.rows import counts_of
 from pipeline.tables.schemas import FAILED, SKIPPED, WAITED, WRITTEN
 
@@ -40,6 +42,9 @@ class Tally:
     not_listed, skipped_kinds: as in a Plan.
     failed_before: images that would fail again, and names that no output can have.
     left: images that the plan includes and this run does not process: beyond --limit, or not selected by retry.
+    in_hand: what is done of images that are not finished.
+    size_to_do: bytes of the sources of those to do; 0 where bytes say nothing of the time that an image takes.
+    size_done: bytes of the sources of those that are done.
     engine: who processes the images; "" where there are none.
     pool: None until the engine has started; place: where it runs, for the user.
     waited: seconds that actors were without an image or could not hand one over, summed over them.
@@ -65,6 +70,9 @@ class Tally:
     megapixels: float = 0.0
     bytes_in: int = 0
     bytes_out: int = 0
+    in_hand: InHand = field(default_factory=InHand)
+    size_to_do: int = 0
+    size_done: int = 0
     engine: str = ""
     pool: Pool | None = None
     place: str = ""
@@ -84,11 +92,15 @@ class Tally:
     recent: RecentSpeed = field(default_factory=RecentSpeed)
 
     @classmethod
-    def from_plan(cls, run: str, plan: Plan, work: Iterable[pa.Table]) -> "Tally":
-        """Return the tally before the first image; `work` is the rows of the plan that this run processes."""
-        counts, taken = plan.counts, Counter[str]()
+    def from_plan(cls, run: str, plan: Plan, work: Iterable[pa.Table], *, by_size: bool = True) -> "Tally":
+        """Return the tally before the first image; `work` is the rows of the plan that this run processes.
+
+        by_size: a source of more bytes takes longer, as a picture does and a prompt does not.
+        """
+        counts, taken, size = plan.counts, Counter[str](), 0
         for rows in work:
             taken.update(counts_of(rows["cause"]))
+            size += pc.sum(rows["size"]).as_py() or 0
         failed_before = counts[FAILED_BEFORE] - taken[FAILED_BEFORE] + counts[REFUSED]
         left = sum(counts[cause] - taken[cause] for cause in RUN)
         causes = {name: n for name, n in counts.items() if n}
@@ -104,6 +116,7 @@ class Tally:
             causes,
             plan.not_listed,
             plan.skipped_kinds,
+            size_to_do=size if by_size else 0,
         )
 
     @property
@@ -127,11 +140,16 @@ class Tally:
 
     @property
     def waiting_for(self) -> str:
-        """What the run waits for before its first image is done; "" afterwards."""
+        """What the run waits for before the model has begun, and when it has done all; "" between them."""
+        parts = self.in_hand.parts
         if not self.to_do:
             return "nothing to do"
-        if self.done:
-            return ""
+        if self.done or any(part.share for part in parts):
+            left = self.to_do - self.done
+            is_last = 0 < left <= len(parts) and all(part.share == 1.0 for part in parts)
+            return f"writing {_names(parts)}" if is_last else ""
+        if parts:
+            return f"reading {_names(parts)}"
         if not self.started_engine:
             return "loading the model" if self.engine == LOCAL else "starting Ray"
         if self.started_work:
@@ -187,7 +205,14 @@ class Tally:
         # Rows that the driver made itself lack this column.
         if WAITED.name in outcomes.column_names:
             self.waited += pc.sum(outcomes[WAITED.name]).as_py() or 0.0
-        self.recent.add(self._mark())
+        self.size_done += pc.sum(outcomes["size"]).as_py() or 0
+        self.in_hand.finish(outcomes["key"])
+        self.mark()
+
+    def mark(self) -> None:
+        """Note for the speed what is done by now."""
+        if self.started_work:
+            self.recent.add(self._mark())
 
     def _count_unknown_words(self, written: pa.Table) -> None:
         remarked = written.filter(pc.not_equal(written["message"], "")).select(["notes", "message"])
@@ -199,11 +224,22 @@ class Tally:
                 self.unknown_words.update(word for word in words if room or word in self.unknown_words)
 
     def _mark(self) -> Mark:
-        return Mark(time.monotonic(), self.done, self.megapixels)
+        parts = self.in_hand
+        done, megapixels, size = self.done, self.megapixels, self.size_done
+        return Mark(time.monotonic(), done + parts.images, megapixels + parts.megapixels, size + parts.size)
+
+    def _seconds_left(self, now: Mark, speed: Speed) -> int | None:
+        """Return the seconds that the rest takes at this speed; None where that is not known."""
+        if not speed.images or (self.waiting_for and self.done < self.to_do):
+            return None
+        if self.size_to_do and speed.size:
+            return round(max(0.0, self.size_to_do - now.size) / speed.size)
+        return round(max(0.0, self.to_do - now.images) / speed.images)
 
     def to_dict(self, state: str) -> dict[str, Any]:
         """Return the content of `status.json`; the speed and the time left are those of the last minute."""
-        images, megapixels = self.recent.speeds(self._mark())
+        now = self._mark()
+        speed = self.recent.speed(now)
         return {
             "run": self.run,
             "state": state,
@@ -223,9 +259,9 @@ class Tally:
             "megapixels": round(self.megapixels, 2),
             "seconds": round(self.seconds, 1),
             "waiting_for": self.waiting_for,
-            "megapixels_per_second": round(megapixels, 4),
-            "images_per_second": round(images, 4),
-            "seconds_left": round((self.to_do - self.done) / images) if images else None,
+            "megapixels_per_second": round(speed.megapixels, 4),
+            "images_per_second": round(speed.images, 4),
+            "seconds_left": self._seconds_left(now, speed),
             "updated": time.time(),
         }
 
@@ -313,6 +349,11 @@ class Tally:
         if not MIN_WAITING_SHARE <= share <= 1:
             return ""
         return f"{stage} took {share:.0%} of the time: {remedy[stage]}give the run more cores"
+
+
+def _names(parts: Sequence[PartDone]) -> str:
+    """Return which images these are, in few words."""
+    return parts[0].key.rpartition("/")[2] if len(parts) == 1 else f"{len(parts)} images"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from typing import Any
 
 # For workers to notice that their raylet has ended.
 SURVIVE_SECONDS = 3.0
+# Namespace in the table of Ray's head.
+PARTS = b"imgtx-parts"
 AGENT_PORTS = (
     "metrics_agent_port",
     "metrics_export_port",
@@ -62,6 +64,46 @@ def actor_restarts() -> int:
     job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
     actors = ray._private.state.state.actor_table(None, job).values()
     return sum(actor["NumRestarts"] for actor in actors if actor["ActorClassName"].startswith("MapWorker"))
+
+
+def store_part(part: bytes | None) -> None:
+    """Store what this actor has done of an image where its job's driver finds it, instead of the last; None: nothing.
+
+    In the table of Ray's head: a message to an actor would need one that answers, with a process of its own.
+    """
+    import ray
+    from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
+
+    context = ray.get_runtime_context()
+    key = f"{context.get_job_id()}/{context.get_actor_id()}"
+    if part is None:
+        _internal_kv_del(key, namespace=PARTS)
+    else:
+        _internal_kv_put(key, part, namespace=PARTS)
+
+
+def stored_parts() -> list[bytes]:
+    """Return what the actors of this driver's job have stored."""
+    import ray
+
+    if not ray.is_initialized():
+        return []
+    client = ray._private.worker.global_worker.gcs_client
+    keys = client.internal_kv_keys(_job_prefix(), PARTS)
+    return [*client.internal_kv_multi_get(keys, PARTS).values()] if keys else []
+
+
+def remove_parts() -> None:
+    """Remove what the actors of this driver's job have stored."""
+    from ray.experimental.internal_kv import _internal_kv_del
+
+    _internal_kv_del(_job_prefix(), del_by_prefix=True, namespace=PARTS)
+
+
+def _job_prefix() -> bytes:
+    import ray
+
+    return f"{ray.get_runtime_context().get_job_id()}/".encode()
 
 
 @contextmanager

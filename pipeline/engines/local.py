@@ -32,8 +32,10 @@ from pipeline.cluster.memory import LOCAL_BASE, workers_that_fit
 from pipeline.cluster.pool import Pool
 from pipeline.engines.choice import uses_gpu
 from pipeline.engines.deaths import Deaths
-from pipeline.engines.worker import LAST, NO_MODEL, READY, STOP_SECONDS, most_begun
+from pipeline.engines.in_hand import InHand
+from pipeline.engines.worker import LAST, NO_MODEL, PART, READY, STOP_SECONDS, most_begun
 from pipeline.spec import Job, RunSpec
+from pipeline.stages.part_done import PartDone
 from pipeline.tables.schemas import FINISHED, WORK
 
 log = logging.getLogger("imgtx.pipeline")
@@ -143,8 +145,8 @@ class LocalEngine:
 
     whole = True
 
-    def __init__(self, job: Job, pool: Pool, errors: IO[bytes]):
-        self.job, self.pool, self.errors = job, pool, errors
+    def __init__(self, job: Job, pool: Pool, errors: IO[bytes], in_hand: InHand):
+        self.job, self.pool, self.errors, self.in_hand = job, pool, errors, in_hand
         self.together, self.begun = images_per_call(job.info), most_begun(job.info)
         self.device = None if pool.actor_gpus else "cpu"
         self.place = place_of(pool)
@@ -260,12 +262,15 @@ class LocalEngine:
         message = worker.receive()
         if message is None:
             self.workers.remove(worker)
+            self.in_hand.lose(worker)
             worker.close()
             waiting.extendleft(reversed([*worker.sent][self.begun :]))
             if worker.pid:
                 self._count_death()
             else:
                 self._count_failed_start("no exit code")
+        elif message.startswith(PART):
+            self.in_hand.note(worker, PartDone.from_bytes(message.removeprefix(PART)))
         elif worker.pid:
             worker.sent.popleft()
             self.deaths.image_finished()
@@ -312,10 +317,13 @@ class LocalEngine:
 
 
 @contextmanager
-def local_engine(job: Job, images: int) -> Iterator[LocalEngine]:
-    """Start an engine for a run over `images` images; its processes end with the block."""
+def local_engine(job: Job, images: int, in_hand: InHand | None = None) -> Iterator[LocalEngine]:
+    """Start an engine for a run over `images` images; its processes end with the block.
+
+    in_hand: gets what is done of images that are not finished.
+    """
     with tempfile.TemporaryFile() as errors:
-        engine = LocalEngine(job, size_local_pool(job.spec, images), errors)
+        engine = LocalEngine(job, size_local_pool(job.spec, images), errors, in_hand or InHand())
         try:
             engine.wait()
             yield engine

@@ -13,21 +13,23 @@ from pipeline.cluster.address import address_of
 from pipeline.cluster.memory import RAY_BASE
 from pipeline.cluster.pool import Pool, size_pool
 from pipeline.engines.deaths import Deaths
+from pipeline.engines.in_hand import InHand
 from pipeline.interrupt import interrupt_main
 from pipeline.models.references import is_fetched
 from pipeline.spec import Job
+from pipeline.stages.part_done import PartDone
 
 log = logging.getLogger("imgtx.run")
 
-# How often Ray is asked whether a worker has loaded the model.
+# How often Ray is asked whether a worker has loaded the model, and what workers have done of large images.
 ASK_SECONDS = 1.0
 
 
 class RayEngine:
     """Runs passes on the Ray of this process; see `Engine`."""
 
-    def __init__(self, job: Job, pool: Pool):
-        self.job, self.pool, self.whole = job, pool, True
+    def __init__(self, job: Job, pool: Pool, in_hand: InHand):
+        self.job, self.pool, self.in_hand, self.whole = job, pool, in_hand, True
         address = address_of(job.spec)
         self.deaths = Deaths(RAY_BASE, pool.actors)
         # Why the run was ended by `_watch`.
@@ -36,7 +38,7 @@ class RayEngine:
         self.place = f"{ray}, {pool.actors} model actor{'s' * (pool.actors > 1)}"
 
     def run(self, work: pa.Table, *, alone: bool) -> Iterator[pa.Table]:
-        from pipeline.cluster.private import local_daemon_died
+        from pipeline.cluster.private import local_daemon_died, remove_parts
         from pipeline.cluster.session import STALL_SECONDS
         from pipeline.cluster.start import ray_ended
         from pipeline.flow import build_dataset
@@ -44,6 +46,8 @@ class RayEngine:
         pool = self.pool.isolated() if alone else self.pool
         self.whole = True
         self.deaths.begin()
+        # Of actors that ended with the last pass.
+        remove_parts()
         try:
             for rows in build_dataset(work, self.job, pool).iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=0
@@ -79,10 +83,11 @@ class RayEngine:
 
 
 @contextmanager
-def ray_engine(job: Job, images: int, ready: Callable[[], None]) -> Iterator[RayEngine]:
+def ray_engine(job: Job, images: int, in_hand: InHand, ready: Callable[[], None]) -> Iterator[RayEngine]:
     """Start or join Ray for a run over `images` images; what this process has started ends with the block.
 
-    ready: called in a thread of its own as soon as one actor has loaded the model.
+    in_hand: gets what is done of images that are not finished. ready: called as soon as one actor has loaded the model.
+    Both in a thread of their own.
     """
     from pipeline.cluster.machine import RayEndedError
     from pipeline.cluster.session import configure_data, ray_session
@@ -93,7 +98,7 @@ def ray_engine(job: Job, images: int, ready: Callable[[], None]) -> Iterator[Ray
         with ray_session(job.spec) as resources:
             pool = size_pool(job.spec, resources, images)
             configure_data(pool)
-            engine = RayEngine(job, pool)
+            engine = RayEngine(job, pool, in_hand)
             started.append(engine)
             threading.Thread(
                 target=_watch, args=(engine, ready, over), daemon=True, name="imgtx-ray-watch"
@@ -114,11 +119,13 @@ def ray_engine(job: Job, images: int, ready: Callable[[], None]) -> Iterator[Ray
 
 
 def _watch(engine: RayEngine, ready: Callable[[], None], over: threading.Event) -> None:
-    """Call `ready` once a worker has loaded the model; end the run where workers end again and again.
+    """Call `ready` once a worker has loaded the model, and note what workers have done of large images.
+
+    End the run where workers end again and again.
 
     Ray restarts them without end, and its calls do not return meanwhile.
     """
-    from pipeline.cluster.private import a_worker_is_ready, actor_restarts
+    from pipeline.cluster.private import a_worker_is_ready, actor_restarts, stored_parts
 
     is_ready, before = False, 0
     while not over.wait(ASK_SECONDS):
@@ -130,6 +137,7 @@ def _watch(engine: RayEngine, ready: Callable[[], None], over: threading.Event) 
             restarts = actor_restarts()
             engine.deaths.count += max(0, restarts - before)
             before = restarts
+            engine.in_hand.look(lambda: [PartDone.from_bytes(part) for part in stored_parts()])
         try:
             engine.deaths.check()
         except WorkersEndedError as error:

@@ -1,6 +1,7 @@
 """One process of the local engine: takes rows by a socket, runs all stages, and returns an outcome for each.
 
     driver --a row a message--> socket      socket --READY, then an outcome a message, in the same order--> driver
+                                            socket --between them PART, what is done of a large image--> driver
 
 What waits for storage is done in threads beside the model: the next images are fetched, the last one is published.
 Images that are made from text go through the model a batch at a time, all others one by one.
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("imgtx.pipeline")
 
 READY, NO_MODEL = b"ready", b"no model"
+# No outcome begins so.
+PART = b"part "
 # An empty message: end after the image in hand.
 LAST = b""
 # For a stopped process to remove its temporary files; then it ends in any case.
@@ -57,7 +60,9 @@ def serve(connection: Connection, job: Job, device: str | None, stages: "AllStag
     with suppress(BrokenPipeError, ConnectionResetError):
         if stages := stages or load(job, device, connection):
             connection.send_bytes(READY + str(os.getpid()).encode())
-            Serving(stages, inbox, connection, images_per_call(job.info)).run()
+            serving = Serving(stages, inbox, connection, images_per_call(job.info))
+            stages.transform.reporter.send = serving.report
+            serving.run()
 
 
 def load(job: Job, device: str | None, connection: Connection) -> "AllStages | None":
@@ -132,6 +137,8 @@ class Serving:
         # One thread, because the driver expects outcomes in the order of its rows.
         self.publishing = ThreadPoolExecutor(1)
         self.room = threading.Semaphore(PUBLISHED)
+        # Two threads send: this one what is done of an image, the one that publishes the outcomes.
+        self.sending = threading.Lock()
 
     def run(self) -> None:
         """Work until the driver has no more images."""
@@ -148,6 +155,13 @@ class Serving:
         finally:
             self.fetching.shutdown(wait=False, cancel_futures=True)
             self.publishing.shutdown()
+
+    def report(self, part: bytes | None) -> None:
+        """Tell the driver what the model has done of an image; None, when it is done, is of no interest to it."""
+        # OSError: the driver is gone, which the inbox notices too.
+        with self.sending, suppress(OSError):
+            if part:
+                self.connection.send_bytes(PART + part)
 
     def _fetched(self) -> Iterator[list[Row]]:
         """Yield rows in their order, those that go through the model together, once they are fetched."""
@@ -167,7 +181,8 @@ class Serving:
     def _publish(self, row: Row) -> None:
         try:
             (outcome,) = to_table([self.stages.behind(row)], FINISHED).to_batches()
-            self.connection.send_bytes(outcome.serialize())
+            with self.sending:
+                self.connection.send_bytes(outcome.serialize())
             self.room.release()
         except OSError:
             # The driver is gone, which the inbox notices too.

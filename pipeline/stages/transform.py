@@ -17,9 +17,11 @@ from imgtx.inference.tiling import Plan, plan_for_model
 from imgtx.models.generation import remarks_on
 from imgtx.models.references import read_info
 from pipeline.cluster.drain import drain_watcher
+from pipeline.cluster.parts import part_sender
 from pipeline.models.resolve import local_model
 from pipeline.spec import Job
 from pipeline.stages.on_disk import transform_large
+from pipeline.stages.part_done import PartReporter
 from pipeline.stages.spool_folder import remove_abandoned
 from pipeline.tables.rows import Row, as_bytes, rows_of, run_stage, to_table
 from pipeline.tables.schemas import PIXELS, UNTOUCHED, WAITED
@@ -48,6 +50,7 @@ class Transform:
         # A process that this one replaces may have been killed.
         remove_abandoned()
         self.job = job
+        self.reporter = PartReporter()
         self.device = device or default_device()
         if self.device == "cpu":
             # One actor a core is faster than one process with many threads.
@@ -64,6 +67,7 @@ class Transform:
         # Seconds that no row has reported yet.
         self.waited = 0.0
         self.drain_watcher = drain_watcher()
+        self.reporter.send = part_sender()
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         with self.drain_watcher.working() if self.drain_watcher else nullcontext():
@@ -90,6 +94,7 @@ class Transform:
                 conditions=get_task(job.spec.task).conditions(job),
             )
             _check_digest(job, predictor.digest)
+            predictor.on_share = self.reporter.done
             self._predictors[job.spec.model] = predictor
         return self._predictors[job.spec.model]
 
@@ -102,7 +107,9 @@ class Transform:
             together = self._predict_together(group) if self.batched else {}
             for row in group:
                 work = partial(self._transform, ready=together.get(row["key"]))
-                yield run_stage("transform", row, work)
+                row = run_stage("transform", row, work)
+                self.reporter.end()
+                yield row
 
     def _most_together(self) -> int:
         """Return how many images wait for each other: of those that take long to make, one call's."""
@@ -112,6 +119,7 @@ class Transform:
         """Return outputs of the rows that can share batches; none if that fails, so that each row then runs alone."""
         ready = [row for row in rows if not (row["status"] or row["large"] or row["model"] == UNTOUCHED)]
         started = time.perf_counter()
+        self.reporter.begin(ready[0] if len(ready) == 1 else None)
         try:
             outputs = self._run(ready)
         # Any error belongs to one of the images: run alone, it becomes that image's row.
@@ -127,7 +135,10 @@ class Transform:
         if row["model"] == UNTOUCHED and not row["large"]:
             return row
         if row["large"]:
+            self.reporter.begin(row, at_once=True)
             return transform_large(row, self.job, self.predictor_for)
+        if ready is None:
+            self.reporter.begin(row)
         output = self._run([row])[0] if ready is None else ready
         height, width, channels = output.shape
         return self._noted(row) | {

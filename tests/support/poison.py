@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 
 import psutil
 
-
 # A file in such a folder: who removes what a killed process left has only the folder open.
 SPOOLED = re.compile(r"/imgtx-spool-[^/\n]+/")
 

@@ -269,3 +269,17 @@ def test_non_finite_output_fails_the_image():
     with pytest.raises(ImageError, match="not finite in float32") as caught:
         predictor(noise(4, 4, 3))
     assert caught.value.reason == "bug"
+
+
+def test_the_share_that_is_done_is_said_after_each_tile():
+    predictor, shares = Predictor(Nearest(), tile=16), list[float]()
+    predictor.on_share = shares.append
+    image = noise(40, 16, 3)
+    cut = predictor.plan_for(40, 16)
+    predictor(image)
+    assert shares == [tile / cut.count for tile in range(1, cut.count + 1)]
+    by_call, shares = shares, list[float]()
+    predictor.on_share = shares.append
+    pieces = predictor.tiles(cut, lambda place: image[place.top : place.bottom, place.left : place.right])
+    assert len([*pieces]) == cut.count > 1
+    assert shares == by_call

@@ -27,6 +27,7 @@ from pipeline.planning.plan import (
     Plan,
 )
 from pipeline.spec import RunSpec
+from pipeline.stages.part_done import PartDone
 from pipeline.tables.rows import to_table
 from pipeline.tables.schemas import FAILED
 from pipeline.tables.spill import Rows
@@ -238,6 +239,86 @@ def test_speed_and_time_left_are_those_of_the_last_minute(clock):
     assert finish(160, 0.5) == "290/1000 images  1 MP/s  ETA 0:05:55"
 
 
+def part(key: str, share: float, *, megapixels: float = 100.0, size: int = 900) -> PartDone:
+    return PartDone(key, share, megapixels, size)
+
+
+def test_what_is_done_of_an_image_counts_and_nothing_jumps_when_it_is_finished(clock):
+    """One image of 100 megapixels takes 1000 seconds, and the speed is that of the last minute from the first on."""
+    counted = started(clock, to_do=2)
+    counted.in_hand.changed = counted.mark
+    for second in range(1, 1000):
+        clock.now += 1
+        counted.in_hand.note("worker", part("large", second / 1000))
+        said = counted.to_dict("running")
+        assert said["megapixels_per_second"] == pytest.approx(0.1)
+        assert said["seconds_left"] == 2000 - second
+        assert (said["written"], said["megapixels"], said["waiting_for"]) == (0, 0.0, "")
+        assert held(counted)
+    clock.now += 1
+    counted.add(outcomes(outcome("large", in_height=10_000, in_width=10_000)))
+    said = counted.to_dict("running")
+    assert said["megapixels_per_second"] == pytest.approx(0.1)
+    assert (said["seconds_left"], said["megapixels"]) == (1000, 100.0)
+    assert counted.in_hand.parts == []
+
+
+def test_an_image_that_begins_again_counts_once(clock):
+    counted = started(clock, to_do=1)
+    counted.in_hand.changed = counted.mark
+    for worker in ("first", "second"):
+        for tenth in range(1, 10):
+            clock.now += 10
+            counted.in_hand.note(worker, part("large", tenth / 10))
+            assert counted.in_hand.megapixels == pytest.approx(10 * tenth)
+        if worker == "first":
+            counted.in_hand.lose(worker)
+            said = counted.to_dict("running")
+            assert (said["megapixels_per_second"], said["seconds_left"]) == (0.0, None)
+    # The minute counts, in which nothing was lost.
+    assert counted.to_dict("running")["seconds_left"] == 10
+
+
+def test_the_time_left_goes_by_the_size_of_sources(clock):
+    """Of two images the one of nine tenths of all bytes is done in 90 seconds."""
+    plan_rows = [{"key": "large", "cause": NEW, "size": 900}, {"key": "small", "cause": NEW, "size": 100}]
+    plan = Plan(
+        Rows(PLANNED), Rows(LEFT_OUT), dict.fromkeys(CLASSES, 0) | {NEW: 2}, dict.fromkeys(CLASSES, 0), 0
+    )
+    left = {}
+    for by_size in (True, False):
+        counted = Tally.from_plan("r", plan, [to_table(plan_rows, PLANNED)], by_size=by_size)
+        counted.start(POOL, "on this machine", ready=True)
+        clock.now += 45
+        counted.in_hand.note("worker", part("large", 0.5))
+        half = counted.to_dict("running")["seconds_left"]
+        clock.now += 45
+        counted.add(outcomes(outcome("large", size=900)))
+        left[by_size] = half, counted.to_dict("running")["seconds_left"]
+    assert left == {True: (55, 10), False: (135, 90)}
+
+
+def test_the_line_says_that_an_image_is_read_and_that_it_is_written(clock):
+    counted = started(clock, to_do=2)
+
+    def line() -> str:
+        return progress.line(counted.to_dict("running"))
+
+    counted.in_hand.note("worker", part("folder/large.tif", 0.0, megapixels=0.0))
+    assert line() == "0/2 images  reading large.tif"
+    counted.in_hand.note("other", part("folder/larger.tif", 0.0, megapixels=0.0))
+    assert line() == "0/2 images  reading 2 images"
+    clock.now += 50
+    counted.in_hand.note("worker", part("folder/large.tif", 0.5))
+    assert line() == "0/2 images  1 MP/s  ETA 0:02:30"
+    counted.in_hand.note("worker", part("folder/large.tif", 1.0))
+    assert "ETA" in line()
+    counted.in_hand.note("other", part("folder/larger.tif", 1.0))
+    assert line() == "0/2 images  writing 2 images"
+    counted.add(outcomes(good("folder/larger.tif")))
+    assert line() == "1/2 images  writing large.tif"
+
+
 def test_images_that_take_minutes_have_a_speed_too_and_a_standstill_shows(clock):
     counted = started(clock, to_do=3)
     clock.now += 200
@@ -255,7 +336,7 @@ def test_marks_do_not_pile_up():
     for number in range(5000):
         recent.add(Mark(number / 10, number, 0.5 * number))
     assert len(recent._marks) < 70
-    assert recent.speeds(Mark(500.0, 5000, 2500.0)) == (10.0, 5.0)
+    assert recent.speed(Mark(500.0, 5000, 2500.0)) == (10.0, 5.0, 0.0)
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -21,12 +21,15 @@ import pytest
 from imgtx.errors import ModelError, RunInterruptedError
 from jobs.run.driver import run
 from jobs.run.prepare import plan_run, prepare
+from pipeline.engines.in_hand import InHand
 from pipeline.engines.local import local_engine
 from pipeline.spec import Job, RunSpec
 from pipeline.stages.all_in_one import AllStages
+from pipeline.stages.part_done import PartDone
 from pipeline.storage.store import open_store
 from pipeline.tables.schemas import FINISHED, IMAGES, WORK
-from tests.support.archive import fill, save_tiny_model
+from tests.support.archive import FORMATS, fill, save_tiny_model
+from tests.support.zoo import photo, saved
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -223,6 +226,36 @@ def test_no_spool_folder_is_left_by_killed_processes(spec: RunSpec, tmp_path: Pa
     # Once beside others and twice alone.
     assert len((tmp_path / "seen").read_text().split()) == 3
     assert [*(tmp_path / "spools").iterdir()] == []
+
+
+def test_what_is_done_of_an_image_is_reported_while_it_is_in_hand(spec: RunSpec, tmp_path: Path, monkeypatch):
+    """After each tile here; the last report of an image is of all of it, and its outcome ends it."""
+    sources = open_store(spec.source)
+    for number, suffix in enumerate(("png", "tif")):
+        sources.write(f"1/wide-{number}.{suffix}", saved(photo(700, 24), FORMATS[suffix]))
+    (tmp_path / "sitecustomize.py").write_text(
+        "from pipeline.stages import part_done\npart_done.REPORT_SECONDS = 0.0\n"
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    job, work = prepared(replace(spec, include=["*/wide-*"], stream_megapixels=1e-6))
+    in_hand, seen = InHand(), dict[str, list[PartDone]]()
+
+    def look() -> None:
+        for part in in_hand.parts:
+            seen.setdefault(part.key, []).append(part)
+
+    in_hand.changed = look
+    with local_engine(job, work.num_rows, in_hand) as engine:
+        for rows in engine.run(work, alone=False):
+            in_hand.finish(rows["key"])
+    assert in_hand.parts == []
+    assert seen.keys() == {"1/wide-0.png", "1/wide-1.tif"}
+    for parts in seen.values():
+        shares = [part.share for part in parts]
+        assert shares == sorted(shares)
+        assert (shares[0], shares[-1]) == (0.0, 1.0)
+        assert any(0.0 < share < 1.0 for share in shares)
+        assert parts[-1].megapixels == 700 * 24 / 1e6
 
 
 @pytest.mark.parametrize("busy", ["time.sleep(3600)", "BUSY.sleep(3600)"], ids=["in Python", "in C"])

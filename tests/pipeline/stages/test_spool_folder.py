@@ -41,7 +41,8 @@ def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_is_n
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", HOLDS],
-            env=os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=os.environ
+            | {"TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -65,7 +66,9 @@ def test_folders_of_another_machine_or_an_earlier_boot_stay(temporary: Path):
     assert len([*temporary.iterdir()]) == 2
 
 
-def test_a_folder_that_was_taken_for_abandoned_before_it_was_locked_is_made_again(monkeypatch: pytest.MonkeyPatch):
+def test_a_folder_that_was_taken_for_abandoned_before_it_was_locked_is_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+):
     made: list[str] = []
     whole = tempfile.mkdtemp
 
