@@ -36,8 +36,8 @@ class PartDone(NamedTuple):
 class PartReporter:
     """Reports of one worker, at most one a second; none before `send` is set.
 
-    send: called with each report, as `PartDone.to_bytes` makes it, and with None when the model is done with an image of
-    which there were reports.
+    send: called with each report, as `PartDone.to_bytes` makes it, and with None when the model is done with an image
+    of which there were reports.
     """
 
     def __init__(self) -> None:
