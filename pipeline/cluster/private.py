@@ -95,9 +95,11 @@ def stored_parts() -> list[bytes]:
 
 def remove_parts() -> None:
     """Remove what the actors of this driver's job have stored."""
+    import ray
     from ray.experimental.internal_kv import _internal_kv_del
 
-    _internal_kv_del(_job_prefix(), del_by_prefix=True, namespace=PARTS)
+    if ray.is_initialized():
+        _internal_kv_del(_job_prefix(), del_by_prefix=True, namespace=PARTS)
 
 
 def _job_prefix() -> bytes:

@@ -46,8 +46,9 @@ class RayEngine:
         pool = self.pool.isolated() if alone else self.pool
         self.whole = True
         self.deaths.begin()
-        # Of actors that ended with the last pass.
-        remove_parts()
+        # Of actors that ended with the last pass. Any error: Ray is ending, which is noticed below.
+        with suppress(Exception):
+            remove_parts()
         try:
             for rows in build_dataset(work, self.job, pool).iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=0
