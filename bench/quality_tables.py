@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from bench.quality import BICUBIC, CLEAN_SETS, FITTED, MEASURED, SCALES, result_name
-from bench.report import Line, read, read_all, stamp
+from bench.report import Line, origin, read, read_all
 from imgtx.models.weight_file import file_digest, packaged_folder
 from jobs.evaluation import inpainting, restoration, style_transfer
 from jobs.evaluation.super_resolution import PUBLISHED
@@ -62,13 +62,13 @@ def super_resolution_table(folder: Path) -> list[Line]:
     for name, found in read_all(folder, [result_name(f"sr-x{scale}") for scale in SCALES]).items():
         model = found["model"]
         scale = int(model[-1])
-        lines.append((f"x{scale} bicubic", "", "", *_enlarged(found, BICUBIC), stamp(found)))
+        lines.append((f"x{scale} bicubic", "", "", *_enlarged(found, BICUBIC), origin(found)))
         label, *own = _bold([f"x{scale} {_label(found)}", *_enlarged(found, model)])
         size = f"{found['parameters'] / 1e6:.1f} M"
-        lines.append((label, size, seconds(scale, model), *own, stamp(found)))
+        lines.append((label, size, seconds(scale, model), *own, origin(found)))
         for views in read(folder, (f"{name}_ensemble",)):
             label = f"x{scale} {_label(views)} `--self-ensemble`"
-            lines.append((label, "", "eight times", *_enlarged(views, model), stamp(views)))
+            lines.append((label, "", "eight times", *_enlarged(views, model), origin(views)))
         printed = PUBLISHED[scale][PEER]
         values = (f"{printed[name]:.2f}" if name in printed else "" for name in CLEAN_SETS)
         lines.append((f"x{scale} {PEER} (published)", PEER_PARAMETERS, seconds(scale, PEER), *values, ""))
@@ -85,11 +85,11 @@ def archive_table(folder: Path) -> list[Line]:
         model = found["model"]
         scale = model.removeprefix("sr-")[:2]
         if scale not in shown:
-            lines.append((f"{scale} bicubic", *_enlarged(found, BICUBIC), stamp(found)))
+            lines.append((f"{scale} bicubic", *_enlarged(found, BICUBIC), origin(found)))
             shown.add(scale)
         own = model.endswith("-archive")
         values = [f"{scale} {_label(found, link=own)}", *_enlarged(found, model)]
-        lines.append((*(_bold(values) if own else values), stamp(found)))
+        lines.append((*(_bold(values) if own else values), origin(found)))
     return lines
 
 
@@ -100,7 +100,7 @@ def restoration_table(folder: Path) -> list[Line]:
     results = read_all(folder, [result_name(f"restore_{name}") for name in RESTORED])
     if not results:
         return lines
-    stamps = "; ".join(dict.fromkeys(stamp(found) for found in results.values()))
+    stamps = "; ".join(dict.fromkeys(origin(found) for found in results.values()))
     for method, label in RESTORERS.items():
         values = [_psnr(results[result_name(f"restore_{name}")], at, method) for name, at in columns]
         own = method == "restore"
@@ -121,7 +121,7 @@ def inpainting_table(folder: Path) -> list[Line]:
             values = [_psnr(found, condition, method) for condition in FILLED]
             own = method == "inpaint"
             older = _outdated([found]) if own else ""
-            lines.append((label + older, *(_bold(values) if own else values), stamp(found)))
+            lines.append((label + older, *(_bold(values) if own else values), origin(found)))
     return lines
 
 
@@ -138,7 +138,7 @@ def style_table(folder: Path) -> list[Line]:
                 label = f"{label}, {row['images']} pairs"
             shares = (f"{means[f'{what} found %']:.0f} %" for what in ("style", "content"))
             values = [label, f"{means['style %']:.1f} %", f"{means['ssim']:.2f}", *shares]
-            lines.append((*(_bold(values) if method == "style" else values), stamp(found)))
+            lines.append((*(_bold(values) if method == "style" else values), origin(found)))
     return lines
 
 
@@ -153,7 +153,7 @@ def fitted_styles_table(folder: Path) -> list[Line]:
             for means in both
             for value in ((f"{means['style %']:.1f} %", f"{means['ssim']:.2f}") if means else ("", ""))
         ]
-        lines.append((_label(found, link=True), *values, stamp(found)))
+        lines.append((_label(found, link=True), *values, origin(found)))
     return lines
 
 

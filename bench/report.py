@@ -94,10 +94,14 @@ def read_all(folder: Path, names: Sequence[str]) -> dict[str, dict]:
 
 def stamp(found: dict) -> str:
     """Return what a number depends on: commit, processor where it is not PROCESSOR, load average, rounds."""
-    commit = found.get("commit") or found["machine"].rpartition("commit ")[2]
     rounds = found.get("rounds", 1)
     rounds = rounds if isinstance(rounds, int) else len(rounds)
     load = f", load {found['load']:.0f}" if "load" in found else ""
+    return f"{origin(found)}{load}, {rounds} round{'s' if rounds > 1 else ''}"
+
+
+def origin(found: dict) -> str:
+    """Return what a number depends on that is the same every time: commit, and processor where it is not PROCESSOR."""
+    commit = found.get("commit") or found["machine"].rpartition("commit ")[2]
     processor = found["machine"].partition(",")[0].partition(" (")[0]
-    other = "" if processor == PROCESSOR else f", {processor}"
-    return f"{commit}{other}{load}, {rounds} round{'s' if rounds > 1 else ''}"
+    return commit + ("" if processor == PROCESSOR else f", {processor}")
