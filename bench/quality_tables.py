@@ -36,13 +36,14 @@ FILLERS = {
     inpainting.FILL: "the smooth fill that inpaint starts from",
     "inpaint": "**inpaint**",
 }
+OPTIMISED = "optimisation (control)"
 STYLISTS = {
     style_transfer.UNCHANGED: "unchanged",
     "Reinhard": "colour transfer, Reinhard",
     "optimal transport": "colour transfer, optimal transport",
     style_transfer.MAGENTA: style_transfer.MAGENTA,
-    "optimisation (control)": f"optimised pixels, {style_transfer.OPTIMISATION_STEPS} steps",
-    "style": "**style**",
+    OPTIMISED: f"optimised pixels, {style_transfer.OPTIMISATION_STEPS} steps",
+    "style": "style",
 }
 
 
@@ -134,8 +135,10 @@ def style_table(folder: Path) -> list[Line]:
             if method not in rows:
                 continue
             row, means = rows[method], rows[method]["means"]
-            if method == "optimisation (control)":
+            if method == OPTIMISED:
                 label = f"{label}, {row['images']} pairs"
+            elif method == found["model"]:
+                label = _label(found)
             shares = (f"{means[f'{what} found %']:.0f} %" for what in ("style", "content"))
             values = [label, f"{means['style %']:.1f} %", f"{means['ssim']:.2f}", *shares]
             lines.append((*(_bold(values) if method == "style" else values), origin(found)))
