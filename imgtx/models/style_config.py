@@ -20,26 +20,28 @@ MERGED_PATCH = 16
 class StyleConfig:
     """Shape of `imgtx.models.style_transfer.StyleTransfer`.
 
-    Widths are in channels, `patch` in pixels of the content, `window` in tokens; `style_dim` is the width of the style
-    encoder. `mix_blocks`: pairs of convolutions after each decoder block, `half_blocks` those at half the
-    image's size. Raises ValueError for a shape that cannot be.
+    Widths are in channels, `patch` in pixels of the content, `window` in tokens; `style_channels` and `style_dim` are
+    the widths of the style encoder's first features and of its tokens. `noise_channels`: a multiple of patch², so that
+    there is noise for each pixel. `mix_blocks`: pairs of convolutions after each decoder block, `half_blocks` those at
+    half the image's size. Raises ValueError for a shape that cannot be.
     """
 
     patch: int = 4
     dim: int = 64
-    style_dim: int = 128
+    style_channels: int = 128
+    style_dim: int = 192
     heads: int = 4
     window: int = 8
     encoder_blocks: int = 1
     decoder_blocks: int = 2
     mix_blocks: int = 2
-    half_blocks: int = 2
-    noise_channels: int = 4
+    half_blocks: int = 3
+    noise_channels: int = 16
     style_blocks: int = 2
     merged_blocks: int = 1
     ffn_ratio: float = 2.0
-    detail_channels: int = 8
-    half_channels: int = 24
+    detail_channels: int = 16
+    half_channels: int = 32
     code: int = 100
 
     def __post_init__(self) -> None:
@@ -51,6 +53,11 @@ class StyleConfig:
             raise ValueError(f"ffn_ratio = {self.ffn_ratio!r}: expected a number greater than 0")
         if self.patch % 2:
             raise ValueError(f"patch = {self.patch}: expected an even number of pixels")
+        if self.noise_channels % self.patch**2:
+            raise ValueError(
+                f"noise_channels = {self.noise_channels}: expected a multiple of {self.patch**2}, for patches of "
+                f"{self.patch} pixels"
+            )
         for name in ("dim", "style_dim"):
             if (width := getattr(self, name)) % self.heads:
                 raise ValueError(

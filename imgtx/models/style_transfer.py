@@ -101,8 +101,10 @@ class StyleTransfer(nn.Module):
         self.halve = conv(4 * c.detail_channels, c.half_channels)
         fold = c.patch // 2
         self.embed = nn.Linear(c.half_channels * fold**2, c.dim)
-        # Even areas have nothing that a stroke could begin with.
+        # Even areas have nothing that a stroke could begin with, broad or fine.
         self.embed_noise = nn.Linear(c.noise_channels, c.dim, bias=False)
+        # Tokens of any length would make the first attention all or nothing, and its gradients drown all others.
+        self.embed_norm = nn.LayerNorm(c.dim)
         self.encoder = nn.ModuleList(
             EncoderBlock(
                 c.dim, c.heads, c.window, FeedForward(c.dim, c.ffn_ratio), "post", shifted=i % 2 == 1
@@ -114,11 +116,13 @@ class StyleTransfer(nn.Module):
         )
         self.to_half = conv(c.dim, c.half_channels)
         self.skip_half = nn.Conv2d(c.half_channels, c.half_channels, 1)
+        self.half_noise = nn.Conv2d(c.noise_channels // fold**2, c.half_channels, 1, bias=False)
         self.half_norm = StyledNorm(c.half_channels, c.code)
         # Tokens stand for patches of 4 pixels: what is finer is drawn here.
         self.half_mix = nn.ModuleList(StyledBlock(c.half_channels, c.code) for _ in range(c.half_blocks))
         self.to_detail = conv(c.half_channels, c.detail_channels)
         self.skip_detail = nn.Conv2d(c.detail_channels, c.detail_channels, 1)
+        self.detail_noise = nn.Conv2d(c.noise_channels // c.patch**2, c.detail_channels, 1, bias=False)
         self.detail_norm = StyledNorm(c.detail_channels, c.code)
         self.head = conv(c.detail_channels, 3, 7)
         self.head_norm = StyledNorm(3, c.code)
@@ -150,18 +154,24 @@ class StyleTransfer(nn.Module):
         half = by_rows(lambda x: F.relu(self.halve(x)), F.pixel_unshuffle(detail, 2), reach=1)
         tokens = self.embed(F.pixel_unshuffle(half, fold).permute(0, 2, 3, 1))  # B, H/p, W/p, D
         if noise is not None:
-            tokens = tokens + self.embed_noise(noise.to(tokens.dtype).permute(0, 2, 3, 1))
+            noise = noise.to(tokens.dtype)
+            tokens = tokens + self.embed_noise(noise.permute(0, 2, 3, 1))
+        tokens = self.embed_norm(tokens)
         for block in self.encoder:
             tokens = block(tokens)
         for block, key, value in zip(self.decoder, state.keys, state.values, strict=True):
             tokens = block(tokens, key, value, code, of)
         x = F.interpolate(tokens.permute(0, 3, 1, 2), scale_factor=fold)
         x = by_rows(self.to_half, x, reach=1) + self.skip_half(half)
+        if noise is not None:
+            x = x + self.half_noise(F.pixel_shuffle(noise, fold))
         x = F.relu(self.half_norm(x, code, of))
         for block in self.half_mix:
             x = block(x, code, of)
         x = F.interpolate(x, scale_factor=2)
         x = by_rows(self.to_detail, x, reach=1) + self.skip_detail(detail)
+        if noise is not None:
+            x = x + self.detail_noise(F.pixel_shuffle(noise, self.config.patch))
         x = by_rows(self.head, F.relu(self.detail_norm(x, code, of)), reach=3)
         return torch.sigmoid(self.head_norm(x, code, of))
 
@@ -169,19 +179,22 @@ class StyleTransfer(nn.Module):
 class StyleEncoder(nn.Module):
     """Maps style pictures (G, 3, H, W) to a memory (G, M, D), M = H W / 256, and codes (G, S).
 
-    The code also sees means and standard deviations of the first features: colours and contrast.
+    The code also sees means and standard deviations of features of every size: colours, contrast, strokes.
     """
 
     def __init__(self, config: StyleConfig):
         super().__init__()
-        c, narrow = config, 96
-        self.stem = nn.Sequential(conv(48, narrow), nn.GELU(approximate="tanh"))
-        self.embed = nn.Linear(4 * narrow, c.style_dim)
+        c, first = config, config.style_channels
+        self.stem = nn.Sequential(conv(48, first), nn.GELU(approximate="tanh"))
+        self.texture = conv(first, first)
+        self.embed = nn.Linear(4 * first, c.style_dim)
         self.blocks = nn.ModuleList(self._block(c, i) for i in range(c.style_blocks))
         self.merge = nn.Linear(4 * c.style_dim, c.style_dim)
         self.merged = nn.ModuleList(self._block(c, i) for i in range(c.merged_blocks))
         self.to_code = nn.Sequential(
-            nn.Linear(2 * narrow + 4 * c.style_dim, 128), nn.GELU(approximate="tanh"), nn.Linear(128, c.code)
+            nn.Linear(4 * (first + c.style_dim), 2 * first),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(2 * first, c.code),
         )
         # Colours get a way of their own: from the first step on, the code differs as much as the styles' colours do.
         self.colours_to_code = nn.Linear(6, c.code)
@@ -193,17 +206,17 @@ class StyleEncoder(nn.Module):
 
     def forward(self, style: Tensor) -> tuple[Tensor, Tensor]:
         pixels = standardised(style)
-        early = self.stem(F.pixel_unshuffle(pixels, 4))  # G, narrow, H/4, W/4
-        tokens = self.embed(F.pixel_unshuffle(early, 2).permute(0, 2, 3, 1))  # G, H/8, W/8, D
+        early = self.stem(F.pixel_unshuffle(pixels, 4))  # G, first, H/4, W/4
+        texture = early + F.gelu(self.texture(early), approximate="tanh")
+        tokens = self.embed(F.pixel_unshuffle(texture, 2).permute(0, 2, 3, 1))  # G, H/8, W/8, D
         for block in self.blocks:
             tokens = block(tokens)
         merged = self.merge(F.pixel_unshuffle(tokens.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1))
         for block in self.merged:
             merged = block(merged)
         memory = merged.flatten(1, 2)
-        code = self.to_code(
-            torch.cat([*moments(early.flatten(2)), *moments(tokens.flatten(1, 2).mT), *moments(memory.mT)], 1)
-        )
+        seen = early.flatten(2), texture.flatten(2), tokens.flatten(1, 2).mT, memory.mT
+        code = self.to_code(torch.cat([part for features in seen for part in moments(features)], 1))
         colours = torch.cat(moments(pixels.flatten(2)), 1)
         return memory, code + self.colours_to_code(colours)
 

@@ -27,6 +27,7 @@ from imgtx.training.style.spec import BOTH, PAINTING, STYLES, StyleSpec
 from imgtx.training.style.stylising import (
     SHIFT_EVERY,
     as_tensor,
+    is_grey,
     kept_targets,
     moved_difference,
     noise_for,
@@ -69,8 +70,8 @@ class Imitating:
         self._of_styles: StyleObjective | None = None
         if self._features and weights.see_styles:
             self._of_styles = StyleObjective(self._features, seed=spec.seed)
-        # By the number of a picture, in half the memory.
-        self._targets: dict[int, Targets] = {}
+        # By the number of a picture and whether it is grey, in half the memory.
+        self._targets: dict[tuple[int, bool], Targets] = {}
 
     def network(self) -> StyleTransfer:
         return StyleTransfer(self.spec.config)
@@ -153,10 +154,10 @@ class Imitating:
         if self._weights.seen or self._weights.look:
             parts |= difference_seen(self._features, own, wanted)
         if self._of_styles:
-            targets = kept_targets(
-                self._of_styles, self._targets, batch.pieces, as_tensor(batch.styles, str(output.device))
-            )
-            of_styles = self._of_styles(own, content, targets, generator)
+            grey = is_grey(self.spec, generator)
+            styles = as_tensor(batch.styles, str(output.device))
+            targets = kept_targets(self._of_styles, self._targets, batch.pieces, styles, grey=grey)
+            of_styles = self._of_styles(own, content, targets, generator, grey=grey)
             parts |= {name: of_styles[name] for name in ("content", "moments", "sliced")}
         return parts
 

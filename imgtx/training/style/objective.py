@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from imgtx.training.features.vgg16 import Vgg16
+from imgtx.training.style.grey import equalised
 from imgtx.training.style.losses import (
     CONTENT_LAYERS,
     STYLE_LAYERS,
@@ -52,29 +53,37 @@ class StyleObjective:
         widths = {name: features.channels(name) for name in STYLE_LAYERS}
         self.along = {name: directions(width, DIRECTIONS, generator) for name, width in widths.items()}
 
-    def activations(self, images: Tensor) -> dict[str, Tensor]:
+    def activations(self, images: Tensor, *, grey: bool = False) -> dict[str, Tensor]:
+        images = equalised(images) if grey else images
         return self.features(images.to(self.features.dtype), {*CONTENT_LAYERS, *STYLE_LAYERS})
 
     @torch.no_grad()
-    def targets(self, styles: Tensor) -> Targets:
+    def targets(self, styles: Tensor, *, grey: bool = False) -> Targets:
         """Return the statistics of style pictures (G, 3, H, W) at each layer, for all directions."""
-        found = self.activations(styles)
+        found = self.activations(styles, grey=grey)
         return {
             name: statistics(grouped(found[name], 1), self.along[name], most=STYLE_POSITIONS)
             for name in STYLE_LAYERS
         }
 
     def __call__(
-        self, output: Tensor, content: Tensor, targets: Targets, generator: torch.Generator | None = None
+        self,
+        output: Tensor,
+        content: Tensor,
+        targets: Targets,
+        generator: torch.Generator | None = None,
+        *,
+        grey: bool = False,
     ) -> dict[str, Tensor]:
         """Return the parts of the loss, each a mean over images or styles, but for the identity.
 
-        `generator` chooses the directions of this step.
+        `generator` chooses the directions of this step. grey: whether grey images with equalised levels are compared;
+        the targets are of such then.
         """
         per_style = len(output) // len(targets[STYLE_LAYERS[0]].mean)
         with torch.no_grad():
-            wanted = self.activations(content)
-        own = self.activations(output)
+            wanted = self.activations(content, grey=grey)
+        own = self.activations(output, grey=grey)
         chosen = torch.randperm(DIRECTIONS, generator=generator)[:DIRECTIONS_A_STEP]
         structure = [content_distance(own[name].float(), wanted[name].float()) for name in CONTENT_LAYERS]
         moments, sliced = [], []

@@ -67,6 +67,9 @@ class StyleSpec:
     style_side: int = 256
     # Pieces of each style picture, in three sizes, mirrored or not; their statistics are computed once and kept.
     pieces: int = 6
+    # Share of the steps that compare with the style, and with the content, on grey images with equalised levels: there
+    # only strokes count, not colours. 0 to 1.
+    grey: float = 0.5
     # `adamw`, or `muon`, which makes the updates of linear layers orthogonal.
     optimizer: str = "muon"
     # Highest learning rate. It rises for 2 % of the training and falls as a cosine.
@@ -122,6 +125,8 @@ def make_style_spec(values: dict[str, Any], path: Path) -> StyleSpec:
     for name in ("per_style", "style_side", "pieces", "teacher_pictures"):
         if getattr(spec, name) < 1:
             raise UsageError(f"{path}: {name} = {getattr(spec, name)}: must be 1 or more")
+    if not 0 <= spec.grey <= 1:
+        raise UsageError(f"{path}: grey = {spec.grey}: must be a share, 0 to 1")
     if spec.batch % spec.per_style:
         raise UsageError(f"{path}: batch = {spec.batch} is not a multiple of per_style = {spec.per_style}")
     try:

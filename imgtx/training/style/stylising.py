@@ -38,8 +38,8 @@ class Stylising:
         self.spec = spec
         self._features = normalised_features(spec, feed)
         self.objective = StyleObjective(self._features, seed=spec.seed)
-        # By the number of a piece, in half the memory.
-        self._targets: dict[int, Targets] = {}
+        # By the number of a piece and whether it is grey, in half the memory.
+        self._targets: dict[tuple[int, bool], Targets] = {}
 
     def network(self) -> StyleTransfer:
         return StyleTransfer(self.spec.config)
@@ -63,9 +63,9 @@ class Stylising:
         with autocast(self.spec.precision, device):
             state = compute.encode_style(styles).repeat(len(contents) // len(styles))
             output = compute(contents, state, noise=noise_for(self.spec.config, contents, generator)).float()
-        parts = self.objective(
-            output, contents, kept_targets(self.objective, self._targets, batch.pieces, styles), generator
-        )
+        grey = is_grey(self.spec, generator)
+        targets = kept_targets(self.objective, self._targets, batch.pieces, styles, grey=grey)
+        parts = self.objective(output, contents, targets, generator, grey=grey)
         if batch.own:
             parts["identity"] = (output[0] - contents[0]).abs().mean()
         return parts
@@ -110,25 +110,35 @@ def normalised_features(spec: StyleSpec, feed: Feed) -> vgg16.Vgg16:
     return features.bfloat16() if spec.precision == "bfloat16" else features
 
 
+def is_grey(spec: StyleSpec, generator: torch.Generator | None) -> bool:
+    """Whether this step compares grey images."""
+    return float(torch.rand((), generator=generator)) < spec.grey
+
+
 def kept_targets(
-    objective: StyleObjective, kept: dict[int, Targets], pieces: Sequence[int], styles: Tensor
+    objective: StyleObjective,
+    kept: dict[tuple[int, bool], Targets],
+    pieces: Sequence[int],
+    styles: Tensor,
+    *,
+    grey: bool,
 ) -> Targets:
     """Return the statistics of style pictures (G, 3, H, W), computed unless `kept` has them by a piece's number."""
     for place, number in enumerate(pieces):
         # Validation's pieces have negative numbers of their own.
-        if number not in kept:
-            found = objective.targets(styles[place : place + 1])
-            kept[number] = {
+        if (number, grey) not in kept:
+            found = objective.targets(styles[place : place + 1], grey=grey)
+            kept[number, grey] = {
                 name: LayerStatistics(*(part.half() for part in layer)) for name, layer in found.items()
             }
     return {
         name: LayerStatistics(
             *(
-                torch.cat([kept[number][name][part] for number in pieces]).float()
+                torch.cat([kept[number, grey][name][part] for number in pieces]).float()
                 for part in range(len(LayerStatistics._fields))
             )
         )
-        for name in kept[pieces[0]]
+        for name in kept[pieces[0], grey]
     }
 
 

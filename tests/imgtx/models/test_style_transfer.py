@@ -42,7 +42,7 @@ def pictures(count: int, height: int, width: int, seed: int = 1) -> torch.Tensor
 
 @pytest.mark.parametrize("patch", [2, 4, 8])
 def test_any_multiple_of_the_window_goes_through(patch):
-    network = StyleTransfer(StyleConfig(**TINY | {"patch": patch})).double()
+    network = StyleTransfer(StyleConfig(**TINY | {"patch": patch, "noise_channels": patch**2})).double()
     state = network.encode_style(pictures(1, STYLE_SIDE, 2 * STYLE_SIDE))
     content = pictures(2, 4 * patch, 12 * patch)
     assert network.config.multiple == 4 * patch
@@ -103,7 +103,7 @@ def test_strips_equal_one_piece(network, monkeypatch):
 
 def test_every_parameter_is_used(network):
     state = network.encode_style(pictures(1, STYLE_SIDE, STYLE_SIDE))
-    noise = torch.randn(1, 4, 8, 8, dtype=torch.float64)
+    noise = torch.randn(1, 16, 8, 8, dtype=torch.float64)
     network(pictures(1, 32, 32), state, noise=noise).square().sum().backward()
     unused = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     assert not unused
@@ -127,6 +127,7 @@ def test_the_default_fits_into_6_megabytes():
     ("changes", "complaint"),
     [
         ({"patch": 3}, "even number"),
+        ({"noise_channels": 4}, "multiple of 16"),
         ({"dim": 30, "heads": 4}, "does not divide"),
         ({"decoder_blocks": -1}, "decoder_blocks = -1"),
         ({"ffn_ratio": 0}, "greater than 0"),

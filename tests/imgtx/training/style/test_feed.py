@@ -53,6 +53,7 @@ def test_a_rare_palette_is_drawn_more_often():
     [
         ({"crop": 96}, "crop = 96: must be a multiple of 128 px"),
         ({"per_style": 3}, "batch = 4 is not a multiple of per_style = 3"),
+        ({"grey": 1.5}, "grey = 1.5: must be a share, 0 to 1"),
         ({"steps": 0}, "one of them must be more than 0"),
         ({"train": "nowhere"}, "train = 'nowhere' is not a folder"),
         ({"styles": "nowhere"}, "styles = 'nowhere' is not there"),
