@@ -161,14 +161,15 @@ class StyleTransfer(nn.Module):
             tokens = block(tokens)
         for block, key, value in zip(self.decoder, state.keys, state.values, strict=True):
             tokens = block(tokens, key, value, code, of)
-        x = F.interpolate(tokens.permute(0, 3, 1, 2), scale_factor=fold)
+        # The nearest token's features would leave a grid in even areas.
+        x = F.interpolate(tokens.permute(0, 3, 1, 2), scale_factor=fold, mode="bilinear")
         x = by_rows(self.to_half, x, reach=1) + self.skip_half(half)
         if noise is not None:
             x = x + self.half_noise(F.pixel_shuffle(noise, fold))
         x = F.relu(self.half_norm(x, code, of))
         for block in self.half_mix:
             x = block(x, code, of)
-        x = F.interpolate(x, scale_factor=2)
+        x = F.interpolate(x, scale_factor=2, mode="bilinear")
         x = by_rows(self.to_detail, x, reach=1) + self.skip_detail(detail)
         if noise is not None:
             x = x + self.detail_noise(F.pixel_shuffle(noise, self.config.patch))
