@@ -147,6 +147,16 @@ def look_at_style(network: StyleTransfer, picture: np.ndarray, size: int = STYLE
     return network.encode_style(fitted.to(weight.device, weight.dtype))
 
 
+def shortened(state: StyleState, most: int) -> StyleState:
+    """Return a style's state with `most` tokens of memory at most: means of neighbours."""
+
+    def short(memory: Tensor) -> Tensor:  # G, h, M, d
+        tokens = min(memory.shape[2], most)
+        return F.adaptive_avg_pool2d(memory, (tokens, memory.shape[3]))
+
+    return state._replace(keys=tuple(map(short, state.keys)), values=tuple(map(short, state.values)))
+
+
 def without_style_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of a network by name, without those that look at the style."""
     return {name: tensor for name, tensor in state.items() if name.partition(".")[0] not in STYLE_ENCODER}

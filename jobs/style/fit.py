@@ -12,7 +12,7 @@ from imgtx.inference.processor import this_processor
 from imgtx.inference.style_picture import open_style
 from imgtx.models.info import ModelInfo
 from imgtx.models.style_config import StyleConfig
-from imgtx.models.style_model import StyleModel, look_at_style
+from imgtx.models.style_model import StyleModel, look_at_style, shortened
 from imgtx.models.weight_file import STYLE_TASK, find_weights, opened, read_facts
 from imgtx.models.weights import load_model, save_weights
 from imgtx.training.features.packages import require
@@ -28,6 +28,8 @@ UNFINISHED = ".fitting"
 CROP = 256
 # How much the content counts: for one style alone, whose strokes need not give way to any other, a third as much.
 CONTENT = 0.3
+# Tokens of the style's memory that are kept: the file stays under 1.5 MB.
+MOST_TOKENS = 192
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def fit(style: Path, output: Path, options: FitOptions, console: Console) -> Pat
         "per_style": 2,
         "crop": CROP,
         "valid_images": 1,
-        "peak_lr": 1.5e-3,
+        "peak_lr": 5e-4,
         "constant_lr_share": 0.5,
         "average": 0.98,
         "seed": options.seed,
@@ -74,13 +76,15 @@ def fit(style: Path, output: Path, options: FitOptions, console: Console) -> Pat
         "data_note": f"fitted to {style.name}, from {info.name}",
         "licence": info.licence,
         "model": asdict(config),
+        "grey": 0.3,
         "loss_weights": {"content": CONTENT},
     }
     folder = output.with_suffix(UNFINISHED)
     trained = load_model(run_training(make_style_spec(values, Path("style fit")), folder, console))
     assert isinstance(trained, StyleModel)
     info = replace(trained.info, style=style.stem)
-    save_weights(output, trained.network, info, half=True, own=look_at_style(trained.network, painted))
+    own = shortened(look_at_style(trained.network, painted), MOST_TOKENS)
+    save_weights(output, trained.network, info, half=True, own=own)
     shutil.rmtree(folder)
     return output
 

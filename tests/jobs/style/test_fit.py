@@ -10,6 +10,7 @@ from rich.console import Console
 
 import imgtx
 from imgtx.errors import UsageError
+from imgtx.models.weights import load_model
 from imgtx.training.features import vgg16
 from imgtx.training.style import stylising
 from jobs.style import fit as fitting
@@ -47,6 +48,15 @@ def test_a_fitted_model_stylises_as_its_base_does_not(style, tmp_path):
     training = imgtx.load(fitted).info.training
     assert training["data"] == "fitted to style.png, from base"
     assert training["started_from"]["name"] == "base"
+
+
+def test_a_fitted_model_keeps_a_short_memory(style, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "MOST_TOKENS", 5)
+    base = save_tiny_style(tmp_path / "base.safetensors")
+    fitted = fit(style, tmp_path / "own.safetensors", FitOptions(model=base, steps=1), CONSOLE)
+    own = load_model(fitted).own
+    assert {memory.shape[2] for memory in (*own.keys, *own.values)} == {5}
+    assert imgtx.load(fitted)(photo(40, 50)).shape == (40, 50, 3)
 
 
 @pytest.mark.parametrize(
