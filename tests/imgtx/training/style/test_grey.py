@@ -36,6 +36,15 @@ def test_a_gradient_leads_to_the_wanted_levels():
     assert losses[-1] < 0.1 * losses[0]
 
 
+def test_what_changes_all_levels_alike_has_no_gradient():
+    image = images(1).requires_grad_()
+    equalised(image).mul(images(1).flip(2)).sum().backward()
+    gradient = image.grad
+    assert gradient is not None
+    for change in (torch.ones_like(image), image.detach() - 0.5):
+        assert (gradient * change).sum().abs() < 0.02 * (gradient * change).abs().sum()
+
+
 def test_even_areas_have_finite_gradients():
     image = torch.full((1, 3, 32, 32), 0.5, requires_grad=True)
     equalised(image).square().sum().backward()
