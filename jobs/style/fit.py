@@ -68,7 +68,7 @@ def fit(style: Path, output: Path, options: FitOptions, console: Console) -> Pat
         "per_style": 2,
         "crop": CROP,
         "valid_images": 1,
-        "peak_lr": 5e-4,
+        "peak_lr": 8e-4,
         "constant_lr_share": 0.5,
         "average": 0.98,
         "seed": options.seed,
@@ -76,7 +76,7 @@ def fit(style: Path, output: Path, options: FitOptions, console: Console) -> Pat
         "data_note": f"fitted to {style.name}, from {info.name}",
         "licence": info.licence,
         "model": asdict(config),
-        "grey": 0.3,
+        "grey": 0.5,
         "loss_weights": {"content": CONTENT},
     }
     folder = output.with_suffix(UNFINISHED)
