@@ -166,7 +166,7 @@ def test_a_process_that_is_killed_costs_its_images_and_is_replaced(spec: RunSpec
 
 
 def test_the_process_that_others_are_forked_from_is_replaced_with_them(spec: RunSpec, monkeypatch):
-    # Its workers may end first; a new one is asked of it then, in vain, and the engine pauses.
+    # Its workers may end first; a new one is asked of it then, without success, and the engine pauses.
     monkeypatch.setattr(local, "RESTART_SECONDS", 0.1)
     job, work = prepared(spec)
     with local_engine(job, work.num_rows) as engine:
