@@ -246,11 +246,15 @@ def default_objective(spec: Spec) -> Objective:
 def warm_start(network: Network, init_from: str) -> dict[str, Any]:
     """Copy every tensor that fits from other weights: for an x4 model from x2 all but the head.
 
-    Returns what the model card says of them: name, digest, and the number of steps they were trained for.
+    Where an embedding has more rows than there, the first ones are copied: new words come last. Returns what the model
+    card says of them: name, digest, and the number of steps they were trained for.
     """
     model = load_model(init_from)
     source, own = model.network.state_dict(), network.state_dict()
     fitting = {name: t for name, t in source.items() if name in own and own[name].shape == t.shape}
+    for name in (f"{module}.weight" for module, m in network.named_modules() if isinstance(m, nn.Embedding)):
+        if name in source and name not in fitting and source[name].shape[1:] == own[name].shape[1:]:
+            fitting[name] = torch.cat([source[name], own[name][len(source[name]) :]])[: len(own[name])]
     network.load_state_dict(own | fitting)
     log.info("warm start from %s: %d of %d tensors", init_from, len(fitting), len(own))
     return {"name": model.info.name, "digest": model.digest, "steps": model.info.training.get("steps", 0)}

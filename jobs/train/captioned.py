@@ -11,6 +11,7 @@ import torch
 from imgtx.inference.predictor import default_device
 from imgtx.models.text_to_image_config import TextToImageConfig
 from imgtx.models.text_to_image_tokenizer import Tokenizer
+from imgtx.models.weights import load_model
 from imgtx.training.data.left_out import LeftOut
 from imgtx.training.feeds import Data
 from imgtx.training.loop import train
@@ -33,12 +34,19 @@ def train_text_to_image(
 ) -> Path:
     """Train, or continue training, on this machine, as `imgtx.training.loop.train`; return the weight file.
 
-    The words and styles are those of the pictures that the training began with, also where others follow.
+    The words and styles are those of the pictures that the training began with, also where others follow; with
+    `init_from` those of the weights come first, so that each keeps its meaning.
     """
     left_out = LeftOut()
     none = Captioned(np.empty(0), [], vocabulary([]), ())
     found = read_pictures(Path(spec.pictures), left_out) if spec.pictures else none
-    words = recorded_words(folder / CHECKPOINT) or {"vocabulary": found.vocabulary, "styles": found.styles}
+    words = recorded_words(folder / CHECKPOINT)
+    if not words:
+        known = words_of_weights(first_weights or spec.init_from)
+        words = {
+            "vocabulary": extended(known.vocabulary, found.vocabulary),
+            "styles": extended(known.styles, found.styles),
+        }
     config = TextToImageConfig(side=SIDE, **words, **spec.model)
     feed = CaptionedFeed(
         Tokenizer(config.vocabulary, config.max_tokens),
@@ -60,6 +68,18 @@ def train_text_to_image(
         threads=threads,
         first_weights=first_weights,
     )
+
+
+def words_of_weights(init_from: str) -> TextToImageConfig:
+    """Return the config of the weights that a training starts from; an empty one where there are none, or of a network
+    that knows no words."""
+    config = load_model(init_from).network.config if init_from else None
+    return config if isinstance(config, TextToImageConfig) else TextToImageConfig()
+
+
+def extended(known: tuple[str, ...], found: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the known words in their order, then those of `found` that are new."""
+    return known + tuple(word for word in found if word not in set(known))
 
 
 def recorded_words(checkpoint: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from torch import nn
 
 from imgtx.models.config import ModelConfig
 from imgtx.models.transformer import EncoderDecoder
+from imgtx.training.muon import Float32Muon
 from imgtx.training.optim import MuonAdamW, WeightAverage, learning_rate, optimizer_of
 
 
@@ -85,6 +86,24 @@ def test_muon_moves_a_matrix_equally_in_every_direction(shape):
     # Five steps of Newton-Schulz bring singular values above a hundredth of the norm to between 0.7 and 1.2.
     assert lengths[: min(shape) // 2].min() > 0.5 * lengths[0]
     assert change.square().mean().sqrt() == pytest.approx(0.2 * 1e-2, rel=0.35)
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (96, 48), (48, 96)])
+def test_muon_in_float32_takes_the_steps_of_torchs(shape):
+    torch.manual_seed(0)
+    ends, states = [], []
+    start, gradients = torch.randn(shape), torch.randn(3, *shape)
+    for kind in (torch.optim.Muon, Float32Muon):
+        weight = nn.Parameter(start.clone())
+        optimizer = kind([weight], lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+        for gradient in gradients:
+            weight.grad = gradient.clone()
+            optimizer.step()
+        ends.append(weight.detach())
+        states.append(optimizer.state_dict())
+    # An update is 0.002 an entry; bfloat16 has two to three digits.
+    torch.testing.assert_close(ends[1], ends[0], atol=2e-4, rtol=0)
+    torch.testing.assert_close(states[1]["state"], states[0]["state"])
 
 
 def test_both_optimizers_follow_one_learning_rate():

@@ -226,6 +226,33 @@ def test_a_picture_that_cannot_be_read_is_left_out_and_counted(spec, pictures, t
     assert "apple" in model.network.config.vocabulary
 
 
+def test_weights_to_start_from_keep_their_words(spec, tmp_path):
+    first = load_model(run_training(spec, tmp_path / "first", Console(stderr=True)))
+    rows = [
+        {
+            "style": "openmoji",
+            "caption": "aardvark",
+            "keywords": "",
+            "image": saved((0, 0, 90, 255), (72, 72)),
+        }
+    ] * 6
+    other = tmp_path / "other"
+    other.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), other / "a.parquet")
+    # Steps so short that nothing moves.
+    more = make(pictures=str(other), init_from=str(tmp_path / "first" / "tiny.safetensors"), peak_lr=1e-12)
+    second = load_model(run_training(more, tmp_path / "second", Console(stderr=True)))
+    known, now = first.network.config, second.network.config
+    assert (now.vocabulary[: len(known.vocabulary)], now.styles) == (
+        known.vocabulary,
+        (*known.styles, "openmoji"),
+    )
+    assert "aardvark" in now.vocabulary[len(known.vocabulary) :]
+    before, after = (model.network.text.words.weight for model in (first, second))
+    assert len(after) > len(before)
+    torch.testing.assert_close(after[: len(before)], before, atol=1e-3, rtol=0)
+
+
 def test_pictures_none_of_which_can_be_read_are_refused(pictures):
     for file in pictures.glob("*.parquet"):
         rows = [row | {"image": b"no image"} for row in pq.read_table(file).to_pylist()]
