@@ -7,8 +7,8 @@ from torch import Tensor
 class Float32Muon(torch.optim.Muon):
     """`torch.optim.Muon`, which makes updates orthogonal in bfloat16, with float32 in its place.
 
-    State and settings are those of torch's, so that a training may move between processors. Sources: Jordan et al.,
-    Muon (2024); Liu et al., arXiv 2502.16982, section 2.2, for the scale `match_rms_adamw`.
+    Its state is that of torch's, so that a training may move between processors; its scale is always
+    `match_rms_adamw`. Sources: Jordan et al., Muon (2024); Liu et al., arXiv 2502.16982, section 2.2, for the scale.
     """
 
     @torch.no_grad()

@@ -31,7 +31,7 @@ class MuonAdamW:
         known = set(map(id, matrices))
         others = [p for p in network.parameters() if id(p) not in known]
         here = this_processor() if next(network.parameters()).device.type == "cpu" else None
-        # Torch's computes in bfloat16: style, step by step, 7.8 s instead of 1 where the processor emulates it.
+        # Torch's computes in bfloat16: 2.7 s instead of 0.12 for style's matrices where the processor emulates it.
         muon = Float32Muon if here and "bfloat16" in here.emulated else torch.optim.Muon
         self.parts = (
             muon(matrices, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),

@@ -253,8 +253,9 @@ def warm_start(network: Network, init_from: str) -> dict[str, Any]:
     source, own = model.network.state_dict(), network.state_dict()
     fitting = {name: t for name, t in source.items() if name in own and own[name].shape == t.shape}
     for name in (f"{module}.weight" for module, m in network.named_modules() if isinstance(m, nn.Embedding)):
-        if name in source and name not in fitting and source[name].shape[1:] == own[name].shape[1:]:
-            fitting[name] = torch.cat([source[name], own[name][len(source[name]) :]])[: len(own[name])]
+        known, rows = source.get(name), own[name]
+        if known is not None and len(known) < len(rows) and known.shape[1:] == rows.shape[1:]:
+            fitting[name] = torch.cat([known, rows[len(known) :]])
     network.load_state_dict(own | fitting)
     log.info("warm start from %s: %d of %d tensors", init_from, len(fitting), len(own))
     return {"name": model.info.name, "digest": model.digest, "steps": model.info.training.get("steps", 0)}

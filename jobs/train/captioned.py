@@ -11,7 +11,7 @@ import torch
 from imgtx.inference.predictor import default_device
 from imgtx.models.text_to_image_config import TextToImageConfig
 from imgtx.models.text_to_image_tokenizer import Tokenizer
-from imgtx.models.weights import load_model
+from imgtx.models.weight_file import find_weights, opened, read_facts
 from imgtx.training.data.left_out import LeftOut
 from imgtx.training.feeds import Data
 from imgtx.training.loop import train
@@ -44,8 +44,8 @@ def train_text_to_image(
     if not words:
         known = words_of_weights(first_weights or spec.init_from)
         words = {
-            "vocabulary": extended(known.vocabulary, found.vocabulary),
-            "styles": extended(known.styles, found.styles),
+            "vocabulary": tuple(dict.fromkeys(known.vocabulary + found.vocabulary)),
+            "styles": tuple(dict.fromkeys(known.styles + found.styles)),
         }
     config = TextToImageConfig(side=SIDE, **words, **spec.model)
     feed = CaptionedFeed(
@@ -73,13 +73,12 @@ def train_text_to_image(
 def words_of_weights(init_from: str) -> TextToImageConfig:
     """Return the config of the weights that a training starts from; an empty one where there are none, or of a network
     that knows no words."""
-    config = load_model(init_from).network.config if init_from else None
+    if not init_from:
+        return TextToImageConfig()
+    path = find_weights(init_from)
+    with opened(path, framework="numpy") as file:
+        config, _ = read_facts(file, path)
     return config if isinstance(config, TextToImageConfig) else TextToImageConfig()
-
-
-def extended(known: tuple[str, ...], found: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the known words in their order, then those of `found` that are new."""
-    return known + tuple(word for word in found if word not in set(known))
 
 
 def recorded_words(checkpoint: Path) -> dict[str, Any]:
