@@ -25,9 +25,18 @@ settings.register_profile("random", COMMON, derandomize=False)
 settings.load_profile("fixed")
 
 
+PROCESSOR = processor.CPUINFO
+
+
 @pytest.fixture(autouse=True, scope="session")
 def a_processor_that_emulates_nothing() -> Iterator[None]:
     """Tests in bfloat16 and float16 are small: they run on processors that emulate these too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processor, "CPUINFO", Path("/nonexistent"))
         yield
+
+
+@pytest.fixture
+def the_real_processor(monkeypatch) -> None:
+    """Let code that chooses its precision see the processor: VGG-16 takes minutes in bfloat16 where it is emulated."""
+    monkeypatch.setattr(processor, "CPUINFO", PROCESSOR)

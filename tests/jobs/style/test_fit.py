@@ -10,7 +10,6 @@ from rich.console import Console
 
 import imgtx
 from imgtx.errors import UsageError
-from imgtx.inference import processor
 from imgtx.models.weights import load_model
 from imgtx.training.features import vgg16
 from imgtx.training.style import stylising
@@ -21,6 +20,8 @@ from tests.support.small_style import painting, save_fitted_style, save_tiny_sty
 from tests.support.zoo import photo
 
 CONSOLE = Console(stderr=True)
+
+pytestmark = pytest.mark.usefixtures("the_real_processor")
 
 
 @pytest.fixture
@@ -37,12 +38,6 @@ def style(tmp_path: Path, monkeypatch) -> Path:
     Image.fromarray(photo(140, 150)).save(tmp_path / "photos" / "a.png")
     Image.fromarray(painting(1, 140, 150)).save(tmp_path / "style.png")
     return tmp_path / "style.png"
-
-
-@pytest.fixture(autouse=True)
-def the_real_processor(monkeypatch):
-    """A fit chooses its precision by the processor: VGG-16 in emulated bfloat16 takes minutes."""
-    monkeypatch.setattr(processor, "CPUINFO", Path("/proc/cpuinfo"))
 
 
 def test_a_fitted_model_stylises_as_its_base_does_not(style, tmp_path):

@@ -16,6 +16,7 @@ def random_features(monkeypatch) -> None:
     monkeypatch.setattr(vgg16, "load", lambda: vgg16.Vgg16().eval())
 
 
+@pytest.mark.usefixtures("the_real_processor")
 def test_an_image_comes_nearer_to_the_styles_colours(random_features):
     content, style = photo(128, 128), painting(5, 128, 128)
     output = Optimisation([content, style], steps=4)(content, style)
